@@ -1,0 +1,115 @@
+"""Every configuration field, with its meaning and the paper's value.
+
+`configs/*.py` start from `get_defaults()` and change what differs. Section,
+table and equation numbers are those of arXiv 2410.11081.
+"""
+
+from ml_collections import config_dict
+
+
+def _fields(**fields) -> config_dict.ConfigDict:
+  return config_dict.ConfigDict(fields)
+
+
+def _data() -> config_dict.ConfigDict:
+  return _fields(
+    name="",  # a TFDS name
+    split="train",
+    data_dir="",  # "" is TFDS's own default
+    size=0,  # side of the images the network sees; smaller ones are padded
+    channels=3,
+    num_classes=0,  # 0: labels are not used
+    mean=0.0,  # of images in [-1, 1] ...
+    std=0.5,  # ... which become (image - mean) / std * sigma_d
+    flip=False,  # random horizontal flips
+  )
+
+
+def _network() -> config_dict.ConfigDict:
+  return _fields(
+    form="trigflow",  # or "edm2", the published config G
+    channels=192,
+    channel_mult=(1, 2, 3, 4),
+    num_blocks=3,
+    attn_resolutions=(16, 8),
+    channels_per_head=64,
+    dropout=0.0,
+    dropout_resolution=16,  # largest side with dropout (G.2)
+    dtype="float32",  # or "bfloat16"; the time path is float32 in both
+  )
+
+
+def _objective() -> config_dict.ConfigDict:
+  return _fields(
+    # Both objectives.
+    P_mean=-0.8,  # of ln(sigma), the proposal of times (Table 5)
+    P_std=1.6,
+    adaptive_weighting=True,  # learn w_phi(t) (Equation 8)
+    label_dropout=0.0,  # probability of training without the label
+    # sCM (Algorithm 1).
+    warmup_steps=10_000,  # H, of the tangent's second term
+    warmup="linear",  # or "variance_exact" (rCM)
+    derivative="jvp",  # or "finite_difference", or "discrete" (dsCD, App. E)
+    finite_difference_step=1e-3,
+    discrete_steps=1024,  # N of dsCD
+    tangent_norm="l2",  # or "rms", "clip", "none" (Section 4.2)
+    tangent_c=0.1,
+    prior_weight="none",  # or "inverse_sigma", a further 1 / sigma
+    reduction="mean",  # of squares over the sample; or "sum"
+    reset_weighting=True,  # start the student's w_phi afresh
+    # Classifier-free guidance of sCD's teacher (Section 5.2).
+    guidance="none",  # or "fixed", or "sampled": the student takes the scale
+    guidance_scale=1.0,  # of "fixed"
+    guidance_range=(1.0, 2.0),  # of "sampled", uniform
+  )
+
+
+def _optimizer() -> config_dict.ConfigDict:
+  return _fields(
+    name="adam",  # or "radam" (CIFAR-10, G.2)
+    learning_rate=1e-2,  # alpha_ref
+    decay_steps=70_000,  # t_ref of alpha_ref / sqrt(max(step / t_ref, 1))
+    rampup_images=10_000_000,  # linear, from zero
+    b1=0.9,
+    b2=0.99,
+    eps=1e-11,  # the paper's change to EDM2's 1e-8 (Table 5)
+  )
+
+
+def _sample() -> config_dict.ConfigDict:
+  return _fields(
+    t_mid=1.1,  # second time of the 2-step sampler (G.2)
+    sigma_max=80.0,
+    solver="heun",  # for teachers; or "dpm_solver"
+    solver_steps=32,  # 63 evaluations with Heun (G.2)
+    guidance=1.0,
+    num=40,  # images in the grids drawn while training
+    batch_size=256,
+  )
+
+
+def get_defaults() -> config_dict.ConfigDict:
+  """A config with every field; what has no default is empty or zero."""
+  return _fields(
+    run="teacher",  # or "sct", "scd"
+    seed=0,
+    batch_size=2048,
+    total_steps=0,
+    sigma_d=0.5,  # standard deviation of the network's data
+    teacher="",  # workdir whose EMA weights a student starts from
+    teacher_ema=0.0,  # which of its averages; 0 is its first
+    ema=(0.05, 0.10),  # sigma_rel of the averages; the first is the default
+    data=_data(),
+    network=_network(),
+    objective=_objective(),
+    optimizer=_optimizer(),
+    sample=_sample(),
+    log_every=100,
+    sample_every=0,  # 0: only at the end
+    checkpoint_every=1000,
+    keep_checkpoints=2,  # the last few ...
+    keep_every=0,  # ... and those whose step this divides; 0: none more
+    # RMS of the network's output, about 1 in a healthy run, beyond which a
+    # run is stopped as diverged.
+    divergence_limit=100.0,
+  )

@@ -1,0 +1,129 @@
+"""A trained network as something that draws images.
+
+This is what a workdir, and later an export, loads as. It needs jax, flax and
+numpy alone.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from scm_jax import codec as codecs
+from scm_jax import networks, samplers, trigflow
+from scm_jax.objectives import velocity
+
+SOLVERS = {"heun": samplers.heun, "dpm_solver": samplers.dpm_solver}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+  """A network, its parameters and how to sample from it.
+
+  Attributes:
+    network: the functions.
+    params: of the network; an average, on the weights' sphere.
+    codec: between pixels and the network's data.
+    consistency: whether it maps any point to its trajectory's end (a student)
+      or gives the trajectory's velocity (a diffusion teacher).
+    t_mid: second time of the 2-step sampler.
+    solver: of teachers, a name in `SOLVERS`.
+  """
+
+  network: networks.Network
+  params: Any
+  codec: codecs.PixelCodec
+  consistency: bool
+  t_mid: float = samplers.T_MID
+  solver: str = "heun"
+
+  @property
+  def parameters(self) -> int:
+    """Parameters of the network, without the weighting head."""
+    return networks.parameter_count(self.params)
+
+  def evaluations(self, steps: int, guidance: float = 1.0) -> int:
+    """Network evaluations for one sample (NFE), guidance included."""
+    if self.consistency:
+      return steps
+    passes = 2 * steps - 1 if self.solver == "heun" else steps
+    return passes * (1 if guidance == 1.0 else 2)
+
+  def sample(
+    self,
+    labels: np.ndarray | None,
+    *,
+    num: int | None = None,
+    steps: int = 2,
+    seed: int = 0,
+    guidance: float = 1.0,
+    batch_size: int = 256,
+  ) -> np.ndarray:
+    """Draws images.
+
+    Args:
+      labels: `[N]` classes, or None for a network without labels (or for no
+        label).
+      num: how many to draw when there are no labels.
+      steps: of the consistency sampler, or of the teacher's solver.
+      seed: sample `i` is a function of `(seed, i, label i)`.
+      guidance: the student's input, or the teacher's guidance scale.
+      batch_size: how many at once; it does not change the samples.
+
+    Returns:
+      uint8 `[N, H, W, C]`.
+    """
+    config = self.network.config
+    if labels is None:
+      if num is None:
+        raise ValueError("give labels, or num to draw without them")
+      labels = np.full(num, config.num_classes, np.int32)
+    labels = np.asarray(labels, np.int32)
+    total = len(labels)
+    batch_size = min(batch_size, total)
+    images = []
+    for start in range(0, total, batch_size):
+      # The last batch is filled up, so that one program serves all.
+      index = np.arange(start, start + batch_size)
+      label = labels[np.minimum(index, total - 1)]
+      images.append(
+        self._program(steps, guidance == 1.0)(
+          self.params, jnp.int32(seed), index, label, jnp.float32(guidance)
+        )
+      )
+    return np.concatenate([np.asarray(batch) for batch in images])[:total]
+
+  @functools.cache  # noqa: B019  a model lives as long as its programs
+  def _program(self, steps: int, unguided: bool):
+    """The compiled sampler: noise, all steps and decoding in one program."""
+
+    def program(params, seed, index, label, guidance):
+      config = self.network.config
+      shape = (config.resolution, config.resolution, config.in_channels)
+      draws = steps if self.consistency else 1
+      noise = samplers.draw_noise(seed, index, draws, shape)
+      cond = {"label": label} if config.num_classes else {}
+      if config.guidance:
+        cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
+      F = functools.partial(self.network.F, params)
+      if not self.consistency and not unguided:
+        F = velocity.guide(F, config.num_classes, guidance)
+      return self.codec.decode(self._draw(F, noise, cond, steps))
+
+    return jax.jit(program)
+
+  def _draw(self, F, noise: Array, cond: dict, steps: int) -> Array:
+    sigma_d = self.codec.sigma_d
+    if self.consistency:
+      times = samplers.consistency_times(steps, sigma_d, self.t_mid)
+      return samplers.consistency(F, noise, cond, times, sigma_d)
+    if steps == 1:
+      # One Euler step all the way, which is the consistency formula.
+      times = (trigflow.max_time(sigma_d),)
+      return samplers.consistency(F, noise, cond, times, sigma_d)
+    times = samplers.ode_times(steps, sigma_d)
+    return SOLVERS[self.solver](F, noise[0], cond, times, sigma_d)

@@ -1,0 +1,273 @@
+"""The EDM2 U-Net (arXiv 2312.02696, config G) and its TrigFlow form.
+
+The two forms share all code and differ in what sCM changes (arXiv 2410.11081,
+Section 4.1): the time embedding (random Fourier features of EDM's log noise
+level, or positional features of `t`), and how the embedding modulates a block
+(`y * (gain s + 1)`, or adaptive double normalisation).
+
+Arrays are `[B, H, W, C]`. The time path is float32; the rest is computed in
+`dtype`, and the output is float32.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from scm_jax.networks import layers, magnitude
+
+Dtype = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+  """What a U-Net is made of; names and defaults follow EDM2's config G.
+
+  Attributes:
+    resolution: height and width of the input.
+    in_channels: channels of the data.
+    num_classes: labels; 0 is an unconditional network.
+    form: `trigflow` or `edm2` (see the module's docstring).
+    channels: base width; level `i` has `channels * channel_mult[i]`.
+    channel_mult: widths of the levels, each half the resolution of the last.
+    num_blocks: residual blocks per level (the decoder has one more).
+    attn_resolutions: sides at which blocks attend.
+    channels_per_head: width of an attention head.
+    label_balance, concat_balance, res_balance, attn_balance: weights of the
+      second argument in magnitude-preserving sums and concatenations.
+    clip_act: bound on the activations after each block.
+    dropout: probability.
+    dropout_resolution: largest side at which dropout acts (Section G.2: 16).
+    guidance: whether the guidance scale is an input (Section 5.2).
+    dtype: of the computation.
+  """
+
+  resolution: int
+  in_channels: int
+  num_classes: int = 0
+  form: str = "trigflow"
+  channels: int = 192
+  channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+  num_blocks: int = 3
+  attn_resolutions: tuple[int, ...] = (16, 8)
+  channels_per_head: int = 64
+  label_balance: float = 0.5
+  concat_balance: float = 0.5
+  res_balance: float = 0.3
+  attn_balance: float = 0.3
+  clip_act: float = 256.0
+  dropout: float = 0.0
+  dropout_resolution: int = 1 << 30
+  guidance: bool = False
+  dtype: Dtype = jnp.float32
+
+  @property
+  def embedding_channels(self) -> int:
+    return 4 * self.channels
+
+
+class Embedding(nn.Module):
+  """Time, label and guidance to one vector `[B, 4 channels]`, float32."""
+
+  config: UNetConfig
+
+  @nn.compact
+  def __call__(self, t: Array, cond: dict[str, Array]) -> Array:
+    c = self.config
+    if c.form == "edm2":
+      noise = layers.FourierFeatures(c.channels, name="fourier")(t)
+    else:
+      noise = layers.positional_features(t, c.channels)
+    width = c.embedding_channels
+    # float32, or float64 where a test asks for it: never narrower.
+    linear = lambda name: layers.Linear(width, dtype=t.dtype, name=name)
+    emb = linear("emb_noise")(noise)
+    if c.guidance:
+      scale = layers.positional_features(cond["guidance"], c.channels)
+      # Starts at zero: the student begins as its teacher, whatever the scale.
+      zeros = nn.initializers.zeros
+      emb += nn.Dense(
+        width,
+        use_bias=False,
+        kernel_init=zeros,
+        name="emb_guidance",
+        dtype=t.dtype,
+      )(scale)
+    if c.num_classes:
+      label = layers.one_hot_label(cond["label"], c.num_classes)
+      label = linear("emb_label")(label.astype(t.dtype))
+      emb = magnitude.add(emb, label, c.label_balance)
+    return magnitude.silu(emb)
+
+
+class Modulation(nn.Module):
+  """How the embedding acts on a block's features."""
+
+  config: UNetConfig
+
+  @nn.compact
+  def __call__(self, y: Array, emb: Array) -> Array:
+    c = self.config
+    features = y.shape[-1]
+    per_pixel = lambda v: v[:, None, None, :].astype(y.dtype)
+    if c.form == "edm2":
+      gain = self.param("gain", nn.initializers.zeros, ())
+      scale = layers.Linear(features, dtype=emb.dtype, name="emb")(emb, gain)
+      return y * per_pixel(scale + 1)
+    # y = norm(x) * pnorm(s(t)) + pnorm(b(t)) (Section 4.1).
+    both = layers.Linear(2 * features, dtype=emb.dtype, name="emb")(emb)
+    scale, shift = (magnitude.pixel_norm(v) for v in jnp.split(both, 2, -1))
+    return magnitude.pixel_norm(y) * per_pixel(scale) + per_pixel(shift)
+
+
+def attend(q: Array, k: Array, v: Array) -> Array:
+  """Softmax attention `[B, L, heads, d]` with float32 logits.
+
+  Written out, because the fused kernels have no forward-mode derivative and
+  the resolutions that attend are small.
+  """
+  wide = jnp.promote_types(q.dtype, jnp.float32)
+  scale = q.shape[-1] ** -0.5
+  logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
+  weights = jax.nn.softmax(logits * scale, axis=-1).astype(v.dtype)
+  return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+class Attention(nn.Module):
+  """Self-attention over pixels with normalised q, k and v (EDM2, B.2)."""
+
+  config: UNetConfig
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    c = self.config
+    batch, height, width, features = x.shape
+    heads = max(1, features // c.channels_per_head)
+    qkv = layers.Linear(3 * features, (1, 1), c.dtype, name="qkv")(x)
+    qkv = qkv.reshape(batch, height * width, heads, features // heads, 3)
+    qkv = magnitude.normalize(qkv, axis=-2)
+    y = attend(*(qkv[..., i] for i in range(3)))
+    y = y.reshape(x.shape)
+    y = layers.Linear(features, (1, 1), c.dtype, name="proj")(y)
+    return magnitude.add(x, y, c.attn_balance)
+
+
+def resample(x: Array, mode: str) -> Array:
+  """Halves (`down`, 2x2 mean) or doubles (`up`, nearest) height and width."""
+  batch, height, width, features = x.shape
+  if mode == "down":
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, features)
+    return x.mean(axis=(2, 4))
+  if mode == "up":
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+  return x
+
+
+class Block(nn.Module):
+  """One residual block of the encoder or the decoder (EDM2, Figure 21).
+
+  Attributes:
+    config: of the network.
+    features: output channels.
+    decoder: encoder blocks normalise their input, and skip before the residual
+      branch; decoder blocks skip around it.
+    mode: `keep`, `down` or `up`.
+    attention: whether the block attends at its end.
+  """
+
+  config: UNetConfig
+  features: int
+  decoder: bool = False
+  mode: str = "keep"
+  attention: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array, emb: Array, train: bool) -> Array:
+    c = self.config
+    conv = lambda name, kernel: layers.Linear(
+      self.features, kernel, c.dtype, name=name
+    )
+    x = resample(x, self.mode)
+    skip = x
+    if x.shape[-1] != self.features:
+      skip = conv("skip", (1, 1))(x)
+    if not self.decoder:
+      x = skip = magnitude.pixel_norm(skip)
+
+    y = conv("conv0", (3, 3))(magnitude.silu(x))
+    y = Modulation(c, name="modulation")(y, emb)
+    y = magnitude.silu(y)
+    if c.dropout and y.shape[1] <= c.dropout_resolution:
+      y = nn.Dropout(c.dropout, deterministic=not train)(y)
+    y = conv("conv1", (3, 3))(y)
+    x = magnitude.add(skip, y, c.res_balance)
+    if self.attention:
+      x = Attention(c, name="attention")(x)
+    return jnp.clip(x, -c.clip_act, c.clip_act)
+
+
+class UNet(nn.Module):
+  """`F(x, t, cond)`: `[B, H, W, C]` and `[B]` to `[B, H, W, C]` float32.
+
+  In the `trigflow` form `t` is TrigFlow's time in radians; in the `edm2` form
+  it is EDM's `c_noise = ln(sigma) / 4`.
+  """
+
+  config: UNetConfig
+
+  @nn.compact
+  def __call__(
+    self, x: Array, t: Array, cond: dict[str, Array], train: bool = False
+  ) -> Array:
+    c = self.config
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    emb = Embedding(c, name="embedding")(t.astype(wide), cond)
+    x = x.astype(c.dtype)
+    # The constant channel takes the place of biases.
+    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+
+    def block(name, features, **kwargs):
+      return Block(c, features, name=name, **kwargs)
+
+    x = layers.Linear(c.channels, (3, 3), c.dtype, name="conv_in")(x)
+    skips = [x]
+    for level, mult in enumerate(c.channel_mult):
+      side = c.resolution >> level
+      features = c.channels * mult
+      attention = side in c.attn_resolutions
+      if level:
+        name = f"enc_{side}_down"
+        x = block(name, x.shape[-1], mode="down")(x, emb, train)
+        skips.append(x)
+      for i in range(c.num_blocks):
+        name = f"enc_{side}_{i}"
+        x = block(name, features, attention=attention)(x, emb, train)
+        skips.append(x)
+
+    for level, mult in reversed(list(enumerate(c.channel_mult))):
+      side = c.resolution >> level
+      features = c.channels * mult
+      attention = side in c.attn_resolutions
+      if level == len(c.channel_mult) - 1:
+        name = f"dec_{side}_in0"
+        x = block(name, x.shape[-1], decoder=True, attention=True)(
+          x, emb, train
+        )
+        name = f"dec_{side}_in1"
+        x = block(name, x.shape[-1], decoder=True)(x, emb, train)
+      else:
+        name = f"dec_{side}_up"
+        x = block(name, x.shape[-1], decoder=True, mode="up")(x, emb, train)
+      for i in range(c.num_blocks + 1):
+        x = magnitude.concatenate(x, skips.pop(), c.concat_balance)
+        name = f"dec_{side}_{i}"
+        x = block(name, features, decoder=True, attention=attention)(
+          x, emb, train
+        )
+
+    gain = self.param("out_gain", nn.initializers.zeros, ())
+    out = layers.Linear(c.in_channels, (3, 3), c.dtype, name="conv_out")
+    return out(x, gain).astype(wide)

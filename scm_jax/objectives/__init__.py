@@ -1,0 +1,1 @@
+"""Objectives: each a pure function of a network function and a batch."""

@@ -1,0 +1,52 @@
+"""What a run must be able to see: losses and tangents against time.
+
+Spikes of the tangent live at particular times and vanish in a batch's mean, so
+every objective reports its quantities in bins of `t` too. All are sums with
+their counts, which add up over steps and devices.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+TIME_BINS = 8  # equal parts of [0, pi/2]
+
+
+def by_time(t: Array, valid: Array, **values: Array) -> dict[str, Array]:
+  """Sums per-sample values over bins of `t`.
+
+  Args:
+    t: radians `[B]`.
+    valid: `[B]`, which samples count.
+    **values: per-sample scalars `[B]`; entries that are not valid are ignored.
+
+  Returns:
+    For each name, sums `[TIME_BINS]`; and `count`.
+  """
+  bins = jnp.clip(t / (math.pi / 2) * TIME_BINS, 0, TIME_BINS - 1)
+  member = jax.nn.one_hot(bins.astype(jnp.int32), TIME_BINS) * valid[:, None]
+  sums = {
+    name: jnp.where(valid, value, 0.0).astype(member.dtype) @ member
+    for name, value in values.items()
+  }
+  return sums | {"count": member.sum(0)}
+
+
+def norms(x: Array) -> Array:
+  """L2 norm of each sample, `[B, ...]` to `[B]`."""
+  return jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim))))
+
+
+def finite(*arrays: Array) -> Array:
+  """Which samples are finite in all of the arrays: `[B]`."""
+  flags = [
+    jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))) for x in arrays
+  ]
+  return jnp.stack(flags).all(axis=0)
+
+
+def select(valid: Array, x: Array, other: float = 0.0) -> Array:
+  """`x` where the sample is valid, `other` elsewhere."""
+  return jnp.where(valid.reshape((-1,) + (1,) * (x.ndim - 1)), x, other)

@@ -1,0 +1,180 @@
+"""Samplers: consistency steps for students, ODE solvers for teachers.
+
+All take a network with its parameters bound, `F(x / sigma_d, t, cond)`, and
+noise; none draws random numbers, so a sample depends on its own noise alone
+and not on the batch it is drawn in. Shapes are static and the loops are
+`lax.scan`s: a sampler compiles to one program.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from scm_jax import trigflow
+
+T_MID = 1.1  # the paper's second time, for every dataset (Section G.2)
+SIGMA_MIN, RHO = 0.002, 7.0  # EDM's discretisation
+
+
+def draw_noise(
+  seed: int, indices: Array, draws: int, shape: tuple[int, ...]
+) -> Array:
+  """Unit noise for the samples numbered `indices`, `[draws, B, *shape]`.
+
+  Each sample's noise is a function of `(seed, index)` only.
+  """
+  root = jax.random.key(seed)
+
+  def of_sample(index):
+    keys = jax.random.split(jax.random.fold_in(root, index), draws)
+    return jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+
+  return jax.vmap(of_sample, out_axes=1)(indices)
+
+
+def consistency_times(
+  steps: int, sigma_d: float, t_mid: float = T_MID
+) -> tuple[float, ...]:
+  """Times of an n-step sampler, decreasing from `t_max`.
+
+  One and two steps are the paper's. It gives no schedule for more; from the
+  third on, times divide the way from `t_mid` to 0 evenly.
+  """
+  rest = np.linspace(t_mid, 0.0, max(steps, 2))[: steps - 1]
+  return (trigflow.max_time(sigma_d), *(float(t) for t in rest))
+
+
+def consistency(
+  F: Callable,
+  noise: Array,
+  cond: dict[str, Array],
+  times: tuple[float, ...],
+  sigma_d: float,
+) -> Array:
+  """Multistep consistency sampling (Song et al. 2023, Algorithm 1).
+
+  Args:
+    F: the student.
+    noise: unit noise, `[len(times), B, ...]`; every step uses fresh noise.
+    cond: condition of the batch.
+    times: radians, decreasing; `len(times)` is the number of evaluations.
+    sigma_d: the data's standard deviation.
+
+  Returns:
+    Samples `x0`, `[B, ...]`.
+  """
+  batch = noise.shape[1]
+  x0 = jnp.zeros_like(noise[0])
+  for i, time in enumerate(times):
+    z = sigma_d * noise[i]
+    t = jnp.full((batch,), time, noise.dtype)
+    # The first time is t_max, where x_t is taken to be noise alone.
+    x_t = z if i == 0 else trigflow.interpolate(x0, z, t)
+    x0 = trigflow.denoise(F(x_t / sigma_d, t, cond), x_t, t, sigma_d)
+  return x0
+
+
+def ode_times(
+  steps: int,
+  sigma_d: float,
+  sigma_min: float = SIGMA_MIN,
+  sigma_max: float = trigflow.SIGMA_MAX,
+) -> Array:
+  """EDM's rho = 7 grid as times, `[steps + 1]`, from `t_max` down to 0."""
+  ramp = jnp.linspace(sigma_max ** (1 / RHO), sigma_min ** (1 / RHO), steps)
+  if steps == 1:
+    ramp = ramp[:1]
+  times = trigflow.sigma_to_time(ramp**RHO, sigma_d)
+  return jnp.append(times, 0.0)
+
+
+def heun(
+  F: Callable,
+  noise: Array,
+  cond: dict[str, Array],
+  times: Array,
+  sigma_d: float,
+) -> Array:
+  """EDM's second-order sampler, `2 N - 1` evaluations for `N` steps.
+
+  Equals DPM-Solver-2S with Heun's intermediate point (Appendix B): Euler and
+  trapezoid in EDM's coordinates, where the trajectory is straightest.
+
+  Args:
+    F: the diffusion model.
+    noise: unit noise `[B, ...]`.
+    cond: condition of the batch.
+    times: decreasing, ending in 0 (or in any time, for tests of order).
+    sigma_d: the data's standard deviation.
+
+  Returns:
+    `x_t` at the last time, `[B, ...]`.
+  """
+
+  def slope(x, t):
+    """`dx_sigma / dsigma = (x_sigma - D) / sigma`."""
+    t = jnp.full(x.shape[:1], t, x.dtype)
+    cos = trigflow.expand(jnp.cos(t), x)
+    output = F(cos * x / sigma_d, t, cond)
+    clean = trigflow.denoise(output, cos * x, t, sigma_d)
+    sigma = trigflow.expand(trigflow.time_to_sigma(t, sigma_d), x)
+    return (x - clean) / sigma
+
+  def euler(x, t, t_next):
+    gap = sigma_d * (jnp.tan(t_next) - jnp.tan(t))
+    d = slope(x, t)
+    return x + gap * d, d, gap
+
+  def step(x, pair):
+    guess, d, gap = euler(x, *pair)
+    return x + gap * (d + slope(guess, pair[1])) / 2, None
+
+  x = sigma_d * noise / jnp.cos(times[0])
+  x, _ = jax.lax.scan(step, x, (times[:-2], times[1:-1]))
+  # The last step ends where sigma is 0 and the slope is not defined.
+  x, _, _ = euler(x, times[-2], times[-1])
+  return x * jnp.cos(times[-1])
+
+
+def dpm_solver(
+  F: Callable,
+  noise: Array,
+  cond: dict[str, Array],
+  times: Array,
+  sigma_d: float,
+) -> Array:
+  """DPM-Solver++ 2M in TrigFlow's coordinates (Equation 28), `N` evaluations.
+
+  Second order, multistep; the first and last steps are of first order (the
+  first has no predecessor, the last ends where log-SNR is infinite).
+
+  Args and result as in `heun`.
+  """
+
+  def clean(x, t):
+    t = jnp.full(x.shape[:1], t, x.dtype)
+    return trigflow.denoise(F(x / sigma_d, t, cond), x, t, sigma_d)
+
+  def move(x, s, t, x0):
+    return (jnp.sin(t) * x + jnp.sin(s - t) * x0) / jnp.sin(s)
+
+  def step(carry, triple):
+    x, x0_before = carry
+    before, s, t = triple
+    x0 = clean(x, s)
+    log_snr = lambda u: -jnp.log(jnp.tan(u))
+    ratio = (log_snr(s) - log_snr(before)) / (log_snr(t) - log_snr(s))
+    extrapolated = x0 + (x0 - x0_before) / (2 * ratio)
+    return (move(x, s, t, extrapolated), x0), None
+
+  x = sigma_d * noise
+  if len(times) == 2:
+    return move(x, times[0], times[1], clean(x, times[0]))
+  x0 = clean(x, times[0])
+  x = move(x, times[0], times[1], x0)
+  triples = (times[:-3], times[1:-2], times[2:-1])
+  (x, _), _ = jax.lax.scan(step, (x, x0), triples)
+  return move(x, times[-2], times[-1], clean(x, times[-2]))

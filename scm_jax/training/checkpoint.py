@@ -1,0 +1,175 @@
+"""Checkpoints: what Orbax is asked to keep, and how a run comes back.
+
+A checkpoint has two items: `train` (step, parameters, optimiser) and `ema` (the
+averages, all that sampling needs). Saves are asynchronous and become visible
+whole or not at all. A damaged checkpoint is set aside, with a warning, and the
+one before it is used.
+"""
+
+import logging
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from scm_jax.errors import UserError
+from scm_jax.training.step import TrainState
+
+FOLDER, DAMAGED = "checkpoints", "checkpoints_damaged"
+
+
+class Checkpoints:
+  """The checkpoints of one workdir."""
+
+  def __init__(self, workdir: epath.PathLike, keep: int = 1, keep_every=0):
+    """Opens the folder, which is made at the first save.
+
+    Args:
+      workdir: of the run.
+      keep: how many of the last checkpoints stay.
+      keep_every: checkpoints whose step this divides stay too; 0 for none.
+    """
+    self.path = epath.Path(workdir) / FOLDER
+    self._options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      keep_period=keep_every or None,
+      enable_async_checkpointing=True,
+      cleanup_tmp_directories=True,
+    )
+    self._manager = self._open()
+
+  def _open(self) -> ocp.CheckpointManager:
+    names = ("train", "ema")
+    return ocp.CheckpointManager(
+      self.path, options=self._options, item_names=names
+    )
+
+  @property
+  def latest(self) -> int | None:
+    """The last complete step, or None."""
+    return self._manager.latest_step()
+
+  def save(self, state: TrainState) -> None:
+    """Starts saving; errors of the save before surface here."""
+    step = int(state.step)
+    train = {
+      "step": state.step,
+      "params": state.params,
+      "opt_state": state.opt_state,
+    }
+    args = ocp.args.Composite(
+      train=ocp.args.StandardSave(train), ema=ocp.args.StandardSave(state.ema)
+    )
+    self._guard(lambda: self._manager.save(step, args=args), step)
+
+  def wait(self) -> None:
+    """Until the last save is on disk."""
+    self._guard(self._manager.wait_until_finished, None)
+
+  def close(self) -> None:
+    self._manager.close()
+
+  def _guard(self, action, step) -> None:
+    """Runs a save; a failed one is removed and reported in one line."""
+    try:
+      action()
+    except Exception as error:
+      what = f" of step {step}" if step is not None else ""
+      raise UserError(
+        f"saving the checkpoint{what} in {self.path} failed "
+        f"({_one_line(error)}); {self.good()}; make room and run the same "
+        "command again"
+      ) from error
+
+  def good(self) -> str:
+    """Names the last good checkpoint, for messages."""
+    self._manager.reload()
+    if self.latest is None:
+      return "there is no good checkpoint yet"
+    return f"the last good checkpoint is {self.path / str(self.latest)}"
+
+  def restore(self, like: TrainState) -> TrainState | None:
+    """The newest state that can be read, or None when there is none at all.
+
+    Args:
+      like: a state of shapes and types (see `jax.eval_shape`).
+
+    Raises:
+      UserError: there are checkpoints and none can be read.
+    """
+    train = {
+      "step": like.step,
+      "params": like.params,
+      "opt_state": like.opt_state,
+    }
+    args = {"train": train, "ema": like.ema}
+    items = self._restore_newest(args, set_aside=True)
+    if items is None:
+      return None
+    return TrainState(**items["train"], ema=items["ema"])
+
+  def restore_ema(self, like: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The newest averages that can be read, and their step.
+
+    Reads nothing else and changes nothing in the folder.
+
+    Raises:
+      UserError: there is no checkpoint that can be read.
+    """
+    items = self._restore_newest({"ema": like}, set_aside=False)
+    if items is None:
+      raise UserError(f"{self.path} has no checkpoint yet; train first")
+    return items["ema"], items["at"]
+
+  def _restore_newest(self, like, set_aside):
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    damaged = []
+    for step in steps:
+      args = ocp.args.Composite(
+        **{name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
+      )
+      try:
+        items = self._manager.restore(step, args=args)
+      except Exception as error:  # Orbax and TensorStore raise many kinds
+        logging.warning(
+          "checkpoint %s cannot be read (%s); trying the one before",
+          self.path / str(step),
+          _one_line(error),
+        )
+        damaged.append(step)
+        continue
+      if damaged and set_aside:
+        self._set_aside(damaged)
+      return dict(items.items()) | {"at": step}
+    if damaged:
+      raise UserError(
+        f"none of the checkpoints in {self.path} can be read (steps "
+        f"{', '.join(map(str, steps))}); move the folder away to start anew"
+      )
+    return None
+
+  def _set_aside(self, steps) -> None:
+    """Moves damaged checkpoints away, so that their steps can be saved."""
+    folder = self.path.parent / DAMAGED
+    folder.mkdir(parents=True, exist_ok=True)
+    self._manager.close()
+    for step in steps:
+      target = folder / str(step)
+      if target.exists():
+        target.rmtree()
+      shutil.move(self.path / str(step), target)
+      logging.warning("moved the damaged checkpoint to %s", target)
+    self._manager = self._open()
+
+
+def _one_line(error: Exception) -> str:
+  """An error's type and the first line of its text, shortened."""
+  lines = str(error).strip().splitlines() or [""]
+  return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def shapes(tree: Any) -> Any:
+  """The abstract form of a tree, as `restore` wants it."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -1,0 +1,197 @@
+"""The training loop: the only code that touches disk and clock."""
+
+from collections.abc import Callable, Iterator
+import logging
+
+from clu import metric_writers, parameter_overview
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from scm_jax import networks
+from scm_jax.errors import UserError
+from scm_jax.metrics import grid
+from scm_jax.model import Model
+from scm_jax.networks import magnitude
+from scm_jax.training import build, ema, objective, signals, workdir, writers
+from scm_jax.training.checkpoint import Checkpoints, shapes
+from scm_jax.training.metrics import Window
+from scm_jax.training.step import TrainState, init_state, make_train_step
+
+Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
+
+
+def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
+  """Trains, from the newest checkpoint of the workdir if it has one.
+
+  Args:
+    config: of the run.
+    folder: the workdir.
+    batches: `batches(step)` iterates over the batches from that step on; it is
+      called only if there is something left to do.
+
+  Returns:
+    True when the run is complete; False when a signal stopped it, after saving.
+
+  Raises:
+    ConfigError: the config makes no run, or the workdir belongs to another.
+    UserError: the run diverged, or its files cannot be read or written.
+  """
+  build.check(config)
+  path = workdir.open_for(config, folder)
+  checkpoints = Checkpoints(path, config.keep_checkpoints, config.keep_every)
+  try:
+    if (checkpoints.latest or 0) >= config.total_steps:
+      logging.info("%s is complete, at step %d", path, checkpoints.latest)
+      return True
+    with signals.StopSignal() as stop:
+      return _train(config, path, batches, checkpoints, stop)
+  finally:
+    checkpoints.close()
+
+
+def _train(config, path, batches, checkpoints, stop) -> bool:
+  teacher = workdir.load_teacher(config, path)
+  network = networks.build(build.network_config(config))
+  codec = build.codec(config)
+  state = _initial_state(config, network, teacher, checkpoints)
+  teacher_network = teacher.network if teacher else None
+  loss = objective.build(config, network, codec, teacher_network)
+  train_step = make_train_step(config, loss)
+  # sCT needs its teacher for a start only.
+  teacher_params = teacher.params if config.run == "scd" else None
+
+  start = int(state.step)
+  writer = writers.create(path, start)
+  progress = writers.Progress(start, config.total_steps)
+  window, finished = Window(), None
+
+  def settle() -> None:
+    """Writes the metrics that are due; stops a run that has diverged."""
+    nonlocal finished
+    if finished is not None:
+      _write_metrics(config, finished, writer, progress, checkpoints)
+      finished = None
+
+  # Do not change the order of operations: a step's metrics are fetched after
+  # the next step is dispatched, so that the device never waits for the host;
+  # and before a checkpoint, so that no diverged state is ever saved.
+  with metric_writers.ensure_flushes(writer):
+    for step, batch in enumerate(batches(start), start + 1):
+      # 1. Dispatch the update.
+      state, metrics = train_step(state, teacher_params, batch)
+      progress.advance()
+      # 2. While it runs, write the window that ended before it.
+      settle()
+      # 3. Close the window that ends with it.
+      window.add(step, metrics)
+      last = step == config.total_steps
+      if step % config.log_every == 0 or last or stop.requested:
+        window, finished = Window(), window
+      # 4. Samples of the averaged weights.
+      sample = config.sample_every and step % config.sample_every == 0
+      if sample or last:
+        settle()
+        _write_samples(config, network, codec, state, step, path, writer)
+        progress.pause()
+      # 5. Save; on a signal, save now and leave.
+      if step % config.checkpoint_every == 0 or last or stop.requested:
+        settle()
+        _check_window(config, window, checkpoints)
+        checkpoints.save(state)
+        progress.pause()
+      if last or stop.requested:
+        break
+    checkpoints.wait()
+  progress.close()
+  if last:
+    logging.info("%s is complete, at step %d", path, step)
+  else:
+    logging.info("stopped by a signal; %s is saved at step %d", path, step)
+  return last
+
+
+def _initial_state(
+  config: ConfigDict,
+  network: networks.Network,
+  teacher: Model | None,
+  checkpoints: Checkpoints,
+) -> TrainState:
+  """The newest checkpoint's state, or a new one."""
+  start = None
+  if teacher:
+    start = dict(teacher.params)
+    if config.objective.reset_weighting:
+      del start["weighting"]
+
+  def init(start):
+    return init_state(config, network, start)
+
+  state = checkpoints.restore(shapes(jax.eval_shape(init, start)))
+  if state is not None:
+    logging.info("continuing from step %d", int(state.step))
+    return state
+  state = jax.jit(init)(start)
+  overview = parameter_overview.get_parameter_overview(
+    state.params["denoiser"], include_stats=False
+  )
+  logging.info("parameters:\n%s", overview)
+  return state
+
+
+def _write_metrics(config, window, writer, progress, checkpoints) -> None:
+  _check_window(config, window, checkpoints)
+  summary = window.summary()
+  rate = progress.report(window.step, summary["loss"])
+  summary["steps_per_second"] = rate
+  summary["images_per_second"] = rate * config.batch_size
+  writer.write_scalars(window.step, summary)
+
+
+def _check_window(config, window, checkpoints) -> None:
+  """Stops a run whose values are no longer those of a model that learns."""
+  if not window.count:
+    return
+  summary = window.summary()
+  bad = summary["nonfinite_samples"] / window.count
+  rms = summary["output_rms"]
+  if np.isfinite(summary["loss"]) and rms <= config.divergence_limit:
+    if bad <= config.batch_size / 2:
+      return
+  checkpoints.wait()
+  raise UserError(
+    f"diverged by step {window.step}: loss {summary['loss']:.4g}, output RMS "
+    f"{rms:.4g}, {bad:.4g} of {config.batch_size} samples not finite; "
+    f"{checkpoints.good()}; lower config.optimizer.learning_rate, or look at "
+    "tangent_norm by time in metrics.jsonl"
+  )
+
+
+def _write_samples(config, network, codec, state, step, path, writer) -> None:
+  """A grid of samples from the first average, as PNG and in TensorBoard."""
+  consistency = config.run != "teacher"
+  model = Model(
+    network=network,
+    params=magnitude.normalize_weights(state.ema[ema.name(config.ema[0])]),
+    codec=codec,
+    consistency=consistency,
+    t_mid=config.sample.t_mid,
+    solver=config.sample.solver,
+  )
+  columns = config.data.num_classes or 8
+  columns = min(columns, 10)
+  num = config.sample.num
+  labels = np.arange(num) % max(config.data.num_classes, 1)
+  images = model.sample(
+    labels if config.data.num_classes else None,
+    num=num,
+    steps=2 if consistency else config.sample.solver_steps,
+    guidance=config.sample.guidance,
+    batch_size=min(num, config.sample.batch_size),
+  )
+  picture = grid.image_grid(images, columns)
+  grid.save_png(path / "samples" / f"step_{step:08d}.png", picture)
+  writer.write_images(step, {"samples": picture[None]})
+
+
+__all__ = ["Batches", "train"]

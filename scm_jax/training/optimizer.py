@@ -1,0 +1,40 @@
+"""The optimiser: Adam or RAdam under EDM2's inverse-square-root schedule."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from scm_jax.errors import ConfigError
+
+
+def learning_rate(config: Any, step: Array) -> Array:
+  """`alpha_ref / sqrt(max(step / t_ref, 1))`, ramped up over images.
+
+  Args:
+    config: the whole config; uses `optimizer` and `batch_size`.
+    step: updates done before this one.
+  """
+  c = config.optimizer
+  step = jnp.asarray(step, jnp.float32)
+  rate = jnp.full_like(step, c.learning_rate)
+  if c.decay_steps:
+    rate = rate / jnp.sqrt(jnp.maximum(step / c.decay_steps, 1.0))
+  if c.rampup_images:
+    rate = rate * jnp.minimum(step * config.batch_size / c.rampup_images, 1.0)
+  return rate
+
+
+def build(config: Any) -> optax.GradientTransformation:
+  """The transformation that `config.optimizer` names."""
+  c = config.optimizer
+  rules = {"adam": optax.scale_by_adam, "radam": optax.scale_by_radam}
+  if c.name not in rules:
+    raise ConfigError(
+      f"optimizer.name is {c.name!r}; choose one of {', '.join(rules)}"
+    )
+  return optax.chain(
+    rules[c.name](b1=c.b1, b2=c.b2, eps=c.eps),
+    optax.scale_by_learning_rate(lambda step: learning_rate(config, step)),
+  )

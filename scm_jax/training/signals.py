@@ -1,0 +1,30 @@
+"""Stopping on a signal: finish the step, save, leave."""
+
+import signal
+from types import FrameType
+
+
+class StopSignal:
+  """Within it, SIGTERM and the first Ctrl-C only ask the loop to stop.
+
+  Clusters send SIGTERM before they take a machine away. A second Ctrl-C
+  interrupts at once.
+  """
+
+  def __init__(self):
+    self.requested: int = 0
+    self._before = {}
+
+  def __enter__(self) -> "StopSignal":
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self._before[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *error) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT and self.requested:
+      raise KeyboardInterrupt
+    self.requested = number

@@ -1,0 +1,101 @@
+"""The train state and the one function that is jitted: the train step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from scm_jax.networks import Network, magnitude
+from scm_jax.training import ema, optimizer
+from scm_jax.training.objective import Loss
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that changes in training. Random keys are functions of the step.
+
+  Attributes:
+    step: updates done.
+    params: of the network and its weighting head.
+    opt_state: the optimiser's.
+    ema: averages of `params` by name (see `ema.name`).
+  """
+
+  step: Array
+  params: Any
+  opt_state: Any
+  ema: dict[str, Any]
+
+
+def init_state(config: Any, network: Network, start: Any = None) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    config: the run's config.
+    network: what is trained.
+    start: parameters to begin from; drawn from the seed if None. Those that
+      the network has and `start` lacks (a guidance input, say) are drawn.
+  """
+  params = network.init(jax.random.key(config.seed))
+  if start is not None:
+    params = overlay(params, start)
+  params = magnitude.normalize_weights(params)
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    opt_state=optimizer.build(config).init(params),
+    ema=ema.init(params, config.ema),
+  )
+
+
+def overlay(params: dict, start: dict) -> dict:
+  """`params` with every leaf that `start` also has taken from it."""
+  flat = flax.traverse_util.flatten_dict(params)
+  given = flax.traverse_util.flatten_dict(start)
+  merged = {path: given.get(path, leaf) for path, leaf in flat.items()}
+  return flax.traverse_util.unflatten_dict(merged)
+
+
+def make_train_step(config: Any, loss: Loss) -> Callable:
+  """`train_step(state, teacher_params, batch) -> (state, metrics)`, jitted.
+
+  The state is donated. `batch` holds `image` and `label`; its randomness is a
+  function of the seed and the step alone.
+  """
+  transformation = optimizer.build(config)
+
+  def train_step(state, teacher_params, batch):
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    grads, metrics = jax.grad(loss, has_aux=True)(
+      state.params, teacher_params, batch, key, state.step
+    )
+    grads, bad = zero_nonfinite(grads)
+    # The norm is of what the optimiser sees: tangent to the weights' sphere.
+    grads = magnitude.project_gradients(grads, state.params)
+    updates, opt_state = transformation.update(
+      grads, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    params = magnitude.normalize_weights(params)
+    step = state.step + 1
+    metrics = metrics | {
+      "gradient_norm": optax.tree.norm(grads),
+      "nonfinite_gradients": bad,
+      "learning_rate": optimizer.learning_rate(config, state.step),
+    }
+    averages = ema.update(state.ema, params, step, config.ema)
+    return TrainState(step, params, opt_state, averages), metrics
+
+  return jax.jit(train_step, donate_argnums=0)
+
+
+def zero_nonfinite(grads: Any) -> tuple[Any, Array]:
+  """Gradients with non-finite entries set to zero (as EDM2), and their count."""
+  leaves = jax.tree.leaves(grads)
+  bad = sum(jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in leaves)
+  clean = lambda g: jnp.where(jnp.isfinite(g), g, 0.0)
+  return jax.tree.map(clean, grads), bad
