@@ -16,6 +16,8 @@ from ml_collections import ConfigDict, FieldReference
 from scm_jax import spelling
 from scm_jax.errors import ConfigError, UserError
 
+AnyConfig = ConfigDict | Mapping[str, Any]
+
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -75,7 +77,7 @@ def _typed(key: str, text: str | None, default: Any) -> Any:
     raise ConfigError(f"argument {key}={text}: not {article(kind)}") from None
 
 
-def to_json(config: Mapping[str, Any]) -> str:
+def to_json(config: AnyConfig) -> str:
   """The resolved config as indented JSON with sorted keys.
 
   References are resolved; tuples become arrays. Infinities and NaNs are written
@@ -104,7 +106,7 @@ def from_json(text: str) -> ConfigDict:
   return ConfigDict(_tuples(value)).lock()
 
 
-def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+def diff(a: AnyConfig, b: AnyConfig) -> list[str]:
   """The fields that differ, one line each: `optimizer.lr: 0.01 -> 0.02`.
 
   Lists equal tuples and 1 equals 1.0, but True is not 1; NaN equals NaN.
@@ -118,15 +120,15 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(config: AnyConfig) -> dict[str, Any]:
   """The leaves as `{"optimizer.lr": 0.01, ...}`; an empty group is a leaf."""
   leaves = {}
   for key, value in config.items():
-    if isinstance(value, Mapping | ConfigDict) and len(value):
+    if isinstance(value, ConfigDict | Mapping) and len(value):
       for path, leaf in flatten(value).items():
         leaves[f"{key}.{path}"] = leaf
     else:
-      leaves[str(key)] = value
+      leaves[key] = value
   return leaves
 
 
@@ -139,7 +141,7 @@ def _plain(value: Any, path: str = "") -> Any:
   """`value` in JSON's types; `path` is where it stands, for the error."""
   if isinstance(value, FieldReference):
     value = value.get()
-  if isinstance(value, Mapping | ConfigDict):
+  if isinstance(value, ConfigDict | Mapping):
     for key in value:
       if not isinstance(key, str):
         raise ConfigError(

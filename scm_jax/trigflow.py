@@ -9,6 +9,7 @@ Times are always float32 (or float64 where the caller works in it): near `t = 0`
 and `t = pi/2` a bfloat16 time would move the noise level by per cents.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -70,7 +71,7 @@ def time_to_sigma(t: Array | float, sigma_d: float) -> Array:
 
 def max_time(sigma_d: float, sigma_max: float = SIGMA_MAX) -> float:
   """Where sampling starts: `arctan(sigma_max / sigma_d)` (Section G.2)."""
-  return float(jnp.arctan(jnp.float32(sigma_max / sigma_d)))
+  return math.atan(sigma_max / sigma_d)
 
 
 def from_schedule(

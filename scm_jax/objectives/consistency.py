@@ -4,9 +4,9 @@ The two differ only in the velocity `dx_t/dt` along which the derivative is
 taken: the sample's own, or a teacher's.
 """
 
-from collections.abc import Callable
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax

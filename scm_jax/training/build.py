@@ -51,8 +51,7 @@ def check(config: Any) -> None:
     )
   if config.objective.guidance != "none" and not config.data.num_classes:
     raise ConfigError(
-      "config.objective.guidance needs labels, but config.data.num_classes "
-      "is 0"
+      "config.objective.guidance needs labels, but config.data.num_classes is 0"
     )
 
 

@@ -31,7 +31,7 @@ class Checkpoints:
       keep: how many of the last checkpoints stay.
       keep_every: checkpoints whose step this divides stay too; 0 for none.
     """
-    self.path = epath.Path(workdir) / FOLDER
+    self.path = epath.Path(workdir).resolve() / FOLDER  # as Orbax wants it
     self._options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       keep_period=keep_every or None,

@@ -1,4 +1,4 @@
-"""Power-function averages of the parameters (EDM2, arXiv 2312.02696, Section 3).
+"""Power-function averages of the parameters (EDM2, arXiv 2312.02696, Sec. 3).
 
 An average at step `n` weighs the parameters of step `m` by `m^gamma`; its width
 relative to the training time, `sigma_rel`, names it.
@@ -24,7 +24,7 @@ def gamma(sigma_rel: float) -> float:
 
 
 def decay(step: Array, exponent: float) -> Array:
-  """`beta = (1 - 1 / step)^(gamma + 1)` for the update that ends `step` >= 1."""
+  """`beta = (1 - 1 / step)^(gamma + 1)` of the update that ends `step`."""
   return (1.0 - 1.0 / step.astype(jnp.float32)) ** (exponent + 1.0)
 
 

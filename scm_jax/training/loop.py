@@ -1,16 +1,15 @@
 """The training loop: the only code that touches disk and clock."""
 
-from collections.abc import Callable, Iterator
 import logging
+from collections.abc import Callable, Iterator
 
-from clu import metric_writers, parameter_overview
 import jax
-from ml_collections import ConfigDict
 import numpy as np
+from clu import metric_writers, parameter_overview
+from ml_collections import ConfigDict
 
-from scm_jax import networks
+from scm_jax import networks, pictures
 from scm_jax.errors import UserError
-from scm_jax.metrics import grid
 from scm_jax.model import Model
 from scm_jax.networks import magnitude
 from scm_jax.training import build, ema, objective, signals, workdir, writers
@@ -59,7 +58,7 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
   loss = objective.build(config, network, codec, teacher_network)
   train_step = make_train_step(config, loss)
   # sCT needs its teacher for a start only.
-  teacher_params = teacher.params if config.run == "scd" else None
+  teacher_params = teacher.params if teacher and config.run == "scd" else None
 
   start = int(state.step)
   writer = writers.create(path, start)
@@ -189,8 +188,8 @@ def _write_samples(config, network, codec, state, step, path, writer) -> None:
     guidance=config.sample.guidance,
     batch_size=min(num, config.sample.batch_size),
   )
-  picture = grid.image_grid(images, columns)
-  grid.save_png(path / "samples" / f"step_{step:08d}.png", picture)
+  picture = pictures.image_grid(images, columns)
+  pictures.save_png(path / "samples" / f"step_{step:08d}.png", picture)
   writer.write_images(step, {"samples": picture[None]})
 
 

@@ -50,7 +50,7 @@ class Window:
 
 def _bins(by_time: list[dict[str, np.ndarray]]) -> dict[str, float]:
   totals = {
-    name: np.sum([step[name] for step in by_time], axis=0, dtype=np.float64)
+    name: np.stack([step[name] for step in by_time]).astype(np.float64).sum(0)
     for name in by_time[0]
   }
   count = totals.pop("count")

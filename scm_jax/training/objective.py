@@ -1,7 +1,8 @@
 """From a config to the loss of one batch: randomness, conditions, teacher."""
 
-from collections.abc import Callable
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,7 +56,8 @@ def build(
     """The teacher's velocity, guided as the config says."""
 
     def guided(x, t, cond):
-      F = lambda x, t, cond: teacher.F(teacher_params, x, t, cond)
+      assert teacher is not None  # scd has one; see build.check
+      F = functools.partial(teacher.F, teacher_params)
       if c.guidance == "fixed":
         F = velocity.guide(F, num_classes, c.guidance_scale)
       elif c.guidance == "sampled":

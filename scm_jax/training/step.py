@@ -42,7 +42,7 @@ def init_state(config: Any, network: Network, start: Any = None) -> TrainState:
   """
   params = network.init(jax.random.key(config.seed))
   if start is not None:
-    params = overlay(params, start)
+    params = overlay(dict(params), start)
   params = magnitude.normalize_weights(params)
   return TrainState(
     step=jnp.int32(0),
@@ -94,8 +94,10 @@ def make_train_step(config: Any, loss: Loss) -> Callable:
 
 
 def zero_nonfinite(grads: Any) -> tuple[Any, Array]:
-  """Gradients with non-finite entries set to zero (as EDM2), and their count."""
+  """Gradients with non-finite entries zeroed (as EDM2), and their count."""
   leaves = jax.tree.leaves(grads)
-  bad = sum(jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in leaves)
+  bad = jnp.int32(0)
+  for g in leaves:
+    bad += jnp.sum(~jnp.isfinite(g), dtype=jnp.int32)
   clean = lambda g: jnp.where(jnp.isfinite(g), g, 0.0)
   return jax.tree.map(clean, grads), bad

@@ -10,7 +10,7 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from scm_jax import configuration, networks
+from scm_jax import configuration, files, networks
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.model import Model
 from scm_jax.training import build, checkpoint, ema
@@ -34,13 +34,6 @@ MAY_CHANGE = (
 )
 
 
-def write_text(path: epath.Path, text: str) -> None:
-  """Writes a file that appears whole or not at all."""
-  partial = path.parent / f".{path.name}.partial"
-  partial.write_text(text)
-  partial.rename(path)
-
-
 def open_for(config: ConfigDict, folder: str) -> epath.Path:
   """Makes a workdir for a run, or checks that it is this run's.
 
@@ -48,12 +41,12 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
     ConfigError: it belongs to another config; the message says what differs.
     UserError: it cannot be written.
   """
-  path = epath.Path(folder)
+  path = epath.Path(folder).resolve()
   try:
     path.mkdir(parents=True, exist_ok=True)
     if (path / CONFIG).exists():
       _check_same(load_config(path), config, path)
-    write_text(path / CONFIG, configuration.to_json(config))
+    files.write_text(path / CONFIG, configuration.to_json(config))
   except OSError as error:
     raise UserError(
       f"the workdir {path} cannot be written ({error.strerror or error})"
@@ -111,8 +104,7 @@ def load(path: epath.PathLike, sigma_rel: float = 0.0) -> tuple[Model, dict]:
   names = [ema.name(s) for s in config.ema]
   if name not in names:
     raise UserError(
-      f"{path} keeps no average of width {sigma_rel}; it has "
-      f"{', '.join(names)}"
+      f"{path} keeps no average of width {sigma_rel}; it has {', '.join(names)}"
     )
   network = networks.build(build.network_config(config))
   params = jax.eval_shape(network.init, jax.random.key(0))
@@ -156,7 +148,7 @@ def load_teacher(config: ConfigDict, path: epath.Path) -> Model | None:
   }
   record = path / TEACHER
   if not record.exists():
-    write_text(record, json.dumps(seen, indent=2) + "\n")
+    files.write_text(record, json.dumps(seen, indent=2) + "\n")
   elif (old := json.loads(record.read_text()))["checksum"] != seen["checksum"]:
     raise ConfigError(
       f"the teacher {config.teacher} has changed since this run began (its "
@@ -195,5 +187,5 @@ def checksum(params: Any) -> int:
   """A checksum of all parameters' bytes."""
   value = 0
   for leaf in jax.tree.leaves(params):
-    value = zlib.crc32(np.ascontiguousarray(leaf), value)
+    value = zlib.crc32(np.asarray(leaf).tobytes(), value)
   return value

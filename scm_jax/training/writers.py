@@ -16,6 +16,7 @@ from clu import metric_writers
 from etils import epath
 from tqdm import tqdm
 
+from scm_jax import files
 from scm_jax.training import workdir
 
 
@@ -32,7 +33,7 @@ class JsonlWriter(metric_writers.MetricWriter):
     if path.exists():
       kept = [line for line in path.read_text().splitlines() if line]
       kept = [line for line in kept if _step(line) <= start_step]
-      workdir.write_text(path, "".join(line + "\n" for line in kept))
+      files.write_text(path, "".join(line + "\n" for line in kept))
     self._file = path.open("a")
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:

@@ -1,0 +1,44 @@
+"""`scm-jax train`: trains what a config describes; the same command resumes."""
+
+import argparse
+from collections.abc import Iterator
+
+from scm_jax.cli import configs, console
+
+EXAMPLE = """\
+scm-jax train --config=configs/digits.py:run=teacher --workdir=runs/teacher
+scm-jax train --config=configs/digits.py:run=scd --workdir=runs/scd \\
+    --config.teacher=runs/teacher --config.total_steps=500"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  configs.add_config_argument(parser)
+  parser.add_argument(
+    "--workdir",
+    metavar="DIR",
+    required=True,
+    help="where everything of the run goes; an earlier run is continued",
+  )
+
+
+def run(args: argparse.Namespace, config_argv: list[str]) -> int:
+  """Trains; 0 also when a signal stopped the run after saving."""
+  config = configs.parse_config(config_argv)
+  console.start()
+
+  from scm_jax.training import loop
+
+  def batches(step: int) -> Iterator:
+    from scm_jax.data import pipeline, sources
+
+    source = sources.open_source(config.data)
+    stream = pipeline.Batches(
+      source,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      flip=config.data.flip,
+    )
+    return stream.iterate(step)
+
+  loop.train(config, args.workdir, batches)
+  return 0

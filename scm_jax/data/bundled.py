@@ -1,0 +1,133 @@
+"""TFDS builders for small image sets that ship inside Python packages.
+
+The base class turns arrays into a real TFDS dataset (ArrayRecord, one split)
+without a network, without TensorFlow and always in the same order, and builds
+it on first use in a way that two processes or a killed one cannot spoil.
+"""
+
+import abc
+import contextlib
+import fcntl
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from PIL import Image
+
+from scm_jax.errors import UserError
+
+
+class BundledImages(
+  tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True
+):
+  """Square greyscale images of ten classes, in one split named `train`.
+
+  TFDS writes examples in the order of a fixed hash of their keys, so the
+  dataset on disk is the same everywhere and slices such as `train[:80%]` are
+  random samples even where the arrays are sorted by class.
+  """
+
+  VERSION = tfds.core.Version("1.0.0")
+  # No downloads. To look for their checksums TFDS would import
+  # importlib_resources, which it does not declare.
+  url_infos = None
+  SIZE: int
+  DESCRIPTION: str
+  CITATION: str
+  HOMEPAGE: str
+
+  @abc.abstractmethod
+  def load_arrays(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images, uint8 [N, SIZE, SIZE], and labels 0..9, int [N]."""
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.DESCRIPTION,
+      citation=self.CITATION,
+      homepage=self.HOMEPAGE,
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(
+            shape=(self.SIZE, self.SIZE, 1),
+            dtype=np.uint8,
+            encoding_format="png",
+          ),
+          "label": tfds.features.ClassLabel(num_classes=10),
+        }
+      ),
+      supervised_keys=("image", "label"),
+    )
+
+  def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    del dl_manager  # nothing is downloaded
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    images, labels = self.load_arrays()
+    for key, (image, label) in enumerate(zip(images, labels, strict=True)):
+      yield key, {"image": _png(image), "label": int(label)}
+
+
+def prepare(builder: tfds.core.DatasetBuilder) -> None:
+  """Writes the builder's dataset to its `data_dir` unless it is there.
+
+  TFDS writes into a folder of its own and renames it when all is written: a
+  dataset that is there is complete. A file lock, which the system releases
+  even for a killed process, lets one process build while the others wait, and
+  makes it safe to remove what a killed one left behind.
+
+  Raises:
+    UserError: the folder cannot be written, or a package is missing.
+  """
+  if builder.data_path.exists():
+    return
+  folder = builder.data_path.parent
+  if "://" in str(folder):  # no file lock there
+    raise UserError(
+      f"dataset {builder.name!r} is not in {folder} and is only built on local "
+      "disks; build it in a local config.data.data_dir and copy it there"
+    )
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not builder.data_path.exists():
+        for leftover in folder.glob(f"incomplete.*_{builder.version}"):
+          leftover.rmtree()
+        logging.info("Building dataset %s in %s.", builder.name, folder)
+        with _silence():
+          builder.download_and_prepare()
+  except ImportError as e:
+    raise UserError(
+      f"dataset {builder.name!r} needs the package {e.name!r}; "
+      "run: pip install 'scm-jax[train]'"
+    ) from e
+  except OSError as e:
+    raise UserError(
+      f"cannot build dataset {builder.name!r} in {folder}: "
+      f"{e.strerror or e}; name a local, writable folder in "
+      "config.data.data_dir or in the environment variable TFDS_DATA_DIR"
+    ) from e
+
+
+def _png(image: np.ndarray) -> io.BytesIO:
+  # Given pixels, TFDS would import TensorFlow (seconds) just to encode them.
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, "PNG")
+  file.seek(0)
+  return file
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+  # TFDS prints to stdout, which belongs to the command's own output.
+  tfds.disable_progress_bar()
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    tfds.enable_progress_bar()

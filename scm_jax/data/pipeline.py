@@ -1,0 +1,106 @@
+"""Training batches by step: the batch at step k is a function of (seed, k).
+
+The elements form one infinite stream: the source shuffled anew each epoch.
+Global batch k of B elements is elements kB..kB+B-1 of the stream, in order,
+whatever the number of processes: of n processes, each with b = B/n elements a
+batch, process p holds elements kB+pb..kB+pb+b-1, so that the processes' parts
+one after the other are the global batch. A run can therefore resume at any
+step, on any number of processes, without a saved iterator.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from scm_jax.data import sources
+from scm_jax.errors import ConfigError
+
+Batch = dict[str, np.ndarray]
+
+
+class Batches:
+  """This process's part of every global batch.
+
+  `batches[k]` is the batch at step k: `image` [b, H, W, C], uint8 unless the
+  source holds another type, and `label`, int32 [b].
+  """
+
+  def __init__(
+    self,
+    source: sources.Source,
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    flip: bool = False,
+  ):
+    """Lays out the stream; nothing is read yet.
+
+    Args:
+      source: what to read; see `sources.Source`. Latents, or images of another
+        kind, come in as another source.
+      batch_size: the global batch size B; it may exceed the source's length.
+      seed: fixes the order and the flips.
+      process_index: p, of 0..process_count-1.
+      process_count: n, which divides B.
+      flip: mirror each image left-right with probability 1/2, drawn anew for
+        each element of the stream.
+
+    Raises:
+      ConfigError: B is not a positive multiple of n, or the seed is negative.
+    """
+    if batch_size <= 0 or batch_size % process_count:
+      raise ConfigError(
+        f"config.batch_size={batch_size} cannot be divided among "
+        f"{process_count} process(es); make it a positive multiple of that"
+      )
+    if seed < 0:
+      raise ConfigError(f"config.seed={seed} is negative; make it 0 or more")
+    if not 0 <= process_index < process_count:
+      raise ValueError(f"{process_index=} is not in 0..{process_count - 1}")
+    # Grain shuffles epoch e by its seed plus e, and numbers the random draws by
+    # the position in the stream: two seeds far apart for every `seed`.
+    order_seed, flip_seed = np.random.SeedSequence(seed).generate_state(2)
+    stream = grain.MapDataset.source(source)
+    stream = stream.shuffle(seed=int(order_seed)).repeat()
+    if flip:  # before the slice, which would renumber the elements
+      stream = stream.random_map(_random_flip, seed=int(flip_seed))
+    # Slicing batches, not elements, gives each process consecutive elements.
+    local_size = batch_size // process_count
+    # Grain counts an endless stream's batches in floats unless told to drop.
+    parts = stream.batch(local_size, drop_remainder=True)
+    self._batches = parts[process_index::process_count].map(_with_int32_label)
+
+  def __getitem__(self, step: int) -> Batch:
+    if step < 0:
+      raise IndexError(f"there is no batch at step {step}")
+    return self._batches[step]
+
+  def iterate(
+    self, start_step: int = 0, *, num_threads: int = 1, prefetch: int = 4
+  ) -> Iterator[Batch]:
+    """Yields the batches from `start_step` on, without end.
+
+    Args:
+      start_step: the step of the first batch.
+      num_threads: threads that read and assemble batches in the background;
+        for small images one is fastest, as more only contend for Python's lock.
+      prefetch: how many batches they keep ready.
+    """
+    options = grain.ReadOptions(
+      num_threads=num_threads, prefetch_buffer_size=prefetch
+    )
+    return iter(self._batches[start_step:].to_iter_dataset(options))
+
+
+def _random_flip(element: dict[str, Any], rng: np.random.Generator) -> Any:
+  if rng.random() < 0.5:
+    return {**element, "image": element["image"][:, ::-1]}
+  return element
+
+
+def _with_int32_label(batch: Batch) -> Batch:
+  return {**batch, "label": batch["label"].astype(np.int32)}

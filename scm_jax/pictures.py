@@ -1,0 +1,101 @@
+"""uint8 images: what is expected of them, grids of them, PNG files."""
+
+import io
+import os
+
+import numpy as np
+
+from scm_jax import files
+from scm_jax.errors import UserError
+
+
+def image_grid(
+  images: np.ndarray,
+  columns: int,
+  *,
+  min_size: int = 64,
+  gap: int = 2,
+  background: int = 255,
+) -> np.ndarray:
+  """Lays images out in rows, left to right and top to bottom.
+
+  Args:
+    images: [N, H, W, C] uint8 with 1 or 3 channels.
+    columns: images per row; a last row that is not full is filled with
+      background.
+    min_size: small images are enlarged by the least whole factor that makes
+      both sides at least this many pixels (nearest neighbour, so that pixels
+      stay squares).
+    gap: pixels of background between images, and around them.
+    background: grey level of gaps and empty places.
+
+  Returns:
+    [height, width, C] uint8.
+
+  Raises:
+    UserError: no images, or not uint8 NHWC with 1 or 3 channels.
+  """
+  images = np.asarray(images)
+  check_images(images)
+  if columns < 1:
+    raise ValueError(f"columns must be positive, not {columns}")
+  images = enlarge(images, min_size)
+  count, height, width, channels = images.shape
+  rows = -(-count // columns)
+  canvas = np.full(
+    (
+      rows * (height + gap) + gap,
+      columns * (width + gap) + gap,
+      channels,
+    ),
+    background,
+    np.uint8,
+  )
+  for index, image in enumerate(images):
+    top = gap + (index // columns) * (height + gap)
+    left = gap + (index % columns) * (width + gap)
+    canvas[top : top + height, left : left + width] = image
+  return canvas
+
+
+def enlarge(images: np.ndarray, min_size: int) -> np.ndarray:
+  """Repeats pixels of [N, H, W, C] images until both sides reach min_size."""
+  factor = max(1, -(-min_size // min(images.shape[1:3])))
+  return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def save_png(
+  path: str | os.PathLike[str], image: np.ndarray
+) -> os.PathLike[str]:
+  """Writes a [H, W, C] uint8 image (C of 1 or 3) as PNG, atomically.
+
+  Raises:
+    UserError: the array is no such image, or the file cannot be written.
+  """
+  from PIL import Image  # only pictures need Pillow
+
+  image = np.asarray(image)
+  check_images(image[None])
+  pixels = image[..., 0] if image.shape[-1] == 1 else image
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, format="PNG")
+  return files.write_bytes(path, buffer.getvalue())
+
+
+def check_images(images: np.ndarray, what: str = "images") -> None:
+  """Raises UserError unless `images` are uint8 [N, H, W, 1 or 3], N > 0.
+
+  Args:
+    images: the array to check.
+    what: how the message names it.
+  """
+  if (
+    images.dtype != np.uint8
+    or images.ndim != 4
+    or images.shape[-1] not in (1, 3)
+    or not images.size
+  ):
+    raise UserError(
+      f"{what} must be uint8 [N, H, W, C] with C of 1 or 3, not "
+      f"{images.dtype} {list(images.shape)}"
+    )

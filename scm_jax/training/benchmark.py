@@ -1,0 +1,182 @@
+"""What a config costs: FLOPs by XLA's count, and times on the devices here.
+
+Weights and data are random; neither a workdir nor a dataset is needed.
+"""
+
+import copy
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scm_jax import networks
+from scm_jax.model import Model
+from scm_jax.training import build, objective
+from scm_jax.training.step import init_state, make_train_step
+
+# bfloat16 peak of a card, in FLOP/s, from its maker's data sheet (dense).
+PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
+OBJECTIVES = {"diffusion": "teacher", "sct": "sct", "scd": "scd"}
+
+
+def run_config(config: Any, run: str) -> Any:
+  """The config as another of the three runs."""
+  config = copy.deepcopy(config)
+  config.run = run
+  return config
+
+
+def train_step(config: Any) -> tuple[Any, tuple]:
+  """The jitted train step of a config and (abstract) arguments for it."""
+  network = networks.build(build.network_config(config))
+  codec = build.codec(config)
+  teacher = networks.build(build.network_config(run_config(config, "teacher")))
+  loss = objective.build(config, network, codec, teacher)
+  state = jax.eval_shape(lambda: init_state(config, network))
+  teacher_params = None
+  if config.run == "scd":
+    teacher_params = jax.eval_shape(teacher.init, jax.random.key(0))
+  side, batch = config.data.size, config.batch_size
+  shape = (batch, side, side, config.data.channels)
+  images = {
+    "image": jax.ShapeDtypeStruct(shape, jnp.uint8),
+    "label": jax.ShapeDtypeStruct((batch,), jnp.int32),
+  }
+  return make_train_step(config, loss), (state, teacher_params, images)
+
+
+def flops(function: Any, arguments: tuple) -> float:
+  """XLA's count for one call, after its optimisations on this backend."""
+  compiled = function.lower(*arguments).compile()
+  analysis = compiled.cost_analysis() or {}
+  return float(analysis.get("flops", float("nan")))
+
+
+def forward_flops(config: Any) -> float:
+  """Of one forward pass over the config's batch."""
+  network = networks.build(build.network_config(config))
+  params = jax.eval_shape(network.init, jax.random.key(0))
+  batch, side = config.batch_size, config.data.size
+  x = jax.ShapeDtypeStruct(
+    (batch, side, side, config.data.channels), jnp.float32
+  )
+  t = jax.ShapeDtypeStruct((batch,), jnp.float32)
+  cond = jax.eval_shape(lambda: networks.null_cond(network.config, batch))
+  return flops(jax.jit(network.F), (params, x, t, cond))
+
+
+def flops_in_forwards(config: Any) -> dict[str, float]:
+  """FLOPs of each objective's train step, in forward passes.
+
+  Guidance, which is not part of the objective, is left out.
+  """
+  config = copy.deepcopy(config)
+  config.objective.guidance = "none"
+  forward = forward_flops(config)
+  return {
+    name: flops(*train_step(run_config(config, run))) / forward
+    for name, run in OBJECTIVES.items()
+  }
+
+
+def materialize(abstract: Any) -> Any:
+  """Small random arrays of the shapes and types of `abstract`."""
+
+  def filled(leaf, key):
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+      return jax.random.normal(key, leaf.shape, leaf.dtype)
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+  leaves, tree = jax.tree.flatten(abstract)
+  keys = jax.random.split(jax.random.key(0), len(leaves))
+  return jax.tree.unflatten(tree, list(map(filled, leaves, keys)))
+
+
+def time_step(config: Any, repeats: int) -> dict[str, Any]:
+  """Step times in milliseconds, FLOPs and memory of the config's own step."""
+  function, (state, teacher, batch) = train_step(config)
+  compiled = function.lower(state, teacher, batch).compile()
+  network = networks.build(build.network_config(config))
+  state = jax.jit(lambda: init_state(config, network))()
+  teacher, batch = materialize(teacher), materialize(batch)
+  seconds = []
+  for i in range(repeats + 1):
+    start = time.perf_counter()
+    state, metrics = compiled(state, teacher, batch)
+    jax.block_until_ready((state, metrics))
+    if i:  # the first call warms up
+      seconds.append(time.perf_counter() - start)
+  memory = compiled.memory_analysis()
+  analysis = compiled.cost_analysis() or {}
+  return {
+    "ms": 1e3 * np.asarray(seconds),
+    "flops": analysis.get("flops"),
+    "peak_bytes": memory and peak_bytes(memory),
+    "params": networks.parameter_count(state.params),
+  }
+
+
+def peak_bytes(memory: Any) -> int:
+  """Bytes on a device: arguments, results and temporaries, aliases once."""
+  return (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    + memory.temp_size_in_bytes
+    - memory.alias_size_in_bytes
+  )
+
+
+def time_samples(config: Any, repeats: int) -> dict[str, float]:
+  """Median latency in milliseconds of one image: 1 and 2 steps, teacher."""
+
+  def latency(run: str, steps: int) -> float:
+    c = run_config(config, run)
+    network = networks.build(build.network_config(c))
+    params = materialize(jax.eval_shape(network.init, jax.random.key(0)))
+    model = Model(network, params, build.codec(c), consistency=run != "teacher")
+    labels = np.zeros(1, np.int32) if config.data.num_classes else None
+    draw = lambda: model.sample(labels, num=1, steps=steps)
+    draw()
+    seconds = []
+    for _ in range(repeats):
+      start = time.perf_counter()
+      draw()
+      seconds.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(seconds))
+
+  student = "scd" if config.run == "teacher" else config.run
+  return {
+    "1": latency(student, 1),
+    "2": latency(student, 2),
+    "teacher": latency("teacher", config.sample.solver_steps),
+  }
+
+
+def measure(config: Any, repeats: int = 10) -> dict[str, Any]:
+  """The object that `bench --json` prints; null is what was not measured."""
+  step = time_step(config, repeats)
+  kind = jax.devices()[0].device_kind
+  median = float(np.median(step["ms"]))
+  peaks = [peak for card, peak in PEAK_FLOPS.items() if card in kind]
+  mfu = None
+  if peaks and step["flops"]:
+    mfu = step["flops"] / (median / 1e3) / peaks[0]
+  return {
+    "device": kind,
+    "devices": 1,  # the step and the sampler run on one device
+    "config": f"run={config.run}, batch_size={config.batch_size}",
+    "params": step["params"],
+    "flops": {"forward": forward_flops(config), "step": step["flops"]},
+    "flops_in_forwards": flops_in_forwards(config),
+    "step_ms": {
+      "median": median,
+      "p10": float(np.percentile(step["ms"], 10)),
+      "p90": float(np.percentile(step["ms"], 90)),
+    },
+    "sample_ms": time_samples(config, repeats),
+    "images_per_second": config.batch_size / (median / 1e3),
+    "peak_bytes": step["peak_bytes"],
+    "mfu": mfu,
+  }

@@ -1,0 +1,35 @@
+"""What all tests share: parsed flags and a folder of datasets."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+from absl import flags
+
+
+def pytest_configure() -> None:
+  # Grain's worker processes read absl flags, which nobody parses under pytest.
+  flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tfds_data_dir(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[pathlib.Path]:
+  """The default folder of datasets, so that no test writes to the home."""
+  folder = tmp_path_factory.mktemp("tensorflow_datasets")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(os.environ, "TFDS_DATA_DIR", str(folder))
+    yield folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tfds_data_dir: pathlib.Path) -> str:
+  """The same folder, once the dataset `scm_digits` has been built in it."""
+  from scm_jax.data import bundled, digits
+
+  bundled.prepare(
+    digits.ScmDigits(data_dir=tfds_data_dir, file_format="array_record")
+  )
+  return str(tfds_data_dir)

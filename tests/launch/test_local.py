@@ -1,0 +1,204 @@
+"""launch/local.sh: the order of commands, resuming, failures and signals."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+STUB = """
+echo "$*" >> "{log}"
+echo "$JAX_COMPILATION_CACHE_DIR" > "{root}/cache"
+if [[ "$*" == *"${{FAIL_ON:-nothing}}"* ]]; then exit 3; fi
+if [[ "$*" == *"${{WAIT_ON:-nothing}}"* ]]; then
+  trap 'echo saved >> "{log}"; exit 0' TERM
+  touch "{root}/waiting"
+  for _ in {{1..200}}; do sleep 0.1; done
+fi
+if [[ $1 == evaluate ]]; then echo "| the table |"; fi
+"""
+
+
+@pytest.fixture
+def log(repo, program):
+  """The calls of a stub scm-jax and a stub setup.sh, in order."""
+  log = repo / "log"
+  program(repo / "launch" / "setup.sh", f'echo "setup $*" >> "{log}"')
+  program(repo / ".venv" / "bin" / "scm-jax", STUB.format(log=log, root=repo))
+  return log
+
+
+def job(folder: str, config: str, seed: int, tiny: str = "", end: str = ""):
+  """The four commands of one seed, as the stub logs them."""
+  teacher = f" --config.teacher={folder}/teacher"
+  trains = [
+    f"train --config={config}run={run}{tiny} --workdir={folder}/{run}"
+    f"{'' if run == 'teacher' else teacher} --config.seed={seed}{end}"
+    for run in ("teacher", "scd", "sct")
+  ]
+  runs = ",".join(f"{folder}/{run}" for run in ("teacher", "scd", "sct"))
+  return [*trains, f"evaluate --workdir={runs} --out={folder}"]
+
+
+def test_the_main_job(repo, bash, log):
+  result = bash(repo / "launch" / "local.sh")
+  assert result.returncode == 0, result.stderr
+  assert log.read_text().splitlines() == [
+    "setup train",
+    *job("runs/digits", "configs/digits.py:", 0),
+  ]
+  lines = result.stdout.splitlines()
+  assert lines[0].startswith("==> [1/4] train teacher, seed 0: scm-jax train")
+  assert lines[1].startswith("==> [1/4] train teacher, seed 0: done in 0 min")
+  # The table, that its stage is done, and the path of the report come last.
+  assert lines[-3] == "| the table |"
+  assert lines[-2].startswith("==> [4/4] evaluate: done in")
+  assert "runs/digits/report.png" in lines[-1]
+
+
+def test_tiny_run_of_another_config_with_argument_and_override(repo, bash, log):
+  result = bash(
+    repo / "launch" / "local.sh",
+    "--config=configs/mnist.py:size=small",
+    "--tiny",
+    "--config.total_steps=7",
+    cwd=repo,
+  )
+  assert result.returncode == 0, result.stderr
+  assert log.read_text().splitlines()[1:] == job(
+    "runs/mnist-tiny",
+    "configs/mnist.py:size=small,",
+    0,
+    tiny=",tiny",
+    end=" --config.total_steps=7",
+  )
+
+
+def test_several_seeds_have_a_folder_each(repo, bash, log):
+  result = bash(repo / "launch" / "local.sh", "--seeds=0,3", "--workdir=/x/y/")
+  assert result.returncode == 0, result.stderr
+  assert log.read_text().splitlines()[1:] == [
+    *job("/x/y/seed_0", "configs/digits.py:", 0),
+    *job("/x/y/seed_3", "configs/digits.py:", 3),
+  ]
+  assert "[8/8]" in result.stdout
+  assert "/x/y/seed_3/report.png" in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  ("cwd", "given", "used"),
+  [
+    ("", "runs/mine", "runs/mine"),
+    ("", "./runs/mine/", "runs/mine"),
+    ("configs", "../mine", "mine"),
+    ("..", "elsewhere", None),
+    ("", "gs://bucket/mine", "gs://bucket/mine"),
+  ],
+)
+def test_a_workdir_is_spelt_the_same_from_any_folder(
+  repo, bash, log, cwd, given, used
+):
+  result = bash(
+    repo / "launch" / "local.sh", f"--workdir={given}", cwd=repo / cwd
+  )
+  assert result.returncode == 0, result.stderr
+  used = used or str(repo.parent / given)
+  assert f"--workdir={used}/teacher " in log.read_text()
+
+
+def test_a_linked_workdir_is_spelt_the_same_once_it_exists(repo, bash, log):
+  link = repo.parent / "link"
+  link.symlink_to(repo.parent / "real")
+  (repo.parent / "real").mkdir()
+  for _ in range(2):
+    flag = f"--workdir={link}/runs/a"
+    assert bash(repo / "launch" / "local.sh", flag).returncode == 0
+    (repo.parent / "real" / "runs" / "a" / "teacher").mkdir(
+      parents=True, exist_ok=True
+    )
+  first, second = log.read_text().split("setup train\n")[1:]
+  assert first == second
+  assert f"--workdir={repo.parent}/real/runs/a/teacher " in first
+
+
+def test_a_config_is_looked_for_here_first(repo, bash, log):
+  (repo.parent / "mine.py").write_text("")
+  result = bash(
+    repo / "launch" / "local.sh", "--config=mine.py", cwd=repo.parent
+  )
+  assert result.returncode == 0, result.stderr
+  assert log.read_text().splitlines()[1:] == job(
+    "runs/mine", f"{repo.parent}/mine.py:", 0
+  )
+
+
+def test_dry_run_prints_what_would_run(repo, bash, log):
+  result = bash(repo / "launch" / "local.sh", "--dry-run", "--seeds=1,2")
+  assert result.returncode == 0
+  assert not log.exists()
+  assert result.stdout.splitlines() == [
+    f"scm-jax {line}"
+    for seed in (1, 2)
+    for line in job(f"runs/digits/seed_{seed}", "configs/digits.py:", seed)
+  ]
+
+
+@pytest.mark.parametrize(
+  ("flag", "message"),
+  [
+    ("--seed=1", "cannot use '--seed=1'"),
+    ("--workdir=", "cannot use '--workdir='"),
+    ("teacher", "cannot use 'teacher'"),
+    ("--seeds=1,", "--seeds=1, is not N,N,..."),
+    ("--config=configs/none.py", "no config file configs/none.py"),
+    ("--config=configs/digits.py:tiny,run=scd", "leave out run="),
+  ],
+)
+def test_bad_arguments_exit_2_before_anything_runs(
+  repo, bash, log, flag, message
+):
+  result = bash(repo / "launch" / "local.sh", flag)
+  assert result.returncode == 2
+  assert result.stderr.count("\n") == 1
+  assert message in result.stderr
+  assert not log.exists()
+
+
+def test_a_failed_stage_stops_with_its_exit_code(repo, bash, log):
+  env = {**os.environ, "FAIL_ON": "run=scd"}
+  result = bash(repo / "launch" / "local.sh", env=env)
+  assert result.returncode == 3
+  assert len(log.read_text().splitlines()) == 3  # setup, teacher, scd
+  last = result.stdout.splitlines()[-1]
+  assert "[2/4] train scd, seed 0: stopped with exit code 3" in last
+
+
+@pytest.mark.parametrize(
+  ("given", "expected"), [(None, "{root}/.cache/jax"), ("/mine", "/mine")]
+)
+def test_the_compilation_cache(repo, bash, log, given, expected):
+  env = {k: v for k, v in os.environ.items() if k[:8] != "JAX_COMP"}
+  if given:
+    env["JAX_COMPILATION_CACHE_DIR"] = given
+  assert bash(repo / "launch" / "local.sh", env=env).returncode == 0
+  found = (repo / "cache").read_text().strip()
+  assert found == expected.format(root=repo)
+
+
+def test_sigterm_lets_the_training_save_and_starts_nothing_more(repo, log):
+  process = subprocess.Popen(
+    [str(repo / "launch" / "local.sh")],
+    env={**os.environ, "WAIT_ON": "run=teacher"},
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  deadline = time.monotonic() + 30
+  while not (repo / "waiting").exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
+  process.send_signal(signal.SIGTERM)
+  out, _ = process.communicate(timeout=30)
+  assert process.returncode == 143
+  lines = log.read_text().splitlines()
+  assert len(lines) == 3 and lines[2] == "saved"
+  assert "stopped with exit code 143" in out.splitlines()[-1]

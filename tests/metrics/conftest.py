@@ -1,0 +1,21 @@
+"""The digits, and one classifier trained on them for all tests."""
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from scm_jax.metrics import classifier, classifier_training
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+  """The UCI digits: uint8 [1797, 8, 8, 1] and their labels."""
+  data = datasets.load_digits()
+  images = np.round(data.images * (255 / 16)).astype(np.uint8)
+  return images[..., None], data.target
+
+
+@pytest.fixture(scope="session")
+def trained(digits) -> classifier.Classifier:
+  """A classifier with the default settings."""
+  return classifier_training.train(*digits)
