@@ -30,6 +30,7 @@ def _network() -> config_dict.ConfigDict:
     form="trigflow",  # or "edm2", the published config G
     channels=192,
     channel_mult=(1, 2, 3, 4),
+    channel_mult_emb=0,  # the embedding's width; 0: the largest of channel_mult
     num_blocks=3,
     attn_resolutions=(16, 8),
     channels_per_head=64,
@@ -70,6 +71,9 @@ def _optimizer() -> config_dict.ConfigDict:
     learning_rate=1e-2,  # alpha_ref
     decay_steps=70_000,  # t_ref of alpha_ref / sqrt(max(step / t_ref, 1))
     rampup_images=10_000_000,  # linear, from zero
+    # Not in the paper: between these two steps the rate also falls linearly
+    # to zero, which short runs gain from. (0, 0): it does not.
+    cooldown=(0, 0),
     b1=0.9,
     b2=0.99,
     eps=1e-11,  # the paper's change to EDM2's 1e-8 (Table 5)

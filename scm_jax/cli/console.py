@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from typing import Any
 
 
 def start() -> None:
@@ -18,3 +19,32 @@ def start() -> None:
   )
   for noisy in ("absl", "jax", "orbax", "matplotlib"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
+  _quiet_orbax()
+
+
+def _quiet_orbax() -> None:
+  """Leaves one line of a failed save: the one that the task ends with.
+
+  Before it raises the error, Orbax logs the traceback in each of its threads,
+  asyncio that of every write that nobody waits for, and TensorStore each write
+  that ends later: hundreds of lines. A failed restore is much the same.
+  """
+  logging.getLogger("absl").addFilter(_no_traceback)
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+  if sys.unraisablehook is not _unraisable:
+    global _unraisable_before
+    _unraisable_before, sys.unraisablehook = sys.unraisablehook, _unraisable
+
+
+_unraisable_before = sys.__unraisablehook__
+
+
+def _no_traceback(record: logging.LogRecord) -> bool:
+  return not record.exc_info
+
+
+def _unraisable(event: Any) -> None:
+  code = getattr(event.object, "cr_code", None)  # of a coroutine
+  abandoned = code is not None and "orbax" in code.co_filename
+  if not abandoned and str(event.exc_value) != "Event loop is closed":
+    _unraisable_before(event)

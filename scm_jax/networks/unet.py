@@ -33,6 +33,8 @@ class UNetConfig:
     form: `trigflow` or `edm2` (see the module's docstring).
     channels: base width; level `i` has `channels * channel_mult[i]`.
     channel_mult: widths of the levels, each half the resolution of the last.
+    channel_mult_emb: width of the embedding in units of `channels`; 0 is the
+      largest of `channel_mult`.
     num_blocks: residual blocks per level (the decoder has one more).
     attn_resolutions: sides at which blocks attend.
     channels_per_head: width of an attention head.
@@ -51,6 +53,7 @@ class UNetConfig:
   form: str = "trigflow"
   channels: int = 192
   channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+  channel_mult_emb: int = 0
   num_blocks: int = 3
   attn_resolutions: tuple[int, ...] = (16, 8)
   channels_per_head: int = 64
@@ -66,11 +69,11 @@ class UNetConfig:
 
   @property
   def embedding_channels(self) -> int:
-    return 4 * self.channels
+    return self.channels * (self.channel_mult_emb or max(self.channel_mult))
 
 
 class Embedding(nn.Module):
-  """Time, label and guidance to one vector `[B, 4 channels]`, float32."""
+  """Time, label and guidance to one vector per sample, float32."""
 
   config: UNetConfig
 

@@ -7,12 +7,16 @@ one before it is used.
 """
 
 import logging
+import os
+import re
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.sharding import SingleDeviceSharding
 
 from scm_jax.errors import UserError
 from scm_jax.training.step import TrainState
@@ -23,22 +27,32 @@ FOLDER, DAMAGED = "checkpoints", "checkpoints_damaged"
 class Checkpoints:
   """The checkpoints of one workdir."""
 
-  def __init__(self, workdir: epath.PathLike, keep: int = 1, keep_every=0):
-    """Opens the folder, which is made at the first save.
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    keep: int = 1,
+    keep_every: int = 0,
+    reading: bool = False,
+  ):
+    """Opens the folder, and makes it unless it is only read.
 
     Args:
       workdir: of the run.
       keep: how many of the last checkpoints stay.
       keep_every: checkpoints whose step this divides stay too; 0 for none.
+      reading: change nothing there: a training may be writing to it. Without
+        it, what a killed training left half written is removed.
     """
     self.path = epath.Path(workdir).resolve() / FOLDER  # as Orbax wants it
     self._options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       keep_period=keep_every or None,
       enable_async_checkpointing=True,
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=not reading,
+      create=not reading,
     )
     self._manager = self._open()
+    self._saving = 0
 
   def _open(self) -> ocp.CheckpointManager:
     names = ("train", "ema")
@@ -53,7 +67,8 @@ class Checkpoints:
 
   def save(self, state: TrainState) -> None:
     """Starts saving; errors of the save before surface here."""
-    step = int(state.step)
+    self.wait()
+    self._saving = step = int(state.step)
     train = {
       "step": state.step,
       "params": state.params,
@@ -62,23 +77,29 @@ class Checkpoints:
     args = ocp.args.Composite(
       train=ocp.args.StandardSave(train), ema=ocp.args.StandardSave(state.ema)
     )
-    self._guard(lambda: self._manager.save(step, args=args), step)
+    self._guard(lambda: self._manager.save(step, args=args))
 
   def wait(self) -> None:
     """Until the last save is on disk."""
-    self._guard(self._manager.wait_until_finished, None)
+    self._guard(self._manager.wait_until_finished)
 
   def close(self) -> None:
-    self._manager.close()
+    """Waits as `wait`, and ends the threads."""
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
 
-  def _guard(self, action, step) -> None:
-    """Runs a save; a failed one is removed and reported in one line."""
+  def _guard(self, action: Callable[[], Any]) -> None:
+    """Runs a part of a save; a failed one is removed, reported in one line."""
     try:
       action()
     except Exception as error:
-      what = f" of step {step}" if step is not None else ""
+      # Never taken for a checkpoint; but others may need the room.
+      for partial in self.path.glob(f"{self._saving}.*"):
+        shutil.rmtree(partial, ignore_errors=True)
       raise UserError(
-        f"saving the checkpoint{what} in {self.path} failed "
+        f"saving the checkpoint of step {self._saving} in {self.path} failed "
         f"({_one_line(error)}); {self.good()}; make room and run the same "
         "command again"
       ) from error
@@ -94,7 +115,8 @@ class Checkpoints:
     """The newest state that can be read, or None when there is none at all.
 
     Args:
-      like: a state of shapes and types (see `jax.eval_shape`).
+      like: a state of shapes and types (see `jax.eval_shape`). Leaves without
+        a sharding come back on the first device, wherever they were saved.
 
     Raises:
       UserError: there are checkpoints and none can be read.
@@ -125,6 +147,7 @@ class Checkpoints:
 
   def _restore_newest(self, like, set_aside):
     steps = sorted(self._manager.all_steps(), reverse=True)
+    like = jax.tree.map(_placed, like)
     damaged = []
     for step in steps:
       args = ocp.args.Composite(
@@ -164,12 +187,22 @@ class Checkpoints:
     self._manager = self._open()
 
 
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+  """The same shape and type, with a sharding.
+
+  Orbax would otherwise look for the devices that the checkpoint was saved from.
+  """
+  sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
 def _one_line(error: Exception) -> str:
-  """An error's type and the first line of its text, shortened."""
-  lines = str(error).strip().splitlines() or [""]
+  """What went wrong: the system's own words, or the text's first line."""
+  text = str(error).strip()
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  # TensorStore names every layer and file first and the cause last.
+  if number := re.search(r"os_error_code='(\d+)'", text):
+    return os.strerror(int(number[1]))
+  lines = text.splitlines() or [""]
   return f"{type(error).__name__}: {lines[0][:200]}"
-
-
-def shapes(tree: Any) -> Any:
-  """The abstract form of a tree, as `restore` wants it."""
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from clu import metric_writers, parameter_overview
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from scm_jax import networks, pictures
@@ -13,7 +14,7 @@ from scm_jax.errors import UserError
 from scm_jax.model import Model
 from scm_jax.networks import magnitude
 from scm_jax.training import build, ema, objective, signals, workdir, writers
-from scm_jax.training.checkpoint import Checkpoints, shapes
+from scm_jax.training.checkpoint import Checkpoints
 from scm_jax.training.metrics import Window
 from scm_jax.training.step import TrainState, init_state, make_train_step
 
@@ -40,9 +41,6 @@ def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
   path = workdir.open_for(config, folder)
   checkpoints = Checkpoints(path, config.keep_checkpoints, config.keep_every)
   try:
-    if (checkpoints.latest or 0) >= config.total_steps:
-      logging.info("%s is complete, at step %d", path, checkpoints.latest)
-      return True
     with signals.StopSignal() as stop:
       return _train(config, path, batches, checkpoints, stop)
   finally:
@@ -50,17 +48,28 @@ def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
 
 
 def _train(config, path, batches, checkpoints, stop) -> bool:
-  teacher = workdir.load_teacher(config, path)
   network = networks.build(build.network_config(config))
   codec = build.codec(config)
-  state = _initial_state(config, network, teacher, checkpoints)
+  like = jax.eval_shape(lambda: init_state(config, network))
+  state = checkpoints.restore(like)
+  if state is not None and state.step >= config.total_steps:
+    logging.info("%s is complete, at step %d", path, state.step)
+    return True
+  start = 0 if state is None else int(state.step)
+  stream = batches(start)
+  teacher = workdir.load_teacher(config, path, begun=state is not None)
+  # All that a user may have got wrong has been looked at: the workdir is ours.
+  workdir.write_config(path, config)
+  if state is None:
+    state = _initial_state(config, network, teacher)
+  else:
+    logging.info("continuing from step %d", start)
   teacher_network = teacher.network if teacher else None
   loss = objective.build(config, network, codec, teacher_network)
   train_step = make_train_step(config, loss)
   # sCT needs its teacher for a start only.
   teacher_params = teacher.params if teacher and config.run == "scd" else None
 
-  start = int(state.step)
   writer = writers.create(path, start)
   progress = writers.Progress(start, config.total_steps)
   window, finished = Window(), None
@@ -76,16 +85,17 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
   # the next step is dispatched, so that the device never waits for the host;
   # and before a checkpoint, so that no diverged state is ever saved.
   with metric_writers.ensure_flushes(writer):
-    for step, batch in enumerate(batches(start), start + 1):
+    for step, batch in enumerate(stream, start + 1):
       # 1. Dispatch the update.
       state, metrics = train_step(state, teacher_params, batch)
       progress.advance()
       # 2. While it runs, write the window that ended before it.
       settle()
-      # 3. Close the window that ends with it.
+      # 3. Close the window that ends with it. Asked once whether to leave: a
+      # signal from here on is the next step's.
       window.add(step, metrics)
-      last = step == config.total_steps
-      if step % config.log_every == 0 or last or stop.requested:
+      last, leave = step == config.total_steps, bool(stop.requested)
+      if step % config.log_every == 0 or last or leave:
         window, finished = Window(), window
       # 4. Samples of the averaged weights.
       sample = config.sample_every and step % config.sample_every == 0
@@ -94,12 +104,12 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
         _write_samples(config, network, codec, state, step, path, writer)
         progress.pause()
       # 5. Save; on a signal, save now and leave.
-      if step % config.checkpoint_every == 0 or last or stop.requested:
+      if step % config.checkpoint_every == 0 or last or leave:
         settle()
         _check_window(config, window, checkpoints)
         checkpoints.save(state)
         progress.pause()
-      if last or stop.requested:
+      if last or leave:
         break
     checkpoints.wait()
   progress.close()
@@ -111,12 +121,9 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
 
 
 def _initial_state(
-  config: ConfigDict,
-  network: networks.Network,
-  teacher: Model | None,
-  checkpoints: Checkpoints,
+  config: ConfigDict, network: networks.Network, teacher: Model | None
 ) -> TrainState:
-  """The newest checkpoint's state, or a new one."""
+  """The state of a new run, on the first device as a restored one."""
   start = None
   if teacher:
     start = dict(teacher.params)
@@ -126,11 +133,9 @@ def _initial_state(
   def init(start):
     return init_state(config, network, start)
 
-  state = checkpoints.restore(shapes(jax.eval_shape(init, start)))
-  if state is not None:
-    logging.info("continuing from step %d", int(state.step))
-    return state
-  state = jax.jit(init)(start)
+  # Committed, so that a continued run compiles the same program.
+  device = SingleDeviceSharding(jax.local_devices()[0])
+  state = jax.jit(init, out_shardings=device)(start)
   overview = parameter_overview.get_parameter_overview(
     state.params["denoiser"], include_stats=False
   )
@@ -171,7 +176,9 @@ def _write_samples(config, network, codec, state, step, path, writer) -> None:
   consistency = config.run != "teacher"
   model = Model(
     network=network,
-    params=magnitude.normalize_weights(state.ema[ema.name(config.ema[0])]),
+    params=jax.jit(magnitude.normalize_weights)(
+      state.ema[ema.name(config.ema[0])]
+    ),
     codec=codec,
     consistency=consistency,
     t_mid=config.sample.t_mid,

@@ -12,6 +12,8 @@ from scm_jax.errors import ConfigError
 def learning_rate(config: Any, step: Array) -> Array:
   """`alpha_ref / sqrt(max(step / t_ref, 1))`, ramped up over images.
 
+  An optional cooldown brings it down to zero between two steps.
+
   Args:
     config: the whole config; uses `optimizer` and `batch_size`.
     step: updates done before this one.
@@ -23,6 +25,9 @@ def learning_rate(config: Any, step: Array) -> Array:
     rate = rate / jnp.sqrt(jnp.maximum(step / c.decay_steps, 1.0))
   if c.rampup_images:
     rate = rate * jnp.minimum(step * config.batch_size / c.rampup_images, 1.0)
+  start, end = c.cooldown
+  if end:
+    rate = rate * jnp.clip((end - step) / (end - start), 0.0, 1.0)
   return rate
 
 

@@ -46,12 +46,20 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
     path.mkdir(parents=True, exist_ok=True)
     if (path / CONFIG).exists():
       _check_same(load_config(path), config, path)
-    files.write_text(path / CONFIG, configuration.to_json(config))
   except OSError as error:
     raise UserError(
       f"the workdir {path} cannot be written ({error.strerror or error})"
     ) from error
   return path
+
+
+def write_config(path: epath.Path, config: ConfigDict) -> None:
+  """Writes the resolved config, from when on the workdir is this run's.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  files.write_text(path / CONFIG, configuration.to_json(config))
 
 
 def _check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
@@ -61,9 +69,14 @@ def _check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
     if not _may_change(line.partition(":")[0])
   ]
   if differences:
+    # The run and its seed before the details of groups.
+    differences.sort(key=lambda line: "." in line.partition(":")[0])
+    shown, rest = differences[:4], len(differences[4:])
+    if rest:
+      shown.append(f"and {rest} more")
     raise ConfigError(
-      f"the workdir {path} belongs to another config "
-      f"({'; '.join(differences[:4])}); choose another --workdir"
+      f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
+      "choose another --workdir"
     )
 
 
@@ -99,6 +112,12 @@ def load(path: epath.PathLike, sigma_rel: float = 0.0) -> tuple[Model, dict]:
   Raises:
     UserError: no workdir, no checkpoint, or no such average.
   """
+  average, about = _load_average(path, sigma_rel)
+  return _model(average, about["config"]), about
+
+
+def _load_average(path, sigma_rel) -> tuple[Any, dict]:
+  """What `load` loads, as it was saved."""
   config = load_config(path)
   name = ema.name(sigma_rel or config.ema[0])
   names = [ema.name(s) for s in config.ema]
@@ -110,33 +129,44 @@ def load(path: epath.PathLike, sigma_rel: float = 0.0) -> tuple[Model, dict]:
   params = jax.eval_shape(network.init, jax.random.key(0))
   if not (epath.Path(path) / checkpoint.FOLDER).exists():
     raise UserError(f"{path} has no checkpoint yet; train first")
-  checkpoints = checkpoint.Checkpoints(path)
+  checkpoints = checkpoint.Checkpoints(path, reading=True)
   averages, step = checkpoints.restore_ema({n: params for n in names})
   checkpoints.close()
-  model = Model(
-    network=network,
+  return averages[name], {"config": config, "step": step, "ema": name}
+
+
+def _model(average: Any, config: ConfigDict) -> Model:
+  return Model(
+    network=networks.build(build.network_config(config)),
     # An average of points on a sphere lies inside it.
-    params=networks.magnitude.normalize_weights(averages[name]),
+    params=jax.jit(networks.magnitude.normalize_weights)(average),
     codec=build.codec(config),
     consistency=config.run != "teacher",
     t_mid=config.sample.t_mid,
     solver=config.sample.solver,
   )
-  return model, {"config": config, "step": step, "ema": name}
 
 
-def load_teacher(config: ConfigDict, path: epath.Path) -> Model | None:
+def load_teacher(
+  config: ConfigDict, path: epath.Path, begun: bool
+) -> Model | None:
   """The teacher of a run, held to be the same for the run's whole life.
 
   Its checksum is written at the start; a continuation with other weights would
   silently train another student.
+
+  Args:
+    config: of the run.
+    path: its workdir.
+    begun: whether the run continues from a checkpoint.
 
   Raises:
     ConfigError: its network does not fit, or its weights have changed.
   """
   if not config.teacher:
     return None
-  teacher, about = load(config.teacher, config.teacher_ema)
+  average, about = _load_average(config.teacher, config.teacher_ema)
+  teacher = _model(average, about["config"])
   if teacher.consistency:
     raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
   _check_fits(config, teacher)
@@ -144,10 +174,10 @@ def load_teacher(config: ConfigDict, path: epath.Path) -> Model | None:
     "workdir": config.teacher,
     "step": about["step"],
     "ema": about["ema"],
-    "checksum": checksum(teacher.params),
+    "checksum": checksum(average),
   }
   record = path / TEACHER
-  if not record.exists():
+  if not begun or not record.exists():
     files.write_text(record, json.dumps(seen, indent=2) + "\n")
   elif (old := json.loads(record.read_text()))["checksum"] != seen["checksum"]:
     raise ConfigError(

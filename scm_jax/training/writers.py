@@ -17,6 +17,7 @@ from etils import epath
 from tqdm import tqdm
 
 from scm_jax import files
+from scm_jax.errors import UserError
 from scm_jax.training import workdir
 
 
@@ -38,8 +39,14 @@ class JsonlWriter(metric_writers.MetricWriter):
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     values = {name: _plain(value) for name, value in scalars.items()}
-    self._file.write(json.dumps({"step": step} | values) + "\n")
-    self._file.flush()
+    try:
+      self._file.write(json.dumps({"step": step} | values) + "\n")
+      self._file.flush()
+    except OSError as error:
+      raise UserError(
+        f"cannot write {self._path}: {error.strerror}; make room and run the "
+        "same command again"
+      ) from error
 
   def flush(self) -> None:
     self._file.flush()

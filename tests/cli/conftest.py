@@ -1,0 +1,94 @@
+"""The three runs of a small digits config, by the commands that users type."""
+
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+import pytest
+
+from scm_jax.cli import main
+
+DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
+# One level of one block: the same code path, a third of the compilation.
+SMALL = (
+  "--config.network.channel_mult=(1,)",
+  "--config.network.num_blocks=1",
+  "--config.seed=1",
+)
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[pathlib.Path]:
+  """Programs compiled once for all commands.
+
+  The folder is also that of tests/training, whose runs are the same.
+  """
+  from jax.experimental.compilation_cache import compilation_cache
+
+  folder = tmp_path_factory.getbasetemp() / "jax_compilation_cache"
+  names = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+  )
+  before = [getattr(jax.config, name) for name in names]
+  for name, value in zip(names, (str(folder), 0.0), strict=True):
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+  yield folder
+  for name, value in zip(names, before, strict=True):
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def flags() -> Callable[..., list[str]]:
+  """`flags(run, *more)`: the config's flags of a small run."""
+
+  def make(run: str = "teacher", *more: str) -> list[str]:
+    given = {flag.partition("=")[0]: flag for flag in (*SMALL, *more)}
+    return [f"--config={DIGITS}:run={run},tiny", *given.values()]
+
+  return make
+
+
+@pytest.fixture
+def command(compilation_cache, data_dir, capfd) -> Callable:
+  """`command(*argv)`: exit code, stdout and stderr of `scm-jax`, in process."""
+
+  def run(*argv) -> tuple[int, str, str]:
+    capfd.readouterr()
+    code = main.main([str(word) for word in argv])
+    return code, *capfd.readouterr()
+
+  return run
+
+
+@pytest.fixture
+def refused(command) -> Callable:
+  """`refused(code, *argv)`: the one line with which a command ends so."""
+
+  def run(code: int, *argv) -> str:
+    given, out, err = command(*argv)
+    assert (given, out) == (code, ""), err
+    assert err.count("\n") == 1 and err.startswith(f"scm-jax {argv[0]}: "), err
+    return err
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def runs(
+  compilation_cache,
+  data_dir,
+  flags,
+  tmp_path_factory: pytest.TempPathFactory,
+) -> pathlib.Path:
+  """A folder with the workdirs `teacher`, `scd` and `sct`, trained."""
+  folder = tmp_path_factory.mktemp("runs")
+  for run in ("teacher", "scd", "sct"):
+    start = [f"--config.teacher={folder}/teacher"] if run != "teacher" else []
+    argv = ["train", f"--workdir={folder}/{run}", *flags(run, *start)]
+    assert main.main(argv) == 0
+  return folder

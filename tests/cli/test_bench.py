@@ -1,0 +1,71 @@
+"""The command `bench`: the object it prints."""
+
+import json
+import math
+
+import jax
+import pytest
+
+from scm_jax.cli import bench
+
+KEYS = {
+  "device",
+  "devices",
+  "config",
+  "params",
+  "flops",
+  "flops_in_forwards",
+  "step_ms",
+  "sample_ms",
+  "images_per_second",
+  "peak_bytes",
+  "mfu",
+}
+
+
+def test_json(command, flags):
+  """Without a workdir, a teacher or a dataset."""
+  argv = [*flags("scd", "--config.data.name=none"), "--repeats=2"]
+  code, out, err = command("bench", *argv, "--json")
+  assert (code, err) == (0, "")
+  assert out.count("\n") == 1
+  result = json.loads(out)
+  assert result.keys() == KEYS
+  assert result["device"] == jax.devices()[0].device_kind
+  assert result["devices"] == 1 and isinstance(result["config"], str)
+  assert result["flops"].keys() == {"forward", "step"}
+  assert result["flops_in_forwards"].keys() == {"diffusion", "sct", "scd"}
+  assert result["step_ms"].keys() == {"median", "p10", "p90"}
+  assert result["sample_ms"].keys() == {"1", "2", "teacher"}
+
+  def numbers(value):
+    if isinstance(value, dict):
+      return [x for part in value.values() for x in numbers(part)]
+    return [value] if isinstance(value, int | float) else []
+
+  assert all(math.isfinite(x) and x > 0 for x in numbers(result))
+  step = result["step_ms"]
+  assert step["p10"] <= step["median"] <= step["p90"]
+  per_second = result["images_per_second"]
+  assert per_second == pytest.approx(8 / (step["median"] / 1e3))
+  ratios = result["flops_in_forwards"]
+  flops = result["flops"]
+  assert ratios["diffusion"] < ratios["sct"] < ratios["scd"]
+  assert ratios["scd"] == pytest.approx(flops["step"] / flops["forward"])
+  assert result["mfu"] is None or "cpu" not in result["device"].lower()
+
+  lines = bench.table(result).splitlines()
+  assert any(line.startswith("step in forwards") for line in lines)
+  assert f"{ratios['scd']:.2f}" in bench.table(result)
+
+
+@pytest.mark.parametrize(
+  "more, said",
+  [
+    (["--repeats=0"], "--repeats is 0; it must be positive"),
+    (["--config.run=x"], "config.run is 'x'"),
+    (["--config.btach_size=3"], "batch_size"),
+  ],
+)
+def test_mistakes(more, said, refused, flags):
+  assert said in refused(2, "bench", *flags("scd"), *more)

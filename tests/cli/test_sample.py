@@ -1,0 +1,125 @@
+"""The command `sample`: files, determinism, mistakes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def draw(command, runs, tmp_path):
+  """`draw(run, *argv)`: the arrays of `samples.npz`."""
+  number = iter(range(100))
+
+  def run(name, *argv):
+    out = tmp_path / str(next(number))
+    code, said, err = command(
+      "sample", f"--workdir={runs}/{name}", f"--out={out}", *argv
+    )
+    assert (code, err) == (0, ""), err
+    assert str(out) in said
+    return dict(np.load(out / "samples.npz")) | {"said": said, "out": out}
+
+  return run
+
+
+def test_files(draw):
+  drawn = draw("scd", "--num=10", "--steps=2")
+  assert drawn["samples"].shape == (10, 8, 8, 1)
+  assert drawn["samples"].dtype == np.uint8
+  assert drawn["labels"].tolist() == list(range(10))
+  assert drawn["labels"].dtype == np.int32
+  assert "10 images, 2 network evaluations each" in drawn["said"]
+  grid = np.asarray(Image.open(drawn["out"] / "grid.png"))
+  assert grid.dtype == np.uint8 and grid.ndim == 2
+  assert grid.shape[1] > 5 * grid.shape[0]  # ten in one row
+  assert {p.name for p in drawn["out"].iterdir()} == {"samples.npz", "grid.png"}
+
+
+@pytest.mark.parametrize("name, steps", [("scd", 2), ("teacher", 4)])
+def test_samples_are_functions_of_seed_number_and_label(name, steps, draw):
+  """Neither of the batch they are drawn in nor of the others' labels."""
+  argv = f"--steps={steps}", "--num=10"
+  first = draw(name, *argv)["samples"]
+  assert len(np.unique(first.reshape(10, -1), axis=0)) == 10
+  np.testing.assert_array_equal(draw(name, *argv)["samples"], first)
+  batches = draw(name, *argv, "--batch-size=4")["samples"]
+  np.testing.assert_array_equal(batches, first)
+  assert (
+    (draw(name, *argv, "--seed=1")["samples"] != first)
+    .any(axis=(1, 2, 3))
+    .all()
+  )
+
+  labelled = draw(name, *argv, "--labels=2,1")
+  assert labelled["labels"].tolist() == [2, 1] * 5
+  same = labelled["labels"] == np.arange(10)
+  assert same.sum() == 2
+  equal = (labelled["samples"] == first).all(axis=(1, 2, 3))
+  assert equal[same].all()
+
+
+def test_default_steps(draw):
+  """Two for a student; the config's for a teacher, by Heun."""
+  said = draw("sct", "--num=10")["said"]
+  assert "2 network evaluations each" in said
+  said = draw("teacher", "--num=10")["said"]
+  assert "7 network evaluations each" in said
+
+
+def test_guidance_of_a_teacher_costs_twice_and_matters(draw):
+  plain = draw("teacher", "--num=10", "--steps=1")
+  guided = draw("teacher", "--num=10", "--steps=1", "--guidance=3")
+  assert "1 network evaluations each" in plain["said"]
+  assert "2 network evaluations each" in guided["said"]
+  assert guided["samples"].shape == plain["samples"].shape
+
+
+def test_averages_are_chosen_by_width(draw, runs):
+  from scm_jax.training import workdir
+
+  second = workdir.load_config(runs / "scd").ema[1]
+  first = draw("scd", "--num=10")["samples"]
+  other = draw("scd", "--num=10", f"--ema={second}")["samples"]
+  assert first.shape == other.shape
+
+
+def test_without_out_into_the_workdir(command, runs):
+  code, said, _ = command("sample", f"--workdir={runs}/scd", "--num=10")
+  folder = runs / "scd/samples"
+  assert code == 0 and str(folder) in said
+  assert (folder / "samples.npz").exists() and (folder / "grid.png").exists()
+
+
+@pytest.mark.parametrize(
+  "argv, code, said",
+  [
+    (["--num=0"], 2, "--num is 0; it must be positive"),
+    (["--steps=0"], 2, "--steps is 0; it must be positive"),
+    (["--batch-size=-1"], 2, "--batch-size is -1; it must be positive"),
+    (["--num=many"], 2, "invalid int value: 'many'"),
+    (["--labels=10"], 2, "10 is not a class of 0 to 9"),
+    (["--labels=-1"], 2, "-1 is not a class of 0 to 9"),
+    (["--labels=one"], 2, "--labels=one: give whole numbers"),
+    (["--ema=0.77"], 1, "keeps no average of width 0.77; it has 0."),
+    (["--wrokdir=x"], 2, "no flag --wrokdir"),
+  ],
+)
+def test_mistakes(argv, code, said, refused, runs, tmp_path):
+  out = tmp_path / "out"
+  err = refused(code, "sample", f"--workdir={runs}/scd", f"--out={out}", *argv)
+  assert said in err
+  assert not out.exists()
+
+
+def test_no_workdir(refused, tmp_path):
+  said = refused(1, "sample", f"--workdir={tmp_path}", "--num=10")
+  assert f"{tmp_path} is not a workdir: it has no config.json" in said
+
+
+def test_out_that_cannot_be_written(refused, runs, tmp_path):
+  (tmp_path / "file").write_text("mine")
+  said = refused(
+    1, "sample", f"--workdir={runs}/scd", f"--out={tmp_path}/file", "--num=10"
+  )
+  assert f"{tmp_path}/file" in said
+  assert (tmp_path / "file").read_text() == "mine"

@@ -1,0 +1,39 @@
+"""Tiny networks with random weights, and compilation without optimisation."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import networks
+from scm_jax.networks import magnitude
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation() -> Iterator[None]:
+  """XLA takes longer to optimise these networks than to run them."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def random_params() -> Callable[[networks.Network], Any]:
+  """Gives a network weights on their spheres, none of its gains zero."""
+
+  def draw(network):
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    dtype = network.config.dtype
+    if dtype == jnp.bfloat16:
+      dtype = jnp.float32
+    params = jax.tree.map(
+      lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), dtype), shapes
+    )
+    params["denoiser"]["out_gain"] = jnp.ones((), dtype)
+    return magnitude.normalize_weights(params)
+
+  return draw

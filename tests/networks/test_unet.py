@@ -1,0 +1,215 @@
+"""The U-Net: what it starts as, its conditions, and its derivative."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import networks
+from scm_jax.networks import UNetConfig
+
+TINY = UNetConfig(
+  resolution=4,
+  in_channels=2,
+  num_classes=3,
+  channels=8,
+  channel_mult=(1,),
+  num_blocks=1,
+  attn_resolutions=(),
+  channels_per_head=4,
+)
+TWO_LEVELS = dataclasses.replace(
+  TINY, resolution=8, channel_mult=(1, 2), attn_resolutions=(8,)
+)
+# EDM2's published sizes (arXiv 2312.02696, Table 2), millions of parameters.
+PUBLISHED = {
+  128: 124.7,
+  192: 280.2,
+  256: 497.8,
+  320: 777.5,
+  384: 1119.3,
+  448: 1523.2,
+}
+
+
+def inputs(config, batch=3, dtype=jnp.float32):
+  rng = np.random.default_rng(1)
+  shape = (batch, config.resolution, config.resolution, config.in_channels)
+  x = jnp.asarray(rng.normal(size=shape), dtype)
+  t = jnp.linspace(0.2, 1.4, batch, dtype=dtype)
+  cond = {"label": jnp.arange(batch) % 3}
+  if config.guidance:
+    cond["guidance"] = jnp.linspace(1, 2, batch, dtype=dtype)
+  return x, t, cond
+
+
+def relative(a, b):
+  a, b = (np.asarray(v, np.float64) for v in (a, b))
+  return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("form", ["trigflow", "edm2"])
+def test_starts_at_zero(form):
+  config = dataclasses.replace(TINY, form=form, guidance=True)
+  network = networks.build(config)
+  key = jax.random.key(0, impl="rbg")  # compiles sooner than the default
+  params = jax.jit(network.init)(key)
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("f4")}
+  assert not params["denoiser"]["embedding"]["emb_guidance"]["kernel"].any()
+  x, t, cond = inputs(config)
+  F = jax.jit(network.F)(params, x, t, cond)
+  assert F.shape == x.shape and F.dtype == jnp.float32
+  np.testing.assert_array_equal(F, np.zeros_like(F))
+
+
+def has_attention(params, block):
+  return "attention" in getattr(params["denoiser"][block], "keys", tuple)()
+
+
+@pytest.mark.parametrize("form", ["trigflow", "edm2"])
+def test_both_forms_have_all_levels(form):
+  config = dataclasses.replace(
+    TWO_LEVELS, form=form, num_classes=0, dtype=jnp.bfloat16
+  )
+  network = networks.build(config)
+  params = jax.eval_shape(network.init, jax.random.key(0))
+  x, t, _ = inputs(config)
+  F = jax.eval_shape(network.F, params, x, t, {})
+  assert F.shape == x.shape and F.dtype == jnp.float32
+  names = set(params["denoiser"])
+  assert {"enc_4_down", "dec_8_up", "dec_4_in0", "dec_8_1"} <= names
+  attending = {name for name in names if has_attention(params, name)}
+  assert attending == {"enc_8_0", "dec_8_0", "dec_8_1", "dec_4_in0"}
+
+
+def test_parameter_counts_are_the_published_ones():
+  counts = {}
+  for channels in PUBLISHED:
+    config = UNetConfig(
+      resolution=64,
+      in_channels=4,
+      num_classes=1000,
+      form="edm2",
+      channels=channels,
+    )
+    init = networks.build(config).init
+    params = jax.eval_shape(init, jax.random.key(0))
+    counts[channels] = round(networks.parameter_count(params) / 1e6, 1)
+  assert counts == PUBLISHED
+
+
+def test_conditions(random_params):
+  """No label is no label; guidance starts as a no-op and then acts."""
+  guided = networks.build(dataclasses.replace(TINY, guidance=True))
+  params = random_params(guided)
+  x, t, cond = inputs(guided.config)
+  F, plain = jax.jit(guided.F), jax.jit(networks.build(TINY).F)
+
+  null = cond | {"label": networks.null_cond(TINY, len(x))["label"]}
+  labelled, unlabelled = (plain(params, x, t, c) for c in (cond, null))
+  assert relative(unlabelled, labelled) > 0.05
+  without = jax.tree.map(jnp.copy, params)
+  without["denoiser"]["embedding"]["emb_label"]["weight"] *= 0
+  unlabelled_twin = plain(without, x, t, cond)
+  np.testing.assert_allclose(unlabelled_twin, unlabelled, atol=1e-5)
+
+  other = cond | {"guidance": cond["guidance"] + 0.5}
+  moved = relative(F(params, x, t, other), F(params, x, t, cond))
+  assert moved > 1e-3
+  params["denoiser"]["embedding"]["emb_guidance"]["kernel"] *= 0  # as drawn
+  np.testing.assert_allclose(F(params, x, t, other), labelled, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("largest", "sides"), [(16, {8, 4}), (4, {4}), (2, set())]
+)
+def test_dropout_acts_at_its_resolutions(largest, sides):
+  config = dataclasses.replace(
+    TWO_LEVELS, dropout=0.1, dropout_resolution=largest
+  )
+  network = networks.build(config)
+  params = jax.eval_shape(network.init, jax.random.key(0))
+  seen = []
+
+  def record(call, args, kwargs, context):
+    if isinstance(context.module, nn.Dropout):
+      assert not context.module.deterministic and context.module.rate == 0.1
+      seen.append(args[0].shape[1])
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(record):
+    jax.eval_shape(
+      lambda p, x, t, cond, key: network.F(
+        p, x, t, cond, rngs={"dropout": key}, train=True
+      ),
+      params,
+      *inputs(config),
+      jax.random.key(0),
+    )
+  assert set(seen) == sides
+  # The deepest level has five blocks (down, 1, in0, in1, 2), the other four.
+  assert len(seen) == 6 * (4 in sides) + 4 * (8 in sides)
+
+
+@pytest.mark.parametrize(
+  ("form", "config"),
+  [
+    ("trigflow", dataclasses.replace(TINY, attn_resolutions=(4,))),
+    ("edm2", dataclasses.replace(TINY, dropout=0.3)),
+    (
+      "trigflow",
+      dataclasses.replace(TWO_LEVELS, dropout=0.3, guidance=True),
+    ),
+  ],
+  ids=["attention", "edm2-dropout", "levels-dropout-guidance"],
+)
+def test_the_derivative_is_exact(form, config, random_params):
+  """`jax.jvp` against central differences, masks of dropout held."""
+  with jax.enable_x64(True):
+    config = dataclasses.replace(config, form=form, dtype=jnp.float64)
+    network = networks.build(config)
+    params = random_params(network)
+    x, t, cond = inputs(config, dtype=jnp.float64)
+    dx = jnp.asarray(np.random.default_rng(5).normal(size=x.shape))
+    dt = jnp.cos(t) * jnp.sin(t)
+    rngs = {"dropout": jax.random.key(7, impl="rbg")}
+
+    @jax.jit
+    def F(x, t):
+      return network.F(params, x, t, cond, rngs=rngs, train=True)
+
+    value, tangent = jax.jit(lambda: jax.jvp(F, (x, t), (dx, dt)))()
+    assert tangent.dtype == jnp.float64
+    h = 1e-5
+    ahead, behind = (F(x + s * dx, t + s * dt) for s in (h, -h))
+    central = (ahead - behind) / (2 * h)
+    for i in range(len(x)):
+      assert relative(tangent[i], central[i]) <= 1e-6
+    # The forward pass inside the derivative is the forward pass.
+    np.testing.assert_allclose(value, F(x, t), rtol=1e-10, atol=1e-12)
+
+
+def test_bfloat16(random_params):
+  """Close to float32, float32 at the end, and with a finite derivative."""
+  config = dataclasses.replace(TINY, attn_resolutions=(4,), channels=16)
+  low = networks.build(dataclasses.replace(config, dtype=jnp.bfloat16))
+  params = random_params(low)
+  t = jnp.concatenate([jnp.geomspace(0.01, 1.5, 12), jnp.array([1.55, 1.56])])
+  x, _, cond = inputs(config, len(t))
+
+  def derivative(network):
+    def F(x, t):
+      return network.F(params, x, t, cond)
+
+    scale = jnp.cos(t) * jnp.sin(t)
+    tangents = (scale[:, None, None, None] * x, scale)
+    return jax.jit(lambda: jax.jvp(F, (x, t), tangents))()
+
+  (F, dF), (exact, exact_dF) = map(derivative, (low, networks.build(config)))
+  assert F.dtype == jnp.float32 and dF.dtype == jnp.float32
+  assert np.isfinite(F).all() and np.isfinite(dF).all()
+  assert relative(F, exact) < 0.03
+  assert relative(dF, exact_dF) < 0.1

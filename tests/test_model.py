@@ -1,0 +1,149 @@
+"""A model as something that draws images, whatever the batches."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import networks
+from scm_jax.codec import PixelCodec
+from scm_jax.model import Model
+from scm_jax.networks import magnitude
+
+LABELS = np.array([0, 2, 1, 2, 0])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  """XLA takes longer to optimise these networks than to run them."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+def build(consistency, **fields):
+  config = networks.UNetConfig(
+    resolution=4,
+    in_channels=1,
+    num_classes=3,
+    channels=8,
+    channel_mult=(1,),
+    num_blocks=1,
+    attn_resolutions=(),
+    channels_per_head=8,
+    guidance=consistency,
+  )
+  network = networks.build(config)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),
+    jax.eval_shape(network.init, jax.random.key(0)),
+  )
+  params["denoiser"]["out_gain"] = jnp.float32(0.5)
+  params = magnitude.normalize_weights(params)
+  codec = PixelCodec(-0.2, 0.5, 0.5)
+  return Model(network, params, codec, consistency, **fields)
+
+
+@pytest.fixture(scope="module")
+def student():
+  return build(consistency=True)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+  return build(consistency=False)
+
+
+@pytest.fixture(scope="module")
+def images(student):
+  return student.sample(LABELS)
+
+
+def assert_same_images(a, b):
+  """Equal but for rounding, which may move a rare pixel by one level.
+
+  Programs of different batch sizes sum in different orders.
+  """
+  difference = np.abs(a.astype(int) - b.astype(int))
+  assert difference.max() <= 1
+  assert np.mean(difference > 0) <= 0.01
+
+
+def test_images(images):
+  assert images.shape == (5, 4, 4, 1) and images.dtype == np.uint8
+  assert images.std() > 20 and len(np.unique(images)) > 30
+
+
+def test_samples_do_not_depend_on_the_batch(student, images):
+  assert_same_images(student.sample(LABELS, batch_size=2), images)
+  assert_same_images(student.sample(LABELS[:2]), images[:2])
+
+
+def test_samples_are_a_function_of_seed_and_label(student, images):
+  np.testing.assert_array_equal(student.sample(LABELS), images)
+  other = student.sample(LABELS, seed=1)
+  relabelled = student.sample((LABELS + 1) % 3)
+  guided = student.sample(LABELS, guidance=2.0)
+  for i in range(5):
+    for changed in (other, relabelled, guided):
+      assert not np.array_equal(changed[i], images[i])
+    # Two samples of one label and seed differ too.
+    assert not np.array_equal(images[i], images[(i + 3) % 5])
+
+
+def test_no_label(student):
+  expected = student.sample(np.full(5, 3))
+  np.testing.assert_array_equal(student.sample(None, num=5), expected)
+  with pytest.raises(ValueError, match="labels, or num"):
+    student.sample(None)
+
+
+def test_one_program_serves_all_batches(student):
+  """And all seeds, labels and scales of guidance."""
+  network = student.network
+  once = network._replace(F=chex.assert_max_traces(network.F, n=1))
+  model = dataclasses.replace(student, network=once)
+  for seed in range(2):
+    model.sample(LABELS, steps=1, seed=seed, guidance=1.5 + seed, batch_size=2)
+  chex.clear_trace_counter()
+
+
+def test_one_step_of_a_teacher_is_the_consistency_formula(student):
+  one = student.sample(LABELS, steps=1)
+  for solver in ("heun", "dpm_solver"):
+    diffusion = dataclasses.replace(student, consistency=False, solver=solver)
+    np.testing.assert_array_equal(diffusion.sample(LABELS, steps=1), one)
+
+
+def test_teachers(teacher):
+  """Solvers agree with each other; guidance is off at 1 and acts beyond."""
+  heun = teacher.sample(LABELS, steps=64)
+  fast = dataclasses.replace(teacher, solver="dpm_solver")
+  solved = fast.sample(LABELS, steps=64)
+  assert np.abs(heun.astype(int) - solved).mean() < 0.5
+  # Not 1.0, which takes another program.
+  almost = fast.sample(LABELS, steps=64, guidance=1.0 + 1e-6)
+  assert_same_images(almost, solved)
+  guided = fast.sample(LABELS, steps=64, guidance=3.0)
+  assert np.abs(guided.astype(int) - solved).mean() > 5
+
+
+def test_evaluations(student, teacher):
+  assert student.evaluations(1) == 1
+  assert student.evaluations(2, guidance=1.5) == 2  # an input, not a pass
+  assert teacher.evaluations(1) == 1
+  assert teacher.evaluations(32) == 63  # the paper's
+  assert teacher.evaluations(32, guidance=1.5) == 126
+  fast = dataclasses.replace(teacher, solver="dpm_solver")
+  assert fast.evaluations(32) == 32
+  assert fast.evaluations(32, guidance=1.5) == 64
+
+
+def test_parameters(student):
+  assert student.parameters == sum(
+    leaf.size for leaf in jax.tree.leaves(student.params["denoiser"])
+  )

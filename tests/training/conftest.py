@@ -1,0 +1,240 @@
+"""A small run of the digits config, and what it takes to compare two runs."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from ml_collections import ConfigDict
+
+from scm_jax.cli import configs, main
+
+DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
+# One level of one block: the same code path, a third of the compilation.
+SMALL = (
+  "--config.network.channel_mult=(1,)",
+  "--config.network.num_blocks=1",
+  "--config.seed=1",
+  "--config.log_every=2",
+  "--config.checkpoint_every=2",
+  "--config.keep_checkpoints=100",
+)
+STEPS = 40  # of the reference run
+
+State = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[pathlib.Path]:
+  """Programs compiled once for all runs, here and in other processes.
+
+  The folder is also that of tests/cli, whose runs are the same.
+  """
+  from jax.experimental.compilation_cache import compilation_cache
+
+  folder = tmp_path_factory.getbasetemp() / "jax_compilation_cache"
+  names = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+  )
+  before = [getattr(jax.config, name) for name in names]
+  for name, value in zip(names, (str(folder), 0.0), strict=True):
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+  yield folder
+  for name, value in zip(names, before, strict=True):
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def flags() -> Callable[..., list[str]]:
+  """`flags(run, *more)`: the config's flags of a small run."""
+
+  def make(run: str = "teacher", *more: str) -> list[str]:
+    # The last of a repeated override counts here; the command refuses it.
+    given = {flag.partition("=")[0]: flag for flag in (*SMALL, *more)}
+    return [f"--config={DIGITS}:run={run},tiny", *given.values()]
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def make_config(flags) -> Callable[..., ConfigDict]:
+  """`make_config(run, *overrides)`."""
+  return lambda *args: configs.parse_config(flags(*args))
+
+
+@pytest.fixture(scope="session")
+def train(compilation_cache, data_dir) -> Callable[..., bool]:
+  """`train(config, folder, on_batch)`; see `loop.train`.
+
+  `on_batch(step, batch)` sees, and may replace, the batch of each step.
+  """
+  from scm_jax.data import pipeline, sources
+  from scm_jax.training import loop
+
+  def run(
+    config: ConfigDict,
+    folder: pathlib.Path,
+    on_batch: Callable = lambda step, batch: None,
+  ) -> bool:
+    def batches(start: int):
+      stream = pipeline.Batches(
+        sources.open_source(config.data),
+        batch_size=config.batch_size,
+        seed=config.seed,
+      ).iterate(start)
+      for step, batch in enumerate(stream, start + 1):
+        replaced = on_batch(step, batch)
+        yield batch if replaced is None else replaced
+
+    return loop.train(config, str(folder), batches)
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def reference(
+  train, make_config, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+  """The workdir of a teacher never interrupted; every checkpoint is kept."""
+  folder = tmp_path_factory.mktemp("reference")
+  config = make_config("teacher", f"--config.total_steps={STEPS}")
+  assert train(config, folder)
+  return folder
+
+
+@pytest.fixture(scope="session")
+def reference_student(
+  train, make_config, reference, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+  """The workdir of an sCD student of `reference`, never interrupted."""
+  folder = tmp_path_factory.mktemp("reference_student")
+  assert train(make_config("scd", f"--config.teacher={reference}"), folder)
+  return folder
+
+
+@pytest.fixture
+def copy_at(reference, tmp_path) -> Callable[..., pathlib.Path]:
+  """`copy_at(step, folder)`: the reference, as it was at that step."""
+
+  def copy(step: int, folder: pathlib.Path = tmp_path / "run") -> pathlib.Path:
+    shutil.copytree(reference, folder, ignore=lambda *_: ["checkpoints"])
+    for path in (reference / "checkpoints").iterdir():
+      if int(path.name) <= step:
+        shutil.copytree(path, folder / "checkpoints" / path.name)
+    return folder
+
+  return copy
+
+
+@pytest.fixture(scope="session")
+def state_at() -> Callable[[pathlib.Path, int], State]:
+  """`state_at(folder, step)`: all arrays of a checkpoint, read by Orbax alone.
+
+  Parameters, the optimiser's state and the averages, by their paths.
+  """
+
+  def read(folder: pathlib.Path, step: int) -> State:
+    arrays = {}
+    for item in ("train", "ema"):
+      with ocp.StandardCheckpointer() as reader:
+        tree = reader.restore(folder / "checkpoints" / str(step) / item)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        arrays[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return arrays
+
+  return read
+
+
+@pytest.fixture(scope="session")
+def assert_equal_states() -> Callable[[State, State], None]:
+  """Equal to the bit: NaN equals the same NaN, and 0 is not -0."""
+
+  def check(a: State, b: State) -> None:
+    assert a.keys() == b.keys()
+    different = [
+      name
+      for name in a
+      if a[name].dtype != b[name].dtype
+      or a[name].tobytes() != b[name].tobytes()
+    ]
+    assert not different
+
+  return check
+
+
+@pytest.fixture(scope="session")
+def steps_kept() -> Callable[[pathlib.Path], list[int]]:
+  """`steps_kept(folder)`: the steps that have a checkpoint."""
+
+  def kept(folder: pathlib.Path) -> list[int]:
+    names = [path.name for path in (folder / "checkpoints").iterdir()]
+    return sorted(int(name) for name in names)
+
+  return kept
+
+
+@pytest.fixture(scope="session")
+def read_metrics() -> Callable[[pathlib.Path], list[dict]]:
+  """`read_metrics(folder)`: the lines of `metrics.jsonl`, without rates."""
+
+  def read(folder: pathlib.Path) -> list[dict]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rates = ("steps_per_second", "images_per_second")
+    return [
+      {k: v for k, v in json.loads(line).items() if k not in rates}
+      for line in lines
+    ]
+
+  return read
+
+
+@pytest.fixture
+def command(compilation_cache, data_dir, capfd) -> Callable:
+  """`command(*argv)`: exit code, stdout and stderr of `scm-jax`, in process."""
+
+  def run(*argv) -> tuple[int, str, str]:
+    capfd.readouterr()
+    code = main.main([str(word) for word in argv])
+    return code, *capfd.readouterr()
+
+  return run
+
+
+@pytest.fixture
+def start(compilation_cache, data_dir, tmp_path, monkeypatch) -> Iterator:
+  """`start(*argv)`: `scm-jax` as a process of its own.
+
+  Its standard error goes to the file `process.log`. It is killed at the end of
+  the test if it still runs.
+  """
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compilation_cache))
+  monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+  processes = []
+
+  def run(*argv, prefix=("-m", "scm_jax")) -> subprocess.Popen:
+    log = tmp_path / f"stderr_{len(processes)}"
+    process = subprocess.Popen(
+      [sys.executable, *prefix, *map(str, argv)],
+      cwd=DIGITS.parents[1],
+      stdout=subprocess.DEVNULL,
+      stderr=log.open("w"),
+    )
+    process.log = log
+    processes.append(process)
+    return process
+
+  yield run
+  for process in processes:
+    process.kill()
+    process.wait()

@@ -1,0 +1,369 @@
+"""What can go wrong with a run: nothing is lost, and one line says what."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax.codec import PixelCodec
+from scm_jax.errors import UserError
+
+STEPS = 40  # of the reference run
+PATIENCE = 300  # seconds to wait for a process before a test fails
+
+
+def wait_for(process: subprocess.Popen, condition) -> None:
+  """Until the condition holds, which must be before the process ends."""
+  end = time.monotonic() + PATIENCE
+  while not condition():
+    assert process.poll() is None, process.log.read_text()[-2000:]
+    assert time.monotonic() < end, process.log.read_text()[-2000:]
+    time.sleep(0.001)
+
+
+def freeze_within_a_save(process: subprocess.Popen, folder) -> str:
+  """Stops a process (SIGSTOP) that has a checkpoint half written."""
+  found = lambda: list(folder.glob("checkpoints/*.orbax-checkpoint-tmp"))
+  while True:
+    wait_for(process, found)
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+    if partial := found():
+      return partial[0].name
+    process.send_signal(signal.SIGCONT)  # it was faster
+
+
+def kill(process: subprocess.Popen) -> None:
+  process.kill()
+  assert process.wait() == -signal.SIGKILL
+
+
+def lines_of(folder) -> list[str]:
+  path = folder / "metrics.jsonl"
+  return path.read_text().splitlines() if path.exists() else []
+
+
+def last_step(folder) -> int:
+  return json.loads(lines_of(folder)[-1])["step"] if lines_of(folder) else 0
+
+
+def test_killed_at_any_moment_ends_as_if_it_never_was(
+  reference,
+  start,
+  flags,
+  state_at,
+  assert_equal_states,
+  steps_kept,
+  read_metrics,
+  tmp_path,
+):
+  """The same command five times: killed, killed, told to stop, killed, done."""
+  folder = tmp_path / "run"
+  command = (
+    "train",
+    f"--workdir={folder}",
+    *flags("teacher", f"--config.total_steps={STEPS}"),
+  )
+  # Before it has done a step.
+  process = start(*command)
+  wait_for(process, (folder / "config.json").exists)
+  kill(process)
+  assert not lines_of(folder)
+
+  # With a checkpoint half written.
+  process = start(*command)
+  wait_for(process, lambda: last_step(folder) >= 6)
+  partial = freeze_within_a_save(process, folder)
+  kill(process)
+  assert (folder / "checkpoints" / partial).exists()
+  saved = int(partial.split(".")[0])
+  assert max(x for x in _complete(folder)) < saved < STEPS
+
+  # SIGTERM: it saves, says so and ends well.
+  process = start(*command)
+  wait_for(process, lambda: last_step(folder) >= saved + 4)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(PATIENCE) == 0
+  log = process.log.read_text().splitlines()
+  assert f"continuing from step {max(_complete(folder, saved - 1))}" in log[0]
+  [stopped] = re.findall(
+    r"stopped by a signal; .* saved at step (\d+)", log[-1]
+  )
+  stopped = int(stopped)
+  assert steps_kept(folder)[-1] == stopped  # nothing half written is left
+  assert last_step(folder) == stopped < STEPS
+
+  # Between two saves, or wherever it is by now.
+  process = start(*command)
+  wait_for(process, lambda: last_step(folder) > stopped + 2)
+  kill(process)
+
+  process = start(*command)
+  assert process.wait(PATIENCE) == 0
+  assert "Traceback" not in process.log.read_text()
+  assert_equal_states(state_at(folder, STEPS), state_at(reference, STEPS))
+  assert_equal_states(state_at(folder, saved), state_at(reference, saved))
+
+  # Each step once and in order. Where it was told to stop, a window of steps
+  # was cut in two, unless it ended there anyway.
+  mine = {line["step"]: line for line in read_metrics(folder)}
+  steps = [line["step"] for line in read_metrics(folder)]
+  assert steps == sorted({*range(2, STEPS + 1, 2), stopped})
+  for line in read_metrics(reference):
+    if stopped % 2 == 0 or line["step"] != stopped + 1:
+      assert mine[line["step"]] == line
+
+
+def _complete(folder, before=STEPS) -> list[int]:
+  names = [path.name for path in (folder / "checkpoints").iterdir()]
+  return [int(x) for x in names if x.isdigit() and int(x) <= before]
+
+
+def test_killed_student_ends_as_if_it_never_was(
+  reference,
+  reference_student,
+  start,
+  flags,
+  state_at,
+  assert_equal_states,
+  read_metrics,
+  train,
+  make_config,
+  tmp_path,
+):
+  folder = tmp_path / "run"
+  student = ("scd", f"--config.teacher={reference}")
+  process = start("train", f"--workdir={folder}", *flags(*student))
+  wait_for(process, lambda: last_step(folder) >= 4)
+  kill(process)
+  assert train(make_config(*student), folder)
+  assert_equal_states(state_at(folder, 8), state_at(reference_student, 8))
+  assert read_metrics(folder) == read_metrics(reference_student)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_damaged_checkpoint_costs_only_time(
+  damage,
+  reference,
+  copy_at,
+  command,
+  flags,
+  state_at,
+  assert_equal_states,
+  read_metrics,
+  caplog,
+):
+  """Even that of a complete run."""
+  caplog.set_level(logging.INFO)
+  folder = copy_at(8)
+  values = max(
+    (folder / "checkpoints/8/train/ocdbt.process_0").rglob("*"),
+    key=lambda path: path.stat().st_size,
+  )
+  if damage == "truncated":
+    values.write_bytes(values.read_bytes()[:100])
+  else:
+    values.unlink()
+  code, out, err = command("train", f"--workdir={folder}", *flags())
+  assert (code, err) == (0, "")
+  assert f"checkpoint {folder}/checkpoints/8 cannot be read" in caplog.text
+  assert "continuing from step 6" in caplog.text
+  assert_equal_states(state_at(folder, 8), state_at(reference, 8))
+  assert read_metrics(folder) == read_metrics(reference)[:4]
+
+
+def one_line(err: str) -> str:
+  assert err.count("\n") == 1 and err.startswith("scm-jax train: "), err
+  return err
+
+
+def test_no_readable_checkpoint_is_one_line(
+  copy_at, command, flags, steps_kept
+):
+  folder = copy_at(4)
+  for step in (2, 4):
+    (folder / f"checkpoints/{step}/train/manifest.ocdbt").write_bytes(b"x")
+  before = lines_of(folder)
+  code, _, err = command("train", f"--workdir={folder}", *flags())
+  assert code == 1
+  assert f"none of the checkpoints in {folder}/checkpoints can" in one_line(err)
+  assert steps_kept(folder) == [2, 4] and lines_of(folder) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A file system of one megabyte."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+  try:
+    done = subprocess.run(mount, capture_output=True, text=True)
+  except OSError as error:
+    pytest.skip(f"mount a tmpfs: {error}")
+  if done.returncode:
+    pytest.skip(f"mount a tmpfs: {done.stderr.strip()}")
+  yield folder
+  subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_full_disk_within_a_save(
+  small_disk,
+  reference,
+  copy_at,
+  command,
+  flags,
+  state_at,
+  assert_equal_states,
+  steps_kept,
+):
+  folder = copy_at(0, small_disk / "run")
+  shutil.copytree(reference / "checkpoints/4", folder / "checkpoints/4")
+  ballast = small_disk / "ballast"
+  free = shutil.disk_usage(small_disk).free
+  ballast.write_bytes(bytes(free - 100_000))
+  # Only the last checkpoint is kept: it must outlive the save that fails.
+  run = ["train", f"--workdir={folder}", *flags()]
+  run = [word for word in run if "keep_checkpoints" not in word]
+  run += ["--config.keep_checkpoints=1"]
+  code, _, err = command(*run)
+  assert code == 1
+  said = one_line(err)
+  assert "saving the checkpoint of step 6 in" in said
+  assert "(No space left on device)" in said
+  assert f"the last good checkpoint is {folder}/checkpoints/4;" in said
+  assert steps_kept(folder) == [4]
+  assert_equal_states(state_at(folder, 4), state_at(reference, 4))
+
+  ballast.unlink()
+  code, _, err = command(*run)
+  assert (code, err) == (0, "")
+  assert steps_kept(folder) == [8]
+  assert_equal_states(state_at(folder, 8), state_at(reference, 8))
+
+
+LIMITED = """
+import resource, sys
+from scm_jax.cli import main
+limit = (40_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_file_size_limit_within_a_save(
+  reference,
+  copy_at,
+  start,
+  flags,
+  train,
+  make_config,
+  state_at,
+  assert_equal_states,
+  steps_kept,
+  monkeypatch,
+):
+  """A disk quota, say; in a process of its own, for its standard error."""
+  folder = copy_at(4)
+  # Within the limit the compilation cache can be read, not written.
+  process = start(
+    *("train", f"--workdir={folder}", *flags()), prefix=("-c", LIMITED)
+  )
+  assert process.wait(PATIENCE) == 1
+  *log, said = process.log.read_text().splitlines()
+  one_line(said + "\n")
+  assert "checkpoint of step 6 in" in said and "(File too large)" in said
+  assert f"the last good checkpoint is {folder}/checkpoints/4;" in said
+  timed = re.compile(
+    r"\d\d:\d\d:\d\d (continuing from step 4|step \d of 8, .*)"
+  )
+  assert log and all(timed.fullmatch(line) for line in log), log
+  assert steps_kept(folder) == [2, 4]
+
+  assert train(make_config("teacher"), folder)
+  assert_equal_states(state_at(folder, 8), state_at(reference, 8))
+
+
+MARK = 255  # in the corner of an image, where digits have none
+
+
+def mark(batch, count):
+  """The batch with the mark in `count` of its images."""
+  image = batch["image"].copy()
+  assert not (image[:, 0, 0] == MARK).any()
+  image[:count, 0, 0] = MARK
+  return {**batch, "image": image}
+
+
+def test_nan_in_a_batch_is_counted_then_stops_a_run_when_it_is_all(
+  train,
+  make_config,
+  state_at,
+  steps_kept,
+  read_metrics,
+  reference,
+  monkeypatch,
+  tmp_path,
+):
+  encode = PixelCodec.encode
+
+  def nan_where_marked(codec, images):
+    marked = images[:, :1, :1] == MARK
+    return jnp.where(marked, jnp.nan, encode(codec, images))
+
+  def on_batch(step, batch):
+    return mark(batch, 1 if step <= 4 else len(batch["image"]))
+
+  monkeypatch.setattr(PixelCodec, "encode", nan_where_marked)
+  with pytest.raises(UserError) as info:
+    train(make_config("teacher"), tmp_path, on_batch)
+  said = str(info.value)
+  assert "diverged by step 6" in said and "8 of 8 samples not finite" in said
+  assert f"the last good checkpoint is {tmp_path}/checkpoints/4" in said
+  assert "\n" not in said
+
+  lines = read_metrics(tmp_path)
+  assert [line["step"] for line in lines] == [2, 4]
+  for line in lines:
+    assert line["nonfinite_samples"] == 2  # one in each of two steps
+    assert line["nonfinite_gradients"] == 0
+    assert all(np.isfinite(value) for value in line.values())
+  assert steps_kept(tmp_path) == [2, 4]
+  mine, theirs = state_at(tmp_path, 4), state_at(reference, 4)
+  assert all(np.isfinite(array).all() for array in mine.values())
+  # The other images of the batches have trained it, and to nearly the same.
+  for name, array in mine.items():
+    if "params" in name and "weighting" not in name:
+      np.testing.assert_allclose(array, theirs[name], atol=5e-3)
+  gain = "train['params']['denoiser']['out_gain']"
+  assert mine[gain] != 0 and mine[gain] != theirs[gain]
+
+
+def test_divergence_ends_with_the_last_good_checkpoint(
+  reference, copy_at, command, flags, read_metrics, steps_kept, state_at
+):
+  """The output grows beyond the limit, here a very low one."""
+  rms = {line["step"]: line["output_rms"] for line in read_metrics(reference)}
+  limit = (rms[6] + rms[8]) / 2
+  assert max(rms[2], rms[4], rms[6]) < limit < rms[8]
+  folder = copy_at(4)
+  code, _, err = command(
+    "train",
+    f"--workdir={folder}",
+    *flags(),
+    f"--config.divergence_limit={limit}",
+  )
+  assert code == 1
+  said = one_line(err)
+  assert "diverged by step 8: loss " in said
+  assert f"the last good checkpoint is {folder}/checkpoints/6;" in said
+  assert steps_kept(folder) == [2, 4, 6]
+  assert all(np.isfinite(x).all() for x in state_at(folder, 6).values())
+  assert [line["step"] for line in read_metrics(folder)] == [2, 4, 6]

@@ -1,0 +1,243 @@
+"""The loop: what a run leaves, and that an interrupted one ends the same."""
+
+import functools
+import json
+import logging
+import pathlib
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
+
+from scm_jax import configuration
+from scm_jax.networks import magnitude
+from scm_jax.training import ema, loop, workdir
+from scm_jax.training.step import TrainState
+
+STEPS = 40  # of the reference run
+
+
+class Crash(Exception):
+  """Stands for anything that ends a process."""
+
+
+def crash_at(step):
+  def on_batch(at, batch):
+    if at == step:
+      raise Crash
+
+  return on_batch
+
+
+def test_workdir_of_a_run(reference, make_config, read_metrics):
+  config = make_config("teacher", f"--config.total_steps={STEPS}")
+  read = workdir.load_config(reference)
+  assert configuration.diff(read, config) == []
+  assert read.data.name == "scm_digits" and read.batch_size == 8
+
+  lines = read_metrics(reference)
+  assert [line["step"] for line in lines] == list(range(2, STEPS + 1, 2))
+  for line in lines:
+    assert all(np.isfinite(value) for value in line.values())
+    assert {"loss", "mse", "output_rms", "gradient_norm"} <= line.keys()
+    assert line["nonfinite_samples"] == line["nonfinite_gradients"] == 0
+    assert any(name.startswith("loss/t=") for name in line)
+  raw = [json.loads(x) for x in (reference / "metrics.jsonl").open()]
+  assert all(line["steps_per_second"] > 0 for line in raw)
+  assert all(
+    line["images_per_second"] == pytest.approx(8 * line["steps_per_second"])
+    for line in raw
+  )
+
+  picture = np.asarray(Image.open(reference / "samples/step_00000040.png"))
+  assert picture.dtype == np.uint8 and picture.std() > 0
+  assert [p.name for p in (reference / "samples").iterdir()] == [
+    "step_00000040.png"
+  ]
+
+
+def test_tensorboard_has_scalars_and_the_samples(reference):
+  from tensorboard.backend.event_processing import event_accumulator
+
+  events = event_accumulator.EventAccumulator(str(reference))
+  events.Reload()
+  assert {"loss", "output_rms", "learning_rate", "samples"} <= set(
+    events.Tags()["tensors"]
+  )
+  [samples] = events.Tensors("samples")
+  assert samples.step == STEPS
+  # Width, height, and one encoded picture.
+  width, height, picture = samples.tensor_proto.string_val
+  assert picture.startswith(b"\x89PNG") and int(width) and int(height)
+
+
+@pytest.mark.parametrize("how", ["fewer steps", "crash"])
+def test_continued_equals_uninterrupted(
+  how,
+  reference,
+  train,
+  make_config,
+  state_at,
+  assert_equal_states,
+  read_metrics,
+  tmp_path,
+):
+  """5 is not a multiple of checkpoint_every: the crash loses an update."""
+  if how == "crash":
+    with pytest.raises(Crash):
+      train(make_config("teacher"), tmp_path, crash_at(6))
+  else:
+    assert train(make_config("teacher", "--config.total_steps=4"), tmp_path)
+  assert train(make_config("teacher"), tmp_path)
+  assert_equal_states(state_at(tmp_path, 8), state_at(reference, 8))
+  assert read_metrics(tmp_path) == read_metrics(reference)[:4]
+
+
+def test_students_continue_to_the_bit(
+  reference,
+  reference_student,
+  train,
+  make_config,
+  state_at,
+  assert_equal_states,
+  read_metrics,
+  tmp_path,
+):
+  config = make_config("scd", f"--config.teacher={reference}")
+  with pytest.raises(Crash):
+    train(config, tmp_path, crash_at(6))
+  assert train(config, tmp_path)
+  assert_equal_states(state_at(tmp_path, 8), state_at(reference_student, 8))
+  assert read_metrics(tmp_path) == read_metrics(reference_student)
+
+
+def test_a_program_from_the_cache_is_the_one_compiled_anew(
+  reference, train, make_config, state_at, assert_equal_states, tmp_path
+):
+  """The other runs here mostly read theirs from the compilation cache."""
+  folder = jax.config.jax_compilation_cache_dir
+  try:
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    assert train(make_config("teacher", "--config.total_steps=4"), tmp_path)
+  finally:
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
+  assert_equal_states(state_at(tmp_path, 4), state_at(reference, 4))
+
+
+def test_raised_total_steps_continue(copy_at, train, make_config, steps_kept):
+  folder = copy_at(8)
+  config = make_config("teacher", "--config.total_steps=10")
+  assert train(config, folder)
+  assert steps_kept(folder)[-1] == 10
+  assert workdir.load_config(folder).total_steps == 10
+
+
+def test_complete_run_says_so_and_does_nothing(
+  copy_at, train, make_config, monkeypatch, caplog
+):
+  folder = copy_at(8)
+  before = (folder / "metrics.jsonl").read_bytes()
+  monkeypatch.setattr(loop, "make_train_step", None)  # cannot be called
+  caplog.set_level(logging.INFO)
+  assert train(make_config("teacher"), folder, crash_at(9))
+  assert f"{folder} is complete, at step 8" in caplog.text
+  assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_student_starts_from_the_teachers_average(
+  reset, reference, train, make_config, state_at, monkeypatch, tmp_path
+):
+  """Its first state, seen as it goes into the first step."""
+  starts = []
+  make = loop.make_train_step
+
+  def spying(*args):
+    def first_step(state, *rest):
+      starts.append(jax.device_get(state))
+      raise Crash
+
+    return first_step if make(*args) else None
+
+  monkeypatch.setattr(loop, "make_train_step", spying)
+  config = make_config(
+    "sct",
+    f"--config.teacher={reference}",
+    f"--config.objective.reset_weighting={reset}",
+    f"--config.teacher_ema={make_config('teacher').ema[1]}",
+    "--config.seed=3",
+  )
+  with pytest.raises(Crash):
+    train(config, tmp_path)
+  [start] = starts
+  assert isinstance(start, TrainState) and start.step == 0
+
+  teacher, about = workdir.load(reference, config.teacher_ema)
+  drawn = jax.jit(teacher.network.init)(jax.random.key(3))["weighting"]
+  kept = teacher.params["weighting"]
+  assert not np.array_equal(drawn["linear"]["kernel"], kept["linear"]["kernel"])
+  for name, leaf in start.params["weighting"].items():
+    expected = drawn if reset else kept
+    jax.tree.map(np.testing.assert_array_equal, leaf, expected[name])
+  # Equal but for rounding: a filter on the sphere is normalised once more.
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+  jax.tree.map(close, start.params["denoiser"], teacher.params["denoiser"])
+  for sigma_rel in config.ema:
+    average = start.ema[ema.name(sigma_rel)]
+    jax.tree.map(np.testing.assert_array_equal, average, start.params)
+
+  # The average that was asked for, not the parameters the teacher ended with.
+  saved = state_at(reference, STEPS)
+  path = "['denoiser']['conv_in']['weight']"
+  kernel = saved[f"ema['{about['ema']}']{path}"]
+  assert not np.allclose(kernel, saved[f"train['params']{path}"], rtol=1e-4)
+  close(
+    start.params["denoiser"]["conv_in"]["weight"],
+    magnitude.normalize_weights({"weight": kernel})["weight"],
+  )
+
+
+def test_one_compilation_of_the_step(copy_at, train, make_config, monkeypatch):
+  """In a run that continues; and it is the program of the run before."""
+  folder = copy_at(4)
+  cached = pathlib.Path(jax.config.jax_compilation_cache_dir)
+  programs = set(cached.glob("jit_train_step-*-cache"))
+  assert programs
+  build_loss = loop.objective.build
+
+  def traced_once(*args):
+    return chex.assert_max_traces(build_loss(*args), n=1)
+
+  chex.clear_trace_counter()
+  monkeypatch.setattr(loop.objective, "build", traced_once)
+  assert train(make_config("teacher"), folder)
+  assert set(cached.glob("jit_train_step-*-cache")) == programs
+
+
+def test_keeps_the_last_and_every_so_many(
+  copy_at, train, make_config, steps_kept
+):
+  folder = copy_at(2)
+  config = make_config(
+    "teacher", "--config.keep_checkpoints=2", "--config.keep_every=4"
+  )
+  assert train(config, folder)
+  assert steps_kept(folder) == [4, 6, 8]
+
+
+def test_samples_are_drawn_as_often_as_asked(copy_at, train, make_config):
+  folder = copy_at(2)
+  config = make_config("teacher", "--config.sample_every=3")
+  assert train(config, folder)
+  names = {path.name for path in (folder / "samples").iterdir()}
+  names.remove("step_00000040.png")  # the reference's
+  assert names == {
+    "step_00000003.png",
+    "step_00000006.png",
+    "step_00000008.png",
+  }

@@ -1,0 +1,55 @@
+"""A window of steps, reduced."""
+
+import math
+
+import jax.numpy as jnp
+import pytest
+
+from scm_jax.objectives.diagnostics import TIME_BINS
+from scm_jax.training.metrics import Window
+
+
+def bins(**values):
+  return jnp.zeros(TIME_BINS).at[jnp.array([0, 3])].set(jnp.array(values["at"]))
+
+
+def test_summary():
+  window = Window()
+  for step, loss in enumerate([1.0, 2.0, 6.0], 11):
+    window.add(
+      step,
+      {
+        "loss": jnp.float32(loss),
+        "nonfinite_samples": jnp.int32(step - 11),
+        "nonfinite_gradients": jnp.int32(2),
+        "by_time": {
+          "loss": bins(at=[loss, 10 * loss]),
+          "count": bins(at=[float(step == 11), 2.0]),
+        },
+      },
+    )
+  assert window.step == 13 and window.count == 3
+  summary = window.summary()
+  width = math.pi / 2 / TIME_BINS
+  assert summary == {
+    "loss": 3.0,  # a mean
+    "nonfinite_samples": 3.0,  # counts add up
+    "nonfinite_gradients": 6.0,
+    # Sums over counts, not means of means; bins without samples are left out.
+    f"loss/t={0.5 * width:.2f}": 9.0,
+    f"loss/t={3.5 * width:.2f}": 15.0,
+  }
+  assert all(type(value) is float for value in summary.values())
+
+
+def test_without_bins():
+  window = Window()
+  window.add(1, {"loss": jnp.float32(math.inf)})
+  assert window.summary() == {"loss": math.inf}
+
+
+def test_bins_without_samples_are_left_out():
+  window = Window()
+  nothing = jnp.zeros(TIME_BINS)
+  window.add(1, {"by_time": {"loss": nothing, "count": nothing}})
+  assert window.summary() == pytest.approx({})

@@ -1,0 +1,191 @@
+"""The train step: what it keeps, what it costs, and that it is a function."""
+
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import networks
+from scm_jax.defaults import get_defaults
+from scm_jax.networks import magnitude
+from scm_jax.training import benchmark, build, objective
+from scm_jax.training.step import init_state, make_train_step, zero_nonfinite
+
+STEPS = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  """XLA takes longer to optimise these networks than to run them."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+def small_config(run):
+  config = get_defaults()
+  config.run = run
+  config.batch_size = 8
+  config.data.update(size=4, channels=1, num_classes=3)
+  config.network.update(
+    channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=()
+  )
+  config.network.update(channels_per_head=8, dropout=0.2)
+  config.optimizer.rampup_images = 0
+  config.objective.update(label_dropout=0.1, warmup_steps=10)
+  config.objective.guidance = "sampled"
+  return config
+
+
+@pytest.fixture(scope="module")
+def scd():
+  """A distillation's step, a fresh state for it, and the other arguments."""
+  config = small_config("scd")
+  network, teacher = (
+    networks.build(build.network_config(benchmark.run_config(config, run)))
+    for run in ("scd", "teacher")
+  )
+  loss = objective.build(config, network, build.codec(config), teacher)
+  # Fails at the second trace, whatever the number of steps.
+  step = make_train_step(config, chex.assert_max_traces(loss, n=1))
+  # The output gain starts at 0; nothing else would move at first.
+  start = {"denoiser": {"out_gain": jnp.ones(())}}
+  state = jax.jit(lambda: init_state(config, network, start))()
+  rng = np.random.default_rng(0)
+  batch = {
+    "image": jnp.asarray(rng.integers(0, 256, (8, 4, 4, 1)), jnp.uint8),
+    "label": jnp.asarray(rng.integers(0, 3, 8), jnp.int32),
+  }
+  # The teacher is another network: its guidance input is missing.
+  teacher_params = jax.tree.map(jnp.copy, state.params)
+  del teacher_params["denoiser"]["embedding"]["emb_guidance"]
+  fresh = lambda: jax.tree.map(jnp.copy, state)
+  yield types.SimpleNamespace(
+    step=step, fresh=fresh, arguments=(teacher_params, batch), config=config
+  )
+  chex.clear_trace_counter()
+
+
+@pytest.fixture(scope="module")
+def run(scd):
+  """States, the first included, and metrics of a few steps."""
+  states, metrics = [scd.fresh()], []
+  for _ in range(STEPS):
+    copy = jax.tree.map(jnp.copy, states[-1])
+    state, values = scd.step(copy, *scd.arguments)
+    states.append(state)
+    metrics.append(values)
+  return types.SimpleNamespace(states=states, metrics=metrics)
+
+
+def on_sphere(params):
+  """Weights and the root-mean-square of each of their filters."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  weights = [w for path, w in leaves if path[-1].key == magnitude.WEIGHT]
+  assert len(weights) > 10
+  for w in weights:
+    rms = np.sqrt(np.mean(np.square(w), axis=tuple(range(w.ndim - 1))))
+    np.testing.assert_allclose(rms, 1, rtol=1e-5)
+  return weights
+
+
+def test_weights_stay_on_their_spheres(run):
+  before, after = (on_sphere(run.states[i].params) for i in (0, -1))
+  for a, b in zip(before, after, strict=True):
+    assert not np.array_equal(a, b)
+
+
+def test_state_advances(run):
+  assert [int(state.step) for state in run.states] == [0, 1, 2, 3]
+  first, last = run.states[1], run.states[-1]
+  # The first update leaves nothing of the start in the averages.
+  for average in first.ema.values():
+    jax.tree.map(np.testing.assert_array_equal, average, first.params)
+  short = jax.tree.leaves(last.ema["0.050"])
+  assert not all(map(np.array_equal, short, jax.tree.leaves(last.params)))
+  assert not all(map(np.array_equal, short, jax.tree.leaves(last.ema["0.100"])))
+  for metrics in run.metrics:
+    assert all(np.isfinite(m).all() for m in jax.tree.leaves(metrics))
+    assert metrics["nonfinite_gradients"] == 0
+    assert metrics["learning_rate"] == pytest.approx(0.01)
+    assert metrics["by_time"]["count"].sum() == 8
+  # Times, which do not depend on the parameters, are new at every step.
+  times = [m["by_time"]["count"] for m in run.metrics]
+  assert len({tuple(count.tolist()) for count in times}) == STEPS
+
+
+def test_the_optimiser_sees_gradients_tangent_to_the_spheres(run):
+  before, after = run.states[:2]
+  mu = after.opt_state[0].mu
+  norms = []
+
+  def check(path, m, w):
+    if path[-1].key != magnitude.WEIGHT:
+      return
+    axes = tuple(range(w.ndim - 1))
+    along = np.sum(m * w, axes) / np.sqrt(np.sum(w * w, axes))
+    norms.append(np.linalg.norm(m))
+    np.testing.assert_allclose(along, 0, atol=1e-5 * norms[-1])
+
+  jax.tree_util.tree_map_with_path(check, mu, before.params)
+  assert min(norms) > 0
+  squares = sum(np.sum(np.square(m)) for m in jax.tree.leaves(mu))
+  np.testing.assert_allclose(
+    run.metrics[0]["gradient_norm"], np.sqrt(squares) / 0.1, rtol=1e-5
+  )
+
+
+def test_the_step_is_a_pure_function(scd, run):
+  state = scd.fresh()
+  for _ in range(STEPS):
+    state, metrics = scd.step(state, *scd.arguments)
+  chex.assert_trees_all_equal(state, run.states[-1])
+  chex.assert_trees_all_equal(metrics, run.metrics[-1])
+
+
+def test_all_of_the_state_is_donated(scd):
+  state = scd.fresh()
+  compiled = scd.step.lower(state, *scd.arguments).compile()
+  held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  assert compiled.memory_analysis().alias_size_in_bytes == held
+
+
+def test_start_is_laid_over_a_fresh_state(scd):
+  """What a start lacks is drawn; what it has is taken, weights projected."""
+  state = scd.fresh()
+  assert state.params["denoiser"]["out_gain"] == 1
+  assert state.params["weighting"]["linear"]["bias"] == 0
+  guidance = state.params["denoiser"]["embedding"]["emb_guidance"]["kernel"]
+  assert guidance.shape == (8, 8) and not guidance.any()
+  for average in state.ema.values():
+    chex.assert_trees_all_equal(average, state.params)
+
+
+def test_zero_nonfinite():
+  nan, inf = jnp.nan, jnp.inf
+  grads = {
+    "a": jnp.array([1.0, nan, -inf]),
+    "b": {"c": jnp.array([[inf], [2]])},
+  }
+  clean, bad = zero_nonfinite(grads)
+  np.testing.assert_array_equal(clean["a"], [1, 0, 0])
+  np.testing.assert_array_equal(clean["b"]["c"], [[0], [2]])
+  assert bad == 3
+
+
+def test_flops_in_forward_passes():
+  """No pass is made twice: 1 forward and 2 backward; the derivative; a teacher.
+
+  Convolutions have to outweigh the rest, as they do in a network of use.
+  """
+  config = small_config("scd")
+  config.batch_size = 32
+  config.data.size = 8
+  config.network.update(channels=64, dropout=0.0)
+  flops = benchmark.flops_in_forwards(config)
+  assert 2.9 <= flops["diffusion"] <= 3.1
+  assert 3.9 <= flops["sct"] <= 4.15
+  assert 4.9 <= flops["scd"] <= 5.2

@@ -1,0 +1,222 @@
+"""Workdirs: whose they are, what loads from them, what a teacher must be."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from scm_jax import configuration
+from scm_jax.errors import ConfigError, UserError
+from scm_jax.networks import magnitude
+from scm_jax.training import build, ema, workdir
+
+
+def one_line(info) -> str:
+  text = str(info.value)
+  assert "\n" not in text
+  return text
+
+
+def claim(config, folder):
+  """What the loop does at the start of a run."""
+  path = workdir.open_for(config, str(folder))
+  workdir.write_config(path, config)
+  return path
+
+
+def test_the_config_comes_back(make_config, tmp_path):
+  config = make_config("sct")
+  path = claim(config, tmp_path / "a/b")
+  read = workdir.load_config(path)
+  assert configuration.diff(config, read) == []
+  assert {p.name for p in path.iterdir()} == {"config.json"}
+  with pytest.raises(AttributeError):  # locked, as the one that was written
+    read.batchsize = 3
+
+
+@pytest.mark.parametrize(
+  "change, said",
+  [
+    ("--config.batch_size=16", "batch_size: 8 -> 16"),
+    ("--config.optimizer.learning_rate=0.5", "optimizer.learning_rate: "),
+    ("--config.network.channels=16", "network.channels: 8 -> 16"),
+    ("--config.objective.P_std=1.25", "objective.P_std: "),
+    ("--config.seed=2", "seed: 1 -> 2"),
+  ],
+)
+def test_another_config_is_refused_by_name(change, said, make_config, tmp_path):
+  path = claim(make_config("teacher"), tmp_path)
+  before = (path / "config.json").read_bytes()
+  with pytest.raises(ConfigError) as info:
+    workdir.open_for(make_config("teacher", change), str(tmp_path))
+  text = one_line(info)
+  assert said in text and str(tmp_path) in text and "--workdir" in text
+  assert (path / "config.json").read_bytes() == before
+
+
+def test_another_run_is_refused(make_config, tmp_path):
+  claim(make_config("teacher"), tmp_path)
+  with pytest.raises(ConfigError, match="run: 'teacher' -> 'sct'"):
+    workdir.open_for(make_config("sct"), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    "--config.total_steps=99",
+    "--config.checkpoint_every=3",
+    "--config.log_every=3",
+    "--config.sample_every=3",
+    "--config.keep_every=3",
+    "--config.divergence_limit=9.5",
+    "--config.sample.solver_steps=2",
+    "--config.data.data_dir=elsewhere",
+  ],
+)
+def test_how_long_how_often_and_where_may_change(change, make_config, tmp_path):
+  claim(make_config("teacher"), tmp_path)
+  changed = make_config("teacher", change)
+  path = claim(changed, tmp_path)
+  assert configuration.diff(workdir.load_config(path), changed) == []
+
+
+def test_a_folder_that_cannot_be_made(make_config, tmp_path):
+  (tmp_path / "file").write_text("mine")
+  for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+    with pytest.raises(UserError) as info:
+      workdir.open_for(make_config("teacher"), str(folder))
+    assert str(folder) in one_line(info)
+    assert info.value.exit_code == 1
+  assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_config_that_cannot_be_written(make_config, tmp_path):
+  """As on a full or read-only disk; tests may run as root, who may write."""
+  (tmp_path / "config.json").mkdir()
+  with pytest.raises(UserError) as info:
+    workdir.write_config(tmp_path, make_config("teacher"))
+  assert "config.json" in one_line(info)
+
+
+def test_loads_the_average_that_is_asked_for(reference, state_at):
+  """Normalised, since an average of points on a sphere lies inside it."""
+  config = workdir.load_config(reference)
+  saved = state_at(reference, 40)
+  for sigma_rel in (0.0, *config.ema):
+    model, about = workdir.load(reference, sigma_rel)
+    name = ema.name(sigma_rel or config.ema[0])
+    assert about["ema"] == name and about["step"] == 40
+    assert configuration.diff(about["config"], config) == []
+    path = f"ema['{name}']['denoiser']['conv_in']['weight']"
+    average = magnitude.normalize_weights({"weight": saved[path]})
+    np.testing.assert_allclose(
+      model.params["denoiser"]["conv_in"]["weight"],
+      average["weight"],
+      rtol=1e-6,
+    )
+    gain = saved[f"ema['{name}']['denoiser']['out_gain']"]
+    assert model.params["denoiser"]["out_gain"] == gain
+    assert not model.consistency
+    assert model.codec == build.codec(config)
+
+
+def test_what_cannot_be_loaded(reference, make_config, tmp_path):
+  with pytest.raises(UserError, match="is not a workdir: it has no config"):
+    workdir.load(tmp_path / "nowhere")
+  with pytest.raises(UserError, match="is not a workdir: it has no config"):
+    workdir.load(tmp_path)
+  with pytest.raises(UserError, match=r"keeps no average of width 0.3; it has"):
+    workdir.load(reference, 0.3)
+  path = claim(make_config("teacher"), tmp_path / "run")
+  with pytest.raises(UserError, match="has no checkpoint yet; train first"):
+    workdir.load(path)
+  (path / "checkpoints").mkdir()
+  with pytest.raises(UserError, match="has no checkpoint yet; train first"):
+    workdir.load(path)
+  text = (path / "config.json").read_text()
+  (path / "config.json").write_text(text[: len(text) // 2])
+  with pytest.raises(UserError, match=r"config\.json is damaged") as info:
+    workdir.load(path)
+  one_line(info)
+
+
+def student(make_config, teacher, *more):
+  return make_config("scd", f"--config.teacher={teacher}", *more)
+
+
+def test_the_teacher_is_noted_and_held_to_be_the_same(
+  copy_at, make_config, tmp_path
+):
+  teacher, path = copy_at(4), tmp_path / "student"
+  path.mkdir()
+  config = student(make_config, teacher)
+  model = workdir.load_teacher(config, path, begun=False)
+  assert not model.consistency
+  noted = json.loads((path / "teacher.json").read_text())
+  assert noted["workdir"] == str(teacher) and noted["step"] == 4
+  assert noted["ema"] == ema.name(config.ema[0])
+
+  # The same weights in another place are the same teacher.
+  moved = teacher.rename(tmp_path / "moved")
+  config = student(make_config, moved)
+  assert workdir.load_teacher(config, path, begun=True) is not None
+  # The weights of another step are not.
+  shutil.rmtree(moved / "checkpoints/4")
+  with pytest.raises(ConfigError) as info:
+    workdir.load_teacher(config, path, begun=True)
+  text = one_line(info)
+  assert "has changed since this run began" in text
+  assert "step was 4" in text and "now 2" in text
+  assert json.loads((path / "teacher.json").read_text()) == noted
+  # Nor is another average.
+  config = student(make_config, moved, f"--config.teacher_ema={config.ema[1]}")
+  with pytest.raises(ConfigError, match="has changed since"):
+    workdir.load_teacher(config, path, begun=True)
+  # A run that has nothing yet begins with what is there.
+  assert workdir.load_teacher(config, path, begun=False) is not None
+  assert json.loads((path / "teacher.json").read_text())["step"] == 2
+
+
+@pytest.mark.parametrize(
+  "change, named",
+  [
+    ("--config.network.channels=16", "conv_in/weight is (3, 3, 2, 8) there"),
+    ("--config.network.channel_mult=(1,2)", "missing there and"),
+    ("--config.network.num_blocks=2", "/weight is missing there and"),
+    ("--config.data.num_classes=11", "emb_label/weight is (10, "),
+    ("--config.data.channels=3", "conv_in/weight is (3, 3, 2, 8) there and"),
+    ("--config.sigma_d=0.25", "scaled as PixelCodec("),
+    ("--config.data.mean=0.5", "scaled as PixelCodec("),
+  ],
+)
+def test_a_teacher_that_does_not_fit(
+  change, named, reference, make_config, tmp_path
+):
+  config = student(make_config, reference, change)
+  with pytest.raises(ConfigError) as info:
+    workdir.load_teacher(config, tmp_path, begun=False)
+  assert named in one_line(info) and str(reference) in one_line(info)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_students_guidance_input_is_its_own(reference, make_config, tmp_path):
+  config = student(
+    make_config, reference, "--config.objective.guidance=sampled"
+  )
+  assert workdir.load_teacher(config, tmp_path, begun=False) is not None
+
+
+def test_a_student_is_no_teacher(reference_student, make_config, tmp_path):
+  config = student(make_config, reference_student)
+  with pytest.raises(ConfigError, match="is not a diffusion teacher's workdir"):
+    workdir.load_teacher(config, tmp_path, begun=False)
+
+
+def test_checksums_differ_by_any_bit():
+  params = {"a": np.arange(6, dtype=np.float32), "b": np.zeros(2)}
+  first = workdir.checksum(params)
+  assert first == workdir.checksum(jax.tree.map(np.copy, params))
+  params["a"][3] = np.nextafter(params["a"][3], np.float32(9))
+  assert first != workdir.checksum(params)
