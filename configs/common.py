@@ -12,8 +12,9 @@ def small(arg: str):
   config = get_defaults()
   config.run = choice.run
   config.ema = (0.10, 0.05, 0.20)  # wider than the paper's: runs are short
-  config.checkpoint_every = 250
-  config.log_every = 50
+  config.optimizer.decay_steps = 2000
+  config.checkpoint_every = 500
+  config.log_every = 100
   config.data.channels = 1
   config.data.num_classes = 10
   config.network.channels_per_head = 32
@@ -21,13 +22,13 @@ def small(arg: str):
   config.optimizer.rampup_images = 10_000
   if choice.run == "teacher":
     config.optimizer.learning_rate = 1e-2
-    config.optimizer.decay_steps = 500
+    config.optimizer.cooldown = 0.5
     config.optimizer.eps = 1e-8
     config.objective.label_dropout = 0.1
   else:
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.decay_steps = 500
-    config.objective.warmup_steps = 200
+    config.optimizer.cooldown = 2 / 3
+    config.objective.warmup_steps = 500
   return config, choice.tiny
 
 
@@ -37,6 +38,7 @@ def shrink(config):
   config.total_steps = 8
   config.log_every = 2
   config.checkpoint_every = 4
+  config.optimizer.cooldown = 0.0  # so that a longer run only adds steps
   config.network.channels = 8
   config.network.channels_per_head = 8
   config.sample.num = 10

@@ -11,7 +11,7 @@ there in editable form with EXTRAS (default: train; several: train,test). Takes
 a moment when nothing has changed: pip runs only when pyproject.toml, the
 extras or the environment's Python did. Safe to interrupt and to run again.
 
-  PYTHON=...  the Python to use; otherwise the newest from 3.11 to 3.14 found
+  PYTHON=...  the Python to use; otherwise 3.12, 3.11 (which are tested) or 3.13
 END
 }
 
@@ -43,7 +43,7 @@ find_python() {
     echo "$PYTHON"
     return
   fi
-  for candidate in python3.14 python3.13 python3.12 python3.11 python3 python; do
+  for candidate in python3.12 python3.11 python3.13 python3 python; do
     if suitable "$candidate"; then
       echo "$candidate"
       return

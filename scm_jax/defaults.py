@@ -71,9 +71,9 @@ def _optimizer() -> config_dict.ConfigDict:
     learning_rate=1e-2,  # alpha_ref
     decay_steps=70_000,  # t_ref of alpha_ref / sqrt(max(step / t_ref, 1))
     rampup_images=10_000_000,  # linear, from zero
-    # Not in the paper: between these two steps the rate also falls linearly
-    # to zero, which short runs gain from. (0, 0): it does not.
-    cooldown=(0, 0),
+    # Not in the paper: over this last part of total_steps the rate also falls
+    # linearly to zero, which short runs gain from.
+    cooldown=0.0,
     b1=0.9,
     b2=0.99,
     eps=1e-11,  # the paper's change to EDM2's 1e-8 (Table 5)

@@ -166,8 +166,8 @@ def _check_window(config, window, checkpoints) -> None:
   raise UserError(
     f"diverged by step {window.step}: loss {summary['loss']:.4g}, output RMS "
     f"{rms:.4g}, {bad:.4g} of {config.batch_size} samples not finite; "
-    f"{checkpoints.good()}; lower config.optimizer.learning_rate, or look at "
-    "tangent_norm by time in metrics.jsonl"
+    f"{checkpoints.good()}; look at what grows by time in metrics.jsonl, lower "
+    "config.optimizer.learning_rate in another --workdir"
   )
 
 

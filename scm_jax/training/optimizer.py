@@ -12,10 +12,10 @@ from scm_jax.errors import ConfigError
 def learning_rate(config: Any, step: Array) -> Array:
   """`alpha_ref / sqrt(max(step / t_ref, 1))`, ramped up over images.
 
-  An optional cooldown brings it down to zero between two steps.
+  An optional cooldown brings it down to zero at `total_steps`.
 
   Args:
-    config: the whole config; uses `optimizer` and `batch_size`.
+    config: the whole config; uses `optimizer`, `batch_size`, `total_steps`.
     step: updates done before this one.
   """
   c = config.optimizer
@@ -25,9 +25,9 @@ def learning_rate(config: Any, step: Array) -> Array:
     rate = rate / jnp.sqrt(jnp.maximum(step / c.decay_steps, 1.0))
   if c.rampup_images:
     rate = rate * jnp.minimum(step * config.batch_size / c.rampup_images, 1.0)
-  start, end = c.cooldown
-  if end:
-    rate = rate * jnp.clip((end - step) / (end - start), 0.0, 1.0)
+  if c.cooldown:
+    left = (config.total_steps - step) / (c.cooldown * config.total_steps)
+    rate = rate * jnp.clip(left, 0.0, 1.0)
   return rate
 
 

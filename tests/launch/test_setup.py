@@ -147,15 +147,15 @@ def test_no_python_at_all_is_one_line(setup, repo):
   assert result.stderr.count("\n") == 1
 
 
-def test_the_newest_suitable_python_is_taken(setup, repo, program):
+def test_a_tested_suitable_python_is_taken(setup, repo, program):
   bin_folder = repo / "bin"
   bin_folder.mkdir()
   # A version manager's shim that answers for a version it does not have.
-  program(bin_folder / "python3.14", "exit 127")
-  for name in ("python3.13", "python3.12"):
+  program(bin_folder / "python3.12", "exit 127")
+  for name in ("python3.13", "python3.11"):
     shutil.copy(repo / "python", bin_folder / name)
   path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
   result, calls = setup(PYTHON="", PATH=path)
   assert result.returncode == 0, result.stderr
   assert calls == ["venv", "pip .[train]"]
-  assert "making .venv with python3.13" in result.stderr
+  assert "making .venv with python3.11" in result.stderr

@@ -200,10 +200,10 @@ def test_no_readable_checkpoint_is_one_line(
 
 @pytest.fixture
 def small_disk(tmp_path):
-  """A file system of one megabyte."""
+  """A file system of four megabytes."""
   folder = tmp_path / "disk"
   folder.mkdir()
-  mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+  mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
   try:
     done = subprocess.run(mount, capture_output=True, text=True)
   except OSError as error:
@@ -226,9 +226,12 @@ def test_full_disk_within_a_save(
 ):
   folder = copy_at(0, small_disk / "run")
   shutil.copytree(reference / "checkpoints/4", folder / "checkpoints/4")
+  # Room for half a checkpoint.
   ballast = small_disk / "ballast"
+  checkpoint = (reference / "checkpoints/4").rglob("*")
+  size = sum(path.stat().st_size for path in checkpoint if path.is_file())
   free = shutil.disk_usage(small_disk).free
-  ballast.write_bytes(bytes(free - 100_000))
+  ballast.write_bytes(bytes(free - size // 2))
   # Only the last checkpoint is kept: it must outlive the save that fails.
   run = ["train", f"--workdir={folder}", *flags()]
   run = [word for word in run if "keep_checkpoints" not in word]
@@ -247,6 +250,17 @@ def test_full_disk_within_a_save(
   assert (code, err) == (0, "")
   assert steps_kept(folder) == [8]
   assert_equal_states(state_at(folder, 8), state_at(reference, 8))
+
+
+def test_read_only_disk(small_disk, command, flags, copy_at):
+  """A new run and one that would go on."""
+  copy_at(4, small_disk / "run")
+  remount = ["mount", "-o", "remount,ro", str(small_disk)]
+  subprocess.run(remount, check=True)
+  for folder in (small_disk / "new", small_disk / "run"):
+    code, _, err = command("train", f"--workdir={folder}", *flags())
+    assert code == 1
+    assert "Read-only file system" in one_line(err) and str(folder) in err
 
 
 LIMITED = """
@@ -362,7 +376,7 @@ def test_divergence_ends_with_the_last_good_checkpoint(
   )
   assert code == 1
   said = one_line(err)
-  assert "diverged by step 8: loss " in said
+  assert "diverged by step 8: loss " in said and "another --workdir" in said
   assert f"the last good checkpoint is {folder}/checkpoints/6;" in said
   assert steps_kept(folder) == [2, 4, 6]
   assert all(np.isfinite(x).all() for x in state_at(folder, 6).values())

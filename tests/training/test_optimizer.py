@@ -30,7 +30,8 @@ def test_schedule(config):
 
 
 def test_cooldown(config):
-  config.optimizer.update(cooldown=(4000, 8000))
+  config.total_steps = 8000
+  config.optimizer.cooldown = 0.5  # from step 4000 on
   steps = jnp.array([1000, 4000, 6000, 8000, 9000])
   rates = optimizer.learning_rate(config, steps)
   expected = [0.01, 0.005, 0.5 * 0.01 / 6**0.5, 0, 0]
