@@ -113,6 +113,7 @@ def get_defaults() -> config_dict.ConfigDict:
     checkpoint_every=1000,
     keep_checkpoints=2,  # the last few ...
     keep_every=0,  # ... and those whose step this divides; 0: none more
+    profile=False,  # traces for TensorBoard's profile plugin
     # RMS of the network's output, about 1 in a healthy run, beyond which a
     # run is stopped as diverged.
     divergence_limit=100.0,

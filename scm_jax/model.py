@@ -6,6 +6,7 @@ numpy alone.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ class Model:
     consistency: whether it maps any point to its trajectory's end (a student)
       or gives the trajectory's velocity (a diffusion teacher).
     t_mid: second time of the 2-step sampler.
+    sigma_max: noise level that sampling starts from.
     solver: of teachers, a name in `SOLVERS`.
   """
 
@@ -39,6 +41,7 @@ class Model:
   codec: codecs.PixelCodec
   consistency: bool
   t_mid: float = samplers.T_MID
+  sigma_max: float = trigflow.SIGMA_MAX
   solver: str = "heun"
 
   @property
@@ -97,33 +100,52 @@ class Model:
       )
     return np.concatenate([np.asarray(batch) for batch in images])[:total]
 
-  @functools.cache  # noqa: B019  a model lives as long as its programs
-  def _program(self, steps: int, unguided: bool):
-    """The compiled sampler: noise, all steps and decoding in one program."""
+  def _program(self, steps: int, unguided: bool) -> Callable[..., Array]:
+    return _program(
+      *(self.network, self.codec, self.consistency, self.t_mid),
+      *(self.sigma_max, self.solver, steps, unguided),
+    )
 
-    def program(params, seed, index, label, guidance):
-      config = self.network.config
-      shape = (config.resolution, config.resolution, config.in_channels)
-      draws = steps if self.consistency else 1
-      noise = samplers.draw_noise(seed, index, draws, shape)
-      cond = {"label": label} if config.num_classes else {}
-      if config.guidance:
-        cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
-      F = functools.partial(self.network.F, params)
-      if not self.consistency and not unguided:
-        F = velocity.guide(F, config.num_classes, guidance)
-      return self.codec.decode(self._draw(F, noise, cond, steps))
 
-    return jax.jit(program)
+@functools.lru_cache(maxsize=64)
+def _program(
+  network: networks.Network,
+  codec: codecs.PixelCodec,
+  consistency: bool,
+  t_mid: float,
+  sigma_max: float,
+  solver: str,
+  steps: int,
+  unguided: bool,
+) -> Callable[..., Array]:
+  """A compiled sampler: noise, all steps and decoding in one program.
 
-  def _draw(self, F, noise: Array, cond: dict, steps: int) -> Array:
-    sigma_d = self.codec.sigma_d
-    if self.consistency:
-      times = samplers.consistency_times(steps, sigma_d, self.t_mid)
+  Parameters are an argument, so that the averages of a run in training share
+  one compilation.
+  """
+  config, sigma_d = network.config, codec.sigma_d
+
+  def draw(F, noise, cond):
+    if consistency:
+      times = samplers.consistency_times(steps, sigma_d, t_mid, sigma_max)
       return samplers.consistency(F, noise, cond, times, sigma_d)
     if steps == 1:
       # One Euler step all the way, which is the consistency formula.
-      times = (trigflow.max_time(sigma_d),)
+      times = (trigflow.max_time(sigma_d, sigma_max),)
       return samplers.consistency(F, noise, cond, times, sigma_d)
-    times = samplers.ode_times(steps, sigma_d)
-    return SOLVERS[self.solver](F, noise[0], cond, times, sigma_d)
+    times = samplers.ode_times(steps, sigma_d, sigma_max=sigma_max)
+    return SOLVERS[solver](F, noise[0], cond, times, sigma_d)
+
+  def program(params, seed, index, label, guidance):
+    shape = (config.resolution, config.resolution, config.in_channels)
+    draws = steps if consistency else 1
+    noise = samplers.draw_noise(seed, index, draws, shape)
+    cond = {"label": label} if config.num_classes else {}
+    if config.guidance:
+      cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
+    F = functools.partial(network.F, params)
+    if not consistency and not unguided:
+      F = velocity.guide(F, config.num_classes, guidance)
+    return codec.decode(draw(F, noise, cond))
+
+  return jax.jit(program)

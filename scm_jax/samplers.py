@@ -36,7 +36,10 @@ def draw_noise(
 
 
 def consistency_times(
-  steps: int, sigma_d: float, t_mid: float = T_MID
+  steps: int,
+  sigma_d: float,
+  t_mid: float = T_MID,
+  sigma_max: float = trigflow.SIGMA_MAX,
 ) -> tuple[float, ...]:
   """Times of an n-step sampler, decreasing from `t_max`.
 
@@ -44,7 +47,7 @@ def consistency_times(
   third on, times divide the way from `t_mid` to 0 evenly.
   """
   rest = np.linspace(t_mid, 0.0, max(steps, 2))[: steps - 1]
-  return (trigflow.max_time(sigma_d), *(float(t) for t in rest))
+  return (trigflow.max_time(sigma_d, sigma_max), *(float(t) for t in rest))
 
 
 def consistency(

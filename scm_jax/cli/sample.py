@@ -9,6 +9,8 @@ from scm_jax.errors import ConfigError
 if TYPE_CHECKING:
   import numpy as np
 
+  from scm_jax.model import Model
+
 EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
 scm-jax sample --workdir=runs/digits/scd --steps=1 --num=10 --labels=3"""
@@ -78,6 +80,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   model, about = workdir.load(args.workdir, args.ema)
   config = about["config"]
+  if args.guidance != 1.0:
+    check_guidance(model, config.data.num_classes)
   labels = parse_labels(args.labels, args.num, config.data.num_classes)
   steps = args.steps or (2 if model.consistency else config.sample.solver_steps)
   images = model.sample(
@@ -101,6 +105,17 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   nfe = model.evaluations(steps, args.guidance)
   print(f"{len(images)} images, {nfe} network evaluations each: {out}")
   return 0
+
+
+def check_guidance(model: "Model", num_classes: int) -> None:
+  """Raises ConfigError for a network that guidance would not change."""
+  if model.consistency and not model.network.config.guidance:
+    raise ConfigError(
+      "--guidance: this student was trained without it as an input; train one "
+      "with --config.objective.guidance=sampled"
+    )
+  if not num_classes:
+    raise ConfigError("--guidance: this network takes no labels")
 
 
 def parse_labels(

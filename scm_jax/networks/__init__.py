@@ -4,6 +4,7 @@ Objectives and samplers see only `Network.F` and `Network.w`; Flax stays in
 this room.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -35,8 +36,12 @@ class Network(NamedTuple):
   config: UNetConfig
 
 
+@functools.cache
 def build(config: UNetConfig) -> Network:
-  """The functions of the U-Net that `config` describes."""
+  """The functions of the U-Net that `config` describes.
+
+  Equal configs give the same functions, which therefore compile once.
+  """
   denoiser, weighting = UNet(config), Weighting(config.form)
 
   def init(key):

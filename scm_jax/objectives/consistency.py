@@ -111,8 +111,8 @@ def loss(
   return total, jax.lax.stop_gradient(
     {
       "loss": total,
-      "tangent_norm": jnp.sum(jnp.where(valid, g_norm, 0.0)) / valid.size,
-      "output_rms": jnp.sqrt(jnp.mean(jnp.square(output))),
+      "tangent_norm": diagnostics.mean(valid, g_norm),
+      "output_rms": diagnostics.rms(valid, output),
       "nonfinite_samples": jnp.sum(~valid),
       "by_time": diagnostics.by_time(
         t, valid, loss=per_sample, tangent_norm=g_norm, dF_dt=rate

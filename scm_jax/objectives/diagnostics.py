@@ -47,6 +47,18 @@ def finite(*arrays: Array) -> Array:
   return jnp.stack(flags).all(axis=0)
 
 
+def mean(valid: Array, values: Array) -> Array:
+  """Mean of per-sample `values` `[B]` over the valid samples; 0 for none."""
+  total = jnp.sum(jnp.where(valid, values, 0.0))
+  return total / jnp.maximum(jnp.sum(valid), 1)
+
+
+def rms(valid: Array, x: Array) -> Array:
+  """Root-mean-square of `x` `[B, ...]` over the valid samples."""
+  squares = jnp.mean(jnp.square(x), axis=tuple(range(1, x.ndim)))
+  return jnp.sqrt(mean(valid, squares))
+
+
 def select(valid: Array, x: Array, other: float = 0.0) -> Array:
   """`x` where the sample is valid, `other` elsewhere."""
   return jnp.where(valid.reshape((-1,) + (1,) * (x.ndim - 1)), x, other)

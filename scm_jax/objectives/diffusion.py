@@ -60,8 +60,8 @@ def loss(
   return total, jax.lax.stop_gradient(
     {
       "loss": total,
-      "mse": jnp.sum(jnp.where(valid, mse, 0.0)) / valid.size,
-      "output_rms": jnp.sqrt(jnp.mean(jnp.square(output))),
+      "mse": diagnostics.mean(valid, mse),
+      "output_rms": diagnostics.rms(valid, output),
       "nonfinite_samples": jnp.sum(~valid),
       "by_time": diagnostics.by_time(t, valid, loss=per_sample, mse=mse),
     }

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from scm_jax import networks
 from scm_jax.codec import PixelCodec
 from scm_jax.errors import ConfigError
+from scm_jax.model import Model
 
 RUNS = ("teacher", "sct", "scd")
 _CHOICES = {
@@ -67,6 +69,23 @@ def network_config(config: Any) -> networks.UNetConfig:
     guidance=guidance,
     **fields,
   )
+
+
+def model(config: Any, average: Any) -> Model:
+  """What a run's averaged parameters draw with."""
+  return Model(
+    network=networks.build(network_config(config)),
+    # An average of points on a sphere lies inside it.
+    params=_normalized(average),
+    codec=codec(config),
+    consistency=config.run != "teacher",
+    t_mid=config.sample.t_mid,
+    sigma_max=config.sample.sigma_max,
+    solver=config.sample.solver,
+  )
+
+
+_normalized = jax.jit(networks.magnitude.normalize_weights)
 
 
 def codec(config: Any) -> PixelCodec:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from clu import metric_writers, parameter_overview
+from clu import metric_writers, parameter_overview, periodic_actions
+from etils import epath
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from scm_jax import networks, pictures
 from scm_jax.errors import UserError
 from scm_jax.model import Model
-from scm_jax.networks import magnitude
 from scm_jax.training import build, ema, objective, signals, workdir, writers
 from scm_jax.training.checkpoint import Checkpoints
 from scm_jax.training.metrics import Window
@@ -72,6 +72,7 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
 
   writer = writers.create(path, start)
   progress = writers.Progress(start, config.total_steps)
+  hooks = profile_hooks(path, start) if config.profile else []
   window, finished = Window(), None
 
   def settle() -> None:
@@ -89,6 +90,8 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
       # 1. Dispatch the update.
       state, metrics = train_step(state, teacher_params, batch)
       progress.advance()
+      for hook in hooks:
+        hook(step)
       # 2. While it runs, write the window that ended before it.
       settle()
       # 3. Close the window that ends with it. Asked once whether to leave: a
@@ -101,7 +104,7 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
       sample = config.sample_every and step % config.sample_every == 0
       if sample or last:
         settle()
-        _write_samples(config, network, codec, state, step, path, writer)
+        _write_samples(config, state, step, path, writer)
         progress.pause()
       # 5. Save; on a signal, save now and leave.
       if step % config.checkpoint_every == 0 or last or leave:
@@ -143,6 +146,17 @@ def _initial_state(
   return state
 
 
+def profile_hooks(
+  path: epath.Path, start: int
+) -> list[periodic_actions.PeriodicAction]:
+  """A trace of a few steps once all is compiled, and one every hour."""
+  return [
+    periodic_actions.Profile(
+      logdir=path, num_profile_steps=5, first_profile=start + 10
+    )
+  ]
+
+
 def _write_metrics(config, window, writer, progress, checkpoints) -> None:
   _check_window(config, window, checkpoints)
   summary = window.summary()
@@ -171,19 +185,9 @@ def _check_window(config, window, checkpoints) -> None:
   )
 
 
-def _write_samples(config, network, codec, state, step, path, writer) -> None:
+def _write_samples(config, state, step, path, writer) -> None:
   """A grid of samples from the first average, as PNG and in TensorBoard."""
-  consistency = config.run != "teacher"
-  model = Model(
-    network=network,
-    params=jax.jit(magnitude.normalize_weights)(
-      state.ema[ema.name(config.ema[0])]
-    ),
-    codec=codec,
-    consistency=consistency,
-    t_mid=config.sample.t_mid,
-    solver=config.sample.solver,
-  )
+  model = build.model(config, state.ema[ema.name(config.ema[0])])
   columns = config.data.num_classes or 8
   columns = min(columns, 10)
   num = config.sample.num
@@ -191,13 +195,10 @@ def _write_samples(config, network, codec, state, step, path, writer) -> None:
   images = model.sample(
     labels if config.data.num_classes else None,
     num=num,
-    steps=2 if consistency else config.sample.solver_steps,
+    steps=2 if model.consistency else config.sample.solver_steps,
     guidance=config.sample.guidance,
     batch_size=min(num, config.sample.batch_size),
   )
   picture = pictures.image_grid(images, columns)
   pictures.save_png(path / "samples" / f"step_{step:08d}.png", picture)
   writer.write_images(step, {"samples": picture[None]})
-
-
-__all__ = ["Batches", "train"]

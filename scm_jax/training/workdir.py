@@ -28,6 +28,7 @@ MAY_CHANGE = (
   "keep_checkpoints",
   "keep_every",
   "divergence_limit",
+  "profile",
   "sample",
   "teacher",
   "data.data_dir",
@@ -113,7 +114,7 @@ def load(path: epath.PathLike, sigma_rel: float = 0.0) -> tuple[Model, dict]:
     UserError: no workdir, no checkpoint, or no such average.
   """
   average, about = _load_average(path, sigma_rel)
-  return _model(average, about["config"]), about
+  return build.model(about["config"], average), about
 
 
 def _load_average(path, sigma_rel) -> tuple[Any, dict]:
@@ -135,18 +136,6 @@ def _load_average(path, sigma_rel) -> tuple[Any, dict]:
   return averages[name], {"config": config, "step": step, "ema": name}
 
 
-def _model(average: Any, config: ConfigDict) -> Model:
-  return Model(
-    network=networks.build(build.network_config(config)),
-    # An average of points on a sphere lies inside it.
-    params=jax.jit(networks.magnitude.normalize_weights)(average),
-    codec=build.codec(config),
-    consistency=config.run != "teacher",
-    t_mid=config.sample.t_mid,
-    solver=config.sample.solver,
-  )
-
-
 def load_teacher(
   config: ConfigDict, path: epath.Path, begun: bool
 ) -> Model | None:
@@ -166,7 +155,7 @@ def load_teacher(
   if not config.teacher:
     return None
   average, about = _load_average(config.teacher, config.teacher_ema)
-  teacher = _model(average, about["config"])
+  teacher = build.model(about["config"], average)
   if teacher.consistency:
     raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
   _check_fits(config, teacher)

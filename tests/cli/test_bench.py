@@ -23,7 +23,15 @@ KEYS = {
 }
 
 
-def test_json(command, flags):
+@pytest.fixture
+def quick_compilation():
+  """Half the time; what is printed is the same but for the numbers."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_json(command, flags, quick_compilation):
   """Without a workdir, a teacher or a dataset."""
   argv = [*flags("scd", "--config.data.name=none"), "--repeats=2"]
   code, out, err = command("bench", *argv, "--json")

@@ -99,6 +99,7 @@ def test_without_out_into_the_workdir(command, runs):
     (["--num=many"], 2, "invalid int value: 'many'"),
     (["--labels=10"], 2, "10 is not a class of 0 to 9"),
     (["--labels=-1"], 2, "-1 is not a class of 0 to 9"),
+    (["--guidance=3"], 2, "this student was trained without it as an input"),
     (["--labels=one"], 2, "--labels=one: give whole numbers"),
     (["--ema=0.77"], 1, "keeps no average of width 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),

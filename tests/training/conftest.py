@@ -25,7 +25,7 @@ SMALL = (
   "--config.checkpoint_every=2",
   "--config.keep_checkpoints=100",
 )
-STEPS = 40  # of the reference run
+STEPS = 60  # of the reference run
 
 State = dict[str, np.ndarray]
 

@@ -16,7 +16,7 @@ import pytest
 from scm_jax.codec import PixelCodec
 from scm_jax.errors import UserError
 
-STEPS = 40  # of the reference run
+STEPS = 60  # of the reference run
 PATIENCE = 300  # seconds to wait for a process before a test fails
 
 

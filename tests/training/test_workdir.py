@@ -103,11 +103,11 @@ def test_a_config_that_cannot_be_written(make_config, tmp_path):
 def test_loads_the_average_that_is_asked_for(reference, state_at):
   """Normalised, since an average of points on a sphere lies inside it."""
   config = workdir.load_config(reference)
-  saved = state_at(reference, 40)
+  saved = state_at(reference, 60)
   for sigma_rel in (0.0, *config.ema):
     model, about = workdir.load(reference, sigma_rel)
     name = ema.name(sigma_rel or config.ema[0])
-    assert about["ema"] == name and about["step"] == 40
+    assert about["ema"] == name and about["step"] == 60
     assert configuration.diff(about["config"], config) == []
     path = f"ema['{name}']['denoiser']['conv_in']['weight']"
     average = magnitude.normalize_weights({"weight": saved[path]})
