@@ -61,7 +61,11 @@ def evaluate(request: Request, out: epath.Path) -> dict[str, Any]:
     ConfigError: the runs or the features do not go together.
   """
   loaded = [workdir.load(path, request.sigma_rel) for path in request.workdirs]
-  state = [(about["step"], about["ema"]) for _, about in loaded]
+  # A run that was trained anew in the same folder has the same step.
+  state = [
+    (about["step"], about["ema"], workdir.checksum(model.params))
+    for model, about in loaded
+  ]
   asked = json.loads(json.dumps([dataclasses.asdict(request), state]))
   if kept := _kept(out / "report.json", asked):
     logging.info("%s is up to date", out / "report.json")

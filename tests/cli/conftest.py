@@ -1,9 +1,8 @@
 """The three runs of a small digits config, by the commands that users type."""
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import jax
 import pytest
 
 from scm_jax.cli import main
@@ -15,31 +14,6 @@ SMALL = (
   "--config.network.num_blocks=1",
   "--config.seed=1",
 )
-
-
-@pytest.fixture(scope="session")
-def compilation_cache(
-  tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[pathlib.Path]:
-  """Programs compiled once for all commands.
-
-  The folder is also that of tests/training, whose runs are the same.
-  """
-  from jax.experimental.compilation_cache import compilation_cache
-
-  folder = tmp_path_factory.getbasetemp() / "jax_compilation_cache"
-  names = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-  )
-  before = [getattr(jax.config, name) for name in names]
-  for name, value in zip(names, (str(folder), 0.0), strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-  yield folder
-  for name, value in zip(names, before, strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

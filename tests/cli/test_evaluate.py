@@ -111,7 +111,6 @@ def test_reports_of_the_same_question_are_equal(
   assert run["fd"] == {"pixels": same["fd"]["pixels"]}
 
 
-@pytest.mark.xfail(strict=True, reason="a report knows steps, not weights")
 def test_other_weights_at_the_same_step_are_another_question(
   runs, command, tmp_path
 ):

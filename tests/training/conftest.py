@@ -31,31 +31,6 @@ State = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="session")
-def compilation_cache(
-  tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[pathlib.Path]:
-  """Programs compiled once for all runs, here and in other processes.
-
-  The folder is also that of tests/cli, whose runs are the same.
-  """
-  from jax.experimental.compilation_cache import compilation_cache
-
-  folder = tmp_path_factory.getbasetemp() / "jax_compilation_cache"
-  names = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-  )
-  before = [getattr(jax.config, name) for name in names]
-  for name, value in zip(names, (str(folder), 0.0), strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-  yield folder
-  for name, value in zip(names, before, strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="session")
 def flags() -> Callable[..., list[str]]:
   """`flags(run, *more)`: the config's flags of a small run."""
 
