@@ -8,6 +8,10 @@ import pytest
 from absl import flags
 
 
+# Read when TensorFlow is loaded, which a test may do before any command does.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
 def pytest_configure() -> None:
   # Grain's worker processes read absl flags, which nobody parses under pytest.
   flags.FLAGS.mark_as_parsed()

@@ -72,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_task(name: str, argv: list[str]) -> int:
   module_name, summary = TASKS[name]
-  # XLA and TensorFlow greet the user from C++; warnings still come through.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+  # XLA and TensorFlow greet the user from C++, and on a full disk add lines of
+  # their own to the one that says so.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   module = importlib.import_module(module_name)
   parser = _Parser(
     prog=f"scm-jax {name}",

@@ -52,7 +52,7 @@ class Checkpoints:
       create=not reading,
     )
     self._manager = self._open()
-    self._saving = 0
+    self._saving, self._failed = 0, False
 
   def _open(self) -> ocp.CheckpointManager:
     names = ("train", "ema")
@@ -89,15 +89,25 @@ class Checkpoints:
       self.wait()
     finally:
       self._manager.close()
+      if self._failed:
+        self._remove_partial()
+
+  def _remove_partial(self) -> None:
+    """Removes what a failed save left, because others may need the room.
+
+    It is never taken for a checkpoint. Writes still under way may leave some
+    of it behind; the next run removes that.
+    """
+    for partial in self.path.glob(f"{self._saving}.*"):
+      shutil.rmtree(partial, ignore_errors=True)
 
   def _guard(self, action: Callable[[], Any]) -> None:
     """Runs a part of a save; a failed one is removed, reported in one line."""
     try:
       action()
     except Exception as error:
-      # Never taken for a checkpoint; but others may need the room.
-      for partial in self.path.glob(f"{self._saving}.*"):
-        shutil.rmtree(partial, ignore_errors=True)
+      self._failed = True
+      self._remove_partial()
       raise UserError(
         f"saving the checkpoint of step {self._saving} in {self.path} failed "
         f"({_one_line(error)}); {self.good()}; make room and run the same "

@@ -154,7 +154,8 @@ def steps_kept() -> Callable[[pathlib.Path], list[int]]:
 
   def kept(folder: pathlib.Path) -> list[int]:
     names = [path.name for path in (folder / "checkpoints").iterdir()]
-    return sorted(int(name) for name in names)
+    # What a save that failed or was killed left behind is no checkpoint.
+    return sorted(int(name) for name in names if name.isdigit())
 
   return kept
 

@@ -249,6 +249,7 @@ def test_full_disk_within_a_save(
   code, _, err = command(*run)
   assert (code, err) == (0, "")
   assert steps_kept(folder) == [8]
+  assert not list(folder.glob("checkpoints/*.orbax-checkpoint-tmp"))
   assert_equal_states(state_at(folder, 8), state_at(reference, 8))
 
 
