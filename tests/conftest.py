@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from absl import flags
 
-
 # Read when TensorFlow is loaded, which a test may do before any command does.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
