@@ -14,6 +14,7 @@ continues where it was stopped, or says that it is done.
   --workdir=DIR        where the runs go (default: runs/NAME of the config)
   --seeds=N[,N...]     seeds (default: 0); several go to DIR/seed_N
   --tiny               the same path in seconds, to see that it runs
+  --devices=N          on N virtual devices of the CPU, to try sharding
   --dry-run            prints the commands and stops
   --config.KEY=VALUE   overrides a config field in the three trainings
 END
@@ -26,7 +27,7 @@ usage_error() {
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-config='' workdir='' seeds=0 tiny='' dry_run='' overrides=()
+config='' workdir='' seeds=0 tiny='' devices='' dry_run='' overrides=()
 for arg in "$@"; do
   case $arg in
     --config=?*) config=${arg#*=} ;;
@@ -34,12 +35,15 @@ for arg in "$@"; do
     --workdir=?*) workdir=${arg#*=} ;;
     --seeds=?*) seeds=${arg#*=} ;;
     --tiny) tiny=,tiny ;;
+    --devices=?*) devices=${arg#*=} ;;
     --dry-run) dry_run=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage_error "cannot use '$arg'" ;;
   esac
 done
 [[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]] || usage_error "--seeds=$seeds is not N,N,..."
+[[ $devices =~ ^([1-9][0-9]*)?$ ]] ||
+  usage_error "--devices=$devices is no number"
 
 # A path as seen from the repository, where all commands run. A run keeps its
 # teacher's path in its config, so the same path must always be spelt the same.
@@ -81,6 +85,13 @@ cd "$root"
 [[ -n $dry_run ]] || launch/setup.sh train
 export PATH=$root/.venv/bin:$PATH
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR-$root/.cache/jax}
+
+if [[ -n $devices ]]; then
+  export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices
+  if [[ -n $dry_run ]]; then
+    echo "export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices"
+  fi
+fi
 
 elapsed() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
 

@@ -10,6 +10,7 @@ import pytest
 STUB = """
 echo "$*" >> "{log}"
 echo "$JAX_COMPILATION_CACHE_DIR" > "{root}/cache"
+echo "$JAX_PLATFORMS $JAX_NUM_CPU_DEVICES" > "{root}/devices"
 if [[ "$*" == *"${{FAIL_ON:-nothing}}"* ]]; then exit 3; fi
 if [[ "$*" == *"${{WAIT_ON:-nothing}}"* ]]; then
   trap 'echo saved >> "{log}"; exit 0' TERM
@@ -144,9 +145,24 @@ def test_dry_run_prints_what_would_run(repo, bash, log):
   ]
 
 
+def test_virtual_devices(repo, bash, log):
+  script = repo / "launch" / "local.sh"
+  result = bash(script, "--devices=8")
+  assert result.returncode == 0, result.stderr
+  assert (repo / "devices").read_text() == "cpu 8\n"
+  lines = bash(script, "--devices=8", "--dry-run").stdout.splitlines()
+  assert lines == [
+    "export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8",
+    *(
+      f"scm-jax {line}" for line in job("runs/digits", "configs/digits.py:", 0)
+    ),
+  ]
+
+
 @pytest.mark.parametrize(
   ("flag", "message"),
   [
+    ("--devices=two", "--devices=two is no number"),
     ("--seed=1", "cannot use '--seed=1'"),
     ("--workdir=", "cannot use '--workdir='"),
     ("teacher", "cannot use 'teacher'"),

@@ -1,0 +1,95 @@
+# shellcheck shell=bash
+# GPU machines NAME-0, NAME-1, ... with the label scm-jax=NAME.
+
+gpu_names() {
+  local i
+  for ((i = 0; i < hosts; i++)); do echo "$name-$i"; done
+}
+
+gpu_create() {
+  # shellcheck disable=SC2046 # one word a name
+  gpu_make $(gpu_names)
+}
+
+gpu_make() {
+  local disk=pd-balanced
+  if [[ $kind == h200 ]]; then disk=hyperdisk-balanced; fi # takes no other
+  cloud gcloud compute instances create "$@" "${place[@]}" \
+    --machine-type="$machine" --image-family="$GPU_IMAGE" \
+    --image-project="$GPU_IMAGE_PROJECT" --boot-disk-size=200GB \
+    --boot-disk-type="$disk" --network-interface=nic-type=GVNIC \
+    --maintenance-policy=TERMINATE --scopes=cloud-platform \
+    --labels="scm-jax=$name" --metadata=install-nvidia-driver=True \
+    --metadata-from-file="startup-script=$scratch/boot.sh" \
+    ${spot:+--provisioning-model=SPOT --instance-termination-action=STOP}
+}
+
+gpu_list() {
+  ask gcloud compute instances list ${project:+--project="$project"} \
+    --filter="labels.scm-jax=$name" --format="value($1)"
+}
+
+gpu_state() {
+  local all
+  all=$(gpu_list status) || return
+  if [[ -z $all ]]; then
+    echo absent
+  elif grep -qE 'TERMINATED|STOPPED|SUSPENDED' <<< "$all" ||
+    (($(wc -l <<< "$all") < hosts)); then
+    echo gone
+  elif grep -qvx RUNNING <<< "$all"; then
+    echo waiting
+  else
+    echo running
+  fi
+}
+
+# A preempted spot machine is stopped; it starts again where there is room for
+# it, and one that was deleted is made anew.
+gpu_revive() {
+  local there missing=() stopped=() one
+  there=$(gpu_list 'name,status') || return
+  for one in $(gpu_names); do
+    if ! grep -qE "^${one}[[:space:]]" <<< "$there"; then
+      missing+=("$one")
+    elif grep -qE "^${one}[[:space:]]+(TERMINATED|STOPPED)" <<< "$there"; then
+      stopped+=("$one")
+    fi
+  done
+  if ((${#missing[@]})); then gpu_make "${missing[@]}" || return; fi
+  if ((${#stopped[@]})); then
+    cloud gcloud compute instances start "${stopped[@]}" "${place[@]}"
+  fi
+}
+
+# All that bear the label, in whatever zone they are.
+gpu_remove() {
+  local there zones in_zone code=0
+  if [[ -n $dry_run ]]; then
+    there=$(gpu_names | sed "s/\$/ $zone/")
+  else
+    there=$(gpu_list 'name,zone.basename()') || return
+  fi
+  zones=$(awk '{ print $2 }' <<< "$there" | sort -u)
+  for in_zone in $zones; do
+    # shellcheck disable=SC2046 # one word a name
+    fine=absent cloud gcloud compute instances delete \
+      $(awk -v z="$in_zone" '$2 == z { print $1 }' <<< "$there") \
+      --zone="$in_zone" ${project:+--project="$project"} --quiet || code=$?
+  done
+  return "$code"
+}
+
+gpu_left() { gpu_list 'name,zone.basename()'; }
+
+gpu_show() {
+  cloud gcloud compute instances list ${project:+--project="$project"} \
+    --filter="labels.scm-jax=$name"
+}
+
+gpu_ssh() {
+  local i
+  for i in $(if [[ $1 == all ]]; then seq 0 $((hosts - 1)); else echo "$1"; fi); do
+    cloud gcloud compute ssh "$name-$i" "${place[@]}" --command="$2" || return
+  done
+}

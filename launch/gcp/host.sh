@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Runs the job on one host, until it is complete: installs, trains, and begins
+# again where the last checkpoint is when the training was interrupted. Used by
+# the start-up script of a machine and in a Kubernetes container alike.
+set -euo pipefail
+
+home=${SCM_HOME:-/opt/scm_jax}
+retry_seconds=${SCM_RETRY_SECONDS:-30}
+cd "$home"
+# shellcheck source=/dev/null
+source ./job.env
+launch=$WORKDIR/launch
+log=$home/train.log
+stopped='' child=''
+
+# The same name for whatever machine is this host after a preemption. Google's
+# host names and those of Kubernetes' pods end or begin with the number.
+me=$NAME-${JOB_COMPLETION_INDEX:-${HOSTNAME##*-}}
+
+# Tells the bucket, where the launcher looks; without it, things go on.
+report() {
+  echo "host.sh: $*"
+  printf '%s %s\n' "$me" "$*" |
+    gcloud storage cp - "$launch/state/$me" || true
+}
+
+keep_log() {
+  tail -n 2000 "$log" | gcloud storage cp - "$launch/logs/$me.log" || true
+}
+
+install() {
+  local wheel accelerator=cuda12
+  if [[ $FAMILY == tpu ]]; then accelerator=tpu; fi
+  export PATH=$home/venv/bin:$home/bin:$PATH
+  export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR-$home/jax_cache}
+  rm -rf code && mkdir -p code
+  gcloud storage cp "$launch/*.whl" "$launch/configs.tar.gz" code/
+  tar -xzf code/configs.tar.gz
+  command -v uv > /dev/null || curl -LsSf https://astral.sh/uv/install.sh |
+    env UV_INSTALL_DIR="$home/bin" UV_NO_MODIFY_PATH=1 sh
+  [[ -x venv/bin/python ]] || uv venv --quiet --python 3.12 venv
+  wheel=$(echo code/*.whl)
+  # The code may have changed under the same version.
+  VIRTUAL_ENV=$home/venv uv pip install --quiet --reinstall-package scm-jax \
+    "./${wheel}[train]" "jax[$accelerator]" ${PINS[@]+"${PINS[@]}"}
+}
+
+# How the processes find each other. On TPUs JAX knows; in Kubernetes the
+# manifest has said so.
+find_each_other() {
+  if [[ $FAMILY == gpu ]] && ((HOSTS > 1)) && [[ -z ${SCM_COORDINATOR:-} ]]; then
+    export SCM_COORDINATOR=$NAME-0:8476
+    export SCM_NUM_PROCESSES=$HOSTS
+    export SCM_PROCESS_ID=${HOSTNAME##*-}
+    wait_for_hosts
+  fi
+}
+
+# A spot machine may be away for hours; no reason to start without it.
+wait_for_hosts() {
+  local i
+  for ((i = 0; i < HOSTS; i++)); do
+    until timeout 5 bash -c "< /dev/tcp/$NAME-$i/22" 2> /dev/null; do
+      [[ -z $stopped ]] || return 0
+      echo "host.sh: waiting for $NAME-$i"
+      sleep "$retry_seconds"
+    done
+  done
+}
+
+# One attempt. A signal goes on to the training, which saves and ends.
+attempt() {
+  local code
+  : > "$log"
+  scm-jax train "--config=$CONFIG" "--workdir=$WORKDIR" \
+    ${OVERRIDES[@]+"${OVERRIDES[@]}"} > >(tee -a "$log") 2>&1 &
+  child=$!
+  while :; do
+    code=0
+    wait "$child" || code=$?
+    kill -0 "$child" 2> /dev/null || break # else a signal ended the wait
+  done
+  child=''
+  sleep "${SCM_LOG_SECONDS:-1}" # for the last lines to come through
+  keep_log
+  return "$code"
+}
+
+# Only the first process logs; the others learn of it from the bucket.
+complete() {
+  local i states
+  for i in 1 2 3 4 5 6; do
+    if grep -q ' is complete, at step ' "$log"; then return; fi
+    states=$(gcloud storage cat "$launch/state/*" 2> /dev/null || true)
+    if grep -q ' complete' <<< "$states"; then return; fi
+    if ((HOSTS == 1)) || [[ -n $stopped ]]; then return 1; fi
+    if ((i < 6)); then sleep "$((retry_seconds / 3))"; fi
+  done
+  return 1
+}
+
+# What no further attempt will mend.
+hopeless() { (($1 == 2)) || grep -q 'diverged by step' "$log"; }
+
+# shellcheck disable=SC2317,SC2329 # a trap calls it
+stop() {
+  stopped=1
+  if [[ -n $child ]]; then kill -TERM "$child" 2> /dev/null || true; fi
+}
+
+main() {
+  local code failures=() recent now
+  trap stop TERM INT
+  report installing
+  install
+  while [[ -z $stopped ]]; do
+    find_each_other
+    [[ -z $stopped ]] || break
+    report training
+    code=0
+    attempt || code=$?
+    if ((code == 0)) && complete; then
+      report complete
+      exit 0
+    fi
+    [[ -z $stopped ]] || break
+    if ((code)); then
+      # More than five failures in six hours are no accidents.
+      now=$SECONDS recent=()
+      for then in ${failures[@]+"${failures[@]}"} "$now"; do
+        if ((now - then < 21600)); then recent+=("$then"); fi
+      done
+      failures=("${recent[@]}")
+      if hopeless "$code" || ((${#failures[@]} > 5)); then
+        report "failed with exit code $code: $(tail -n 1 "$log")"
+        exit 70 # the job set's manifest knows it: do not start again
+      fi
+    fi
+    report "starting again after exit code $code"
+    sleep "$retry_seconds" & # where a signal ends the wait
+    wait $! || true
+  done
+  report stopped
+  # Not done: a container that ended with 0 would not be started again.
+  exit 75
+}
+
+main

@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# The compiler's flags for a kind of accelerator, as `export` lines.
+
+exported() {
+  local name=$1
+  shift
+  printf 'export %s=%q\n' "$name" "$*"
+}
+
+# Collectives run beside the computation instead of between.
+tpu_flags() {
+  exported LIBTPU_INIT_ARGS \
+    --xla_tpu_enable_async_collective_fusion=true \
+    --xla_tpu_enable_async_collective_fusion_fuse_all_gather=true \
+    --xla_tpu_enable_async_collective_fusion_multiple_steps=true \
+    --xla_tpu_overlap_compute_collective_tc=true \
+    --xla_enable_async_all_gather=true
+}
+
+# The same, and collectives of many small tensors combined into few.
+gpu_flags() {
+  exported XLA_FLAGS \
+    --xla_gpu_enable_latency_hiding_scheduler=true \
+    --xla_gpu_all_gather_combine_threshold_bytes=134217728 \
+    --xla_gpu_reduce_scatter_combine_threshold_bytes=134217728 \
+    --xla_gpu_all_reduce_combine_threshold_bytes=134217728
+  exported XLA_PYTHON_CLIENT_MEM_FRACTION .92
+}

@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Trains on a cluster under Slurm: one process a GPU, resumed when preempted.
+set -euo pipefail
+
+usage() {
+  cat << 'TEXT'
+usage: launch/slurm.sh --config=FILE[:ARG] --workdir=DIR [flags]
+                       [--config.KEY=VALUE ...]
+
+Sets .venv up and submits a job. Ahead of the time limit the training saves and
+the job goes back into the queue, as it does when it is preempted or a node
+fails, until the run is complete. DIR and this repository must be on a file
+system that all nodes see.
+
+  --nodes=N            (default: 1)
+  --gpus-per-node=N    (default: 8); 0 for CPUs, one process a node
+  --cpus-per-task=N    for the processes' data loading
+  --partition=P --account=A --qos=Q --time=T    as for sbatch
+  --name=NAME          of the job (default: scm- and the workdir's name)
+  --save-seconds=N     this long before the time limit to save (default: 300)
+  --sbatch=FLAG        any other flag of sbatch, such as --sbatch=--exclusive
+  --dry-run            prints the commands and stops
+TEXT
+}
+
+usage_error() {
+  printf 'slurm.sh: %s; see launch/slurm.sh --help\n' "$*" >&2
+  exit 2
+}
+die() {
+  printf 'slurm.sh: %s\n' "$*" >&2
+  exit 1
+}
+
+config='' workdir='' nodes=1 gpus=8 name='' save=300 dry_run=''
+overrides=() extra=()
+for arg in "$@"; do
+  case $arg in
+    --config=?*) config=${arg#*=} ;;
+    --config.?*=*) overrides+=("$arg") ;;
+    --workdir=?*) workdir=${arg#*=} ;;
+    --nodes=?*) nodes=${arg#*=} ;;
+    --gpus-per-node=?*) gpus=${arg#*=} ;;
+    --partition=?* | --account=?* | --qos=?* | --time=?* | --cpus-per-task=?*)
+      extra+=("$arg")
+      ;;
+    --name=?*) name=${arg#*=} ;;
+    --save-seconds=?*) save=${arg#*=} ;;
+    --sbatch=--?*) extra+=("${arg#*=}") ;;
+    --dry-run) dry_run=1 ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage_error "cannot use '$arg'" ;;
+  esac
+done
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+source "$root/launch/lib/flags.sh"
+
+check() {
+  [[ -n $config ]] || usage_error 'give --config'
+  [[ -n $workdir ]] || usage_error 'give --workdir'
+  [[ $nodes =~ ^[1-9][0-9]*$ ]] || usage_error "--nodes=$nodes is no number"
+  [[ $gpus =~ ^[0-9]+$ ]] || usage_error "--gpus-per-node=$gpus is no number"
+  [[ $save =~ ^[0-9]+$ ]] || usage_error "--save-seconds=$save is no number"
+}
+
+# The job runs elsewhere: no path may depend on where this was typed.
+make_absolute() {
+  local file=${config%%:*}
+  if [[ $file != /* && ! -e $file ]]; then file=$root/$file; fi
+  [[ -e $file ]] || usage_error "no config file ${config%%:*}"
+  file=$(cd "$(dirname "$file")" && pwd -P)/$(basename "$file")
+  config=$file${config#"${config%%:*}"}
+  workdir=${workdir%/}
+  [[ $workdir == /* || $workdir == *://* ]] || workdir=$PWD/${workdir#./}
+  name=${name:-scm-$(basename "$workdir")}
+}
+
+# What is submitted: the attempt, with the training as its arguments.
+submit() {
+  local tasks=$gpus
+  if ((gpus)); then
+    extra+=("--gpus-per-node=$gpus")
+  else
+    tasks=1
+  fi
+  do_ sbatch --parsable --job-name="$name" --nodes="$nodes" \
+    --ntasks-per-node="$tasks" --requeue --open-mode=append \
+    --output="$logs/%x-%j.log" --signal="B:USR1@$save" \
+    ${extra[@]+"${extra[@]}"} launch/slurm/attempt.sh \
+    "$root/.venv/bin/scm-jax" train "--config=$config" "--workdir=$workdir" \
+    ${overrides[@]+"${overrides[@]}"}
+}
+
+# Runs a command, or prints it as it would be typed.
+do_() {
+  if [[ -z $dry_run ]]; then
+    "$@"
+  else
+    local words
+    words=$(printf '%q ' "$@")
+    echo "${words% }"
+  fi
+}
+
+# The processes' environment, which sbatch hands on. What is set stays.
+environment() {
+  echo "export JAX_COMPILATION_CACHE_DIR=$(printf %q "$root/.cache/jax")"
+  if ((gpus)); then gpu_flags; fi
+}
+
+export_environment() {
+  local line variable
+  while IFS= read -r line; do
+    variable=${line#export }
+    variable=${variable%%=*}
+    if [[ -n ${!variable:-} ]]; then
+      continue
+    elif [[ -n $dry_run ]]; then
+      echo "$line"
+    else
+      eval "$line"
+    fi
+  done < <(environment)
+}
+
+has_cuda() {
+  .venv/bin/python -c 'import importlib.util as u, sys
+sys.exit(not any(u.find_spec(f"jax_cuda{v}_plugin") for v in (12, 13)))'
+}
+
+check
+make_absolute
+cd "$root"
+logs=$root/runs/slurm
+if [[ -n $dry_run ]]; then do_ cd "$root"; fi
+do_ launch/setup.sh train
+if [[ -z $dry_run ]]; then
+  ((gpus == 0)) || has_cuda || die 'JAX in .venv knows no GPUs:' \
+    ".venv/bin/python -m pip install 'jax[cuda12]', then again"
+  command -v sbatch > /dev/null || die 'no sbatch here: is this a login node?'
+fi
+do_ mkdir -p "$logs"
+export_environment
+if [[ -n $dry_run ]]; then
+  submit
+else
+  job=$(submit) || die 'sbatch refused the job: see above'
+  job=${job%%;*}
+  echo "==> job $job; its log: $logs/$name-$job.log; scancel $job ends it"
+fi

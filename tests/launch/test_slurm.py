@@ -1,0 +1,192 @@
+"""launch/slurm.sh and its attempt with stubs of Slurm's commands.
+
+`test_slurm_cluster` runs them on a real one.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+SHELLCHECK = shutil.which("shellcheck") or shutil.which(
+  "shellcheck", path=pathlib.Path(sys.executable).parent
+)
+FLAGS = ("--config=configs/digits.py:run=scd,tiny", "--workdir=runs/a")
+SBATCH = """
+printf '%s\\n' "sbatch $*" >> "{root}/calls"
+echo "xla ${{XLA_FLAGS:-}} cache ${{JAX_COMPILATION_CACHE_DIR:-}}" \\
+  >> "{root}/environment"
+[[ -z ${{REFUSE:-}} ]] || {{ echo "sbatch: error: Invalid qos" >&2; exit 1; }}
+echo "7;cluster"
+"""
+
+
+@pytest.fixture
+def slurm(repo, program, bash):
+  """`slurm(*flags)`: the result of slurm.sh and the calls it made."""
+  calls = repo / "calls"
+  (repo / "bin").mkdir()
+  program(repo / "bin" / "sbatch", SBATCH.format(root=repo))
+  program(repo / "launch" / "setup.sh", f'echo "setup $*" >> "{calls}"')
+  program(repo / ".venv" / "bin" / "python", 'exit "${NO_CUDA:-0}"')
+  unset = ("XLA_", "JAX_")
+  env = {k: v for k, v in os.environ.items() if not k.startswith(unset)}
+  env["PATH"] = f"{repo / 'bin'}{os.pathsep}{env['PATH']}"
+
+  def run(*flags, script=repo / "launch" / "slurm.sh", **more):
+    calls.write_text("")
+    result = bash(script, *flags, cwd=repo, env={**env, **more})
+    return result, calls.read_text().splitlines()
+
+  return run
+
+
+def sbatch(repo, flags: str, more: str = "") -> str:
+  return (
+    f"sbatch --parsable --job-name=scm-a {flags} launch/slurm/attempt.sh"
+    f" {repo}/.venv/bin/scm-jax train"
+    f" --config={repo}/configs/digits.py:run=scd,tiny"
+    f" --workdir={repo}/runs/a{more}"
+  )
+
+
+def common(repo, signal: int = 300) -> str:
+  return (
+    f"--requeue --open-mode=append --output={repo}/runs/slurm/%x-%j.log"
+    f" --signal=B:USR1@{signal}"
+  )
+
+
+def test_a_job_has_one_process_a_gpu(slurm, repo):
+  result, calls = slurm(*FLAGS, "--nodes=2", "--config.seed=3")
+  assert result.returncode == 0, result.stderr
+  flags = f"--nodes=2 --ntasks-per-node=8 {common(repo)} --gpus-per-node=8"
+  assert calls == ["setup train", sbatch(repo, flags, " --config.seed=3")]
+  assert result.stdout == (
+    f"==> job 7; its log: {repo}/runs/slurm/scm-a-7.log; scancel 7 ends it\n"
+  )
+  environment = (repo / "environment").read_text()
+  assert "--xla_gpu_enable_latency_hiding_scheduler=true" in environment
+  assert f"cache {repo}/.cache/jax" in environment
+
+
+def test_flags_go_on_to_sbatch(slurm, repo):
+  flags = ("--partition=p", "--account=me", "--time=4:00:00", "--qos=low")
+  more = ("--gpus-per-node=0", "--save-seconds=60", "--sbatch=--exclusive")
+  result, calls = slurm(*FLAGS, *flags, *more)
+  assert result.returncode == 0, result.stderr
+  given = f"--nodes=1 --ntasks-per-node=1 {common(repo, 60)} {' '.join(flags)}"
+  assert calls[1] == sbatch(repo, f"{given} --exclusive")
+  assert "xla " in (repo / "environment").read_text()
+
+
+def test_what_the_user_set_stays(slurm, repo):
+  slurm(*FLAGS, XLA_FLAGS="--mine", JAX_COMPILATION_CACHE_DIR="/mine")
+  assert (repo / "environment").read_text() == "xla --mine cache /mine\n"
+
+
+def test_dry_run_prints_a_script_that_does_the_same(slurm, repo, program):
+  printed, calls = slurm(*FLAGS, "--nodes=3", "--dry-run")
+  assert (printed.returncode, calls) == (0, [])
+  assert not (repo / "runs").exists()
+  _, real = slurm(*FLAGS, "--nodes=3")
+  before = (repo / "environment").read_text()
+  program(repo / "printed", printed.stdout)
+  result, typed = slurm(script=repo / "printed")
+  assert result.returncode == 0, result.stderr
+  assert typed == real
+  assert (repo / "environment").read_text() == before * 2
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (("--node=2",), "cannot use '--node=2'"),
+    (("--workdir=a",), "give --config"),
+    (("--config=configs/digits.py",), "give --workdir"),
+    ((*FLAGS, "--nodes=0"), "--nodes=0 is no number"),
+    ((*FLAGS, "--gpus-per-node=x"), "--gpus-per-node=x is no number"),
+    (("--config=no.py", "--workdir=a"), "no config file no.py"),
+  ],
+)
+def test_bad_arguments_exit_2(slurm, flags, message):
+  result, calls = slurm(*flags)
+  assert (result.returncode, calls) == (2, [])
+  assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_jax_without_gpus_is_said_before_anything_is_submitted(slurm):
+  result, calls = slurm(*FLAGS, NO_CUDA="1")
+  assert (result.returncode, calls) == (1, ["setup train"])
+  assert result.stderr.startswith("slurm.sh: JAX in .venv knows no GPUs: ")
+  assert "pip install 'jax[cuda12]'" in result.stderr
+  assert slurm(*FLAGS, "--gpus-per-node=0", NO_CUDA="1")[0].returncode == 0
+
+
+def test_a_refused_job_is_one_more_line(slurm):
+  result, _ = slurm(*FLAGS, REFUSE="1")
+  assert result.returncode == 1
+  assert result.stderr.splitlines() == [
+    "sbatch: error: Invalid qos",
+    "slurm.sh: sbatch refused the job: see above",
+  ]
+
+
+@pytest.mark.parametrize(
+  ("script", "code", "calls", "said"),
+  [
+    ("echo run is complete, at step 9", 0, "", "complete"),
+    ("true", 0, "scontrol requeue 7\n", "back into the queue"),
+    ("exit 3", 3, "", "failed with exit code 3"),
+    # Ahead of the limit: the step is told, saves, and the job comes back.
+    (
+      "kill -USR1 $PPID; sleep 1",
+      0,
+      "scancel --signal=TERM 7\nscontrol requeue 7\n",
+      "the time limit is near",
+    ),
+    # Cancelled or preempted: Slurm knows what is next.
+    ("kill -TERM $PPID; sleep 1", 0, "", "stopped by Slurm"),
+  ],
+)
+def test_an_attempt(tmp_path, program, bash, script, code, calls, said):
+  log = tmp_path / "calls"
+  log.touch()
+  program(tmp_path / "srun", script)
+  for name in ("scancel", "scontrol"):
+    program(tmp_path / name, f'echo "{name} $*" >> "{log}"')
+  env = {
+    **os.environ,
+    "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_NODELIST": "n1",
+  }
+  attempt = REPOSITORY / "launch" / "slurm" / "attempt.sh"
+  result = bash(attempt, "scm-jax", env=env)
+  assert result.returncode == code
+  assert log.read_text() == calls
+  assert said in result.stdout
+
+
+def test_help_does_nothing_else(slurm, repo):
+  before = sorted(repo.rglob("*"))
+  result, calls = slurm("--help")
+  assert (result.returncode, calls) == (0, [])
+  assert result.stdout.startswith("usage: launch/slurm.sh ")
+  assert {p.name for p in set(repo.rglob("*")) - set(before)} <= {"calls"}
+
+
+@pytest.mark.skipif(not SHELLCHECK, reason="no shellcheck here")
+def test_shellcheck_is_content_with_the_parts_too():
+  scripts = ("launch/slurm.sh", "launch/slurm/attempt.sh")
+  result = subprocess.run(
+    [str(SHELLCHECK), "--check-sourced", *scripts],
+    cwd=REPOSITORY,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0, result.stdout
