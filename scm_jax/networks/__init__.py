@@ -8,14 +8,39 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scm_jax import trigflow
+from scm_jax.networks import dropout
+from scm_jax.networks.config import NetworkConfig
+from scm_jax.networks.ddpmpp import DDPMpp, DDPMppConfig
 from scm_jax.networks.unet import UNet, UNetConfig
 from scm_jax.networks.weighting import Weighting
 
 Params = Mapping[str, Any]
 Cond = dict[str, jax.Array]
+
+
+class Family(NamedTuple):
+  """A kind of network.
+
+  Attributes:
+    config: the class of its configs.
+    module: the class of its Linen modules.
+    published: name of its published form, beside `trigflow`.
+  """
+
+  config: type[NetworkConfig]
+  module: Callable[..., nn.Module]
+  published: str
+
+
+FAMILIES = {
+  "unet": Family(UNetConfig, UNet, "edm2"),
+  "ddpmpp": Family(DDPMppConfig, DDPMpp, "edm"),
+}
 
 
 class Network(NamedTuple):
@@ -25,7 +50,8 @@ class Network(NamedTuple):
     init: `init(key) -> params`, a dict of `denoiser` and `weighting`.
     F: `F(params, x, t, cond, *, rngs=None, train=False)`, `[B, H, W, C]` and
       `[B]` radians to `[B, H, W, C]` float32; `cond` holds `label` and, where
-      the network takes it, `guidance`.
+      the network takes it, `guidance`; `rngs`, if it trains with dropout, a
+      key for each sample as `dropout` (`[B]`, or one to be split).
     w: `w(params, t)`, the adaptive log-weight `[B]`.
     config: what it was built from.
   """
@@ -33,16 +59,23 @@ class Network(NamedTuple):
   init: Callable[[jax.Array], Params]
   F: Callable[..., jax.Array]
   w: Callable[[Params, jax.Array], jax.Array]
-  config: UNetConfig
+  config: NetworkConfig
 
 
 @functools.cache
-def build(config: UNetConfig) -> Network:
-  """The functions of the U-Net that `config` describes.
+def build(config: NetworkConfig) -> Network:
+  """The functions of the network that `config` describes.
+
+  `F` and `w` take TrigFlow's time and `F` is TrigFlow's in every form: the
+  published ones, which are trained at EDM's `c_noise` and with EDM's sign, are
+  converted here (see `trigflow.network_from_edm`).
 
   Equal configs give the same functions, which therefore compile once.
   """
-  denoiser, weighting = UNet(config), Weighting(config.form)
+  family = next(f for f in FAMILIES.values() if type(config) is f.config)
+  if config.form not in ("trigflow", family.published):
+    raise ValueError(f"{config.form!r} is no form of {type(config).__name__}")
+  denoiser, weighting = family.module(config), Weighting(config.form)
 
   def init(key):
     net_key, weighting_key = jax.random.split(key)
@@ -56,15 +89,20 @@ def build(config: UNetConfig) -> Network:
 
   def F(params, x, t, cond, *, rngs=None, train=False):
     variables = {"params": params["denoiser"]}
-    return denoiser.apply(variables, x, t, cond, train, rngs=rngs)
+    with dropout.per_sample((rngs or {}).get("dropout"), x.shape[0]):
+      return denoiser.apply(variables, x, t, cond, train)
 
   def w(params, t):
+    if config.published:
+      t = jnp.log(trigflow.time_to_sigma(t, config.sigma_d)) / 4
     return weighting.apply({"params": params["weighting"]}, t)
 
+  if config.published:
+    F = trigflow.network_from_edm(F, config.sigma_d)
   return Network(init, F, w, config)
 
 
-def null_cond(config: UNetConfig, batch: int) -> Cond:
+def null_cond(config: NetworkConfig, batch: int) -> Cond:
   """The condition "no label", guidance 1, for `batch` samples."""
   cond = {}
   if config.num_classes:
@@ -81,8 +119,13 @@ def parameter_count(params: Params) -> int:
 
 
 __all__ = [
+  "FAMILIES",
   "Cond",
+  "DDPMpp",
+  "DDPMppConfig",
+  "Family",
   "Network",
+  "NetworkConfig",
   "Params",
   "UNet",
   "UNetConfig",

@@ -1,12 +1,13 @@
-"""Linen layers shared by the networks: linear maps and time embeddings."""
+"""Layers shared by the networks: linear maps, resampling, embeddings."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
-from scm_jax.networks import magnitude
+from scm_jax.networks import magnitude, sharded
 
 Dtype = Any
 
@@ -27,18 +28,39 @@ class Linear(nn.Module):
   @nn.compact
   def __call__(self, x: Array, gain: Array | float = 1.0) -> Array:
     """Maps `[..., C]` or `[B, H, W, C]` to `features` channels."""
-    shape = (*self.kernel, x.shape[-1], self.features)
-    init = nn.initializers.normal(stddev=1.0)
-    w = self.param(magnitude.WEIGHT, init, shape)
-    fan_in = w.size // self.features
-    # Scaled in float32 before the cast, so bfloat16 rounds only once.
-    w = (w * (gain / fan_in**0.5)).astype(self.dtype)
+    w = self._scaled_weight((*self.kernel, x.shape[-1], self.features), gain)
     x = x.astype(self.dtype)
     if self.kernel in ((), (1, 1)):
       return x @ w.reshape(w.shape[-2:])
     return lax.conv_general_dilated(
       x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+  def _scaled_weight(
+    self, shape: tuple[int, ...], gain: Array | float
+  ) -> Array:
+    """The whole weight, of unit output magnitude times the gain."""
+    # Scaled in float32 before the cast, so bfloat16 rounds only once (and a
+    # teacher's weights, kept in bfloat16, but once more).
+    scale = gain / math.prod(shape[:-1]) ** 0.5
+    wide = lambda w: w.astype(jnp.promote_types(w.dtype, jnp.float32))
+    scaled = lambda w: (wide(w) * scale).astype(self.dtype)
+    given = self.get_variable("params", magnitude.WEIGHT)
+    if isinstance(given, sharded.Shard):
+      return sharded.gather(sharded.Shard(scaled(given.value), given.spec))
+    init = nn.initializers.normal(stddev=1.0)
+    return scaled(self.param(magnitude.WEIGHT, init, shape))
+
+
+def resample(x: Array, mode: str) -> Array:
+  """Halves (`down`, 2x2 mean) or doubles (`up`, nearest) height and width."""
+  batch, height, width, features = x.shape
+  if mode == "down":
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, features)
+    return x.mean(axis=(2, 4))
+  if mode == "up":
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+  return x
 
 
 def positional_features(x: Array, features: int) -> Array:

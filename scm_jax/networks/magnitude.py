@@ -63,18 +63,23 @@ def _on_sphere(path) -> bool:
   return getattr(path[-1], "key", None) == WEIGHT
 
 
-def normalize_weights(params):
+def normalize_weights(params, eps: float = 0.0):
   """Puts every magnitude-preserving filter back onto its sphere.
 
   Filters are the last axis of a weight: `[..., in, out]`. Applied after each
   update of the parameters, and to every average of them before it is used
   (an average of points on a sphere lies inside it).
+
+  Args:
+    params: any tree of parameters.
+    eps: added to a filter's root-mean-square; EDM2 adds `EPS` where it uses
+      weights, which its networks reproduce to rounding only with it.
   """
 
   def normalized(path, w):
     if not _on_sphere(path):
       return w
-    return normalize(w, axis=tuple(range(w.ndim - 1)), eps=0.0)
+    return normalize(w, axis=tuple(range(w.ndim - 1)), eps=eps)
 
   return jax.tree_util.tree_map_with_path(normalized, params)
 

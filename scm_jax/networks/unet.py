@@ -10,66 +10,35 @@ Arrays are `[B, H, W, C]`. The time path is float32; the rest is computed in
 """
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax.networks import layers, magnitude
-
-Dtype = Any
+from scm_jax.networks import layers, magnitude, rematerialization
+from scm_jax.networks.attention import attend
+from scm_jax.networks.config import NetworkConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(NetworkConfig):
   """What a U-Net is made of; names and defaults follow EDM2's config G.
 
   Attributes:
-    resolution: height and width of the input.
-    in_channels: channels of the data.
-    num_classes: labels; 0 is an unconditional network.
-    form: `trigflow` or `edm2` (see the module's docstring).
-    channels: base width; level `i` has `channels * channel_mult[i]`.
-    channel_mult: widths of the levels, each half the resolution of the last.
-    channel_mult_emb: width of the embedding in units of `channels`; 0 is the
-      largest of `channel_mult`.
-    num_blocks: residual blocks per level (the decoder has one more).
-    attn_resolutions: sides at which blocks attend.
-    channels_per_head: width of an attention head.
     label_balance, concat_balance, res_balance, attn_balance: weights of the
       second argument in magnitude-preserving sums and concatenations.
     clip_act: bound on the activations after each block.
-    dropout: probability.
-    dropout_resolution: largest side at which dropout acts (Section G.2: 16).
-    guidance: whether the guidance scale is an input (Section 5.2).
-    dtype: of the computation.
+    double_norm: where the `trigflow` form takes scale and shift from: `split`,
+      the halves of a linear layer of twice EDM2's width; or `shared`, EDM2's
+      own layer, so that the form has as many parameters as EDM2.
   """
 
-  resolution: int
-  in_channels: int
-  num_classes: int = 0
-  form: str = "trigflow"
-  channels: int = 192
-  channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-  channel_mult_emb: int = 0
-  num_blocks: int = 3
-  attn_resolutions: tuple[int, ...] = (16, 8)
-  channels_per_head: int = 64
   label_balance: float = 0.5
   concat_balance: float = 0.5
   res_balance: float = 0.3
   attn_balance: float = 0.3
   clip_act: float = 256.0
-  dropout: float = 0.0
-  dropout_resolution: int = 1 << 30
-  guidance: bool = False
-  dtype: Dtype = jnp.float32
-
-  @property
-  def embedding_channels(self) -> int:
-    return self.channels * (self.channel_mult_emb or max(self.channel_mult))
+  double_norm: str = "split"
 
 
 class Embedding(nn.Module):
@@ -116,27 +85,18 @@ class Modulation(nn.Module):
     c = self.config
     features = y.shape[-1]
     per_pixel = lambda v: v[:, None, None, :].astype(y.dtype)
-    if c.form == "edm2":
+    if c.form == "trigflow" and c.double_norm == "split":
+      both = layers.Linear(2 * features, dtype=emb.dtype, name="emb")(emb)
+      scale, shift = jnp.split(both, 2, axis=-1)
+    else:
       gain = self.param("gain", nn.initializers.zeros, ())
-      scale = layers.Linear(features, dtype=emb.dtype, name="emb")(emb, gain)
-      return y * per_pixel(scale + 1)
+      shift = layers.Linear(features, dtype=emb.dtype, name="emb")(emb)
+      scale = gain * shift + 1
+    if c.form == "edm2":
+      return y * per_pixel(scale)
     # y = norm(x) * pnorm(s(t)) + pnorm(b(t)) (Section 4.1).
-    both = layers.Linear(2 * features, dtype=emb.dtype, name="emb")(emb)
-    scale, shift = (magnitude.pixel_norm(v) for v in jnp.split(both, 2, -1))
+    scale, shift = magnitude.pixel_norm(scale), magnitude.pixel_norm(shift)
     return magnitude.pixel_norm(y) * per_pixel(scale) + per_pixel(shift)
-
-
-def attend(q: Array, k: Array, v: Array) -> Array:
-  """Softmax attention `[B, L, heads, d]` with float32 logits.
-
-  Written out, because the fused kernels have no forward-mode derivative and
-  the resolutions that attend are small.
-  """
-  wide = jnp.promote_types(q.dtype, jnp.float32)
-  scale = q.shape[-1] ** -0.5
-  logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
-  weights = jax.nn.softmax(logits * scale, axis=-1).astype(v.dtype)
-  return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
 class Attention(nn.Module):
@@ -152,21 +112,11 @@ class Attention(nn.Module):
     qkv = layers.Linear(3 * features, (1, 1), c.dtype, name="qkv")(x)
     qkv = qkv.reshape(batch, height * width, heads, features // heads, 3)
     qkv = magnitude.normalize(qkv, axis=-2)
-    y = attend(*(qkv[..., i] for i in range(3)))
+    q, k, v = (qkv[..., i] for i in range(3))
+    y = attend(q, k, v, c.attention)
     y = y.reshape(x.shape)
     y = layers.Linear(features, (1, 1), c.dtype, name="proj")(y)
     return magnitude.add(x, y, c.attn_balance)
-
-
-def resample(x: Array, mode: str) -> Array:
-  """Halves (`down`, 2x2 mean) or doubles (`up`, nearest) height and width."""
-  batch, height, width, features = x.shape
-  if mode == "down":
-    x = x.reshape(batch, height // 2, 2, width // 2, 2, features)
-    return x.mean(axis=(2, 4))
-  if mode == "up":
-    return x.repeat(2, axis=1).repeat(2, axis=2)
-  return x
 
 
 class Block(nn.Module):
@@ -193,7 +143,7 @@ class Block(nn.Module):
     conv = lambda name, kernel: layers.Linear(
       self.features, kernel, c.dtype, name=name
     )
-    x = resample(x, self.mode)
+    x = layers.resample(x, self.mode)
     skip = x
     if x.shape[-1] != self.features:
       skip = conv("skip", (1, 1))(x)
@@ -232,8 +182,10 @@ class UNet(nn.Module):
     # The constant channel takes the place of biases.
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
+    Residual = rematerialization.rematerialized(Block, c.remat)
+
     def block(name, features, **kwargs):
-      return Block(c, features, name=name, **kwargs)
+      return Residual(c, features, name=name, **kwargs)
 
     x = layers.Linear(c.channels, (3, 3), c.dtype, name="conv_in")(x)
     skips = [x]

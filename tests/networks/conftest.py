@@ -33,7 +33,8 @@ def random_params() -> Callable[[networks.Network], Any]:
     params = jax.tree.map(
       lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), dtype), shapes
     )
-    params["denoiser"]["out_gain"] = jnp.ones((), dtype)
+    if "out_gain" in params["denoiser"]:
+      params["denoiser"]["out_gain"] = jnp.ones((), dtype)
     return magnitude.normalize_weights(params)
 
   return draw

@@ -24,15 +24,6 @@ TINY = UNetConfig(
 TWO_LEVELS = dataclasses.replace(
   TINY, resolution=8, channel_mult=(1, 2), attn_resolutions=(8,)
 )
-# EDM2's published sizes (arXiv 2312.02696, Table 2), millions of parameters.
-PUBLISHED = {
-  128: 124.7,
-  192: 280.2,
-  256: 497.8,
-  320: 777.5,
-  384: 1119.3,
-  448: 1523.2,
-}
 
 
 def inputs(config, batch=3, dtype=jnp.float32):
@@ -83,22 +74,6 @@ def test_both_forms_have_all_levels(form):
   assert {"enc_4_down", "dec_8_up", "dec_4_in0", "dec_8_1"} <= names
   attending = {name for name in names if has_attention(params, name)}
   assert attending == {"enc_8_0", "dec_8_0", "dec_8_1", "dec_4_in0"}
-
-
-def test_parameter_counts_are_the_published_ones():
-  counts = {}
-  for channels in PUBLISHED:
-    config = UNetConfig(
-      resolution=64,
-      in_channels=4,
-      num_classes=1000,
-      form="edm2",
-      channels=channels,
-    )
-    init = networks.build(config).init
-    params = jax.eval_shape(init, jax.random.key(0))
-    counts[channels] = round(networks.parameter_count(params) / 1e6, 1)
-  assert counts == PUBLISHED
 
 
 def test_conditions(random_params):
@@ -186,26 +161,3 @@ def test_the_derivative_is_exact(config, random_params):
       assert relative(tangent[i], central[i]) <= 1e-6
     # The forward pass inside the derivative is the forward pass.
     np.testing.assert_allclose(value, F(x, t), rtol=1e-10, atol=1e-12)
-
-
-def test_bfloat16(random_params):
-  """Close to float32, float32 at the end, and with a finite derivative."""
-  config = dataclasses.replace(TINY, attn_resolutions=(4,), channels=16)
-  low = networks.build(dataclasses.replace(config, dtype=jnp.bfloat16))
-  params = random_params(low)
-  t = jnp.concatenate([jnp.geomspace(0.01, 1.5, 12), jnp.array([1.55, 1.56])])
-  x, _, cond = inputs(config, len(t))
-
-  def derivative(network):
-    def F(x, t):
-      return network.F(params, x, t, cond)
-
-    scale = jnp.cos(t) * jnp.sin(t)
-    tangents = (scale[:, None, None, None] * x, scale)
-    return jax.jit(lambda: jax.jvp(F, (x, t), tangents))()
-
-  (F, dF), (exact, exact_dF) = map(derivative, (low, networks.build(config)))
-  assert F.dtype == jnp.float32 and dF.dtype == jnp.float32
-  assert np.isfinite(F).all() and np.isfinite(dF).all()
-  assert relative(F, exact) < 0.03
-  assert relative(dF, exact_dF) < 0.1

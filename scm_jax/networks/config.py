@@ -1,0 +1,64 @@
+"""What every denoising network's config has in common."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+Dtype = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+  """What a network is made of. Families add fields and set their own defaults.
+
+  Attributes:
+    resolution: height and width of the input.
+    in_channels: channels of the data.
+    num_classes: labels; 0 is an unconditional network.
+    form: `trigflow`, or the family's published one.
+    channels: base width; level `i` has `channels * channel_mult[i]`.
+    channel_mult: widths of the levels, each half the resolution of the last.
+    channel_mult_emb: width of the embedding in units of `channels`; 0 is the
+      largest of `channel_mult`.
+    num_blocks: residual blocks per level (the decoder has one more).
+    attn_resolutions: sides at which blocks attend.
+    channels_per_head: width of an attention head.
+    dropout: probability.
+    dropout_resolution: largest side at which dropout acts (Section G.2: 16).
+    guidance: whether the guidance scale is an input (Section 5.2).
+    sigma_d: standard deviation of the data, by which the published forms turn
+      TrigFlow's time into EDM's noise level.
+    dtype: of the computation.
+    attention: implementation of attention, a name in
+      `attention.IMPLEMENTATIONS`.
+    remat: what a block keeps for the backward pass, a name in
+      `rematerialization.POLICIES`.
+  """
+
+  resolution: int
+  in_channels: int
+  num_classes: int = 0
+  form: str = "trigflow"
+  channels: int = 192
+  channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+  channel_mult_emb: int = 0
+  num_blocks: int = 3
+  attn_resolutions: tuple[int, ...] = (16, 8)
+  channels_per_head: int = 64
+  dropout: float = 0.0
+  dropout_resolution: int = 1 << 30
+  guidance: bool = False
+  sigma_d: float = 0.5
+  dtype: Dtype = jnp.float32
+  attention: str = "einsum"
+  remat: str = "none"
+
+  @property
+  def embedding_channels(self) -> int:
+    return self.channels * (self.channel_mult_emb or max(self.channel_mult))
+
+  @property
+  def published(self) -> bool:
+    """Whether the network is asked in EDM's convention, at `c_noise`."""
+    return self.form != "trigflow"

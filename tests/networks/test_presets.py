@@ -1,0 +1,59 @@
+"""The published networks have the published numbers of parameters."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from scm_jax import defaults, networks
+from scm_jax.networks import presets
+
+IMAGENET_512 = {"resolution": 64, "in_channels": 4, "num_classes": 1000}
+CIFAR_10 = {"resolution": 32, "in_channels": 3}
+# Millions of parameters of EDM2's sizes (arXiv 2312.02696, Table 2).
+SIZES = {
+  "xxs": 31.3,
+  "xs": 124.7,
+  "s": 280.2,
+  "m": 497.8,
+  "l": 777.5,
+  "xl": 1119.3,
+  "xxl": 1523.2,
+}
+
+
+def millions(preset, **fields):
+  fields = preset | fields
+  family = networks.FAMILIES[fields.pop("family")]
+  init = networks.build(family.config(**fields)).init
+  params = jax.eval_shape(init, jax.random.key(0))
+  return round(networks.parameter_count(params) / 1e6, 1)
+
+
+@pytest.mark.parametrize("size", presets.EDM2)
+def test_edm2(size):
+  preset = presets.EDM2[size] | IMAGENET_512
+  assert millions(preset, form="edm2") == SIZES[size]
+
+
+def test_trigflow_form():
+  """One wiring of the double normalisation adds nothing to EDM2's count."""
+  preset = presets.EDM2["s"] | IMAGENET_512
+  assert millions(preset, double_norm="shared") == SIZES["s"]
+  assert millions(preset, double_norm="split") == 293.9
+
+
+def test_ddpmpp():
+  preset = presets.DDPMPP | CIFAR_10
+  assert millions(preset, form="edm") == 55.7  # arXiv 2206.00364's network
+  assert millions(preset) == 60.1  # twice as wide a layer after each embedding
+
+
+def test_presets_are_fields_of_the_config():
+  for preset in (presets.DDPMPP, *presets.EDM2.values()):
+    config = defaults.get_defaults()
+    assert preset.keys() <= set(config.network.keys())
+    config.network.update(preset)
+    kind = networks.FAMILIES[config.network.family].config
+    names = {field.name for field in dataclasses.fields(kind)}
+    assert preset.keys() - {"family"} <= names
