@@ -1,0 +1,41 @@
+"""Draws images from an exported sampler with jax alone; no scm_jax is needed.
+
+pip install jax flatbuffers  # jax.export reads its files by the latter
+python sample_stablehlo.py EXPORT [STEPS]  # writes samples.npz
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+
+def load_safetensors(path):
+  """Eight bytes of length, a JSON header, the tensors' bytes."""
+  data = pathlib.Path(path).read_bytes()
+  start = 8 + int.from_bytes(data[:8], "little")
+  header = json.loads(data[8:start])
+  header.pop("__metadata__", None)
+  types = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+  return {
+    name: np.frombuffer(
+      data[start + t["data_offsets"][0] : start + t["data_offsets"][1]],
+      jnp.dtype(types[t["dtype"]]),
+    ).reshape(t["shape"])
+    for name, t in header.items()
+  }
+
+
+folder, steps = (sys.argv[1:] + ["2"])[:2]
+file = pathlib.Path(folder) / "stablehlo" / f"sample_{steps}_seed.jaxexport"
+sample = jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
+params = jax.device_put(load_safetensors(f"{folder}/model.safetensors"))
+index, label = jnp.arange(10), jnp.arange(10)  # which samples, of which classes
+seed, guidance = jnp.int32(0), jnp.float32(1.0)
+images, data = sample(params, seed, index, label, guidance)
+np.savez("samples.npz", samples=np.asarray(images), data=np.asarray(data))
+print(images.shape, images.dtype, "in samples.npz")

@@ -1,0 +1,1 @@
+"""Importing public weights; numpy reads them, nothing in them is executed."""

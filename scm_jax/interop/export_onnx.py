@@ -1,0 +1,98 @@
+"""The 1-step sampler in ONNX, from the PyTorch module of the same export.
+
+Inputs are unit noise `[B, C, H, W]` float32, labels `[B]` int64 (the number of
+classes is "no label") and the guidance scale `[B]` float32, each only where the
+network takes it; the output is data `[B, C, H, W]` float32: images in [-1, 1],
+or latents. Computed in float32.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import pathlib
+import warnings
+
+from scm_jax.errors import UserError
+from scm_jax.model import Model
+
+FOLDER, FILE = "onnx", "sample_1.onnx"
+OPSET = 20
+
+
+def write(folder: pathlib.Path, model: Model) -> None:
+  """Writes `onnx/sample_1.onnx` from `unet/`; large weights lie beside it.
+
+  Raises:
+    UserError: PyTorch or its exporter is not installed.
+  """
+  try:
+    import onnxscript  # noqa: F401  (torch's exporter needs it)
+    import torch
+
+    from scm_jax.interop.pytorch.unet_trigflow import UNetTrigFlow
+  except ModuleNotFoundError as error:
+    raise UserError(
+      f"--formats=onnx needs the package {error.name!r}; pip install "
+      "'scm-jax[export]'"
+    ) from error
+
+  unet = UNetTrigFlow.from_pretrained(folder / "unet", torch.float32)
+  t_max = math.atan(model.sigma_max / unet.sigma_d)
+
+  class Sampler(torch.nn.Module):
+    """Noise to data by one step, which ends at `t = 0`."""
+
+    def __init__(self):
+      super().__init__()
+      self.unet = unet
+      scale = lambda key: torch.tensor(unet.config[key]).reshape(-1, 1, 1)
+      self.register_buffer("mean", scale("data_mean").float())
+      self.register_buffer("std", scale("data_std").float())
+
+    def forward(self, noise, label=None, guidance=None):
+      t = torch.full_like(noise[:, 0, 0, 0], t_max)
+      F = self.unet(noise, t, label, guidance)
+      x0 = math.cos(t_max) * noise - math.sin(t_max) * F  # over sigma_d
+      return x0 * self.std + self.mean
+
+  # Two samples, because the exporter takes a size of one for a constant.
+  inputs = {"noise": torch.randn(2, *unet.shape)}
+  if unet.config["num_classes"]:
+    inputs["label"] = torch.zeros(2, dtype=torch.int64)
+  if unet.config["guidance"]:
+    inputs["guidance"] = torch.ones(2)
+  (folder / FOLDER).mkdir()
+  with _quiet():
+    torch.onnx.export(
+      Sampler().eval(),
+      kwargs=inputs,
+      f=str(folder / FOLDER / FILE),
+      input_names=list(inputs),
+      output_names=["data"],
+      dynamic_shapes={n: {0: torch.export.Dim.DYNAMIC} for n in inputs},
+      opset_version=OPSET,
+      dynamo=True,
+      external_data=_bytes(unet) > 2**30,  # a file holds less than 2 GiB
+    )
+
+
+def _bytes(module) -> int:
+  return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Keeps the exporter's progress and its libraries' warnings to itself."""
+  names = "torch.onnx", "onnxscript", "onnx_ir"
+  loggers = [logging.getLogger(name) for name in names]
+  levels = [logger.level for logger in loggers]
+  for logger in loggers:
+    logger.setLevel(logging.ERROR)
+  try:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+      warnings.simplefilter("ignore")
+      yield
+  finally:
+    for logger, level in zip(loggers, levels, strict=True):
+      logger.setLevel(level)

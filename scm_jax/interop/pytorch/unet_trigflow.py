@@ -1,0 +1,320 @@
+"""The U-Net of an exported sCM, for inference in PyTorch.
+
+This file needs torch and safetensors, and nothing of the trainer. It is EDM2's
+U-Net (arXiv 2312.02696, config G) in two forms: `edm2`, as published, and
+`trigflow`, as changed by sCM (arXiv 2410.11081, Section 4.1). In both, the
+network is asked at TrigFlow's time and gives TrigFlow's output:
+
+    unet = UNetTrigFlow.from_pretrained("unet")
+    t = torch.full((4,), math.atan(80 / unet.sigma_d))  # radians
+    z = torch.randn(4, *unet.shape) * unet.sigma_d
+    F = unet(z / unet.sigma_d, t, label=torch.tensor([0, 1, 2, 3]))
+    x0 = torch.cos(t[0]) * z - torch.sin(t[0]) * unet.sigma_d * F  # one step
+
+Parameters have the names of EDM2's own PyTorch network. Weights are on their
+spheres already: unlike there, nothing is normalised in the forward pass.
+"""
+
+import json
+import math
+import os
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+
+
+def normalize(x: Tensor, dim: int) -> Tensor:
+  """Divides by the root-mean-square over `dim`; statistics in float32."""
+  wide = x.float()
+  rms = wide.square().mean(dim, keepdim=True).sqrt()
+  return (wide / (1e-4 + rms)).to(x.dtype)
+
+
+def silu(x: Tensor) -> Tensor:
+  """Magnitude-preserving SiLU."""
+  return functional.silu(x) / 0.596
+
+
+def add(a: Tensor, b: Tensor, balance: float) -> Tensor:
+  """Magnitude-preserving sum."""
+  return torch.lerp(a, b, balance) / math.hypot(1 - balance, balance)
+
+
+def concatenate(a: Tensor, b: Tensor, balance: float) -> Tensor:
+  """Magnitude-preserving concatenation of channels."""
+  n_a, n_b = a.shape[1], b.shape[1]
+  scale = math.sqrt(n_a + n_b) / math.hypot(1 - balance, balance)
+  a = a * (scale * (1 - balance) / math.sqrt(n_a))
+  b = b * (scale * balance / math.sqrt(n_b))
+  return torch.cat([a, b], dim=1)
+
+
+def positional_features(x: Tensor, features: int) -> Tensor:
+  """Sinusoids of a scalar, `[B]` to `[B, features]` of unit magnitude."""
+  half = features // 2
+  steps = torch.arange(half, dtype=torch.float32, device=x.device)
+  angles = x[:, None] * 10_000.0 ** (-steps / (half - 1))
+  return torch.cat([angles.cos(), angles.sin()], dim=-1) * math.sqrt(2)
+
+
+class Linear(nn.Module):
+  """Magnitude-preserving dense layer or convolution, in its input's type."""
+
+  def __init__(self, inputs: int, outputs: int, *kernel: int):
+    super().__init__()
+    self.weight = nn.Parameter(torch.empty(outputs, inputs, *kernel))
+
+  def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+    weight = self.weight.to(x.dtype)
+    x = x * (gain / math.sqrt(weight[0].numel()))
+    if weight.ndim == 2:
+      return functional.linear(x, weight)
+    return functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+class Fourier(nn.Module):
+  """Random Fourier features of a scalar, of unit magnitude; in radians."""
+
+  def __init__(self, features: int):
+    super().__init__()
+    self.register_buffer("freqs", torch.empty(features))
+    self.register_buffer("phases", torch.empty(features))
+
+  def forward(self, x: Tensor) -> Tensor:
+    angles = x[:, None] * self.freqs.float() + self.phases.float()
+    return angles.cos() * math.sqrt(2)
+
+
+class Block(nn.Module):
+  """A residual block; decoder blocks normalise and skip differently."""
+
+  def __init__(self, config, inputs, outputs, decoder, mode, attention):
+    super().__init__()
+    self.config, self.decoder, self.mode = config, decoder, mode
+    width = config["emb_channels"]
+    self.split = config["form"] == "trigflow" and (
+      config["double_norm"] == "split"
+    )
+    self.emb_linear = Linear(width, outputs * (2 if self.split else 1))
+    if not self.split:
+      self.emb_gain = nn.Parameter(torch.empty(()))
+    between = inputs if decoder else outputs
+    self.conv_res0 = Linear(between, outputs, 3, 3)
+    self.conv_res1 = Linear(outputs, outputs, 3, 3)
+    self.conv_skip = (
+      Linear(inputs, outputs, 1, 1) if inputs != outputs else None
+    )
+    self.heads = 0
+    if attention:
+      self.heads = max(1, outputs // config["channels_per_head"])
+      self.attn_qkv = Linear(outputs, 3 * outputs, 1, 1)
+      self.attn_proj = Linear(outputs, outputs, 1, 1)
+
+  def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    c = self.config
+    if self.mode == "down":
+      x = functional.avg_pool2d(x, 2)
+    elif self.mode == "up":
+      x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    skip = x if self.conv_skip is None else self.conv_skip(x)
+    if not self.decoder:
+      x = skip = normalize(skip, dim=1)
+    y = self.conv_res0(silu(x))
+    y = self.conv_res1(silu(self.modulate(y, emb)))
+    x = add(skip, y, c["res_balance"])
+    if self.heads:
+      x = add(x, self.attend(x), c["attn_balance"])
+    return x.clamp(-c["clip_act"], c["clip_act"])
+
+  def modulate(self, y: Tensor, emb: Tensor) -> Tensor:
+    """How the embedding acts: a gain, or adaptive double normalisation."""
+    per_pixel = lambda v: v[:, :, None, None].to(y.dtype)
+    if self.split:
+      scale, shift = self.emb_linear(emb).chunk(2, dim=1)
+    else:
+      shift = self.emb_linear(emb)
+      scale = self.emb_gain.float() * shift + 1
+    if self.config["form"] == "edm2":
+      return y * per_pixel(scale)
+    scale, shift = normalize(scale, dim=1), normalize(shift, dim=1)
+    return normalize(y, dim=1) * per_pixel(scale) + per_pixel(shift)
+
+  def attend(self, x: Tensor) -> Tensor:
+    """Attention over pixels with normalised queries, keys and values."""
+    batch, channels, height, width = x.shape
+    shape = batch, self.heads, channels // self.heads, 3, height * width
+    qkv = normalize(self.attn_qkv(x).reshape(shape), dim=2)
+    q, k, v = (y.transpose(-1, -2) for y in qkv.unbind(3))
+    y = functional.scaled_dot_product_attention(q, k, v)
+    return self.attn_proj(y.transpose(-1, -2).reshape(x.shape))
+
+
+class UNetTrigFlow(nn.Module):
+  """The U-Net as a function of `(x_t / sigma_d, t, label, guidance)`.
+
+  Args:
+    config: the content of its `config.json`.
+  """
+
+  def __init__(self, config: dict):
+    super().__init__()
+    c = self.config = dict(config)
+    widths = [c["channels"] * mult for mult in c["channel_mult"]]
+    emb = c["channels"] * (c["channel_mult_emb"] or max(c["channel_mult"]))
+    c["emb_channels"] = emb
+    if c["form"] == "edm2":
+      self.emb_fourier = Fourier(c["channels"])
+    self.emb_noise = Linear(c["channels"], emb)
+    if c["guidance"]:
+      self.emb_guidance = nn.Linear(c["channels"], emb, bias=False)
+    if c["num_classes"]:
+      self.emb_label = Linear(c["num_classes"], emb)
+    self.enc, skips = self._encoder(widths)
+    self.dec = self._decoder(widths, skips)
+    self.out_gain = nn.Parameter(torch.empty(()))
+    self.out_conv = Linear(widths[0], c["in_channels"], 3, 3)
+    self.requires_grad_(False)
+
+  def _encoder(self, widths):
+    c, blocks, skips = self.config, nn.ModuleDict(), []
+    now = c["in_channels"] + 1
+    for level, width in enumerate(widths):
+      side = c["resolution"] >> level
+      attention = side in c["attn_resolutions"]
+      if level == 0:
+        blocks[f"{side}x{side}_conv"] = Linear(now, widths[0], 3, 3)
+        now = widths[0]
+      else:
+        block = Block(c, now, now, False, "down", False)
+        blocks[f"{side}x{side}_down"] = block
+      skips.append(now)
+      for i in range(c["num_blocks"]):
+        block = Block(c, now, width, False, "keep", attention)
+        blocks[f"{side}x{side}_block{i}"] = block
+        now = width
+        skips.append(now)
+    return blocks, skips
+
+  def _decoder(self, widths, skips):
+    c, blocks, now = self.config, nn.ModuleDict(), widths[-1]
+    for level, width in reversed(list(enumerate(widths))):
+      side = c["resolution"] >> level
+      attention = side in c["attn_resolutions"]
+      if level == len(widths) - 1:
+        blocks[f"{side}x{side}_in0"] = Block(c, now, now, True, "keep", True)
+        blocks[f"{side}x{side}_in1"] = Block(c, now, now, True, "keep", False)
+      else:
+        blocks[f"{side}x{side}_up"] = Block(c, now, now, True, "up", False)
+      for i in range(c["num_blocks"] + 1):
+        block = Block(c, now + skips.pop(), width, True, "keep", attention)
+        blocks[f"{side}x{side}_block{i}"] = block
+        now = width
+    return blocks
+
+  @classmethod
+  def from_pretrained(
+    cls,
+    folder: str | os.PathLike,
+    torch_dtype: torch.dtype | None = None,
+    **unused,
+  ) -> "UNetTrigFlow":
+    """Loads the folder that has `config.json` and the weights.
+
+    Args:
+      folder: `unet` of an export.
+      torch_dtype: of the weights and the computation; None is the stored one.
+        Scalars and Fourier frequencies stay in float32, which `.to(dtype)`
+        would not let them.
+      **unused: diffusers' further options.
+    """
+    with open(os.path.join(folder, CONFIG)) as stream:
+      config = json.load(stream)
+    with torch.device("meta"):
+      unet = cls(config)
+    state = load_file(os.path.join(folder, WEIGHTS))
+    if torch_dtype is not None:
+      state = {
+        n: v.to(torch_dtype) if v.ndim > 1 else v for n, v in state.items()
+      }
+    unet.load_state_dict(state, assign=True)
+    return unet.requires_grad_(False).eval()
+
+  @property
+  def dtype(self) -> torch.dtype:
+    """Of the computation, but for the time's path, which is float32."""
+    return self.out_conv.weight.dtype
+
+  @property
+  def device(self) -> torch.device:
+    return self.out_conv.weight.device
+
+  @property
+  def sigma_d(self) -> float:
+    """Standard deviation of the data."""
+    return self.config["sigma_d"]
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """Of one sample: channels, height, width."""
+    side = self.config["resolution"]
+    return self.config["in_channels"], side, side
+
+  def forward(
+    self,
+    x: Tensor,
+    t: Tensor,
+    label: Tensor | None = None,
+    guidance: Tensor | None = None,
+  ) -> Tensor:
+    """TrigFlow's `F`.
+
+    Args:
+      x: `x_t / sigma_d`, `[B, C, H, W]`.
+      t: radians `[B]`, in float32.
+      label: classes `[B]`; `num_classes`, or None, is "no label".
+      guidance: the scale `[B]`, where the network takes it; None is 1.
+
+    Returns:
+      `[B, C, H, W]` float32.
+    """
+    emb = self.embed(t.float(), label, guidance)
+    x = x.to(self.dtype)
+    x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    skips = []
+    for name, block in self.enc.items():
+      x = block(x) if name.endswith("_conv") else block(x, emb)
+      skips.append(x)
+    for name, block in self.dec.items():
+      if "_block" in name:
+        x = concatenate(x, skips.pop(), self.config["concat_balance"])
+      x = block(x, emb)
+    out = self.out_conv(x, self.out_gain.float()).float()
+    # EDM's output has the other sign.
+    return -out if self.config["form"] == "edm2" else out
+
+  def embed(
+    self, t: Tensor, label: Tensor | None, guidance: Tensor | None
+  ) -> Tensor:
+    """Time, label and guidance to one vector per sample, in float32."""
+    c = self.config
+    if c["form"] == "edm2":
+      noise = self.emb_fourier((c["sigma_d"] * t.tan()).log() / 4)
+    else:
+      noise = positional_features(t, c["channels"])
+    emb = self.emb_noise(noise)
+    if c["guidance"]:
+      scale = torch.ones_like(t) if guidance is None else guidance.float()
+      scale = positional_features(scale, c["channels"])
+      emb = emb + functional.linear(scale, self.emb_guidance.weight.float())
+    if c["num_classes"]:
+      if label is None:
+        label = torch.full_like(t, c["num_classes"], dtype=torch.long)
+      classes = torch.arange(c["num_classes"], device=t.device)
+      one_hot = (label[:, None] == classes).float()
+      label_emb = self.emb_label(one_hot * math.sqrt(c["num_classes"]))
+      emb = add(emb, label_emb, c["label_balance"])
+    return silu(emb)

@@ -1,0 +1,103 @@
+"""A tiny EDM2 network as a file, and our own reference of a tiny network."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+REFERENCE = (
+  pathlib.Path(__file__).parents[3] / "shared/reference/edm2_tiny.safetensors"
+)
+
+
+def _load_forgery() -> Any:
+  """The module beside this one; tests are no package."""
+  path = pathlib.Path(__file__).with_name("forgery.py")
+  spec = importlib.util.spec_from_file_location("forgery", path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules["forgery"] = module
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+  """XLA takes longer to optimise these networks than to run them."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def forgery() -> Any:
+  """The module `forgery`, which writes network pickles."""
+  return sys.modules.get("forgery") or _load_forgery()
+
+
+@pytest.fixture(scope="session")
+def reference() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Tensors and config of `edm2_tiny.safetensors`, which a clone may lack."""
+  from scm_jax.interop import safetensors
+
+  if not REFERENCE.exists():
+    pytest.skip(f"{REFERENCE.name} is not beside this clone")
+  tensors, metadata = safetensors.read(REFERENCE)
+  return tensors, json.loads(metadata["config"])
+
+
+@pytest.fixture(scope="session")
+def small() -> Any:
+  """`small(**changes)`: the config of an EDM2 network for 8x8x1 data."""
+  from scm_jax import networks
+
+  config = networks.UNetConfig(
+    resolution=8,
+    in_channels=1,
+    num_classes=10,
+    form="edm2",
+    channels=8,
+    channel_mult=(1,),
+    num_blocks=1,
+    attn_resolutions=(),
+    channels_per_head=8,
+  )
+  return lambda **changes: dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="session")
+def draw_params(forgery) -> Any:
+  """`draw_params(config)`: random tensors of a network, by PyTorch's names."""
+  from scm_jax import networks
+  from scm_jax.interop import names
+
+  def draw(config, seed=0) -> dict[str, np.ndarray]:
+    init = networks.build(config).init
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+    theirs = names.params_to_torch(like, config.resolution)
+    shapes = {name: array.shape for name, array in theirs.items()}
+    params = forgery.random_params(shapes, seed)
+    params["unet.out_gain"] = np.full((), 0.7, np.float16)
+    return params
+
+  return draw
+
+
+@pytest.fixture(scope="session")
+def write_pickle(forgery, draw_params) -> Any:
+  """`write_pickle(path, config, encoder)`: such a network as EDM2 saves it."""
+
+  def write(path, config, encoder=None, seed=0) -> pathlib.Path:
+    ema = forgery.network(draw_params(config, seed), config)
+    data = forgery.snapshot(ema, encoder or forgery.pixels())
+    path.write_bytes(forgery.plain(data))
+    return path
+
+  return write

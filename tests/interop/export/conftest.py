@@ -1,0 +1,116 @@
+"""Tiny models with random weights, their exports, and their own samples."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import networks
+from scm_jax.codec import LatentCodec, PixelCodec
+from scm_jax.interop import export
+from scm_jax.model import Model
+from scm_jax.networks import magnitude
+
+SMALL = {
+  "resolution": 4,
+  "in_channels": 1,
+  "num_classes": 3,
+  "channels": 8,
+  "channel_mult": (1,),
+  "num_blocks": 1,
+  "attn_resolutions": (),
+  "channels_per_head": 4,
+}
+DEEP = {"resolution": 8, "channel_mult": (1, 2), "attn_resolutions": (4,)}
+NO_LABELS = {"num_classes": 0, "in_channels": 3}
+# Whether it is a consistency model, and the network's fields.
+MODELS = {
+  "student": (True, {"guidance": True}),
+  "student-edm2": (True, {"guidance": True, "form": "edm2"}),
+  "unlabelled": (True, NO_LABELS),
+  "unlabelled-edm2": (True, NO_LABELS | {"form": "edm2"}),
+  "deep": (True, DEEP | {"guidance": True}),
+  "deep-edm2": (True, DEEP | {"form": "edm2"}),
+  "deep-shared": (True, DEEP | NO_LABELS | {"double_norm": "shared"}),
+  "latents": (True, {"in_channels": 4}),
+  "teacher": (False, {}),
+  "teacher-edm2": (False, {"form": "edm2"}),
+}
+
+
+def build(fields: dict[str, Any], seed: int) -> tuple[networks.Network, Any]:
+  """A network and weights on their spheres, none of its gains zero."""
+  network = networks.build(networks.UNetConfig(**SMALL | fields))
+  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  rng = np.random.default_rng(seed)
+  draw = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
+  params = jax.tree.map(draw, shapes)
+  params["denoiser"]["out_gain"] = jnp.float32(0.5)
+  eps = magnitude.EPS if network.config.form == "edm2" else 0.0
+  return network, magnitude.normalize_weights(params, eps)
+
+
+@pytest.fixture(scope="session")
+def model_of() -> Callable[[str], Model]:
+  """`model_of(name)`: of `MODELS`, or a teacher's `NAME-guided`."""
+
+  @functools.cache
+  def make(name: str) -> Model:
+    consistency, fields = MODELS[name.removesuffix("-guided")]
+    network, params = build(fields, seed=0)
+    codec = PixelCodec(-0.2, 0.6, 0.5)
+    if network.config.in_channels == 3:
+      codec = PixelCodec((-0.2, 0.0, 0.1), (0.6, 0.5, 0.4), 0.5)
+    if name == "latents":
+      codec = LatentCodec((1.0, 2.0, 0.0, -1.0), (5.0, 4.0, 3.0, 2.0), 0.5)
+    guide = None
+    if name.endswith("-guided"):
+      smaller = build({"num_classes": 0, "channels": 4}, seed=1)
+      guide = Model(*smaller, codec, consistency=False)
+    return Model(network, params, codec, consistency, guide=guide)
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def export_of(model_of, tmp_path_factory) -> Callable[..., pathlib.Path]:
+  """`export_of(name, **request)`: the folder of that model's export."""
+  root = tmp_path_factory.mktemp("exports")
+  number = iter(range(1000))
+
+  @functools.cache
+  def write(name: str, **fields: Any) -> pathlib.Path:
+    model = model_of(name)
+    run = "scd" if model.consistency else "teacher"
+    origin = export.Origin({"run": run, "network": {}}, 7, "0.050")
+    request = export.Request(**{"num": 0, "solver_steps": 4} | fields)
+    return export.write(model, origin, root / f"{next(number)}", request)
+
+  return write
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., np.ndarray]:
+  """`draw(model, noise, label, steps, guidance)`: the trainer's own samples.
+
+  Noise is `[draws, B, H, W, C]`; samples are data before rounding, images in
+  [-1, 1].
+  """
+
+  @functools.cache
+  def compiled(model: Model, steps: int, unguided: bool) -> Callable:
+    return jax.jit(model.sampler(steps, unguided))
+
+  def run(model, noise, label, steps, guidance=1.0) -> np.ndarray:
+    unguided = guidance == 1.0 and not model.consistency
+    sample, scale = compiled(model, steps, unguided), jnp.float32(guidance)
+    x0 = sample(model.weights, jnp.asarray(noise), jnp.asarray(label), scale)
+    codec = model.codec
+    return np.asarray(x0) / codec.sigma_d * codec.std + codec.mean
+
+  return run

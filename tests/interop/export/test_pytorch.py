@@ -1,0 +1,168 @@
+"""The PyTorch module gives the network's `F`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import networks
+from scm_jax.codec import PixelCodec
+from scm_jax.interop import export_folder, export_pytorch, names
+from scm_jax.model import Model
+from scm_jax.networks import magnitude
+
+torch = pytest.importorskip("torch")
+
+MODELS = (
+  *("student", "student-edm2", "unlabelled", "unlabelled-edm2"),
+  *("deep", "deep-edm2", "deep-shared"),
+)
+TIMES = np.array([1e-3, 0.3, 1.1, 1.5, 1.5645], np.float32)
+LABELS = np.array([0, 2, 3, 1, 0])  # 3 is "no label"
+SCALES = np.array([1.0, 1.2, 2.0, 1.0, 1.7], np.float32)
+
+
+def relative(a, b):
+  return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.fixture(scope="module")
+def load(export_of):
+  """`load(name, torch_dtype, **request)`: the module of an export."""
+  from scm_jax.interop.pytorch.unet_trigflow import UNetTrigFlow
+
+  def run(name, torch_dtype=None, **request):
+    folder = export_of(name, formats=("diffusers",), **request)
+    return UNetTrigFlow.from_pretrained(folder / "unet", torch_dtype)
+
+  return run
+
+
+@pytest.fixture(scope="module")
+def case(model_of):
+  """`case(name)`: input `u` NHWC and the trainer's `F` of it."""
+
+  def run(name):
+    model = model_of(name)
+    c = model.network.config
+    shape = 5, c.resolution, c.resolution, c.in_channels
+    u = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    cond = {}
+    if c.num_classes:
+      cond["label"] = jnp.asarray(LABELS)
+    if c.guidance:
+      cond["guidance"] = jnp.asarray(SCALES)
+    return u, np.asarray(jax.jit(model.network.F)(model.params, u, TIMES, cond))
+
+  return run
+
+
+def ask(unet, u):
+  """The module's `F`, NHWC."""
+  condition = torch.from_numpy(LABELS), torch.from_numpy(SCALES)
+  x = torch.from_numpy(u.transpose(0, 3, 1, 2).copy())
+  F = unet(x, torch.from_numpy(TIMES), *condition)
+  assert F.dtype == torch.float32
+  return F.numpy().transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_module_agrees(name, load, case):
+  u, expected = case(name)
+  assert relative(ask(load(name), u), expected) < 1e-5
+  assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize("dtype, most", [("bfloat16", 0.05), ("float16", 0.01)])
+def test_narrow_types(dtype, most, load, case):
+  """As stored, or asked for when loading; bounds of docs/export.md."""
+  u, expected = case("deep-edm2")
+  stored = ask(load("deep-edm2", dtype=dtype), u)
+  asked = ask(load("deep-edm2", getattr(torch, dtype)), u)
+  assert 1e-4 < relative(stored, expected) < most
+  np.testing.assert_array_equal(asked, stored)
+  assert load("deep-edm2", dtype=dtype).dtype == getattr(torch, dtype)
+
+
+def test_defaults_are_no_label_and_no_guidance(load, case):
+  u, _ = case("student")
+  unet = load("student")
+  x = torch.from_numpy(u.transpose(0, 3, 1, 2).copy())
+  t = torch.from_numpy(TIMES)
+  given = unet(x, t, torch.full((5,), 3), torch.ones(5))
+  torch.testing.assert_close(unet(x, t), given, rtol=0, atol=0)
+  assert not torch.equal(unet(x, t, torch.zeros(5).long()), given)
+
+
+def test_names_and_order_are_edm2s(load, model_of):
+  """Their `net.unet.load_state_dict` takes the file of an `edm2` network."""
+  model = model_of("deep-edm2")
+  theirs = names.params_to_torch(model.params, resolution=8)
+  wanted = {
+    name.removeprefix("unet."): tensor
+    for name, tensor in theirs.items()
+    if name.startswith("unet.")
+  }
+  state = load("deep-edm2").state_dict()
+  assert state.keys() == wanted.keys()
+  for name, tensor in state.items():
+    np.testing.assert_array_equal(tensor.numpy(), wanted[name])
+
+
+def test_edm2s_names_are_written_with_safetensors_alone(export_of):
+  plain = export_of("student", formats=("safetensors",))
+  published = export_of("student-edm2", formats=("safetensors",))
+  assert not (plain / "unet").exists()
+  assert (published / "unet" / export_pytorch.WEIGHTS).exists()
+  assert not (published / "model_index.json").exists()
+
+
+def test_every_parameter_is_written(model_of):
+  """The U-Net's, and nothing of the weighting head."""
+  model = model_of("deep")
+  found = export_pytorch.tensors(model.params, resolution=8)
+  ours = export_folder.flatten(model.params["denoiser"])
+  assert sorted(t.size for t in found.values()) == sorted(
+    leaf.size for leaf in ours.values()
+  )
+
+
+def test_parity_with_edm2s_own_network(reference, tmp_path):
+  """EDM2's denoised output, through our names, file and module."""
+  from scm_jax.interop.pytorch.unet_trigflow import UNetTrigFlow
+
+  tensors, theirs = reference
+  config = networks.UNetConfig(
+    resolution=theirs["img_resolution"],
+    in_channels=theirs["img_channels"],
+    num_classes=theirs["label_dim"],
+    form="edm2",
+    channels=theirs["model_channels"],
+    channel_mult=tuple(theirs["channel_mult"]),
+    num_blocks=theirs["num_blocks"],
+    attn_resolutions=tuple(theirs["attn_resolutions"]),
+    channels_per_head=theirs["channels_per_head"],
+  )
+  params = names.params_from_torch(
+    {k[6:]: np.array(v) for k, v in tensors.items() if k.startswith("param:")}
+  )
+  params = magnitude.normalize_weights(params, magnitude.EPS)
+  codec = PixelCodec(0.0, 0.5, 0.5)
+  model = Model(networks.build(config), params, codec, consistency=False)
+  export_pytorch.write_unet(tmp_path / "unet", model, params)
+  unet = UNetTrigFlow.from_pretrained(tmp_path / "unet")
+
+  given = {
+    name: torch.from_numpy(np.array(tensor))
+    for name, tensor in tensors.items()
+    if not name.startswith("param:")
+  }
+  sigma, one_hot = given["in:sigma"], given["in:labels_onehot"]
+  t = torch.atan(sigma / 0.5)
+  x_t = t.cos()[:, None, None, None] * given["in:x"]
+  none = torch.full((len(t),), config.num_classes)
+  label = torch.where(one_hot.sum(1) > 0, one_hot.argmax(1), none)
+  F = unet(x_t / 0.5, t, label)
+  cos, sin = (v[:, None, None, None] for v in (t.cos(), t.sin()))
+  expected = given["out:denoised"].numpy()
+  assert relative((cos * x_t - sin * 0.5 * F).numpy(), expected) < 2e-5

@@ -1,0 +1,249 @@
+"""Reading EDM2's pickles: what they hold, and what they may not do."""
+
+import io
+import os
+import pathlib
+import pickle
+import types
+
+import numpy as np
+import pytest
+
+from scm_jax.errors import UserError
+from scm_jax.interop import edm2, tensors
+
+
+@pytest.fixture
+def content(forgery, small, draw_params):
+  """`content(**changed)`: params, and the object that a file holds."""
+
+  def make(encoder=None, **changed):
+    params = draw_params(small()) | changed
+    ema = forgery.network(params, small())
+    return params, forgery.snapshot(ema, encoder or forgery.pixels())
+
+  return make
+
+
+@pytest.fixture
+def read(tmp_path):
+  """Reads bytes as a network pickle."""
+
+  def run(data: bytes) -> edm2.Pickle:
+    path = tmp_path / "network.pkl"
+    path.write_bytes(data)
+    return edm2.read(str(path))
+
+  return run
+
+
+@pytest.fixture
+def refused(read):
+  """`refused(data)`: the one line with which it is."""
+
+  def run(data: bytes) -> str:
+    with pytest.raises(UserError) as info:
+      read(data)
+    text = str(info.value)
+    assert "\n" not in text and "nothing in it was executed" in text
+    return text
+
+  return run
+
+
+@pytest.mark.parametrize("writer", ["plain", "legacy_archive", "zip_archive"])
+def test_tensors(writer, forgery, content, read):
+  params, data = content()
+  with forgery.named():
+    written = getattr(forgery, writer)(data)
+  pickle_ = read(written)
+  assert pickle_.tensors.keys() == params.keys()
+  for name, array in params.items():
+    found = pickle_.tensors[name]
+    assert found.dtype == np.float32 and found.shape == array.shape
+    np.testing.assert_array_equal(found, array.astype(np.float32))
+  assert (pickle_.resolution, pickle_.channels, pickle_.classes) == (8, 1, 10)
+  assert (pickle_.channels_per_head, pickle_.sigma_d) == (8, 0.5)
+  assert pickle_.encoder == edm2.Encoder(latents=False, mean=0.0, std=0.5)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_latents(protocol, forgery, content, read):
+  _, data = content(forgery.latents())
+  with forgery.named():
+    encoder = read(pickle.dumps(data, protocol)).encoder
+  assert encoder.latents
+  assert encoder.mean == (5.81, 3.25, 0.12, -2.15)
+  assert encoder.std == (4.17, 4.62, 3.71, 3.28)
+
+
+def test_strides_and_types(forgery, content, read):
+  array = np.arange(24, dtype=np.float64).reshape(4, 6).T
+  params, data = content(**{"unet.odd": array})
+  found = read(forgery.plain(data)).tensors
+  np.testing.assert_array_equal(found["unet.odd"], array)
+
+
+@pytest.fixture
+def tripwire(forgery, tmp_path):
+  """A call of `os.system` that leaves a file, and whether it has."""
+  path = tmp_path / "executed"
+  call = forgery.Reduces(os.system, f"touch {path}")
+  return types.SimpleNamespace(call=call, executed=path.exists)
+
+
+def test_the_tripwire_works(tripwire):
+  pickle.loads(pickle.dumps(tripwire.call))
+  assert tripwire.executed()
+
+
+def test_a_call_is_refused_by_name(tripwire, forgery, content, refused):
+  _, data = content()
+  for place in ("ema", "extra"):
+    hostile = forgery.EasyDict(data) | {place: tripwire.call}
+    assert "names posix.system" in refused(forgery.plain(hostile))
+  assert not tripwire.executed()
+
+
+@pytest.mark.parametrize("archive", ["legacy_archive", "zip_archive"])
+def test_a_call_inside_a_storage(archive, tripwire, forgery, refused):
+  with forgery.named():
+    inner = getattr(forgery, archive)(tripwire.call)
+  outer = forgery.plain({"ema": forgery.Reduces(forgery.FROM_BYTES, inner)})
+  assert "names posix.system" in refused(outer)
+  # Nor are EDM2's own constructors admitted there.
+  with forgery.named():
+    nested = getattr(forgery, archive)(forgery.pixels())
+  outer = forgery.plain({"ema": forgery.Reduces(forgery.FROM_BYTES, nested)})
+  assert "names torch_utils.persistence" in refused(outer)
+  assert not tripwire.executed()
+
+
+def test_source_code_is_never_executed(forgery, content, read):
+  """Every class of these files has source code that ends the process."""
+  _, data = content()
+  written = forgery.plain(data)
+  assert written.count(forgery.SOURCE.encode()) >= 1
+  assert read(written).classes == 10
+
+
+@pytest.mark.parametrize(
+  "module, name",
+  [
+    ("builtins", "eval"),
+    ("builtins", "getattr"),
+    ("torch.storage", "load"),
+    ("torch_utils.persistence", "import_hook"),
+    ("numpy.core.multiarray", "fromfile"),
+    ("collections", "namedtuple"),
+  ],
+)
+def test_other_names_are_refused(module, name, refused):
+  data = f"c{module}\n{name}\n(S'1'\ntR.".encode()
+  assert f"it names {module}.{name};" in refused(data)
+
+
+def test_constructors_cannot_be_changed(refused):
+  """A pickle may also set attributes of what it names."""
+  function = b"ctorch._utils\n_rebuild_tensor_v2\n"
+  changed = function + b"}S'function'\nI1\nsb."
+  refused(changed)
+  slots = function + b"(N}S'function'\nI1\nstb."
+  refused(slots)
+  kind = b"ctorch.nn.modules.container\nModuleDict\n"
+  for state in (b"}S'class_name'\nS'x'\nsb.", b"(N}S'state'\nI1\nstb."):
+    refused(kind + state)
+  assert tensors.TENSORS[("torch._utils", "_rebuild_tensor_v2")]() is not None
+
+
+def test_every_cut_is_noticed(forgery, content, refused):
+  _, data = content()
+  written = forgery.plain(data)
+  for length in np.linspace(0, len(written) - 1, 60).astype(int):
+    refused(written[:length])
+
+
+@pytest.mark.parametrize("archive", ["legacy_archive", "zip_archive"])
+def test_cut_archives_are_noticed(archive, forgery, content, refused):
+  _, data = content()
+  with forgery.named():
+    written = getattr(forgery, archive)(data)
+  for length in np.linspace(8, len(written) - 1, 30).astype(int):
+    refused(written[:length])
+
+
+def test_random_damage_ends_in_one_line_or_none(forgery, content, read):
+  _, data = content()
+  written = bytearray(forgery.plain(data))
+  rng = np.random.default_rng(0)
+  for _ in range(300):
+    damaged = written.copy()
+    for place in rng.integers(0, len(written), 3):
+      damaged[place] = rng.integers(256)
+    try:
+      read(bytes(damaged))
+    except UserError as error:
+      assert "\n" not in str(error)
+
+
+def view(forgery, *args):
+  storage = forgery.Storage(np.zeros(6, np.float32))
+  return forgery.Reduces(forgery.REBUILD, storage, *args, False, {})
+
+
+@pytest.mark.parametrize(
+  "args",
+  [
+    (0, (7,), (1,)),
+    (1, (6,), (1,)),
+    (0, (2, 3), (3, 2)),
+    (0, (1000, 1000), (0, 0)),
+    (-1, (3,), (1,)),
+    (0, (3,), (-1,)),
+    (0, (3.0,), (1,)),
+    (0, (3,), (1, 1)),
+  ],
+)
+def test_views_beyond_their_storage(args, forgery, refused):
+  said = refused(forgery.plain({"ema": view(forgery, *args)}))
+  assert "tensor" in said
+
+
+def test_views_within_their_storage(forgery):
+  with forgery.named():
+    data = pickle.dumps(view(forgery, 1, (2, 2), (2, 1)))
+  assert edm2.unpickling.load(io.BytesIO(data), edm2.ADMITTED).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+  "change, said",
+  [
+    (lambda f, data: {"net": 1}, "it holds no 'ema'"),
+    (lambda f, data: [], "it holds no 'ema'"),
+    (
+      lambda f, data: f.snapshot(f.persistent("Dhariwal"), f.pixels()),
+      "it has a Dhariwal in place of Precond",
+    ),
+    (
+      lambda f, data: f.snapshot({"unet": 1}, f.pixels()),
+      "it has a dict in place of Precond",
+    ),
+    (
+      lambda f, data: f.snapshot(data["ema"], f.persistent("Mine")),
+      "it has a Mine in place of StandardRGBEncoder or StabilityVAEEncoder",
+    ),
+  ],
+)
+def test_other_contents(change, said, forgery, content, refused):
+  _, data = content()
+  assert said in refused(forgery.plain(change(forgery, data)))
+
+
+def test_weights_that_are_not_finite(forgery, content, refused):
+  _, data = content(**{"unet.out_gain": np.array(np.nan, np.float16)})
+  assert "not finite" in refused(forgery.plain(data))
+
+
+def test_no_such_file(tmp_path):
+  with pytest.raises(UserError, match="cannot be read: No such file"):
+    edm2.read(str(pathlib.Path(tmp_path) / "none.pkl"))

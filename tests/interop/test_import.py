@@ -1,0 +1,231 @@
+"""`scm-jax import-edm2`, and what can be done with the workdir it makes."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from scm_jax.training import workdir
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+ADAPT = pathlib.Path(__file__).parents[2] / "configs" / "adapt.py"
+# What `tiny` makes of ImageNet 512's network, in EDM2's form, and shallower.
+TINY = {"in_channels": 4, "channel_mult_emb": 4}
+SHALLOWER = (
+  "--config.network.channel_mult=(1,)",
+  "--config.network.attn_resolutions=()",
+  "--config.network.dtype=float32",
+  "--config.total_steps=2",
+  "--config.sample.num=4",
+)
+NAME = "edm2-img512-s-2147483-0.130.pkl"
+
+
+@pytest.fixture(scope="module")
+def pickles(forgery, small, write_pickle, tmp_path_factory):
+  """A folder of a network, one that guides it, and one of other data."""
+  folder = tmp_path_factory.mktemp("pickles")
+  latents = forgery.latents()
+  write_pickle(folder / NAME, small(**TINY), latents)
+  guide = small(**TINY | {"channel_mult_emb": 1, "num_classes": 0})
+  write_pickle(folder / "uncond.pkl", guide, latents, seed=1)
+  write_pickle(folder / "pixels.pkl", small())
+  write_pickle(folder / "pixels-no-label.pkl", small(num_classes=0))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def imported(pickles, tmp_path_factory):
+  """The workdir of the network and its guide."""
+  from scm_jax.cli import main
+
+  out = tmp_path_factory.mktemp("runs") / "edm2"
+  argv = ["import-edm2", str(pickles / NAME), f"--out={out}"]
+  assert main.main([*argv, f"--guide={pickles}/uncond.pkl"]) == 0
+  return out
+
+
+def test_what_it_says_and_writes(command, pickles, tmp_path):
+  out = tmp_path / "edm2"
+  code, said, err = command("import-edm2", pickles / NAME, f"--out={out}")
+  assert (code, err) == (0, "")
+  assert "latents of 8x8x4, 10 classes" in said and str(out) in said
+  config = json.loads((out / "config.json").read_text())
+  assert config["run"] == "teacher" and config["ema"] == [0.13]
+  assert config["data"]["mean"] == [5.81, 3.25, 0.12, -2.15]
+  assert config["data"]["image_range"] == [0.0, 1.0]
+  assert config["network"]["channel_mult"] == [1]
+  assert config["network"]["channel_mult_emb"] == 4
+  assert not (out / "guide").exists()
+  model, about = workdir.load(out)
+  assert about["step"] == 1 << 20 and about["ema"] == "0.130"
+  assert not model.consistency and model.guide is None
+
+
+def test_the_guide_is_stored_beside(imported):
+  model, _ = workdir.load(imported)
+  assert model.guide.network.config.channel_mult_emb == 1
+  assert model.guide.network.config.num_classes == 0
+  assert model.guide.parameters < model.parameters
+  assert model.evaluations(32, guidance=1.4) == 126
+
+
+def sample(command, run, out, *argv):
+  argv = f"--workdir={run}", f"--out={out}", "--num=4", *argv
+  code, said, err = command("sample", *argv)
+  assert code == 0, err
+  return np.load(out / "samples.npz")["samples"].astype(int), said
+
+
+def test_samples(command, imported, tmp_path):
+  plain, said = sample(command, imported, tmp_path / "a", "--steps=3")
+  assert "5 network evaluations each" in said and plain.std() > 5
+  guided, said = sample(
+    *(command, imported, tmp_path / "b", "--steps=3", "--guidance=2")
+  )
+  assert "10 network evaluations each" in said
+  assert np.abs(guided - plain).mean() > 1
+
+
+def test_evaluation(command, refused_line, pickles, tmp_path):
+  out = tmp_path / "run"
+  command("import-edm2", pickles / "pixels.pkl", f"--out={out}")
+  argv = f"--workdir={out}", "--num=80", "--features=pixels"
+  argv = *argv, "--teacher-steps=2"
+  assert "--reference" in refused_line(1, "evaluate", *argv)
+  code, _, err = command("evaluate", *argv, "--reference=scm_digits")
+  assert code == 0, err
+  [run] = json.loads((out / "report.json").read_text())["runs"]
+  assert run["objective"] == "teacher" and run["nfe"] == 3
+
+
+def test_without_a_guide_there_is_no_guidance(
+  command, refused_line, pickles, tmp_path
+):
+  for name, said in (
+    ("pixels", "was always given labels, and has no guide"),
+    ("pixels-no-label", "takes no labels"),
+  ):
+    out = tmp_path / name
+    assert (
+      command("import-edm2", pickles / f"{name}.pkl", f"--out={out}")[0] == 0
+    )
+    argv = f"--workdir={out}", "--guidance=2", f"--out={tmp_path}/x"
+    assert said in refused_line(2, "sample", *argv)
+  assert not (tmp_path / "x").exists()
+
+
+def test_autoguidance_without_labels(command, pickles, tmp_path):
+  out = tmp_path / "run"
+  file = pickles / "pixels-no-label.pkl"
+  code, _, _ = command("import-edm2", file, f"--out={out}", f"--guide={file}")
+  assert code == 0
+  plain, _ = sample(command, out, tmp_path / "a", "--steps=2")
+  guided, said = sample(
+    *(command, out, tmp_path / "b", "--steps=2", "--guidance=3")
+  )
+  # Guided by itself, a network stays what it is.
+  assert np.abs(guided - plain).max() <= 1 and "6 network evaluations" in said
+
+
+@pytest.fixture
+def refused_line(command):
+  """`refused_line(code, *argv)`: the one line with which a command ends so."""
+
+  def run(code, *argv):
+    given, out, err = command(*argv)
+    assert (given, out) == (code, ""), err
+    assert err.count("\n") == 1, err
+    return err
+
+  return run
+
+
+def test_mistakes(refused_line, pickles, imported, forgery, tmp_path):
+  out = tmp_path / "out"
+  line = lambda *argv: refused_line(1, "import-edm2", *argv, f"--out={out}")
+  assert "No such file" in line(tmp_path / "none.pkl")
+  hostile = tmp_path / "hostile.pkl"
+  call = forgery.Reduces(os.system, f"touch {tmp_path}/executed")
+  hostile.write_bytes(forgery.plain({"ema": call}))
+  assert "names posix.system" in line(hostile)
+  whole = (pickles / NAME).read_bytes()
+  cut = tmp_path / "cut.pkl"
+  cut.write_bytes(whole[: len(whole) // 2])
+  assert "damaged or cut short" in line(cut)
+  assert "names posix.system" in line(pickles / NAME, f"--guide={hostile}")
+  assert not (tmp_path / "executed").exists()
+
+  line = lambda *argv: refused_line(2, "import-edm2", *argv, f"--out={out}")
+  said = line(pickles / NAME, f"--guide={pickles}/pixels.pkl")
+  assert "config.data.channels is 1, the network's is 4" in said
+  no_label = pickles / "pixels-no-label.pkl"
+  said = line(no_label, f"--guide={pickles}/pixels.pkl")
+  assert "it has 10 classes, the network 0" in said
+  # Nothing was written, and nothing that is there is written over.
+  files = {"hostile.pkl", "cut.pkl"}
+  assert {path.name for path in tmp_path.iterdir()} == files
+  argv = pickles / "pixels.pkl", f"--out={imported}"
+  assert "is not empty" in refused_line(1, "import-edm2", *argv)
+
+
+def test_tensors_that_do_not_fit(
+  refused_line, forgery, small, draw_params, tmp_path
+):
+  params = draw_params(small())
+  for change, said in (
+    ({"unet.emb_noise.weight": None}, "no tensor 'unet.emb_noise.weight'"),
+    ({"unet.dec.8x8_in0.conv_res0.weight": None}, "is missing in the file"),
+    ({"unet.dec.8x8_in0.attn_mask.weight": np.zeros(3)}, "no EDM2 network has"),
+    ({"unet.emb_label.weight": np.zeros((8, 9))}, "is (9, 8) in the file and"),
+  ):
+    changed = {k: v for k, v in (params | change).items() if v is not None}
+    network = forgery.network(changed, small())
+    path = tmp_path / "network.pkl"
+    path.write_bytes(forgery.plain(forgery.snapshot(network, None)))
+    argv = path, f"--out={tmp_path}/out"
+    line = refused_line(1, "import-edm2", *argv)
+    assert said in line and str(path) in line
+
+
+def train(command, run, folder, *argv):
+  flag = f"--config={ADAPT}:run={run},tiny"
+  return command("train", flag, f"--workdir={folder}", *SHALLOWER, *argv)
+
+
+def test_adaptation_and_distillation(command, imported, caplog, tmp_path):
+  """import -> adapt -> sCD, guided -> sample."""
+  adapted, student = tmp_path / "adapted", tmp_path / "student"
+  teacher = f"--config.teacher={imported}"
+  with caplog.at_level("INFO"):
+    code, _, err = train(command, "teacher", adapted, teacher)
+  assert code == 0, err
+  assert "\nnegated (1): out_gain\nfresh (3): embedding/emb_noi" in caplog.text
+
+  code, _, err = train(
+    *(command, "scd,guide", student, teacher),
+    f"--config.start={adapted}",
+  )
+  assert code == 0, err
+  noted = json.loads((student / "teacher.json").read_text())
+  assert noted["workdir"] == str(imported)
+  images, said = sample(
+    *(command, student, tmp_path / "samples", "--steps=2", "--guidance=1.5")
+  )
+  assert "2 network evaluations each" in said and images.std() > 5
+
+
+@pytest.mark.parametrize("run", ["teacher", "scd"])
+def test_guidance_that_the_teacher_cannot_give(
+  run, refused_line, command, pickles, tmp_path
+):
+  unguided = tmp_path / "unguided"
+  command("import-edm2", pickles / NAME, f"--out={unguided}")
+  said = refused_line(
+    *(2, "train", f"--config={ADAPT}:run={run},tiny", *SHALLOWER),
+    *(f"--workdir={tmp_path}/run", f"--config.teacher={unguided}"),
+    "--config.objective.guidance=fixed",
+  )
+  assert "was always given labels, and has no guide" in said
