@@ -1,11 +1,16 @@
-"""Between stored pixels and the network's data space, inside the compiled step.
+"""Between what a dataset stores and the network's data, in compiled code.
 
-Datasets hold uint8 images; the network sees data of mean 0 and standard
-deviation `sigma_d`. Only uint8 crosses from host to device.
+Datasets store uint8 images, or an autoencoder's latents; the network sees data
+of mean 0 and standard deviation `sigma_d`. A codec is a frozen, hashable value
+with two pure functions: `encode(stored, key)`, part of the train step, and
+`decode(x0, params)`, part of the compiled sampler.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -25,15 +30,103 @@ class PixelCodec:
   std: float | tuple[float, ...]
   sigma_d: float
 
-  def encode(self, images: Array) -> Array:
-    """uint8 `[B, H, W, C]` to float32 `x0` of the same shape."""
-    scaled = images.astype(jnp.float32) / 127.5 - 1.0
-    mean, std = (jnp.asarray(v, jnp.float32) for v in (self.mean, self.std))
-    return (scaled - mean) / std * self.sigma_d
+  def encode(self, stored: Array, key: Array | None = None) -> Array:
+    """uint8 `[B, H, W, C]` to float32 `x0` of the same shape.
 
-  def decode(self, x0: Array) -> Array:
+    The key is not used: an image has one encoding.
+    """
+    del key
+    return _standardize(self, stored.astype(jnp.float32) / 127.5 - 1.0)
+
+  def decode(self, x0: Array, params: Any = None) -> Array:
     """`x0` to uint8 images, rounded and clipped to [0, 255]."""
-    mean, std = (jnp.asarray(v, jnp.float32) for v in (self.mean, self.std))
-    scaled = x0.astype(jnp.float32) / self.sigma_d * std + mean
-    pixels = jnp.round((scaled + 1.0) * 127.5)
-    return jnp.clip(pixels, 0, 255).astype(jnp.uint8)
+    del params
+    return _to_uint8(_restore(self, x0), -1.0, 1.0)
+
+
+# decoder(params, latents [B, h, w, C]) -> images [B, H, W, 3] in `image_range`
+Decoder = Callable[[Any, Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentCodec:
+  """Maps an autoencoder's latents to `x0`, and `x0` to images.
+
+  The encoder gives each latent a normal distribution. Datasets store its mean
+  and standard deviation, and every use draws afresh, as in EDM2.
+
+  Attributes:
+    mean: of the latents, one number for each channel (Section G.1).
+    std: likewise; `x0 = (latent - mean) / std * sigma_d`.
+    sigma_d: standard deviation of `x0`.
+    image_range: of the images that the autoencoder saw: black and white.
+    decoder: the autoencoder's decoder, whose parameters `decode` is given;
+      None draws the small preview of `preview`.
+  """
+
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  sigma_d: float
+  image_range: tuple[float, float] = (-1.0, 1.0)
+  decoder: Decoder | None = None
+
+  def encode(self, stored: Array, key: Array) -> Array:
+    """Means and deviations, any float `[B, h, w, 2 C]`, to `x0` `[B, h, w, C]`.
+
+    The first `C` channels are the means. `x0` is float32.
+    """
+    mean, std = jnp.split(stored.astype(jnp.float32), 2, axis=-1)
+    return _standardize(self, mean + std * jax.random.normal(key, mean.shape))
+
+  def decode(self, x0: Array, params: Any = None) -> Array:
+    """`x0` to uint8 images `[B, H, W, 3]`; `params` are the decoder's."""
+    latents = _restore(self, x0)
+    if self.decoder is None:
+      images = preview(latents)
+    else:
+      images = self.decoder(params, latents)
+    return _to_uint8(images, *self.image_range)
+
+
+Codec = PixelCodec | LatentCodec
+
+# Approximate, least-squares fits by hand of others: the linear map from Stable
+# Diffusion's latents, times its scaling factor, to red, green and blue
+# (discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204,
+# for v1.4; later autoencoders share its encoder).
+SCALING_FACTOR = 0.18215
+PREVIEW = (
+  (0.298, 0.207, 0.208),
+  (0.187, 0.286, 0.173),
+  (-0.158, 0.189, 0.264),
+  (-0.184, -0.271, -0.473),
+)
+
+
+def preview(latents: Array) -> Array:
+  """A rough look at latents without their autoencoder.
+
+  Args:
+    latents: of Stable Diffusion's autoencoder, as its encoder gives them,
+      `[B, h, w, 4]`.
+
+  Returns:
+    Colours `[B, h, w, 3]` in about the range of the encoded images: an eighth
+    of the side, one pixel for a latent.
+  """
+  return latents @ (SCALING_FACTOR * jnp.asarray(PREVIEW, latents.dtype))
+
+
+def _standardize(codec: Codec, data: Array) -> Array:
+  mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
+  return (data - mean) / std * codec.sigma_d
+
+
+def _restore(codec: Codec, x0: Array) -> Array:
+  mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
+  return x0.astype(jnp.float32) / codec.sigma_d * std + mean
+
+
+def _to_uint8(images: Array, low: float, high: float) -> Array:
+  levels = jnp.round((images - low) / (high - low) * 255.0)
+  return jnp.clip(levels, 0, 255).astype(jnp.uint8)

@@ -1,10 +1,13 @@
-"""Pixels survive the way to the network's data and back."""
+"""Pixels survive the way to the network's data and back; latents are drawn."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax.codec import PixelCodec
+from scm_jax.codec import PREVIEW, LatentCodec, PixelCodec, preview
 
 PIXELS = np.arange(256, dtype=np.uint8)
 
@@ -40,3 +43,81 @@ def test_decoding_rounds_and_clips():
   np.testing.assert_array_equal(codec.decode(x0), [0, 255, 128, 128])
   x0 = jnp.array([0.49, 0.51]) * level + codec.encode(jnp.uint8(10))
   np.testing.assert_array_equal(codec.decode(x0), [10, 11])
+
+
+LATENTS = LatentCodec(
+  mean=(1.56, -0.695, 0.483, 0.729), std=(5.27, 5.91, 4.21, 4.31), sigma_d=0.5
+)
+
+
+def stored(mean, std, shape=(4000, 1, 1)) -> jax.Array:
+  """float16 means and deviations, the same at every place."""
+  return jnp.broadcast_to(jnp.array([*mean, *std], jnp.float16), (*shape, 8))
+
+
+def test_latents_are_drawn_afresh_and_standardised():
+  mean, std = np.array([2.0, -1.0, 0.5, 3.0]), np.array([0.5, 1.0, 2.0, 0.25])
+  x0 = LATENTS.encode(stored(mean, std), jax.random.key(0))
+  assert x0.shape == (4000, 1, 1, 4) and x0.dtype == jnp.float32
+  scale = 0.5 / np.array(LATENTS.std)
+  expected = (mean - np.array(LATENTS.mean)) * scale
+  np.testing.assert_allclose(
+    (x0.mean((0, 1, 2)) - expected) / (std * scale), 0, atol=4 / 4000**0.5
+  )
+  np.testing.assert_allclose(x0.std((0, 1, 2)), std * scale, rtol=0.05)
+
+  same = LATENTS.encode(stored(mean, std), jax.random.key(0))
+  other = LATENTS.encode(stored(mean, std), jax.random.key(1))
+  np.testing.assert_array_equal(x0, same)
+  assert np.all(np.abs(x0 - other).max((0, 1, 2)) > std * scale)
+
+
+def test_latents_of_the_datasets_statistics_have_the_networks():
+  """N(mean, std) over the dataset becomes N(0, sigma_d^2)."""
+  rng = np.random.default_rng(0)
+  raw = rng.normal(LATENTS.mean, LATENTS.std, (5000, 1, 1, 4))
+  moments = jnp.asarray(np.concatenate([raw, np.zeros_like(raw)], -1))
+  x0 = LATENTS.encode(moments, jax.random.key(0))
+  np.testing.assert_allclose(x0.mean((0, 1, 2)), 0, atol=0.03)
+  np.testing.assert_allclose(x0.std((0, 1, 2)), 0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("image_range", [(-1.0, 1.0), (0.0, 1.0)])
+def test_preview_shows_colours(image_range):
+  """Latents whose preview is known, by the inverse of its matrix."""
+  codec = dataclasses.replace(LATENTS, image_range=image_range)
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (2, 3, 3, 3))
+  low, high = image_range
+  colours = low + pixels / 255 * (high - low)
+  latents = colours @ np.linalg.pinv(np.array(PREVIEW)) / 0.18215
+  np.testing.assert_allclose(
+    preview(jnp.asarray(latents, jnp.float32)), colours, atol=1e-5
+  )
+  moments = np.concatenate([latents, np.zeros_like(latents)], -1)
+  x0 = codec.encode(jnp.asarray(moments), jax.random.key(0))
+  images = codec.decode(x0)
+  assert images.dtype == jnp.uint8
+  np.testing.assert_array_equal(images, pixels)
+
+
+def test_the_papers_mean_latent_is_a_middle_grey():
+  """The map and the constants are of one autoencoder and one range."""
+  grey = preview(jnp.array(LATENTS.mean))
+  np.testing.assert_allclose(grey, 0, atol=0.05)
+
+
+def test_an_autoencoder_takes_the_previews_place():
+  """Here one that enlarges; it gets its parameters and unscaled latents."""
+
+  def decoder(params, latents):
+    grey = latents[..., :1] * params["gain"]
+    return jnp.repeat(grey.repeat(8, axis=1).repeat(8, axis=2), 3, axis=-1)
+
+  codec = dataclasses.replace(LATENTS, decoder=decoder)
+  moments = stored([0.5, 0, 0, 0], [0, 0, 0, 0], (2, 1, 2))
+  x0 = codec.encode(moments, jax.random.key(0))
+  images = jax.jit(codec.decode)(x0, {"gain": 1.0})
+  assert images.shape == (2, 8, 16, 3)
+  np.testing.assert_array_equal(images, 191)  # 0.5 in [-1, 1]
+  assert hash(codec) != hash(LATENTS) and codec != LATENTS

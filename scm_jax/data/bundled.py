@@ -1,8 +1,8 @@
 """TFDS builders for small image sets that ship inside Python packages.
 
-The base class turns arrays into a real TFDS dataset (ArrayRecord, one split)
-without a network, without TensorFlow and always in the same order, and builds
-it on first use in a way that two processes or a killed one cannot spoil.
+The base classes turn arrays into a real TFDS dataset (ArrayRecord, one split)
+without a network, without TensorFlow and always in the same order; `prepare`
+builds it on first use in a way that two processes or a killed one cannot spoil.
 """
 
 import abc
@@ -20,10 +20,10 @@ from PIL import Image
 from scm_jax.errors import UserError
 
 
-class BundledImages(
+class BundledArrays(
   tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True
 ):
-  """Square greyscale images of ten classes, in one split named `train`.
+  """Arrays of ten classes, in one split named `train`.
 
   TFDS writes examples in the order of a fixed hash of their keys, so the
   dataset on disk is the same everywhere and slices such as `train[:80%]` are
@@ -34,14 +34,22 @@ class BundledImages(
   # No downloads. To look for their checksums TFDS would import
   # importlib_resources, which it does not declare.
   url_infos = None
-  SIZE: int
+  FEATURE: str  # what the records call the array
   DESCRIPTION: str
   CITATION: str
   HOMEPAGE: str
 
   @abc.abstractmethod
   def load_arrays(self) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images, uint8 [N, SIZE, SIZE], and labels 0..9, int [N]."""
+    """Returns arrays [N, ...] and labels 0..9, int [N]."""
+
+  @abc.abstractmethod
+  def feature(self) -> Any:
+    """Returns the TFDS feature of one array."""
+
+  def encode(self, array: np.ndarray) -> Any:
+    """One array as the feature takes it."""
+    return array
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -51,15 +59,11 @@ class BundledImages(
       homepage=self.HOMEPAGE,
       features=tfds.features.FeaturesDict(
         {
-          "image": tfds.features.Image(
-            shape=(self.SIZE, self.SIZE, 1),
-            dtype=np.uint8,
-            encoding_format="png",
-          ),
+          self.FEATURE: self.feature(),
           "label": tfds.features.ClassLabel(num_classes=10),
         }
       ),
-      supervised_keys=("image", "label"),
+      supervised_keys=(self.FEATURE, "label"),
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -67,9 +71,35 @@ class BundledImages(
     return {"train": self._generate_examples()}
 
   def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-    images, labels = self.load_arrays()
-    for key, (image, label) in enumerate(zip(images, labels, strict=True)):
-      yield key, {"image": _png(image), "label": int(label)}
+    arrays, labels = self.load_arrays()
+    for key, (array, label) in enumerate(zip(arrays, labels, strict=True)):
+      yield key, {self.FEATURE: self.encode(array), "label": int(label)}
+
+
+class BundledImages(BundledArrays, skip_registration=True):
+  """Square images: `load_arrays` gives uint8 [N, side, side (, 3)]."""
+
+  FEATURE = "image"
+  SIZE: int
+  CHANNELS = 1
+
+  def side(self) -> int:
+    """Height and width."""
+    return self.SIZE
+
+  def feature(self) -> Any:
+    return tfds.features.Image(
+      shape=(self.side(), self.side(), self.CHANNELS),
+      dtype=np.uint8,
+      encoding_format="png",
+    )
+
+  def encode(self, array: np.ndarray) -> io.BytesIO:
+    # Given pixels, TFDS would import TensorFlow (seconds) just to encode them.
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    file.seek(0)
+    return file
 
 
 def prepare(builder: tfds.core.DatasetBuilder) -> None:
@@ -112,14 +142,6 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
       f"{e.strerror or e}; name a local, writable folder in "
       "config.data.data_dir or in the environment variable TFDS_DATA_DIR"
     ) from e
-
-
-def _png(image: np.ndarray) -> io.BytesIO:
-  # Given pixels, TFDS would import TensorFlow (seconds) just to encode them.
-  file = io.BytesIO()
-  Image.fromarray(image).save(file, "PNG")
-  file.seek(0)
-  return file
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from scm_jax.data import sources
+from scm_jax.data import elements
 from scm_jax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
@@ -23,13 +23,13 @@ Batch = dict[str, np.ndarray]
 class Batches:
   """This process's part of every global batch.
 
-  `batches[k]` is the batch at step k: `image` [b, H, W, C], uint8 unless the
-  source holds another type, and `label`, int32 [b].
+  `batches[k]` is the batch at step k: `image` [b, H, W, C], uint8 or, if the
+  source holds latents, a float type with 2 C channels, and `label`, int32 [b].
   """
 
   def __init__(
     self,
-    source: sources.Source,
+    source: elements.Source,
     *,
     batch_size: int,
     seed: int,
@@ -40,8 +40,7 @@ class Batches:
     """Lays out the stream; nothing is read yet.
 
     Args:
-      source: what to read; see `sources.Source`. Latents, or images of another
-        kind, come in as another source.
+      source: what to read; see `elements.Source`.
       batch_size: the global batch size B; it may exceed the source's length.
       seed: fixes the order and the flips.
       process_index: p, of 0..process_count-1.

@@ -23,8 +23,8 @@ from scm_jax.data import digits, pipeline, sources
 folder = pathlib.Path(sys.argv[1])
 HOOK
 source = sources.open_source(ml_collections.ConfigDict(dict(
-  name="scm_digits", split="train", data_dir=str(folder), size=8, channels=1,
-  num_classes=10)))
+  kind="images", name="scm_digits", split="train", data_dir=str(folder),
+  size=8, channels=1, num_classes=10)))
 assert len(pipeline.Batches(source, batch_size=8, seed=0)[0]["label"]) == 8
 print(len(source), "tensorflow" in sys.modules)
 """
@@ -58,6 +58,7 @@ digits.ScmDigits._generate_examples = die_midway
 
 def data_config(data_dir, **changes) -> ml_collections.ConfigDict:
   config = dict(
+    kind="images",
     name="scm_digits",
     split="train",
     data_dir=str(data_dir),

@@ -51,6 +51,7 @@ def assert_equal(left: pipeline.Batch, right: pipeline.Batch) -> None:
 def test_digits_batches_are_uint8_images_and_int32_labels(data_dir):
   config = ml_collections.ConfigDict(
     dict(
+      kind="images",
       name="scm_digits",
       split="train",
       data_dir=data_dir,

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from scm_jax.data import sources
+from scm_jax.data import elements, sources
 from scm_jax.errors import ConfigError, UserError
 
 
@@ -69,6 +69,7 @@ def photos_dir(tmp_path_factory) -> str:
 
 def photos(photos_dir, **changes) -> ml_collections.ConfigDict:
   config = dict(
+    kind="images",
     name="photos",
     split="train",
     data_dir=photos_dir,
@@ -124,7 +125,7 @@ def test_elements_are_cached_and_protected(photos_dir):
 
 
 def test_large_datasets_are_not_cached(photos_dir, monkeypatch):
-  monkeypatch.setattr(sources, "CACHE_BYTES", 6 * 6 * 6 * 3 - 1)
+  monkeypatch.setattr(elements, "CACHE_BYTES", 6 * 6 * 6 * 3 - 1)
   source = sources.open_source(photos(photos_dir))
   assert source[3]["image"] is not source[3]["image"]
   np.testing.assert_array_equal(source[3]["image"], source[3]["image"])
@@ -177,6 +178,17 @@ def test_dataset_that_is_not_there(photos_dir, name):
   assert "scm_digits" in message and "\n" not in message
   command = f"tfds build {name} --file_format=array_record --data_dir="
   assert command + photos_dir in message
+
+
+def test_latents_that_are_not_there(photos_dir):
+  config = photos(
+    photos_dir, kind="latents", name="imagenet512_latents", size=64, channels=4
+  )
+  with pytest.raises(UserError, match="are neither built in nor in") as error:
+    sources.open_source(config)
+  message = str(error.value)
+  assert "'latent' [64, 64, 8]" in message and photos_dir in message
+  assert "config.data.name" in message and "\n" not in message
 
 
 def test_dataset_in_another_format(photos_dir, tmp_path):

@@ -1,0 +1,75 @@
+"""Students from public EDM2 networks: adaptation, then sCD.
+
+    scm-jax import-edm2 edm2-img512-s-2147483-0.025.pkl --out=runs/edm2 \
+        --guide=edm2-img512-xs-uncond-2147483-0.025.pkl
+    scm-jax train --config=configs/adapt.py:run=teacher,size=s \
+        --workdir=runs/adapted --config.teacher=runs/edm2
+    scm-jax train --config=configs/adapt.py:run=scd,size=s,guide \
+        --workdir=runs/scd --config.teacher=runs/edm2 \
+        --config.start=runs/adapted
+    scm-jax sample --workdir=runs/scd --steps=2 --guidance=1.4
+
+The first run puts the weights of EDM2's form into sCM's (c_noise = t,
+positional embedding, double normalisation) and trains until the network gives
+the imported one's velocity again; it prints which weights it took. sCD then
+starts from it and follows the imported network itself. `run=sct` starts
+likewise and needs no teacher: --config.start=runs/adapted alone.
+
+Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64`, `size=` as in
+the config of that name, `guide` for sCD with the scale as an input, which needs
+a teacher that was imported with one, and `tiny` for a check of the code path in
+seconds on one core. Data, hardware and the rest are as in that config. The
+paper trains its teachers from scratch: the adaptation's numbers are ours.
+"""
+
+from configs import imagenet64, imagenet512, paper
+from scm_jax.configuration import parse_arg
+from scm_jax.errors import ConfigError
+
+DATA = {"imagenet512": imagenet512, "imagenet64": imagenet64}
+
+
+def get_config(arg: str = ""):
+  """The config of one run; see the module's docstring."""
+  choice = parse_arg(
+    arg,
+    run=paper.RUNS,
+    data=tuple(DATA),
+    size=tuple(imagenet512.SIZES),
+    guide=False,
+    tiny=False,
+  )
+  if choice.size not in DATA[choice.data].SIZES:
+    raise ConfigError(f"{choice.data} has no network of size {choice.size}")
+  base = f"run={choice.run},size={choice.size}"
+  base += ",latents=edm2" if choice.data == "imagenet512" else ""
+  base += ",tiny" if choice.tiny else ""
+  config = DATA[choice.data].get_config(base)
+
+  # Of EDM2's shapes, so that modulations carry over.
+  config.network.double_norm = "shared"
+  config.teacher_ema = 0.0  # a public file holds one average
+  if choice.run == "teacher":
+    _adapt(config, choice.tiny)
+  # EDM2's networks were always given the label: they cannot guide themselves,
+  # nor say what a student without a label should do.
+  config.objective.label_dropout = 0.0
+  if choice.run == "scd":
+    config.objective.guidance = "sampled" if choice.guide else "none"
+  if not choice.guide:
+    config.sample.guidance = 1.0
+  return config
+
+
+def _adapt(config, tiny: bool) -> None:
+  """All ours, and short beside the 376,000 to 1,048,000 steps of training."""
+  config.objective.target = "teacher"  # "data" is the diffusion loss
+  # Students' noise levels, wider than the teachers' (Table 5).
+  config.objective.P_mean, config.objective.P_std = -0.8, 1.6
+  if not tiny:
+    config.total_steps = 20_000
+    # About where EDM2's own schedule ends, down to zero over the last half.
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.decay_steps = 0
+    config.optimizer.rampup_images = 1_000_000
+    config.optimizer.cooldown = 0.5
