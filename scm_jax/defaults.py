@@ -13,21 +13,27 @@ def _fields(**fields) -> config_dict.ConfigDict:
 
 def _data() -> config_dict.ConfigDict:
   return _fields(
+    kind="images",  # or "latents": an autoencoder's means and deviations
     name="",  # a TFDS name
     split="train",
     data_dir="",  # "" is TFDS's own default
-    size=0,  # side of the images the network sees; smaller ones are padded
+    # Side of the images (smaller ones are padded) or latents that the network
+    # sees.
+    size=0,
     channels=3,
     num_classes=0,  # 0: labels are not used
-    mean=0.0,  # of images in [-1, 1] ...
+    mean=0.0,  # of images in [-1, 1], or of latents, one for each channel ...
     std=0.5,  # ... which become (image - mean) / std * sigma_d
+    image_range=(-1.0, 1.0),  # of the images whose latents are stored
     flip=False,  # random horizontal flips
   )
 
 
 def _network() -> config_dict.ConfigDict:
   return _fields(
-    form="trigflow",  # or "edm2", the published config G
+    family="unet",  # EDM2's U-Net; or "ddpmpp", DDPM++ (see presets.py)
+    form="trigflow",  # or the published one: "edm2" (unet), "edm" (ddpmpp)
+    double_norm="split",  # the unet's; or "shared", with EDM2's parameter count
     channels=192,
     channel_mult=(1, 2, 3, 4),
     channel_mult_emb=0,  # the embedding's width; 0: the largest of channel_mult
@@ -37,6 +43,10 @@ def _network() -> config_dict.ConfigDict:
     dropout=0.0,
     dropout_resolution=16,  # largest side with dropout (G.2)
     dtype="float32",  # or "bfloat16"; the time path is float32 in both
+    attention="einsum",  # or "chunked", without a matrix of all pairs
+    # What a block keeps for the backward pass: "none" is all of it, "full"
+    # nothing, "dots" results of convolutions and products.
+    remat="none",
   )
 
 
@@ -46,7 +56,13 @@ def _objective() -> config_dict.ConfigDict:
     P_mean=-0.8,  # of ln(sigma), the proposal of times (Table 5)
     P_std=1.6,
     adaptive_weighting=True,  # learn w_phi(t) (Equation 8)
+    # w_phi counts once a sample (Equation 8), which RAdam needs; or "pixel":
+    # the loss is D times as large, EDM2's sum, which Adam does not see.
+    weighting_unit="sample",
     label_dropout=0.0,  # probability of training without the label
+    # The velocity that a diffusion run learns: the sample's own (Equation 4),
+    # or, to adapt a network to another's form, that of config.teacher.
+    target="data",  # or "teacher"
     # sCM (Algorithm 1).
     warmup_steps=10_000,  # H, of the tangent's second term
     warmup="linear",  # or "variance_exact" (rCM)
@@ -92,6 +108,21 @@ def _sample() -> config_dict.ConfigDict:
   )
 
 
+def _mesh() -> config_dict.ConfigDict:
+  # Sizes of the axes; -1, in one of them, is what the devices leave. Batches
+  # are split over both, parameters over fsdp. Hosts are outermost.
+  return _fields(data=-1, fsdp=1)
+
+
+def _sharding() -> config_dict.ConfigDict:
+  return _fields(
+    min_size=65_536,  # arrays of fewer elements are replicated
+    # (pattern of an array's path, dimension or None for replicated), the first
+    # that is found decides; see training/sharding.py.
+    rules=(),
+  )
+
+
 def get_defaults() -> config_dict.ConfigDict:
   """A config with every field; what has no default is empty or zero."""
   return _fields(
@@ -101,18 +132,32 @@ def get_defaults() -> config_dict.ConfigDict:
     total_steps=0,
     sigma_d=0.5,  # standard deviation of the network's data
     teacher="",  # workdir whose EMA weights a student starts from
-    teacher_ema=0.0,  # which of its averages; 0 is its first
-    ema=(0.05, 0.10),  # sigma_rel of the averages; the first is the default
+    teacher_ema=0.0,  # which of its averages, or any width; 0 is its first
+    start="",  # workdir to start from instead, such as an adapted teacher's
+    teacher_dtype="float32",  # of its weights in sCD; or "bfloat16"
+    # The averages; the first is the default. Below 1: sigma_rel of a power
+    # function (EDM2, Section 3). From 1 on: a half-life in images (CIFAR-10:
+    # 500_000), at most `ema_rampup_ratio` of the images seen (EDM).
+    ema=(0.05, 0.10),
+    ema_rampup_ratio=0.05,
+    # Steps between snapshots of the averages, from which any other sigma_rel
+    # is reconstructed; 0: none. EDM2: 8 Mi images, 4096 steps of 2048.
+    snapshot_every=0,
+    snapshot_dtype="float16",  # EDM2's; or "float32", "bfloat16"
     data=_data(),
     network=_network(),
     objective=_objective(),
     optimizer=_optimizer(),
     sample=_sample(),
+    mesh=_mesh(),
+    sharding=_sharding(),
+    microbatches=1,  # parts of a device's batch that follow one another
     log_every=100,
     sample_every=0,  # 0: only at the end
     checkpoint_every=1000,
     keep_checkpoints=2,  # the last few ...
     keep_every=0,  # ... and those whose step this divides; 0: none more
+    watchdog=600.0,  # seconds without a step until stacks are shown; 0: never
     profile=False,  # traces for TensorBoard's profile plugin
     # RMS of the network's output, about 1 in a healthy run, beyond which a
     # run is stopped as diverged.

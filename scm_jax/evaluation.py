@@ -10,11 +10,14 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from scm_jax.data import sources
+from scm_jax.errors import UserError
 from scm_jax.metrics import features, figure, report, scores
 from scm_jax.model import Model
 from scm_jax.training import workdir
@@ -72,7 +75,7 @@ def evaluate(request: Request, out: epath.Path) -> dict[str, Any]:
     return kept
 
   data = loaded[0][1]["config"].data.copy_and_resolve_references()
-  images, labels = read_reference(data, request.reference)
+  images, labels = read_reference(data, request.reference, loaded[0][0])
   extractors = features.make_extractors(
     request.features, images, labels, _cache(out)
   )
@@ -155,22 +158,40 @@ def _cache(out: epath.Path) -> epath.Path:
 
 
 def read_reference(
-  data: ConfigDict, reference: str
+  data: ConfigDict, reference: str, model: Model
 ) -> tuple[np.ndarray, np.ndarray]:
   """All images and labels of the reference dataset.
 
   Args:
     data: the training data's section; its name and split are replaced.
     reference: `name` or `name:split`, or "" for the training data.
+    model: makes images of latents as it does of its samples.
   """
   if reference:
     data.name, _, split = reference.partition(":")
     data.split = split or data.split
+  elif not data.name:
+    raise UserError(
+      "an imported network has no data of its own; name what to compare with: "
+      "--reference=NAME[:SPLIT]"
+    )
   source = sources.open_source(data)
   elements = [source[i] for i in range(len(source))]
   images = np.stack([element["image"] for element in elements])
   labels = np.asarray([element["label"] for element in elements])
+  if data.kind == "latents":
+    images = _decode(images, model)
   return images, labels
+
+
+def _decode(stored: np.ndarray, model: Model, batch: int = 256) -> np.ndarray:
+  """Stored latents, one draw of each, as images."""
+  images = []
+  for start in range(0, len(stored), batch):
+    key = jax.random.fold_in(jax.random.key(0), start)
+    x0 = model.codec.encode(jnp.asarray(stored[start : start + batch]), key)
+    images.append(np.asarray(model.codec.decode(x0, model.decoder)))
+  return np.concatenate(images)
 
 
 def _steps(model: Model, request: Request) -> Iterable[int]:

@@ -7,7 +7,7 @@ numpy alone.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +28,46 @@ class Model:
   Attributes:
     network: the functions.
     params: of the network; an average, on the weights' sphere.
-    codec: between pixels and the network's data.
+    codec: between what is stored and the network's data; it decodes samples.
     consistency: whether it maps any point to its trajectory's end (a student)
       or gives the trajectory's velocity (a diffusion teacher).
     t_mid: second time of the 2-step sampler.
     sigma_max: noise level that sampling starts from.
     solver: of teachers, a name in `SOLVERS`.
+    decoder: parameters of the codec's decoder, if it has one.
+    guide: of a teacher, a second network that guides it (EDM2's guidance and
+      autoguidance); None is classifier-free guidance by its own "no label".
+    batch_sharding: of a batch over devices, which then must hold the
+      parameters; None leaves it to JAX.
   """
 
   network: networks.Network
   params: Any
-  codec: codecs.PixelCodec
+  codec: codecs.Codec
   consistency: bool
   t_mid: float = samplers.T_MID
   sigma_max: float = trigflow.SIGMA_MAX
   solver: str = "heun"
+  decoder: Any = None
+  guide: "Model | None" = None
+  batch_sharding: jax.sharding.Sharding | None = None
 
   @property
   def parameters(self) -> int:
     """Parameters of the network, without the weighting head."""
     return networks.parameter_count(self.params)
+
+  @property
+  def weights(self) -> Any:
+    """`params`, and the guide's under `guide`: what a teacher is asked with."""
+    if self.guide is None:
+      return self.params
+    return {**self.params, "guide": self.guide.params}
+
+  @property
+  def weak(self) -> networks.Network | None:
+    """The guide's network, for `velocity.guided`."""
+    return self.guide.network if self.guide else None
 
   def evaluations(self, steps: int, guidance: float = 1.0) -> int:
     """Network evaluations for one sample (NFE), guidance included."""
@@ -93,59 +113,104 @@ class Model:
       # The last batch is filled up, so that one program serves all.
       index = np.arange(start, start + batch_size)
       label = labels[np.minimum(index, total - 1)]
+      if self.batch_sharding:
+        index, label = jax.device_put((index, label), self.batch_sharding)
       images.append(
-        self._program(steps, guidance == 1.0)(
-          self.params, jnp.int32(seed), index, label, jnp.float32(guidance)
+        self._program(steps, guidance == 1.0 and not self.consistency)(
+          *(self.weights, self.decoder, jnp.int32(seed), index, label),
+          jnp.float32(guidance),
         )
       )
     return np.concatenate([np.asarray(batch) for batch in images])[:total]
 
+  def draws(self, steps: int) -> int:
+    """How often a sample takes fresh noise."""
+    return steps if self.consistency else 1
+
+  def sampler(self, steps: int, unguided: bool = False) -> Callable[..., Array]:
+    """The sampler as a pure function, which draws no random numbers.
+
+    Args:
+      steps: as in `sample`.
+      unguided: leave a teacher's guidance out, which is 1 then.
+
+    Returns:
+      `draw(weights, noise, label, guidance) -> x0`, of unit noise
+      `[draws, B, H, W, C]`, labels `[B]` and a scale; `x0` is `[B, H, W, C]`
+      float32, before `codec.decode`.
+    """
+    return _sampler(self._recipe(steps, unguided))
+
   def _program(self, steps: int, unguided: bool) -> Callable[..., Array]:
-    return _program(
-      *(self.network, self.codec, self.consistency, self.t_mid),
+    return _program(self._recipe(steps, unguided))
+
+  def _recipe(self, steps: int, unguided: bool) -> "_Recipe":
+    return _Recipe(
+      *(self.network, self.weak, self.codec, self.consistency, self.t_mid),
       *(self.sigma_max, self.solver, steps, unguided),
     )
 
 
+class _Recipe(NamedTuple):
+  """All that a sampler depends on but the parameters."""
+
+  network: networks.Network
+  weak: networks.Network | None
+  codec: codecs.Codec
+  consistency: bool
+  t_mid: float
+  sigma_max: float
+  solver: str
+  steps: int
+  unguided: bool
+
+
 @functools.lru_cache(maxsize=64)
-def _program(
-  network: networks.Network,
-  codec: codecs.PixelCodec,
-  consistency: bool,
-  t_mid: float,
-  sigma_max: float,
-  solver: str,
-  steps: int,
-  unguided: bool,
-) -> Callable[..., Array]:
+def _program(recipe: _Recipe) -> Callable[..., Array]:
   """A compiled sampler: noise, all steps and decoding in one program.
 
   Parameters are an argument, so that the averages of a run in training share
   one compilation.
   """
-  config, sigma_d = network.config, codec.sigma_d
+  config = recipe.network.config
+  draw = _sampler(recipe)
 
-  def draw(F, noise, cond):
+  def program(weights, decoder, seed, index, label, guidance):
+    shape = (config.resolution, config.resolution, config.in_channels)
+    draws = recipe.steps if recipe.consistency else 1
+    noise = samplers.draw_noise(seed, index, draws, shape)
+    return recipe.codec.decode(draw(weights, noise, label, guidance), decoder)
+
+  return jax.jit(program)
+
+
+def _sampler(recipe: _Recipe) -> Callable[..., Array]:
+  """`draw(weights, noise, label, guidance) -> x0`; see `Model.sampler`."""
+  network, consistency, steps = recipe.network, recipe.consistency, recipe.steps
+  config, sigma_d = network.config, recipe.codec.sigma_d
+  sigma_max = recipe.sigma_max
+
+  def solve(F, noise, cond):
     if consistency:
-      times = samplers.consistency_times(steps, sigma_d, t_mid, sigma_max)
+      times = samplers.consistency_times(
+        steps, sigma_d, recipe.t_mid, sigma_max
+      )
       return samplers.consistency(F, noise, cond, times, sigma_d)
     if steps == 1:
       # One Euler step all the way, which is the consistency formula.
       times = (trigflow.max_time(sigma_d, sigma_max),)
       return samplers.consistency(F, noise, cond, times, sigma_d)
     times = samplers.ode_times(steps, sigma_d, sigma_max=sigma_max)
-    return SOLVERS[solver](F, noise[0], cond, times, sigma_d)
+    return SOLVERS[recipe.solver](F, noise[0], cond, times, sigma_d)
 
-  def program(params, seed, index, label, guidance):
-    shape = (config.resolution, config.resolution, config.in_channels)
-    draws = steps if consistency else 1
-    noise = samplers.draw_noise(seed, index, draws, shape)
+  def draw(weights, noise, label, guidance):
     cond = {"label": label} if config.num_classes else {}
     if config.guidance:
       cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
-    F = functools.partial(network.F, params)
-    if not consistency and not unguided:
-      F = velocity.guide(F, config.num_classes, guidance)
-    return codec.decode(draw(F, noise, cond))
+    if consistency or recipe.unguided:
+      F = functools.partial(network.F, weights)
+    else:
+      F = velocity.guided(network, recipe.weak, weights, guidance)
+    return solve(F, noise, cond)
 
-  return jax.jit(program)
+  return draw

@@ -2,13 +2,16 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from absl import flags
 
 # Read when TensorFlow is loaded, which a test may do before any command does.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Where libtpu is installed, to compile with, jax would look for a TPU and say
+# on standard error that there is none.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def pytest_configure() -> None:
@@ -31,11 +34,15 @@ def tfds_data_dir(
 def compilation_cache(
   tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[pathlib.Path]:
-  """Programs compiled once for all runs, here and in other processes."""
+  """Programs compiled once for all runs, here and in other processes.
+
+  With JAX_COMPILATION_CACHE_DIR set, they are kept there for the next session.
+  """
   import jax
   from jax.experimental.compilation_cache import compilation_cache
 
   folder = tmp_path_factory.getbasetemp() / "jax_compilation_cache"
+  folder = pathlib.Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", folder))
   names = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
@@ -59,3 +66,17 @@ def data_dir(tfds_data_dir: pathlib.Path) -> str:
     digits.ScmDigits(data_dir=tfds_data_dir, file_format="array_record")
   )
   return str(tfds_data_dir)
+
+
+@pytest.fixture
+def command(compilation_cache, data_dir, capfd) -> Callable:
+  """`command(*argv)`: exit code, stdout and stderr of `scm-jax`, in process."""
+
+  from scm_jax.cli import main
+
+  def run(*argv) -> tuple[int, str, str]:
+    capfd.readouterr()
+    code = main.main([str(word) for word in argv])
+    return code, *capfd.readouterr()
+
+  return run

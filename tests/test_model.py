@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scm_jax import networks
-from scm_jax.codec import PixelCodec
+from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.model import Model
 from scm_jax.networks import magnitude
 
@@ -143,7 +143,47 @@ def test_evaluations(student, teacher):
   assert fast.evaluations(32, guidance=1.5) == 64
 
 
+def test_a_teacher_and_its_guide(teacher):
+  """Guided by a copy of itself it is itself; by another it is moved."""
+  twin = dataclasses.replace(teacher, guide=teacher)
+  plain = twin.sample(LABELS, steps=2)
+  np.testing.assert_array_equal(teacher.sample(LABELS, steps=2), plain)
+  assert_same_images(twin.sample(LABELS, steps=2, guidance=2.0), plain)
+
+  # A guide that says "no velocity" makes of guidance a factor.
+  silent = jax.tree.map(jnp.zeros_like, teacher.params)
+  weak = dataclasses.replace(teacher, params=silent)
+  guided = dataclasses.replace(teacher, guide=weak)
+  drawn = guided.sample(LABELS, steps=2, guidance=2.0)
+  doubled = jax.tree.map(jnp.copy, teacher.params)
+  doubled["denoiser"]["out_gain"] *= 2.0
+  louder = dataclasses.replace(teacher, params=doubled)
+  assert_same_images(drawn, louder.sample(LABELS, steps=2))
+  assert np.abs(drawn.astype(int) - plain).mean() > 5
+  assert guided.evaluations(2, guidance=2.0) == 6
+  assert guided.parameters == teacher.parameters
+
+
 def test_parameters(student):
   assert student.parameters == sum(
     leaf.size for leaf in jax.tree.leaves(student.params["denoiser"])
   )
+
+
+def test_a_codecs_decoder_draws_within_the_sampler(student):
+  """Its parameters are an argument, like the network's."""
+
+  def decoder(params, latents):
+    image = latents.repeat(8, axis=1).repeat(8, axis=2) + params["shift"]
+    return jnp.repeat(image, 3, axis=-1)
+
+  codec = LatentCodec((0.1,), (0.5,), 0.5, decoder=decoder)
+  model = dataclasses.replace(student, codec=codec, decoder={"shift": 0.0})
+  images = model.sample(LABELS)
+  assert images.shape == (5, 32, 32, 3) and images.dtype == np.uint8
+  assert images.std() > 20
+  np.testing.assert_array_equal(
+    images, images[:, ::8, ::8].repeat(8, 1).repeat(8, 2)
+  )
+  white = dataclasses.replace(model, decoder={"shift": 100.0}).sample(LABELS)
+  np.testing.assert_array_equal(white, 255)

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     type=float,
     default=0.0,
     metavar="SIGMA_REL",
-    help="width of the weight average; default each config's first",
+    help="weight average, as for sample; default each config's first",
   )
   parser.add_argument(
     "--reference",

@@ -30,6 +30,13 @@ TASKS: dict[str, tuple[str, str]] = {
   "train": ("scm_jax.cli.train", "trains; the same command resumes"),
   "sample": ("scm_jax.cli.sample", "draws samples from a trained workdir"),
   "evaluate": ("scm_jax.cli.evaluate", "scores workdirs, writes a report"),
+  "export": ("scm_jax.cli.export", "writes artifacts for other samplers"),
+  "import-edm2": ("scm_jax.cli.import_edm2", "makes an EDM2 network a teacher"),
+  "reconstruct": (
+    "scm_jax.cli.reconstruct",
+    "makes averages of other widths from snapshots",
+  ),
+  "plan": ("scm_jax.cli.plan", "says what a run needs on hardware not here"),
   "bench": ("scm_jax.cli.bench", "times steps and sampling of a config"),
 }
 

@@ -8,6 +8,7 @@ from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
   import numpy as np
+  from ml_collections import ConfigDict
 
   from scm_jax.model import Model
 
@@ -49,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     type=float,
     default=0.0,
     metavar="SIGMA_REL",
-    help="width of the weight average; default the config's first",
+    help="weight average: a relative width, reconstructed from snapshots if "
+    "the run does not keep it, or a half-life in images; default the first",
   )
   parser.add_argument(
     "--batch-size", type=int, metavar="N", help="images drawn at once"
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   model, about = workdir.load(args.workdir, args.ema)
   config = about["config"]
   if args.guidance != 1.0:
-    check_guidance(model, config.data.num_classes)
+    check_guidance(model, config)
   labels = parse_labels(args.labels, args.num, config.data.num_classes)
   steps = args.steps or (2 if model.consistency else config.sample.solver_steps)
   images = model.sample(
@@ -107,15 +109,21 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   return 0
 
 
-def check_guidance(model: "Model", num_classes: int) -> None:
-  """Raises ConfigError for a network that guidance would not change."""
+def check_guidance(model: "Model", config: "ConfigDict") -> None:
+  """Raises ConfigError for a network that cannot be guided."""
   if model.consistency and not model.network.config.guidance:
     raise ConfigError(
       "--guidance: this student was trained without it as an input; train one "
       "with --config.objective.guidance=sampled"
     )
-  if not num_classes:
+  if model.consistency or model.guide:
+    return
+  if not config.data.num_classes:
     raise ConfigError("--guidance: this network takes no labels")
+  if not config.objective.label_dropout:
+    raise ConfigError(
+      "--guidance: this network was always given labels, and has no guide"
+    )
 
 
 def parse_labels(

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 from scm_jax.cli import configs, console
 
@@ -26,6 +27,16 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   config = configs.parse_config(config_argv)
   console.start()
 
+  from scm_jax.training import distributed
+
+  with distributed.together():
+    _train(config, args.workdir)
+  return 0
+
+
+def _train(config: Any, workdir: str) -> None:
+  import jax
+
   from scm_jax.training import loop
 
   def batches(step: int) -> Iterator:
@@ -36,9 +47,10 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
       source,
       batch_size=config.batch_size,
       seed=config.seed,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
       flip=config.data.flip,
     )
     return stream.iterate(step)
 
-  loop.train(config, args.workdir, batches)
-  return 0
+  loop.train(config, workdir, batches)

@@ -30,6 +30,7 @@ class Options:
     tangent_c: the constant in the normalisation.
     warmup: `linear`, the paper's; or `variance_exact`, rCM's.
     adaptive_weighting: whether `w` is learnt; otherwise it is 0.
+    weighting_unit: `sample`, the paper's; or `pixel` (`weighting.unit_scale`).
     prior_weight: `none`, the paper's; or `inverse_sigma`, the further factor
       `1 / (sigma_d tan t)` that some implementations have.
     reduction: `mean`, the paper's division by `D`; or `sum`.
@@ -42,6 +43,7 @@ class Options:
   tangent_c: float = 0.1
   warmup: str = "linear"
   adaptive_weighting: bool = True
+  weighting_unit: str = "sample"
   prior_weight: str = "none"
   reduction: str = "mean"
 
@@ -106,7 +108,8 @@ def loss(
   error = _reduce(jnp.square(output - target), t, sigma_d, options)
   if not options.adaptive_weighting:
     log_weight = jnp.zeros_like(t)
-  total, per_sample = weighting.weigh(error, log_weight, valid)
+  scale = weighting.unit_scale(options.weighting_unit, x0)
+  total, per_sample = weighting.weigh(error, log_weight, valid, scale)
   rate = diagnostics.norms(dF) / (jnp.cos(t) * jnp.sin(t))
   return total, jax.lax.stop_gradient(
     {

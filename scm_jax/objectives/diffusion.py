@@ -13,6 +13,7 @@ from jax import Array
 
 from scm_jax import trigflow
 from scm_jax.objectives import diagnostics, weighting
+from scm_jax.objectives.velocity import Velocity
 
 
 def loss(
@@ -26,6 +27,8 @@ def loss(
   *,
   sigma_d: float,
   adaptive_weighting: bool = True,
+  weighting_unit: str = "sample",
+  velocity: Velocity | None = None,
   rngs: dict[str, Array] | None = None,
 ) -> tuple[Array, dict[str, Any]]:
   """Loss of one batch and its metrics.
@@ -40,6 +43,8 @@ def loss(
     cond: condition of the network.
     sigma_d: the data's standard deviation.
     adaptive_weighting: whether `w` is learnt; otherwise it is 0.
+    weighting_unit: `sample`; or `pixel`, EDM2's (`weighting.unit_scale`).
+    velocity: the teacher that is matched; None learns from the data.
     rngs: random streams of the network, for dropout.
 
   Returns:
@@ -49,14 +54,19 @@ def loss(
   valid = diagnostics.finite(x0)
   x0 = diagnostics.select(valid, x0)
   x_t = trigflow.interpolate(x0, z, t)
-  velocity = trigflow.data_velocity(x0, z, t)
+  if velocity is None:
+    target = trigflow.data_velocity(x0, z, t)
+  else:
+    target = jax.lax.stop_gradient(velocity(x_t, t, cond))
+    valid &= diagnostics.finite(target)
   output = F(params, x_t / sigma_d, t, cond, rngs=rngs, train=True)
   valid &= diagnostics.finite(output)
   output = diagnostics.select(valid, output)
-  squares = jnp.square(sigma_d * output - diagnostics.select(valid, velocity))
+  squares = jnp.square(sigma_d * output - diagnostics.select(valid, target))
   mse = squares.mean(axis=tuple(range(1, squares.ndim)))
   log_weight = w(params, t) if adaptive_weighting else jnp.zeros_like(t)
-  total, per_sample = weighting.weigh(mse, log_weight, valid)
+  scale = weighting.unit_scale(weighting_unit, x0)
+  total, per_sample = weighting.weigh(mse, log_weight, valid, scale)
   return total, jax.lax.stop_gradient(
     {
       "loss": total,

@@ -1,10 +1,14 @@
 """Adaptive weighting: `e^w m - w` for each sample, averaged over the batch."""
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 
 
-def weigh(error: Array, log_weight: Array, valid: Array) -> tuple[Array, Array]:
+def weigh(
+  error: Array, log_weight: Array, valid: Array, scale: float = 1.0
+) -> tuple[Array, Array]:
   """Weighs per-sample errors (Equation 8).
 
   At the optimum `e^w` is the inverse of the expected error at that time, so
@@ -15,10 +19,23 @@ def weigh(error: Array, log_weight: Array, valid: Array) -> tuple[Array, Array]:
     log_weight: `w(t)`, `[B]`.
     valid: `[B]`, which samples count; the others add nothing, not even to the
       divisor, so that a masked sample does not dilute the rest.
+    scale: of the whole loss; see `unit_scale`.
 
   Returns:
     The scalar loss and the per-sample losses `[B]`.
   """
-  per_sample = jnp.exp(log_weight) * error - log_weight
+  per_sample = scale * (jnp.exp(log_weight) * error - log_weight)
   kept = jnp.where(valid, per_sample, 0.0)
   return kept.sum() / jnp.maximum(valid.sum(), 1), per_sample
+
+
+def unit_scale(unit: str, x0: Array) -> int:
+  """How often `w` counts in one sample's loss.
+
+  Args:
+    unit: `sample`, once (Equation 8); or `pixel`, once for each of the `D`
+      numbers of a sample, over which EDM2 sums. Adam's updates are the same;
+      RAdam's first ones are `D` times as large, and throw `w` far off.
+    x0: data `[B, ...]`.
+  """
+  return math.prod(x0.shape[1:]) if unit == "pixel" else 1

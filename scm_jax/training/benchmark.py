@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from scm_jax import networks
 from scm_jax.model import Model
-from scm_jax.training import build, objective
-from scm_jax.training.step import init_state, make_train_step
+from scm_jax.training import build, program, sharding
+from scm_jax.training.step import init_state
 
 # bfloat16 peak of a card, in FLOP/s, from its maker's data sheet (dense).
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
@@ -28,34 +29,25 @@ def run_config(config: Any, run: str) -> Any:
   return config
 
 
-def train_step(config: Any) -> tuple[Any, tuple]:
+def train_step(config: Any, mesh: Mesh) -> tuple[Any, tuple]:
   """The jitted train step of a config and (abstract) arguments for it."""
-  network = networks.build(build.network_config(config))
-  codec = build.codec(config)
-  teacher = networks.build(build.network_config(run_config(config, "teacher")))
-  loss = objective.build(config, network, codec, teacher)
-  state = jax.eval_shape(lambda: init_state(config, network))
-  teacher_params = None
-  if config.run == "scd":
-    teacher_params = jax.eval_shape(teacher.init, jax.random.key(0))
-  side, batch = config.data.size, config.batch_size
-  shape = (batch, side, side, config.data.channels)
-  images = {
-    "image": jax.ShapeDtypeStruct(shape, jnp.uint8),
-    "label": jax.ShapeDtypeStruct((batch,), jnp.int32),
-  }
-  return make_train_step(config, loss), (state, teacher_params, images)
+  step, *arguments = program.make(config, mesh)
+  return step, tuple(arguments)
 
 
-def flops(function: Any, arguments: tuple) -> float:
+def describe(config: Any) -> str:
+  """The config in a few words."""
+  return f"run={config.run}, batch_size={config.batch_size}"
+
+
+def flops(lowered: Any) -> float:
   """XLA's count for one call, after its optimisations on this backend."""
-  compiled = function.lower(*arguments).compile()
-  analysis = compiled.cost_analysis() or {}
+  analysis = lowered.compile().cost_analysis() or {}
   return float(analysis.get("flops", float("nan")))
 
 
-def forward_flops(config: Any) -> float:
-  """Of one forward pass over the config's batch."""
+def lower_forward(config: Any) -> Any:
+  """One forward pass over the config's batch, lowered."""
   network = networks.build(build.network_config(config))
   params = jax.eval_shape(network.init, jax.random.key(0))
   batch, side = config.batch_size, config.data.size
@@ -64,7 +56,7 @@ def forward_flops(config: Any) -> float:
   )
   t = jax.ShapeDtypeStruct((batch,), jnp.float32)
   cond = jax.eval_shape(lambda: networks.null_cond(network.config, batch))
-  return flops(jax.jit(network.F), (params, x, t, cond))
+  return jax.jit(network.F).lower(params, x, t, cond)
 
 
 def flops_in_forwards(config: Any) -> dict[str, float]:
@@ -74,32 +66,43 @@ def flops_in_forwards(config: Any) -> dict[str, float]:
   """
   config = copy.deepcopy(config)
   config.objective.guidance = "none"
-  forward = forward_flops(config)
-  return {
-    name: flops(*train_step(run_config(config, run))) / forward
-    for name, run in OBJECTIVES.items()
-  }
+  config.mesh.update(data=1, fsdp=1)
+  config.microbatches = 1  # XLA counts a loop's body once
+  mesh = sharding.make_mesh(config, jax.devices()[:1])
+  forward = flops(lower_forward(config))
+
+  def step_flops(run: str) -> float:
+    step, arguments = train_step(run_config(config, run), mesh)
+    return flops(step.lower(*arguments))
+
+  return {name: step_flops(run) / forward for name, run in OBJECTIVES.items()}
 
 
 def materialize(abstract: Any) -> Any:
-  """Small random arrays of the shapes and types of `abstract`."""
-
-  def filled(leaf, key):
-    if jnp.issubdtype(leaf.dtype, jnp.floating):
-      return jax.random.normal(key, leaf.shape, leaf.dtype)
-    return jnp.zeros(leaf.shape, leaf.dtype)
-
+  """Small random arrays like `abstract`, where its shardings say."""
   leaves, tree = jax.tree.flatten(abstract)
-  keys = jax.random.split(jax.random.key(0), len(leaves))
-  return jax.tree.unflatten(tree, list(map(filled, leaves, keys)))
+
+  def filled():
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    return [
+      jax.random.normal(key, leaf.shape, leaf.dtype)
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+      else jnp.zeros(leaf.shape, leaf.dtype)
+      for leaf, key in zip(leaves, keys, strict=True)
+    ]
+
+  where = [leaf.sharding for leaf in leaves]
+  return jax.tree.unflatten(tree, jax.jit(filled, out_shardings=where)())
 
 
 def time_step(config: Any, repeats: int) -> dict[str, Any]:
   """Step times in milliseconds, FLOPs and memory of the config's own step."""
-  function, (state, teacher, batch) = train_step(config)
+  mesh = sharding.make_mesh(config)
+  function, (state, teacher, batch) = train_step(config, mesh)
   compiled = function.lower(state, teacher, batch).compile()
   network = networks.build(build.network_config(config))
-  state = jax.jit(lambda: init_state(config, network))()
+  where = jax.tree.map(lambda leaf: leaf.sharding, state)
+  state = jax.jit(lambda: init_state(config, network), out_shardings=where)()
   teacher, batch = materialize(teacher), materialize(batch)
   seconds = []
   for i in range(repeats + 1):
@@ -112,7 +115,8 @@ def time_step(config: Any, repeats: int) -> dict[str, Any]:
   analysis = compiled.cost_analysis() or {}
   return {
     "ms": 1e3 * np.asarray(seconds),
-    "flops": analysis.get("flops"),
+    # Of one device; XLA counts the loop over microbatches as one of them.
+    "flops": analysis.get("flops") if config.microbatches == 1 else None,
     "peak_bytes": memory and peak_bytes(memory),
     "params": networks.parameter_count(state.params),
   }
@@ -158,17 +162,19 @@ def measure(config: Any, repeats: int = 10) -> dict[str, Any]:
   """The object that `bench --json` prints; null is what was not measured."""
   step = time_step(config, repeats)
   kind = jax.devices()[0].device_kind
+  devices = jax.device_count()
   median = float(np.median(step["ms"]))
+  flops_step = step["flops"] and step["flops"] * devices
   peaks = [peak for card, peak in PEAK_FLOPS.items() if card in kind]
   mfu = None
   if peaks and step["flops"]:
     mfu = step["flops"] / (median / 1e3) / peaks[0]
   return {
     "device": kind,
-    "devices": 1,  # the step and the sampler run on one device
-    "config": f"run={config.run}, batch_size={config.batch_size}",
+    "devices": devices,
+    "config": describe(config),
     "params": step["params"],
-    "flops": {"forward": forward_flops(config), "step": step["flops"]},
+    "flops": {"forward": flops(lower_forward(config)), "step": flops_step},
     "flops_in_forwards": flops_in_forwards(config),
     "step_ms": {
       "median": median,

@@ -1,72 +1,129 @@
 """From a config's fields to the objects that they describe."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from scm_jax import networks
-from scm_jax.codec import PixelCodec
+from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.model import Model
+from scm_jax.networks import attention, rematerialization
+from scm_jax.training import ema
 
 RUNS = ("teacher", "sct", "scd")
 _CHOICES = {
   "run": RUNS,
-  "network.form": ("trigflow", "edm2"),
+  "data.kind": ("images", "latents"),
+  "network.family": tuple(networks.FAMILIES),
+  "network.double_norm": ("split", "shared"),
   "network.dtype": ("float32", "bfloat16", "float64"),
+  "network.attention": tuple(attention.IMPLEMENTATIONS),
+  "network.remat": tuple(rematerialization.POLICIES),
+  "objective.target": ("data", "teacher"),
   "objective.warmup": ("linear", "variance_exact"),
   "objective.derivative": ("jvp", "finite_difference", "discrete"),
   "objective.tangent_norm": ("l2", "rms", "clip", "none"),
   "objective.prior_weight": ("none", "inverse_sigma"),
   "objective.reduction": ("mean", "sum"),
+  "objective.weighting_unit": ("sample", "pixel"),
   "objective.guidance": ("none", "fixed", "sampled"),
   "sample.solver": ("heun", "dpm_solver"),
+  "snapshot_dtype": ("float16", "bfloat16", "float32"),
 }
 
 
 def check(config: Any) -> None:
   """Raises ConfigError, in one line, for values that make no run."""
   for path, choices in _CHOICES.items():
-    value = config
-    for key in path.split("."):
-      value = value[key]
-    if value not in choices:
-      raise ConfigError(
-        f"config.{path} is {value!r}; choose one of {', '.join(choices)}"
-      )
+    _check_choice(config, path, choices)
+  published = networks.FAMILIES[config.network.family].published
+  _check_choice(config, "network.form", ("trigflow", published))
   for key in ("batch_size", "total_steps", "log_every", "checkpoint_every"):
     if config[key] < 1:
       raise ConfigError(f"config.{key} is {config[key]}; it must be positive")
+  _check_data(config.data)
   levels = len(config.network.channel_mult)
   if config.data.size % (1 << (levels - 1)):
     raise ConfigError(
       f"config.data.size is {config.data.size}, which {levels} levels of "
       "config.network.channel_mult cannot halve"
     )
-  if not config.ema:
-    raise ConfigError("config.ema is empty; name at least one average")
-  if config.run == "scd" and not config.teacher:
+  ema.check(config)
+  pixel = config.objective.weighting_unit == "pixel"
+  if config.optimizer.name == "radam" and pixel:
     raise ConfigError(
-      "config.run is 'scd' but config.teacher is empty; give a teacher's "
-      "workdir with --config.teacher=DIR"
+      "config.objective.weighting_unit is 'pixel'; RAdam, whose first updates "
+      "grow with the loss, needs 'sample'"
     )
-  if config.objective.guidance != "none" and not config.data.num_classes:
+  if asks_teacher(config) and not config.teacher:
+    field = "run" if config.run == "scd" else "objective.target"
+    value = "scd" if config.run == "scd" else "teacher"
     raise ConfigError(
-      "config.objective.guidance needs labels, but config.data.num_classes is 0"
+      f"config.{field} is {value!r} but config.teacher is empty; give a "
+      "teacher's workdir with --config.teacher=DIR"
+    )
+  if asks_teacher(config) and config.run == "teacher":
+    # Only a student of sCD takes the scale as an input.
+    _check_choice(config, "objective.guidance", ("none", "fixed"))
+
+
+def asks_teacher(config: Any) -> bool:
+  """Whether every step evaluates the teacher, not the start alone."""
+  adapts = config.run == "teacher" and config.objective.target == "teacher"
+  return config.run == "scd" or adapts
+
+
+def _check_choice(config: Any, path: str, choices: tuple[str, ...]) -> None:
+  value = config
+  for key in path.split("."):
+    value = value[key]
+  if value not in choices:
+    raise ConfigError(
+      f"config.{path} is {value!r}; choose one of {', '.join(choices)}"
     )
 
 
-def network_config(config: Any) -> networks.UNetConfig:
-  """The network that a run trains."""
-  fields = dict(config.network)
+def _check_data(data: Any) -> None:
+  latents = data.kind == "latents"
+  if latents and data.channels != len(PREVIEW):
+    raise ConfigError(
+      f"config.data.channels is {data.channels}; latents have {len(PREVIEW)}, "
+      "as Stable Diffusion's autoencoder gives them"
+    )
+  if latents and data.flip:
+    raise ConfigError(
+      "config.data.flip mirrors images, not latents; set it to false"
+    )
+  for key in ("mean", "std"):
+    numbers = data[key] if isinstance(data[key], tuple) else None
+    if numbers is None and not latents:
+      continue
+    if numbers is None or len(numbers) != data.channels:
+      raise ConfigError(
+        f"config.data.{key} is {data[key]}; give {data.channels} numbers, one "
+        "for each of config.data.channels"
+      )
+
+
+def network_config(config: Any) -> networks.NetworkConfig:
+  """The network that a run trains.
+
+  Fields of `config.network` that its family does not have are left unread.
+  """
+  kind = networks.FAMILIES[config.network.family].config
+  names = {field.name for field in dataclasses.fields(kind)}
+  fields = {k: v for k, v in config.network.items() if k in names}
   fields["dtype"] = jnp.dtype(fields["dtype"])
   guidance = config.run == "scd" and config.objective.guidance == "sampled"
-  return networks.UNetConfig(
+  return kind(
     resolution=config.data.size,
     in_channels=config.data.channels,
     num_classes=config.data.num_classes,
     guidance=guidance,
+    sigma_d=config.sigma_d,
     **fields,
   )
 
@@ -76,7 +133,7 @@ def model(config: Any, average: Any) -> Model:
   return Model(
     network=networks.build(network_config(config)),
     # An average of points on a sphere lies inside it.
-    params=_normalized(average),
+    params=_normalized(average, _eps(config)),
     codec=codec(config),
     consistency=config.run != "teacher",
     t_mid=config.sample.t_mid,
@@ -85,9 +142,19 @@ def model(config: Any, average: Any) -> Model:
   )
 
 
-_normalized = jax.jit(networks.magnitude.normalize_weights)
+_normalized = jax.jit(networks.magnitude.normalize_weights, static_argnums=1)
 
 
-def codec(config: Any) -> PixelCodec:
-  """Between the dataset's images and the network's data."""
-  return PixelCodec(config.data.mean, config.data.std, config.sigma_d)
+def _eps(config: Any) -> float:
+  """EDM2's own networks are used as EDM2 normalises them."""
+  return networks.magnitude.EPS if config.network.form == "edm2" else 0.0
+
+
+def codec(config: Any) -> Codec:
+  """Between what the dataset stores and the network's data."""
+  data = config.data
+  if data.kind == "images":
+    return PixelCodec(data.mean, data.std, config.sigma_d)
+  return LatentCodec(
+    tuple(data.mean), tuple(data.std), config.sigma_d, tuple(data.image_range)
+  )

@@ -6,6 +6,7 @@ whole or not at all. A damaged checkpoint is set aside, with a warning, and the
 one before it is used.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -51,13 +52,16 @@ class Checkpoints:
       cleanup_tmp_directories=not reading,
       create=not reading,
     )
+    self._reading = reading
     self._manager = self._open()
     self._saving, self._failed = 0, False
 
   def _open(self) -> ocp.CheckpointManager:
-    names = ("train", "ema")
+    whole, part = ocp.StandardCheckpointHandler, ocp.PyTreeCheckpointHandler
+    # What is only read is read in part: one average of several.
+    handlers = {"train": whole(), "ema": part() if self._reading else whole()}
     return ocp.CheckpointManager(
-      self.path, options=self._options, item_names=names
+      self.path, options=self._options, item_handlers=handlers
     )
 
   @property
@@ -67,16 +71,22 @@ class Checkpoints:
 
   def save(self, state: TrainState) -> None:
     """Starts saving; errors of the save before surface here."""
-    self.wait()
-    self._saving = step = int(state.step)
     train = {
       "step": state.step,
       "params": state.params,
       "opt_state": state.opt_state,
     }
-    args = ocp.args.Composite(
-      train=ocp.args.StandardSave(train), ema=ocp.args.StandardSave(state.ema)
-    )
+    self._save(int(state.step), train=train, ema=state.ema)
+
+  def save_ema(self, averages: dict[str, Any], step: int) -> None:
+    """Starts saving averages alone, which `restore_ema` reads."""
+    self._save(step, ema=averages)
+
+  def _save(self, step: int, **items: Any) -> None:
+    self.wait()
+    self._saving = step
+    args = {k: ocp.args.StandardSave(tree) for k, tree in items.items()}
+    args = ocp.args.Composite(**args)
     self._guard(lambda: self._manager.save(step, args=args))
 
   def wait(self) -> None:
@@ -88,7 +98,10 @@ class Checkpoints:
     try:
       self.wait()
     finally:
-      self._manager.close()
+      # What has failed before fails here again.
+      again = Exception if self._failed else ()
+      with contextlib.suppress(again):
+        self._manager.close()
       if self._failed:
         self._remove_partial()
 
@@ -110,7 +123,7 @@ class Checkpoints:
       self._remove_partial()
       raise UserError(
         f"saving the checkpoint of step {self._saving} in {self.path} failed "
-        f"({_one_line(error)}); {self.good()}; make room and run the same "
+        f"({one_line(error)}); {self.good()}; make room and run the same "
         "command again"
       ) from error
 
@@ -147,6 +160,9 @@ class Checkpoints:
 
     Reads nothing else and changes nothing in the folder.
 
+    Args:
+      like: shapes and types of the averages that are wanted, by name.
+
     Raises:
       UserError: there is no checkpoint that can be read.
     """
@@ -157,19 +173,19 @@ class Checkpoints:
 
   def _restore_newest(self, like, set_aside):
     steps = sorted(self._manager.all_steps(), reverse=True)
-    like = jax.tree.map(_placed, like)
+    like = jax.tree.map(placed, like)
     damaged = []
     for step in steps:
-      args = ocp.args.Composite(
-        **{name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-      )
+      args = {name: self._restoring(tree) for name, tree in like.items()}
+      args = ocp.args.Composite(**args)
       try:
         items = self._manager.restore(step, args=args)
+        _check_read(items)
       except Exception as error:  # Orbax and TensorStore raise many kinds
         logging.warning(
           "checkpoint %s cannot be read (%s); trying the one before",
           self.path / str(step),
-          _one_line(error),
+          one_line(error),
         )
         damaged.append(step)
         continue
@@ -182,6 +198,14 @@ class Checkpoints:
         f"{', '.join(map(str, steps))}); move the folder away to start anew"
       )
     return None
+
+  def _restoring(self, like: Any) -> Any:
+    if not self._reading:
+      return ocp.args.StandardRestore(like)
+    given = ocp.checkpoint_utils.construct_restore_args(like)
+    return ocp.args.PyTreeRestore(
+      like, restore_args=given, partial_restore=True
+    )
 
   def _set_aside(self, steps) -> None:
     """Moves damaged checkpoints away, so that their steps can be saved."""
@@ -197,7 +221,14 @@ class Checkpoints:
     self._manager = self._open()
 
 
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+def _check_read(items: Any) -> None:
+  """Raises KeyError for what Orbax, asked for a part, passes over silently."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(dict(items.items())):
+    if not isinstance(leaf, jax.Array):
+      raise KeyError(f"no {jax.tree_util.keystr(path)}")
+
+
+def placed(leaf: Any) -> jax.ShapeDtypeStruct:
   """The same shape and type, with a sharding.
 
   Orbax would otherwise look for the devices that the checkpoint was saved from.
@@ -206,7 +237,7 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
   """What went wrong: the system's own words, or the text's first line."""
   text = str(error).strip()
   if isinstance(error, OSError) and error.strerror:

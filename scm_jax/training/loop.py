@@ -7,16 +7,27 @@ import jax
 import numpy as np
 from clu import metric_writers, parameter_overview, periodic_actions
 from etils import epath
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scm_jax import networks, pictures
 from scm_jax.errors import UserError
 from scm_jax.model import Model
-from scm_jax.training import build, ema, objective, signals, workdir, writers
+from scm_jax.training import (
+  build,
+  distributed,
+  ema,
+  program,
+  sharding,
+  signals,
+  workdir,
+  writers,
+)
 from scm_jax.training.checkpoint import Checkpoints
 from scm_jax.training.metrics import Window
-from scm_jax.training.step import TrainState, init_state, make_train_step
+from scm_jax.training.snapshots import Snapshots
+from scm_jax.training.step import TrainState, init_state
+from scm_jax.training.watchdog import Watchdog
 
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
 
@@ -27,8 +38,8 @@ def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
   Args:
     config: of the run.
     folder: the workdir.
-    batches: `batches(step)` iterates over the batches from that step on; it is
-      called only if there is something left to do.
+    batches: `batches(step)` iterates over this process's parts of the batches
+      from that step on; it is called only if there is something left to do.
 
   Returns:
     True when the run is complete; False when a signal stopped it, after saving.
@@ -40,18 +51,25 @@ def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
   build.check(config)
   path = workdir.open_for(config, folder)
   checkpoints = Checkpoints(path, config.keep_checkpoints, config.keep_every)
+  names = [ema.name(width) for width in ema.widths(config)]
+  snapshots = Snapshots(
+    path, config.snapshot_every, names, config.snapshot_dtype
+  )
   try:
     with signals.StopSignal() as stop:
-      return _train(config, path, batches, checkpoints, stop)
+      return _train(config, path, batches, checkpoints, snapshots, stop)
   finally:
-    checkpoints.close()
+    try:
+      checkpoints.close()
+    finally:
+      snapshots.close()
 
 
-def _train(config, path, batches, checkpoints, stop) -> bool:
-  network = networks.build(build.network_config(config))
-  codec = build.codec(config)
-  like = jax.eval_shape(lambda: init_state(config, network))
-  state = checkpoints.restore(like)
+def _train(config, path, batches, checkpoints, snapshots, stop) -> bool:
+  mesh = sharding.make_mesh(config)
+  state = checkpoints.restore(program.abstract_state(config, mesh))
+  if state is not None and snapshots.due(int(state.step)):
+    snapshots.save(int(state.step), state.ema)  # unless it is there
   if state is not None and state.step >= config.total_steps:
     logging.info("%s is complete, at step %d", path, state.step)
     return True
@@ -59,20 +77,23 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
   stream = batches(start)
   teacher = workdir.load_teacher(config, path, begun=state is not None)
   # All that a user may have got wrong has been looked at: the workdir is ours.
-  workdir.write_config(path, config)
+  main = distributed.is_main()
+  if main:
+    workdir.write_config(path, config)
+  others = (teacher.network, teacher.weak) if teacher else (None, None)
+  compiled = program.make(config, mesh, *others)
   if state is None:
-    state = _initial_state(config, network, teacher)
+    state = _initial_state(config, mesh, compiled.state, teacher)
   else:
     logging.info("continuing from step %d", start)
-  teacher_network = teacher.network if teacher else None
-  loss = objective.build(config, network, codec, teacher_network)
-  train_step = make_train_step(config, loss)
-  # sCT needs its teacher for a start only.
-  teacher_params = teacher.params if teacher and config.run == "scd" else None
+  teacher_params = None  # sCT needs its teacher for a start only
+  if teacher and compiled.teacher:
+    weights = program.cast_teacher(config, teacher.weights)
+    teacher_params = sharding.distribute(weights, compiled.teacher)
 
-  writer = writers.create(path, start)
+  writer = writers.create(path, start) if main else writers.nowhere()
   progress = writers.Progress(start, config.total_steps)
-  hooks = profile_hooks(path, start) if config.profile else []
+  hooks = profile_hooks(path, start) if config.profile and main else []
   window, finished = Window(), None
 
   def settle() -> None:
@@ -85,11 +106,13 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
   # Do not change the order of operations: a step's metrics are fetched after
   # the next step is dispatched, so that the device never waits for the host;
   # and before a checkpoint, so that no diverged state is ever saved.
-  with metric_writers.ensure_flushes(writer):
+  with metric_writers.ensure_flushes(writer), Watchdog(config.watchdog) as dog:
     for step, batch in enumerate(stream, start + 1):
       # 1. Dispatch the update.
-      state, metrics = train_step(state, teacher_params, batch)
+      batch = sharding.place_batch(batch, mesh)
+      state, metrics = compiled.step(state, teacher_params, batch)
       progress.advance()
+      dog.beat(step)
       for hook in hooks:
         hook(step)
       # 2. While it runs, write the window that ended before it.
@@ -97,7 +120,7 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
       # 3. Close the window that ends with it. Asked once whether to leave: a
       # signal from here on is the next step's.
       window.add(step, metrics)
-      last, leave = step == config.total_steps, bool(stop.requested)
+      last, leave = step == config.total_steps, stop.asked(step)
       if step % config.log_every == 0 or last or leave:
         window, finished = Window(), window
       # 4. Samples of the averaged weights.
@@ -106,15 +129,22 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
         settle()
         _write_samples(config, state, step, path, writer)
         progress.pause()
-      # 5. Save; on a signal, save now and leave.
-      if step % config.checkpoint_every == 0 or last or leave:
+      # 5. Save; on a signal, save now and leave. Snapshots of earlier steps
+      # are on disk before a checkpoint from which a run would not make them.
+      save = step % config.checkpoint_every == 0 or last or leave
+      if save or snapshots.due(step):
         settle()
         _check_window(config, window, checkpoints)
-        checkpoints.save(state)
+        snapshots.wait()
+        if save:
+          checkpoints.save(state)
+        if snapshots.due(step):
+          snapshots.save(step, state.ema)
         progress.pause()
       if last or leave:
         break
     checkpoints.wait()
+    snapshots.wait()
   progress.close()
   if last:
     logging.info("%s is complete, at step %d", path, step)
@@ -124,23 +154,22 @@ def _train(config, path, batches, checkpoints, stop) -> bool:
 
 
 def _initial_state(
-  config: ConfigDict, network: networks.Network, teacher: Model | None
+  config: ConfigDict, mesh: Mesh, placed: TrainState, teacher: Model | None
 ) -> TrainState:
-  """The state of a new run, on the first device as a restored one."""
-  start = None
-  if teacher:
-    start = dict(teacher.params)
-    if config.objective.reset_weighting:
-      del start["weighting"]
+  """The state of a new run, drawn in its shards; `placed` says where."""
+  network = networks.build(build.network_config(config))
+  start = workdir.load_start(config, teacher)
+  if start is not None:
+    start = sharding.distribute(start, sharding.placed(config, mesh, start))
 
   def init(start):
     return init_state(config, network, start)
 
-  # Committed, so that a continued run compiles the same program.
-  device = SingleDeviceSharding(jax.local_devices()[0])
-  state = jax.jit(init, out_shardings=device)(start)
+  where = jax.tree.map(lambda leaf: leaf.sharding, placed)
+  state = jax.jit(init, out_shardings=where)(start)
   overview = parameter_overview.get_parameter_overview(
-    state.params["denoiser"], include_stats=False
+    state.params["denoiser"],
+    include_stats="sharding" if mesh.size > 1 else False,
   )
   logging.info("parameters:\n%s", overview)
   return state
@@ -199,6 +228,8 @@ def _write_samples(config, state, step, path, writer) -> None:
     guidance=config.sample.guidance,
     batch_size=min(num, config.sample.batch_size),
   )
+  if not distributed.is_main():
+    return
   picture = pictures.image_grid(images, columns)
   pictures.save_png(path / "samples" / f"step_{step:08d}.png", picture)
   writer.write_images(step, {"samples": picture[None]})

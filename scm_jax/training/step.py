@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
 
 from scm_jax.networks import Network, magnitude
-from scm_jax.training import ema, optimizer
-from scm_jax.training.objective import Loss
+from scm_jax.training import accumulation, ema, optimizer, sharding
+from scm_jax.training.objective import Objective
 
 
 @flax.struct.dataclass
@@ -60,19 +61,32 @@ def overlay(params: dict, start: dict) -> dict:
   return flax.traverse_util.unflatten_dict(merged)
 
 
-def make_train_step(config: Any, loss: Loss) -> Callable:
+def make_train_step(
+  config: Any, objective: Objective, mesh: Mesh, state: Any, teacher: Any
+) -> Callable:
   """`train_step(state, teacher_params, batch) -> (state, metrics)`, jitted.
 
   The state is donated. `batch` holds `image` and `label`; its randomness is a
   function of the seed and the step alone.
+
+  Args:
+    config: the run's config.
+    objective: whose networks take shards.
+    mesh: of the devices.
+    state: of shapes, types and shardings.
+    teacher: likewise its parameters, or None.
   """
   transformation = optimizer.build(config)
+  placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
+  specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
+  gradient = accumulation.make_gradient(
+    objective, mesh, specs(state.params), specs(teacher), config.microbatches
+  )
 
   def train_step(state, teacher_params, batch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    grads, metrics = jax.grad(loss, has_aux=True)(
-      state.params, teacher_params, batch, key, state.step
-    )
+    draws = objective.draw(batch, key)
+    grads, metrics = gradient(state.params, teacher_params, draws, state.step)
     grads, bad = zero_nonfinite(grads)
     # The norm is of what the optimiser sees: tangent to the weights' sphere.
     grads = magnitude.project_gradients(grads, state.params)
@@ -87,10 +101,16 @@ def make_train_step(config: Any, loss: Loss) -> Callable:
       "nonfinite_gradients": bad,
       "learning_rate": optimizer.learning_rate(config, state.step),
     }
-    averages = ema.update(state.ema, params, step, config.ema)
+    averages = ema.update(state.ema, params, ema.shares(config, step))
     return TrainState(step, params, opt_state, averages), metrics
 
-  return jax.jit(train_step, donate_argnums=0)
+  batch = sharding.batch_sharding(mesh)
+  return jax.jit(
+    train_step,
+    donate_argnums=0,
+    in_shardings=(placed(state), placed(teacher), batch),
+    out_shardings=(placed(state), NamedSharding(mesh, sharding.REPLICATED)),
+  )
 
 
 def zero_nonfinite(grads: Any) -> tuple[Any, Array]:

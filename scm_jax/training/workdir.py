@@ -1,21 +1,26 @@
 """A workdir: everything a run leaves behind, and all that later tasks need."""
 
+import dataclasses
 import json
+import shutil
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from flax import traverse_util
 from ml_collections import ConfigDict
 
 from scm_jax import configuration, files, networks
 from scm_jax.errors import ConfigError, UserError
+from scm_jax.interop import export_folder
 from scm_jax.model import Model
-from scm_jax.training import build, checkpoint, ema
+from scm_jax.training import averages, build, checkpoint, ema, start
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
+ORIGIN = "origin.json"  # of a workdir of averages alone
+GUIDE = "guide"  # a workdir inside one: of the network that guides its own
 
 # What may differ between a run's start and its continuation: how long, how
 # often and where; never what is computed at a step. The teacher's weights are
@@ -27,11 +32,18 @@ MAY_CHANGE = (
   "sample_every",
   "keep_checkpoints",
   "keep_every",
+  "snapshot_every",
+  "snapshot_dtype",
   "divergence_limit",
   "profile",
   "sample",
   "teacher",
+  "start",
   "data.data_dir",
+  "mesh",
+  "sharding",
+  "microbatches",
+  "watchdog",
 )
 
 
@@ -44,6 +56,13 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
   """
   path = epath.Path(folder).resolve()
   try:
+    if (path / ORIGIN).exists():
+      raise ConfigError(
+        f"{path} holds averages that were made, not a run; choose another "
+        "--workdir"
+      )
+    if export_folder.description(path):
+      raise ConfigError(f"{path} is an export; choose another --workdir")
     path.mkdir(parents=True, exist_ok=True)
     if (path / CONFIG).exists():
       _check_same(load_config(path), config, path)
@@ -86,11 +105,13 @@ def _may_change(field: str) -> bool:
 
 
 def load_config(path: epath.PathLike) -> ConfigDict:
-  """The config of a workdir.
+  """The config of a workdir, or of the run that an export comes from.
 
   Raises:
     UserError: there is none, or it is damaged.
   """
+  if exported := export_folder.description(path):
+    return configuration.from_json(json.dumps(exported["training"]))
   file = epath.Path(path) / CONFIG
   if not file.exists():
     raise UserError(f"{path} is not a workdir: it has no {CONFIG}")
@@ -100,12 +121,13 @@ def load_config(path: epath.PathLike) -> ConfigDict:
     raise UserError(f"{file} is damaged: {error}") from error
 
 
-def load(path: epath.PathLike, sigma_rel: float = 0.0) -> tuple[Model, dict]:
-  """The model of a workdir, at its newest checkpoint.
+def load(path: epath.PathLike, average: float = 0.0) -> tuple[Model, dict]:
+  """The model of a workdir, at its newest checkpoint, or of an export.
 
   Args:
-    path: the workdir.
-    sigma_rel: which average of the weights; 0 is the config's first.
+    path: the workdir, or the export's folder.
+    average: which of the weights (see `ema`); 0 is the config's first. Any
+      relative width will do where there are snapshots.
 
   Returns:
     The model, and a dict with `config`, `step` and `ema`.
@@ -113,27 +135,109 @@ def load(path: epath.PathLike, sigma_rel: float = 0.0) -> tuple[Model, dict]:
   Raises:
     UserError: no workdir, no checkpoint, or no such average.
   """
-  average, about = _load_average(path, sigma_rel)
-  return build.model(about["config"], average), about
+  model, about, _ = _load(path, average)
+  return model, about
 
 
-def _load_average(path, sigma_rel) -> tuple[Any, dict]:
-  """What `load` loads, as it was saved."""
-  config = load_config(path)
-  name = ema.name(sigma_rel or config.ema[0])
-  names = [ema.name(s) for s in config.ema]
-  if name not in names:
+def _load(path: epath.PathLike, average: float) -> tuple[Model, dict, Any]:
+  """What `load` loads, and the parameters as they are stored."""
+  if export_folder.description(path):
+    model, about = _load_export(path, average)
+    return model, about, model.params
+  params, about = _load_average(path, average)
+  return _model(path, about["config"], params), about, params
+
+
+def _load_export(path: epath.PathLike, average: float) -> tuple[Model, dict]:
+  model, origin = export_folder.read(path)
+  if average and ema.name(average) != origin.ema:
     raise UserError(
-      f"{path} keeps no average of width {sigma_rel}; it has {', '.join(names)}"
+      f"{path} is an export of the average {origin.ema} alone; export "
+      f"{ema.name(average)} from its run"
     )
+  config = load_config(path)
+  return model, {"config": config, "step": origin.step, "ema": origin.ema}
+
+
+def _model(path: epath.PathLike, config: ConfigDict, params: Any) -> Model:
+  """The model of an average, with the network that guides it if it has one."""
+  model, folder = build.model(config, params), epath.Path(path) / GUIDE
+  if not (folder / CONFIG).exists():
+    return model
+  guide, _ = load(folder)
+  return dataclasses.replace(model, guide=guide)
+
+
+def _load_average(path, average) -> tuple[Any, dict]:
+  """What `load` loads, not yet on the weights' sphere."""
+  config = load_config(path)
+  average = average or config.ema[0]
+  params, step, _ = averages.load(path, config, average, param_shapes(config))
+  return params, {"config": config, "step": step, "ema": ema.name(average)}
+
+
+def param_shapes(config: ConfigDict) -> Any:
+  """Shapes and types of the parameters of a run's network."""
   network = networks.build(build.network_config(config))
-  params = jax.eval_shape(network.init, jax.random.key(0))
-  if not (epath.Path(path) / checkpoint.FOLDER).exists():
-    raise UserError(f"{path} has no checkpoint yet; train first")
-  checkpoints = checkpoint.Checkpoints(path, reading=True)
-  averages, step = checkpoints.restore_ema({n: params for n in names})
-  checkpoints.close()
-  return averages[name], {"config": config, "step": step, "ema": name}
+  return jax.eval_shape(network.init, jax.random.key(0))
+
+
+def check_free(folder: epath.PathLike) -> epath.Path:
+  """Raises UserError unless a workdir can appear here: nothing, or empty."""
+  path = epath.Path(folder).resolve()
+  try:
+    if path.exists() and list(path.iterdir()):
+      raise UserError(f"{path} is not empty; choose another --out")
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror or error}") from error
+  return path
+
+
+def write_averages(
+  folder: epath.PathLike,
+  config: ConfigDict,
+  kept: dict[str, Any],
+  step: int,
+  origin: dict[str, Any],
+  beside: Callable[[epath.Path], Any] = lambda partial: None,
+) -> epath.Path:
+  """Makes a workdir of averages alone: a model, or a teacher, but no run.
+
+  Args:
+    folder: where it appears, whole or not at all; nothing may be there.
+    config: its config; `ema` names the averages.
+    kept: the averages by name.
+    step: of the run that they come from.
+    origin: where they come from, for `origin.json`.
+    beside: writes what else belongs into the folder, before it appears.
+
+  Raises:
+    UserError: there is something already, or it cannot be written.
+  """
+  path = check_free(folder)
+  partial = path.parent / f"{path.name}.partial"
+  try:
+    if partial.exists():
+      partial.rmtree()
+    partial.mkdir(parents=True)
+    checkpoints = checkpoint.Checkpoints(partial)
+    try:
+      checkpoints.save_ema(kept, step)
+    finally:
+      checkpoints.close()
+    files.write_text(partial / ORIGIN, json.dumps(origin, indent=2) + "\n")
+    write_config(partial, config)
+    beside(partial)
+    if path.exists():
+      path.rmdir()
+    partial.rename(path)
+  except OSError as error:
+    raise UserError(
+      f"cannot write {path}: {error.strerror or error}"
+    ) from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+  return path
 
 
 def load_teacher(
@@ -154,20 +258,20 @@ def load_teacher(
   """
   if not config.teacher:
     return None
-  average, about = _load_average(config.teacher, config.teacher_ema)
-  teacher = build.model(about["config"], average)
+  teacher, about, average = _load(config.teacher, config.teacher_ema)
   if teacher.consistency:
     raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
-  _check_fits(config, teacher)
+  start.check_teacher(config, teacher, about["config"])
   seen = {
     "workdir": config.teacher,
     "step": about["step"],
     "ema": about["ema"],
-    "checksum": checksum(average),
+    "checksum": checksum([average, teacher.guide and teacher.guide.params]),
   }
   record = path / TEACHER
   if not begun or not record.exists():
-    files.write_text(record, json.dumps(seen, indent=2) + "\n")
+    if jax.process_index() == 0:
+      files.write_text(record, json.dumps(seen, indent=2) + "\n")
   elif (old := json.loads(record.read_text()))["checksum"] != seen["checksum"]:
     raise ConfigError(
       f"the teacher {config.teacher} has changed since this run began (its "
@@ -177,29 +281,19 @@ def load_teacher(
   return teacher
 
 
-def _check_fits(config: ConfigDict, teacher: Model) -> None:
-  student = networks.build(build.network_config(config))
-  wanted = _leaf_shapes(jax.eval_shape(student.init, jax.random.key(0)))
-  has = _leaf_shapes(teacher.params)
-  for name in sorted(wanted.keys() | has.keys()):
-    if "emb_guidance" in name or wanted.get(name) == has.get(name):
-      continue
-    raise ConfigError(
-      f"the teacher {config.teacher} does not fit this network: {name} is "
-      f"{has.get(name, 'missing')} there and {wanted.get(name, 'missing')} "
-      "here; give both the same config.network and config.data"
-    )
-  theirs, ours = teacher.codec, build.codec(config)
-  if theirs != ours:
-    raise ConfigError(
-      f"the teacher {config.teacher} was trained on data scaled as {theirs}, "
-      f"this run scales it as {ours}"
-    )
+def load_start(config: ConfigDict, teacher: Model | None) -> Any:
+  """Parameters that a new run begins with, or None to draw them all.
 
+  Those of `config.start`, or else of the teacher; what they lack is drawn.
 
-def _leaf_shapes(params: Any) -> dict[str, tuple[int, ...]]:
-  leaves = traverse_util.flatten_dict(params["denoiser"], sep="/")
-  return {name: leaf.shape for name, leaf in leaves.items()}
+  Raises:
+    ConfigError: its network does not fit.
+  """
+  if config.start:
+    model, _ = load(config.start)
+    start.check_data(config, model, config.start)
+    return start.weights(config, model, config.start)
+  return start.weights(config, teacher, config.teacher) if teacher else None
 
 
 def checksum(params: Any) -> int:

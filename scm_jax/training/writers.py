@@ -86,6 +86,11 @@ def create(path: epath.Path, start_step: int) -> metric_writers.MultiWriter:
   )
 
 
+def nowhere() -> metric_writers.MultiWriter:
+  """What processes other than the first write to."""
+  return metric_writers.MultiWriter([])
+
+
 class Progress:
   """A progress bar on a terminal, plain lines with an ETA in a log."""
 

@@ -28,18 +28,6 @@ def flags() -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def command(compilation_cache, data_dir, capfd) -> Callable:
-  """`command(*argv)`: exit code, stdout and stderr of `scm-jax`, in process."""
-
-  def run(*argv) -> tuple[int, str, str]:
-    capfd.readouterr()
-    code = main.main([str(word) for word in argv])
-    return code, *capfd.readouterr()
-
-  return run
-
-
-@pytest.fixture
 def refused(command) -> Callable:
   """`refused(code, *argv)`: the one line with which a command ends so."""
 

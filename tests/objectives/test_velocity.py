@@ -1,11 +1,13 @@
 """Teachers as velocities, and their guidance."""
 
 import dataclasses
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scm_jax import trigflow
 from scm_jax.objectives import velocity
 
 NO_LABEL = 2  # the third row of the labels' embedding
@@ -22,7 +24,8 @@ def branches(mlp):
 @pytest.mark.parametrize("scale", [0.0, 1.7, jnp.array([1.0, 1.2, 2.0, 0.0])])
 def test_guidance(mlp, scale):
   F, u, cond, conditional, free = branches(mlp)
-  guided = velocity.guide(F, NO_LABEL, scale)(u, mlp.t, cond)
+  weak = velocity.unlabelled(F, NO_LABEL)
+  guided = velocity.guide(F, weak, scale)(u, mlp.t, cond)
   for i, s in enumerate(np.broadcast_to(scale, 4)):
     expected = free[i] + s * (conditional[i] - free[i])
     np.testing.assert_allclose(guided[i], expected, rtol=1e-12)
@@ -30,12 +33,39 @@ def test_guidance(mlp, scale):
 
 def test_guidance_of_scale_1_is_none(mlp):
   F, u, cond, conditional, free = branches(mlp)
-  guided = velocity.guide(F, NO_LABEL, 1.0)(u, mlp.t, cond)
+  weak = velocity.unlabelled(F, NO_LABEL)
+  guided = velocity.guide(F, weak, 1.0)(u, mlp.t, cond)
   np.testing.assert_allclose(guided, conditional, atol=1e-15)
   assert np.abs(conditional - free).max() > 0.1
   unlabelled = velocity.unconditional(cond, NO_LABEL)
   np.testing.assert_array_equal(unlabelled["label"], [NO_LABEL] * 4)
   np.testing.assert_array_equal(unlabelled["other"], cond["other"])
+
+
+def test_guidance_by_another_network(mlp):
+  """`D_w + s (D - D_w)` in denoisers, whatever the other network is."""
+  F, u, cond, conditional, _ = branches(mlp)
+  asked = []
+
+  def weak_F(weights, x, t, cond):
+    asked.append(cond)
+    return jnp.sin(weights["a"] * x)
+
+  network = types.SimpleNamespace(F=lambda w, *args: F(*args))
+  weak = types.SimpleNamespace(F=weak_F)
+  scale = jnp.array([1.0, 1.4, 2.0, 3.0])
+  weights = {"guide": {"a": 2.0}}
+  guided = velocity.guided(network, weak, weights, scale)(u, mlp.t, cond)
+  np.testing.assert_array_equal(asked[0]["label"], cond["label"])  # its own
+
+  def denoised(F):
+    return trigflow.denoise(F, mlp.x_t, mlp.t, mlp.sigma_d)
+
+  D, D_weak = denoised(conditional), denoised(jnp.sin(2.0 * u))
+  s = scale.reshape(-1, *[1] * (u.ndim - 1))
+  np.testing.assert_allclose(
+    denoised(guided), D_weak + s * (D - D_weak), rtol=1e-9, atol=1e-12
+  )
 
 
 def test_velocity_of_a_network(mlp):

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 
-from scm_jax.cli import configs, main
+from scm_jax.cli import configs
 
 DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
 # One level of one block: the same code path, a third of the compilation.
@@ -176,18 +176,6 @@ def read_metrics() -> Callable[[pathlib.Path], list[dict]]:
 
 
 @pytest.fixture
-def command(compilation_cache, data_dir, capfd) -> Callable:
-  """`command(*argv)`: exit code, stdout and stderr of `scm-jax`, in process."""
-
-  def run(*argv) -> tuple[int, str, str]:
-    capfd.readouterr()
-    code = main.main([str(word) for word in argv])
-    return code, *capfd.readouterr()
-
-  return run
-
-
-@pytest.fixture
 def start(compilation_cache, data_dir, tmp_path, monkeypatch) -> Iterator:
   """`start(*argv)`: `scm-jax` as a process of its own.
 
@@ -214,3 +202,17 @@ def start(compilation_cache, data_dir, tmp_path, monkeypatch) -> Iterator:
   for process in processes:
     process.kill()
     process.wait()
+
+
+@pytest.fixture(scope="session")
+def eight_devices(tmp_path_factory: pytest.TempPathFactory) -> dict:
+  """What `eight_devices.py` prints."""
+  script = pathlib.Path(__file__).with_name("eight_devices.py")
+  done = subprocess.run(
+    [sys.executable, script, tmp_path_factory.mktemp("eight_devices")],
+    cwd=DIGITS.parents[1],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return json.loads(done.stdout)

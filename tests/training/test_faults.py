@@ -329,9 +329,9 @@ def test_nan_in_a_batch_is_counted_then_stops_a_run_when_it_is_all(
 ):
   encode = PixelCodec.encode
 
-  def nan_where_marked(codec, images):
+  def nan_where_marked(codec, images, key):
     marked = images[:, :1, :1] == MARK
-    return jnp.where(marked, jnp.nan, encode(codec, images))
+    return jnp.where(marked, jnp.nan, encode(codec, images, key))
 
   def on_batch(step, batch):
     return mark(batch, 1 if step <= 4 else len(batch["image"]))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from scm_jax import configuration, networks, samplers
 from scm_jax.networks import magnitude
-from scm_jax.training import ema, loop, workdir
+from scm_jax.training import ema, loop, program, workdir
 from scm_jax.training.step import TrainState
 
 STEPS = 60  # of the reference run
@@ -143,7 +143,7 @@ def test_complete_run_says_so_and_does_nothing(
 ):
   folder = copy_at(8)
   before = (folder / "metrics.jsonl").read_bytes()
-  monkeypatch.setattr(loop, "make_train_step", None)  # cannot be called
+  monkeypatch.setattr(loop.program, "make", None)  # cannot be called
   caplog.set_level(logging.INFO)
   assert train(make_config("teacher"), folder, crash_at(9))
   assert f"{folder} is complete, at step 8" in caplog.text
@@ -156,16 +156,16 @@ def test_student_starts_from_the_teachers_average(
 ):
   """Its first state, seen as it goes into the first step."""
   starts = []
-  make = loop.make_train_step
+  make = loop.program.make
 
   def spying(*args):
     def first_step(state, *rest):
       starts.append(jax.device_get(state))
       raise Crash
 
-    return first_step if make(*args) else None
+    return make(*args)._replace(step=first_step)
 
-  monkeypatch.setattr(loop, "make_train_step", spying)
+  monkeypatch.setattr(loop.program, "make", spying)
   config = make_config(
     "sct",
     f"--config.teacher={reference}",
@@ -208,13 +208,14 @@ def test_one_compilation_of_the_step(copy_at, train, make_config, monkeypatch):
   cached = pathlib.Path(jax.config.jax_compilation_cache_dir)
   programs = set(cached.glob("jit_train_step-*-cache"))
   assert programs
-  build_loss = loop.objective.build
+  build_objective = program.objective.build
 
   def traced_once(*args):
-    return chex.assert_max_traces(build_loss(*args), n=1)
+    goal = build_objective(*args)
+    return goal._replace(loss=chex.assert_max_traces(goal.loss, n=1))
 
   chex.clear_trace_counter()
-  monkeypatch.setattr(loop.objective, "build", traced_once)
+  monkeypatch.setattr(program.objective, "build", traced_once)
   assert train(make_config("teacher"), folder)
   assert set(cached.glob("jit_train_step-*-cache")) == programs
 

@@ -80,16 +80,15 @@ def test_whenever_the_signal_comes_the_last_step_is_saved(
     def requested(self, value):
       pass
 
-  def counting_step(config, loss):
-    def step(state, teacher_params, batch):
-      zero = jnp.float32(0)
-      metrics = {"loss": zero, "output_rms": zero, "nonfinite_samples": zero}
-      return state.replace(step=state.step + 1), metrics
+  def step(state, teacher_params, batch):
+    zero = jnp.float32(0)
+    metrics = {"loss": zero, "output_rms": zero, "nonfinite_samples": zero}
+    return state.replace(step=state.step + 1), metrics
 
-    return step
-
+  make = loop.program.make
   monkeypatch.setattr(signals, "StopSignal", AtLook)
-  monkeypatch.setattr(loop, "make_train_step", counting_step)
+  counting = lambda *args: make(*args)._replace(step=step)
+  monkeypatch.setattr(loop.program, "make", counting)
   caplog.set_level(logging.INFO)
   done = []
   config = make_config("teacher", "--config.checkpoint_every=100")

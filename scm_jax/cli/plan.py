@@ -1,0 +1,147 @@
+"""`scm-jax plan`: whether a config fits hardware that is not here."""
+
+import argparse
+import dataclasses
+
+from scm_jax.cli import configs
+from scm_jax.errors import ConfigError
+
+EXAMPLE = """\
+scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl \\
+    --config.mesh.fsdp=8 --config.network.remat=full --target=a100-80gb:8x8
+scm-jax plan --config=configs/imagenet512.py:run=scd,size=s --target=v5e:4x4 \\
+    --search
+scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  configs.add_config_argument(parser)
+  parser.add_argument(
+    "--target",
+    required=True,
+    metavar="KIND:TOPOLOGY",
+    help="a100-40gb, a100-80gb, h100-80gb or h200:HOSTSxDEVICES; v5e or "
+    "v6e:XxY; v5p:XxYxZ; cpu:N",
+  )
+  parser.add_argument(
+    "--search",
+    action="store_true",
+    help="find the mesh, microbatches and remat policy that fit and are "
+    "fastest; the global batch stays",
+  )
+  parser.add_argument(
+    "--host-gbps",
+    type=float,
+    metavar="N",
+    help="network of a host of GPUs in Gb/s, where it is not a DGX",
+  )
+  parser.add_argument(
+    "--json", action="store_true", help="one JSON object instead of a table"
+  )
+
+
+def run(args: argparse.Namespace, config_argv: list[str]) -> int:
+  """Compiles the train step for the target and prints what it takes."""
+  from scm_jax.planning import plan, search, targets
+
+  target = targets.parse(args.target)
+  config = configs.parse_config(config_argv)
+  if args.host_gbps is not None:
+    target = _with_network(target, args.host_gbps)
+
+  import json
+
+  # A teacher's shapes are all that is needed, so that none need be named.
+  if not config.teacher:
+    config.teacher = "random"
+  ask = search.search if args.search else plan.plan
+  result = ask(config, target)
+  print(json.dumps(result) if args.json else table(result))
+  return 0
+
+
+def _with_network(target, gbps: float):
+  if target.card.platform != "gpu" or gbps <= 0:
+    raise ConfigError("--host-gbps is a positive number, of hosts of GPUs")
+  network = gbps * 1e9 / 8 / target.topology[-1]
+  card = dataclasses.replace(target.card, network=network)
+  return dataclasses.replace(target, card=card)
+
+
+def table(result: dict) -> str:
+  """The result as lines a person reads."""
+  mesh = ", ".join(f"{axis} {size}" for axis, size in result["mesh"].items())
+  images = result["global_batch"] // result["devices"]
+  lines = {
+    "target": f"{result['target']}, {result['devices']} devices",
+    "run": f"mesh {mesh}; batch {result['global_batch']}, {images} a device in "
+    f"{result['microbatches']} microbatch(es); remat {result['remat']}",
+    "parameters": f"{result['params'] / 1e6:.2f} M",
+    "fits": _verdict(result),
+    "memory a device": _gb(result["peak_bytes_per_device"]),
+  }
+  for name, count in result["memory"].items():
+    label = "activations, gradients" if name == "rest" else name
+    lines[f"  {label}"] = _gb(count)
+  lines["FLOPs of a step"] = (
+    f"{result['flops_per_step']:.3g}, {result['flops_in_forwards']:.2f} "
+    "forward passes"
+  )
+  minimum = result["minimum_collective_bytes_per_step"]
+  lines["sent by a device"] = (
+    f"{_gb(result['collective_bytes_per_step'])} a step; "
+    f"{_gb(minimum)} is the least"
+  )
+  for kind, count in (result["collectives"] or {}).items():
+    sent = _gb(result["collective_bytes"][kind])
+    lines[f"  {kind}"] = f"{sent} in {count}"
+  lines["replicated against its will"] = (
+    f"{result['involuntary_rematerializations']} arrays"
+  )
+  lines["compiled in"] = f"{result['compile_seconds']:.0f} s"
+  lines |= _times(result["estimate"]) if result["estimate"] else {}
+  lines |= _search(result["search"]) if "search" in result else {}
+  width = max(map(len, lines))
+  return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+
+
+def _verdict(result: dict) -> str:
+  usable = _gb(result["usable_bytes"])
+  if result["fits"]:
+    return f"yes, in {usable} of {_gb(result['device_bytes'])}"
+  return f"NO: a program can have {usable}; try --search"
+
+
+def _times(estimate: dict) -> dict[str, str]:
+  """What it costs, if the assumptions hold."""
+  lines = {
+    "a step": f"{estimate['step_seconds']:.2f} s: "
+    f"compute {estimate['compute_seconds']:.2f}, "
+    f"update {estimate['update_seconds']:.2f}, "
+    f"communication {estimate['communication_seconds']:.2f}; "
+    f"{estimate['step_seconds_overlapped']:.2f} s if they overlap",
+    "the run": f"{estimate['days']:.1f} days, "
+    f"{estimate['device_hours']:,.0f} device-hours for "
+    f"{estimate['total_images'] / 1e6:,.0f} M images",
+    "efficiency on more": ", ".join(
+      f"{n}: {row['serial']:.0%} ({row['overlapped']:.0%} overlapped)"
+      for n, row in estimate["weak_scaling"].items()
+    ),
+  }
+  for i, text in enumerate(estimate["assumptions"]):
+    lines["if" if i == 0 else " " * i] = text
+  return lines
+
+
+def _search(search: dict) -> dict[str, str]:
+  lines = {"run it with": " ".join(search["flags"])}
+  for i, row in enumerate(search["tried"]):
+    verdict = "fits" if row["fits"] else "does not fit"
+    short = " ".join(flag.removeprefix("--config.") for flag in row["flags"])
+    peak = _gb(row["peak_bytes_per_device"])
+    lines[f"  tried {i + 1}"] = f"{short}: {peak}, {verdict}"
+  return lines
+
+
+def _gb(count: float) -> str:
+  return f"{count / 1e9:.2f} GB"

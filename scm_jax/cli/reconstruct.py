@@ -1,0 +1,85 @@
+"""`scm-jax reconstruct`: averages of other widths, from a run's snapshots."""
+
+import argparse
+
+from scm_jax.cli import console
+from scm_jax.errors import ConfigError
+
+EXAMPLE = """\
+scm-jax reconstruct --workdir=runs/teacher --ema=0.03,0.05 --out=runs/teacher_03
+scm-jax train --config=configs/digits.py:run=scd --workdir=runs/scd \\
+    --config.teacher=runs/teacher_03"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--workdir",
+    metavar="DIR",
+    required=True,
+    help="a run with snapshots (config.snapshot_every)",
+  )
+  parser.add_argument(
+    "--ema",
+    metavar="SIGMA_REL,...",
+    required=True,
+    help="relative widths of the averages; the first is the default",
+  )
+  parser.add_argument(
+    "--step",
+    type=int,
+    metavar="N",
+    help="step of the averages; default that of the newest checkpoint",
+  )
+  parser.add_argument(
+    "--out",
+    metavar="DIR",
+    required=True,
+    help="a new workdir, for sample, evaluate and --config.teacher",
+  )
+
+
+def run(args: argparse.Namespace, config_argv: list[str]) -> int:
+  """Writes a workdir with the averages and `origin.json`."""
+  widths = parse_widths(args.ema)
+  if args.step is not None and args.step < 1:
+    raise ConfigError(f"--step is {args.step}; it must be positive")
+  console.start()
+
+  import jax
+
+  from scm_jax.training import averages, ema, workdir
+
+  config = workdir.load_config(args.workdir)
+  workdir.check_free(args.out)  # now, not when all is done
+  like = workdir.param_shapes(config)
+  kept, errors, step = {}, {}, 0
+  for width in widths:
+    params, step, error = averages.reconstruct(
+      args.workdir, config, width, like, args.step
+    )
+    # On the host, so that no device ever holds more than two copies.
+    kept[ema.name(width)] = jax.device_get(params)
+    errors[ema.name(width)] = error
+  with config.unlocked():
+    config.ema = widths
+  origin = {
+    "format": "averages reconstructed from snapshots",
+    "workdir": args.workdir,
+    "step": step,
+    "fit_error": errors,
+  }
+  path = workdir.write_averages(args.out, config, kept, step, origin)
+  print(f"{len(kept)} averages of step {step}: {path}")
+  return 0
+
+
+def parse_widths(text: str) -> tuple[float, ...]:
+  """`0.03,0.05` as numbers, each once.
+
+  Raises:
+    ConfigError: not numbers.
+  """
+  try:
+    return tuple(dict.fromkeys(float(word) for word in text.split(",")))
+  except ValueError:
+    raise ConfigError(f"--ema={text}: give widths, as 0.03,0.05") from None

@@ -1,0 +1,128 @@
+"""The train step of a config on a mesh, which need not be of real devices.
+
+`train`, `bench` and `plan` run or compile this same program.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from scm_jax import networks
+from scm_jax.networks import Network, magnitude, sharded
+from scm_jax.training import build, objective, sharding
+from scm_jax.training.step import TrainState, init_state, make_train_step
+
+
+class Program(NamedTuple):
+  """A train step, and its arguments as shapes, types and shardings.
+
+  Attributes:
+    step: jitted, `step(state, teacher, batch) -> (state, metrics)`; see
+      `step.make_train_step`.
+    state: of a run.
+    teacher: parameters of the teacher, where every step asks it, else None.
+    batch: the global batch.
+  """
+
+  step: Callable
+  state: TrainState
+  teacher: Any
+  batch: dict[str, jax.ShapeDtypeStruct]
+
+
+def make(
+  config: Any,
+  mesh: Mesh,
+  teacher: Network | None = None,
+  weak: Network | None = None,
+) -> Program:
+  """The program of a config.
+
+  Args:
+    config: the run's config.
+    mesh: of devices that are here, or of a topology's.
+    teacher: the network of the teacher, where it is asked; None is that of a
+      teacher of the same config.
+    weak: the network that guides that teacher, if it has one.
+  """
+  network = networks.build(build.network_config(config))
+  state = abstract_state(config, mesh)
+  teacher_params = None
+  if build.asks_teacher(config):
+    teacher = teacher or teacher_network(config)
+    teacher_params = abstract_teacher(config, mesh, teacher, weak)
+    specs = _specs(teacher_params)
+    teacher = sharded.on_shards(teacher, specs)
+    weak = weak and sharded.on_shards(weak, specs["guide"])
+  goal = objective.build(
+    config,
+    sharded.on_shards(network, _specs(state.params)),
+    build.codec(config),
+    teacher,
+    weak,
+  )
+  step = make_train_step(config, goal, mesh, state, teacher_params)
+  return Program(step, state, teacher_params, abstract_batch(config, mesh))
+
+
+def abstract_state(config: Any, mesh: Mesh) -> TrainState:
+  """Shapes, types and shardings of a run's state."""
+  network = networks.build(build.network_config(config))
+  state = jax.eval_shape(lambda: init_state(config, network))
+  return sharding.placed(config, mesh, state)
+
+
+def abstract_teacher(
+  config: Any, mesh: Mesh, teacher: Network, weak: Network | None = None
+) -> Any:
+  """Likewise of the parameters of the teacher, and of its guide."""
+
+  def weights():
+    params = dict(teacher.init(jax.random.key(0)))
+    if weak:
+      params["guide"] = weak.init(jax.random.key(0))
+    return cast_teacher(config, params)
+
+  return sharding.placed(config, mesh, jax.eval_shape(weights))
+
+
+def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+  """Likewise of the global batch, as the dataset stores it."""
+  data, size = config.data, config.batch_size
+  latents = data.kind == "latents"
+  channels = data.channels * (2 if latents else 1)
+  shape = (size, data.size, data.size, channels)
+  dtype = jnp.float16 if latents else jnp.uint8
+  where = sharding.batch_sharding(mesh)
+  return {
+    "image": jax.ShapeDtypeStruct(shape, dtype, sharding=where),
+    "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=where),
+  }
+
+
+def teacher_network(config: Any) -> Network:
+  """The network of a teacher that was trained by the same config."""
+  config = copy.deepcopy(config)
+  config.run = "teacher"
+  return networks.build(build.network_config(config))
+
+
+def cast_teacher(config: Any, params: Any) -> Any:
+  """The teacher's parameters with its weights in `config.teacher_dtype`.
+
+  Gains, biases and frequencies are few, and stay as they are.
+  """
+  dtype = jnp.dtype(config.teacher_dtype)
+
+  def cast(path, x):
+    return x.astype(dtype) if path[-1].key == magnitude.WEIGHT else x
+
+  return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def _specs(tree: Any) -> Any:
+  return jax.tree.map(lambda leaf: leaf.sharding.spec, tree)

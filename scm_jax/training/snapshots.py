@@ -1,0 +1,135 @@
+"""Snapshots: the power-function averages as they were at many steps.
+
+From them `posthoc` makes averages of other widths. Each is a step's folder in
+`snapshots/`, with one item for each width, so that one can be read alone. Orbax
+writes them, as it does checkpoints: from sharded arrays, while the training
+goes on, and visible whole or not at all. None is ever removed.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from scm_jax.errors import UserError
+from scm_jax.training.checkpoint import one_line, placed
+
+FOLDER = "snapshots"
+
+
+class Snapshots:
+  """Writes the snapshots of one workdir."""
+
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    every: int = 0,
+    names: Sequence[str] = (),
+    dtype: str = "float32",
+  ):
+    """Makes, changes and removes nothing before a `save`.
+
+    Args:
+      workdir: of the run.
+      every: steps between two snapshots; 0 for none.
+      names: of the averages that are kept.
+      dtype: in which they are stored.
+    """
+    self.path = epath.Path(workdir).resolve() / FOLDER  # as Orbax wants it
+    self._every, self._names = every, tuple(names)
+    self._cast = jax.jit(
+      lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
+    )
+    self._writer: ocp.CheckpointManager | None = None
+    self._saving = 0
+
+  def due(self, step: int) -> bool:
+    """Whether a snapshot belongs to this step."""
+    return bool(self._every) and step > 0 and step % self._every == 0
+
+  def save(self, step: int, averages: dict[str, Any]) -> None:
+    """Starts saving, unless the step has its snapshot.
+
+    A run that was killed computes some steps again, to the same bits.
+
+    Raises:
+      UserError: this or the save before failed; nothing of it stays.
+    """
+    self.wait()
+    if step in self._open().all_steps():
+      return
+    self._saving = step
+    kept = self._cast({name: averages[name] for name in self._names})
+    items = {name: ocp.args.StandardSave(tree) for name, tree in kept.items()}
+    args = ocp.args.Composite(**items)
+    # By itself, Orbax would pass over a step before the newest one.
+    self._guard(lambda: self._open().save(step, args=args, force=True))
+
+  def wait(self) -> None:
+    """Until the last snapshot is on disk; errors of its save surface here."""
+    if self._writer is not None:
+      self._guard(self._writer.wait_until_finished)
+
+  def close(self) -> None:
+    """Waits as `wait`, and ends the threads."""
+    try:
+      self.wait()
+    finally:
+      if self._writer is not None:
+        self._writer.close()
+
+  def _open(self) -> ocp.CheckpointManager:
+    if self._writer is None:
+      options = ocp.CheckpointManagerOptions(
+        enable_async_checkpointing=True, cleanup_tmp_directories=True
+      )
+      self._writer = ocp.CheckpointManager(self.path, options=options)
+    return self._writer
+
+  def _guard(self, action: Callable[[], Any]) -> None:
+    """Runs a part of a save; a failed one is removed, reported in one line."""
+    try:
+      action()
+    except Exception as error:
+      for partial in self.path.glob(f"{self._saving}.*"):
+        shutil.rmtree(partial, ignore_errors=True)
+      raise UserError(
+        f"saving the snapshot of step {self._saving} in {self.path} failed "
+        f"({one_line(error)}); make room and run the same command again"
+      ) from error
+
+
+def steps(workdir: epath.PathLike) -> list[int]:
+  """Those of all complete snapshots, in order; none if there is no folder."""
+  path = epath.Path(workdir).resolve() / FOLDER
+  if not path.exists():
+    return []
+  options = ocp.CheckpointManagerOptions(create=False)
+  with ocp.CheckpointManager(path, options=options) as manager:
+    return sorted(manager.all_steps())
+
+
+def load(workdir: epath.PathLike, step: int, name: str, like: Any) -> Any:
+  """One average of one snapshot.
+
+  Args:
+    workdir: of the run.
+    step: one of `steps`.
+    name: of the average (see `ema.name`).
+    like: its shapes, and the types to which it is converted.
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  folder = epath.Path(workdir).resolve() / FOLDER / str(step) / name
+  try:
+    with ocp.StandardCheckpointer() as reader:
+      return reader.restore(folder, jax.tree.map(placed, like))
+  except Exception as error:  # Orbax and TensorStore raise many kinds
+    raise UserError(
+      f"the snapshot {folder} cannot be read ({one_line(error)}); move "
+      f"{folder.parent} away to do without it"
+    ) from error

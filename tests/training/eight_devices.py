@@ -1,0 +1,179 @@
+"""Trains a tiny student on 8 virtual devices and prints what came of it.
+
+A process of its own, because the number of devices is fixed when JAX starts.
+`test_sharding.py` and `test_accumulation.py` look at the object that it prints.
+"""
+
+import json
+import os
+import re
+import sys
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scm_jax import networks
+from scm_jax.defaults import get_defaults
+from scm_jax.networks import parameter_count
+from scm_jax.training import build, program, sharding
+from scm_jax.training.checkpoint import Checkpoints
+from scm_jax.training.step import init_state
+
+BATCH = 16
+COLLECTIVES = (
+  *("all-gather", "all-reduce", "reduce-scatter"),
+  *("all-to-all", "collective-permute"),
+)
+# Name: devices, sizes of the mesh, microbatches, rematerialisation.
+LAYOUTS = {
+  "alone": (1, 1, 1, 1, "none"),
+  "data": (8, 8, 1, 1, "none"),
+  "fsdp": (8, 1, 8, 2, "none"),
+  "both": (8, 2, 4, 1, "full"),
+  "half": (4, 2, 2, 4, "none"),
+}
+
+
+def make_config(data, fsdp, microbatches, remat):
+  """A distillation with everything that is drawn: labels, scales, dropout."""
+  config = get_defaults()
+  config.run = "scd"
+  config.batch_size = BATCH
+  config.data.update(size=4, channels=1, num_classes=3)
+  config.network.update(
+    channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=()
+  )
+  config.network.update(channels_per_head=8, dropout=0.2, remat=remat)
+  config.optimizer.rampup_images = 0
+  config.objective.update(label_dropout=0.1, warmup_steps=1)
+  config.objective.guidance = "sampled"
+  config.mesh.update(data=data, fsdp=fsdp)
+  config.sharding.min_size = 64
+  config.microbatches = microbatches
+  return config
+
+
+class Run:
+  """One layout's program, with a state and a teacher for it."""
+
+  def __init__(self, devices, *layout):
+    self.config = make_config(*layout)
+    self.mesh = sharding.make_mesh(self.config, jax.devices()[:devices])
+    self.program = program.make(self.config, self.mesh)
+    _, *arguments = self.program
+    self.compiled = self.program.step.lower(*arguments).compile()
+
+  def initialize(self):
+    """The state as a new run draws it."""
+    network = networks.build(build.network_config(self.config))
+    # The output gain starts at 0; nothing else would move at first.
+    start = {"denoiser": {"out_gain": jnp.ones(())}}
+    where = jax.tree.map(lambda leaf: leaf.sharding, self.program.state)
+    init = lambda: init_state(self.config, network, start)
+    return jax.jit(init, out_shardings=where)()
+
+  def take(self, state, teacher):
+    """Begins with those of another layout."""
+    self.state = sharding.distribute(state, self.program.state)
+    self.teacher = sharding.distribute(teacher, self.program.teacher)
+
+  def batch(self, step):
+    rng = np.random.default_rng(step)
+    images = rng.integers(0, 256, (BATCH, 4, 4, 1)).astype(np.uint8)
+    images[3] = images[5]  # so that samples differ by their draws alone
+    labels = rng.integers(0, 3, BATCH).astype(np.int32)
+    return sharding.place_batch({"image": images, "label": labels}, self.mesh)
+
+  def step(self, state, step):
+    return self.compiled(state, self.teacher, self.batch(step))
+
+
+def difference(a, b):
+  """Largest distance of two trees, leaf by leaf, relative to the first's."""
+  a, b = jax.device_get((a, b))
+  size = lambda x: np.abs(x).max(initial=0)
+  far = jax.tree.map(lambda x, y: size(x - y) / (size(x) or 1.0), a, b)
+  return max(map(float, jax.tree.leaves(far)))
+
+
+def count(compiled):
+  text = compiled.as_text()
+  return {
+    name: len(re.findall(rf" {name}(?:-start)?\(", text))
+    for name in COLLECTIVES
+  }
+
+
+def placement(run):
+  """For each array of the state: its shape, and the parts' shapes."""
+  trees = {"state": run.state, "teacher": run.teacher}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): [
+      list(leaf.shape),
+      sorted({shard.data.shape for shard in leaf.addressable_shards}),
+    ]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trees)
+  }
+
+
+def memory(run):
+  """Bytes: of the state's shards on one device, and what a step aliases."""
+  leaves = jax.tree.leaves(run.program.state)
+  held = sum(
+    int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+    for leaf in leaves
+  )
+  return [held, run.compiled.memory_analysis().alias_size_in_bytes]
+
+
+def main(folder):
+  jax.config.update("jax_disable_most_optimizations", True)
+  runs = {name: Run(*layout) for name, layout in LAYOUTS.items()}
+  result = {name: {} for name in runs}
+  start = jax.device_get(runs["alone"].initialize())
+  result["fsdp"]["initialized"] = difference(start, runs["fsdp"].initialize())
+  # Another network than the student's: its guidance input is missing.
+  teacher = jax.tree.map(lambda x: 0.9 * x, dict(start.params))
+  del teacher["denoiser"]["embedding"]["emb_guidance"]
+  states, metrics = {}, {}
+  for name, run in runs.items():
+    run.take(start, teacher)
+    result[name]["collectives"] = count(run.compiled)
+    result[name]["placement"] = placement(run)
+    result[name]["memory"] = memory(run)
+    result[name]["params"] = parameter_count(run.state.params)
+    states[name], metrics[name] = run.step(run.state, 0)
+  for name in runs:
+    # After one step Adam's first moment is the gradient, times 1 - b1.
+    moments = (states["alone"].opt_state[0].mu, states[name].opt_state[0].mu)
+    result[name]["gradients"] = difference(*moments)
+    result[name]["metrics"] = difference(metrics["alone"], metrics[name])
+    result[name]["loss"] = float(metrics[name]["loss"])
+
+  # A checkpoint of 8 devices goes on there, and on 4 and 1.
+  writer = Checkpoints(folder, keep=1)
+  writer.save(states["both"])
+  writer.wait()
+  saved = jax.device_get(states["both"])
+  _, expected = runs["both"].step(states["both"], 1)
+  for name in ("both", "half", "alone"):
+    state = writer.restore(runs[name].program.state)
+    result[name]["restored"] = difference(saved, state)
+    where = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)}
+    result[name]["devices"] = sorted(where)
+    _, metrics = runs[name].step(state, 1)
+    result[name]["continued"] = difference(expected, metrics)
+  config = make_config(1, 2, 1, "none")
+  two = program.abstract_state(
+    config, sharding.make_mesh(config, jax.devices()[:2])
+  )
+  result["two"] = {"restored": difference(saved, writer.restore(two))}
+  writer.close()
+  print(json.dumps(result))
+
+
+if __name__ == "__main__":
+  main(sys.argv[1])
