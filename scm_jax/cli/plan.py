@@ -78,22 +78,22 @@ def table(result: dict) -> str:
     f"{result['microbatches']} microbatch(es); remat {result['remat']}",
     "parameters": f"{result['params'] / 1e6:.2f} M",
     "fits": _verdict(result),
-    "memory a device": _gb(result["peak_bytes_per_device"]),
+    "memory a device": _bytes(result["peak_bytes_per_device"]),
   }
   for name, count in result["memory"].items():
     label = "activations, gradients" if name == "rest" else name
-    lines[f"  {label}"] = _gb(count)
+    lines[f"  {label}"] = _bytes(count)
   lines["FLOPs of a step"] = (
     f"{result['flops_per_step']:.3g}, {result['flops_in_forwards']:.2f} "
     "forward passes"
   )
   minimum = result["minimum_collective_bytes_per_step"]
   lines["sent by a device"] = (
-    f"{_gb(result['collective_bytes_per_step'])} a step; "
-    f"{_gb(minimum)} is the least"
+    f"{_bytes(result['collective_bytes_per_step'])} a step; "
+    f"{_bytes(minimum)} is the least"
   )
   for kind, count in (result["collectives"] or {}).items():
-    sent = _gb(result["collective_bytes"][kind])
+    sent = _bytes(result["collective_bytes"][kind])
     lines[f"  {kind}"] = f"{sent} in {count}"
   lines["replicated against its will"] = (
     f"{result['involuntary_rematerializations']} arrays"
@@ -106,9 +106,9 @@ def table(result: dict) -> str:
 
 
 def _verdict(result: dict) -> str:
-  usable = _gb(result["usable_bytes"])
+  usable = _bytes(result["usable_bytes"])
   if result["fits"]:
-    return f"yes, in {usable} of {_gb(result['device_bytes'])}"
+    return f"yes, in {usable} of {_bytes(result['device_bytes'])}"
   return f"NO: a program can have {usable}; try --search"
 
 
@@ -138,10 +138,14 @@ def _search(search: dict) -> dict[str, str]:
   for i, row in enumerate(search["tried"]):
     verdict = "fits" if row["fits"] else "does not fit"
     short = " ".join(flag.removeprefix("--config.") for flag in row["flags"])
-    peak = _gb(row["peak_bytes_per_device"])
+    peak = _bytes(row["peak_bytes_per_device"])
     lines[f"  tried {i + 1}"] = f"{short}: {peak}, {verdict}"
   return lines
 
 
-def _gb(count: float) -> str:
-  return f"{count / 1e9:.2f} GB"
+def _bytes(count: float) -> str:
+  """`10.33 GB`, `73.50 MB`: in the largest unit that it fills."""
+  for unit, size in (("GB", 1e9), ("MB", 1e6)):
+    if count >= size:
+      return f"{count / size:.2f} {unit}"
+  return f"{count / 1e3:.2f} kB"

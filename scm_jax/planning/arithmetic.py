@@ -1,0 +1,131 @@
+"""What a step must hold and send, from shapes and shardings alone.
+
+The compiled program is held against these figures, and `search` ranks meshes by
+them before anything is compiled.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+
+from scm_jax.networks import magnitude
+from scm_jax.planning.estimate import Traffic
+from scm_jax.training import build, program
+from scm_jax.training.sharding import DATA, FSDP
+
+# Passes over the student's weights before the backward one.
+_FORWARDS = {"jvp": 1, "finite_difference": 3, "discrete": 2}
+
+
+class Arguments(NamedTuple):
+  """The arguments of a step as shapes, types and shardings."""
+
+  state: Any
+  teacher: Any
+  batch: Any
+
+
+def arguments(config: Any, mesh: Any) -> Arguments:
+  """Those of the config's step on a mesh, which may be abstract."""
+  teacher = None
+  if build.asks_teacher(config):
+    network = program.teacher_network(config)
+    teacher = program.abstract_teacher(config, mesh, network)
+  state = program.abstract_state(config, mesh)
+  return Arguments(state, teacher, program.abstract_batch(config, mesh))
+
+
+def abstract_mesh(data: int, fsdp: int) -> AbstractMesh:
+  """A mesh of these sizes, of no devices."""
+  return AbstractMesh((data, fsdp), (DATA, FSDP))
+
+
+def resident(arguments: Arguments) -> dict[str, int]:
+  """Bytes on a device between steps, and of the batch, by what they are."""
+  state = arguments.state
+  return {
+    "parameters": _local_bytes(state.params),
+    "moments": _local_bytes(state.opt_state),
+    "averages": _local_bytes(state.ema),
+    "teacher": _local_bytes(arguments.teacher),
+    "batch": _local_bytes(arguments.batch),
+  }
+
+
+def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
+  """What fully sharded data parallelism cannot do without.
+
+  Every sharded weight is gathered over `fsdp` once for each forward and each
+  backward pass, in the type that the network computes in; its gradient is
+  summed and scattered in that type once a backward pass. What a device then
+  has of the gradient is summed over `data` in the parameters' own type, and
+  the gradient of replicated parameters over all devices, once a step.
+
+  Args:
+    config: the run's config.
+    arguments: of its step.
+    domain: devices of one domain of fast links.
+  """
+  mesh = arguments.batch["label"].sharding.mesh
+  data, fsdp = mesh.shape[DATA], mesh.shape[FSDP]
+  itemsize = jnp.dtype(config.network.dtype).itemsize
+  weights = _sharded_elements(arguments.state.params)
+  taught = _sharded_elements(arguments.teacher)
+  forwards = 1
+  if config.run != "teacher":
+    forwards = _FORWARDS[config.objective.derivative]
+  teaching = 2 if config.objective.guidance != "none" else 1
+  passes = config.microbatches
+  gathered = (weights * (forwards + 1) + taught * teaching) * itemsize * passes
+  scattered = weights * itemsize * passes
+  gradient = _local_bytes(arguments.state.params)
+  replicated = _replicated_bytes(arguments.state.params)
+  inner, outer = _part(fsdp), 2 * _part(data)
+  within = min(fsdp, domain)
+  across = min(data, max(1, domain // fsdp))
+  everyone = data * fsdp
+  found = [
+    Traffic("all-gather", gathered * inner, fsdp, within),
+    Traffic("reduce-scatter", scattered * inner, fsdp, within),
+    Traffic("all-reduce", (gradient - replicated) * outer, data, across),
+    Traffic(
+      "all-reduce",
+      2 * replicated * _part(everyone),
+      everyone,
+      min(everyone, domain),
+    ),
+  ]
+  return [traffic for traffic in found if traffic.bytes]
+
+
+def _part(size: int) -> float:
+  """Of an array that a device sends in a ring, or receives from it."""
+  return (size - 1) / size
+
+
+def _local_bytes(tree: Any) -> int:
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
+
+
+def _sharded_elements(tree: Any) -> int:
+  """Elements, of all devices, of weights that are split."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return sum(
+    leaf.size
+    for path, leaf in leaves
+    if any(leaf.sharding.spec) and path[-1].key == magnitude.WEIGHT
+  )
+
+
+def _replicated_bytes(tree: Any) -> int:
+  return sum(
+    leaf.size * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+    if not any(leaf.sharding.spec)
+  )

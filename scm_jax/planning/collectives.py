@@ -1,0 +1,209 @@
+"""What a compiled program says to other devices, read from its HLO.
+
+Bytes are those that one device sends when each collective runs as a ring, or
+any other algorithm that moves as few: with groups of n devices, `(n - 1) / n`
+of what an all-gather gives or a reduce-scatter takes, twice that for an
+all-reduce. Loops count as often as they run.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = (
+  "all-gather",
+  "all-reduce",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+)
+_OTHERS = {
+  "ragged-all-to-all": "all-to-all",
+  "collective-broadcast": "all-gather",
+}
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+_INSTRUCTION = re.compile(
+  r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z\d\-]*)\("
+)
+_SHAPE = re.compile(r"\b(pred|[a-z]+)(\d*)\w*\[([\d,]*)\]")
+_CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_LISTED = re.compile(r"replica_groups=\{(\{[\d,{} ]*\})\}")
+_IOTA = re.compile(
+  r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
+)
+_MESH = re.compile(
+  r"replica_groups=mesh\[([^\]]*)\]"
+  r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
+)
+_PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{} ]*\})\}")
+
+
+class Collective(NamedTuple):
+  """One collective instruction.
+
+  Attributes:
+    kind: a name in `KINDS`.
+    times: how often a step runs it.
+    bytes: that a device sends each time.
+    group: positions in the mesh of devices that take part together; of several
+      groups the first.
+  """
+
+  kind: str
+  times: int
+  bytes: float
+  group: tuple[int, ...]
+
+
+def parse(text: str, devices: int) -> list[Collective]:
+  """The collectives of a compiled module.
+
+  Args:
+    text: of the module, `compiled.as_text()`.
+    devices: of the whole program.
+
+  Raises:
+    ValueError: the module has no entry computation.
+  """
+  computations, entry = _computations(text)
+  times = dict.fromkeys(computations, 0)
+
+  def visit(name: str, count: int) -> None:
+    times[name] += count
+    for called, trips in _calls(computations[name]):
+      if called in computations:
+        visit(called, count * trips)
+
+  visit(entry, 1)
+  return [
+    collective
+    for name, lines in computations.items()
+    if times[name]
+    for line in lines
+    if (collective := _collective(line, times[name], devices))
+  ]
+
+
+def counts(collectives: list[Collective]) -> dict[str, int]:
+  """How many of each kind a step runs."""
+  return _by_kind(collectives, lambda c: c.times)
+
+
+def sent(collectives: list[Collective]) -> dict[str, int]:
+  """Bytes that a device sends in a step, by kind."""
+  return _by_kind(collectives, lambda c: round(c.times * c.bytes))
+
+
+def _by_kind(collectives: list[Collective], value: Callable) -> dict[str, int]:
+  sums = dict.fromkeys(KINDS, 0)
+  for collective in collectives:
+    sums[collective.kind] += value(collective)
+  return sums
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+  """Lines of each computation by name, and the name of the entry."""
+  computations, entry, lines = {}, "", None
+  for line in text.splitlines():
+    header = None if line.startswith(" ") else _COMPUTATION.match(line)
+    if header:
+      lines = computations.setdefault(header[2], [])
+      entry = header[2] if header[1] else entry
+    elif lines is not None and line.startswith(" "):
+      lines.append(line)
+  if not entry:
+    raise ValueError("the module has no entry computation")
+  return computations, entry
+
+
+def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
+  """Computations that a computation calls, and how often at each place."""
+  for line in lines:
+    found = _INSTRUCTION.match(line)
+    # The end of something asynchronous names what its start has called.
+    if not found or found[2].endswith(("-done", "-update")):
+      continue
+    loop = _TRIPS.search(line) if found[2] == "while" else None
+    trips = int(loop[1]) if loop else 1
+    for _, name in _CALLED.findall(line):
+      yield name, trips
+    for names in _BRANCHES.findall(line):
+      for name in names.split(","):
+        yield name.strip().lstrip("%"), 1
+
+
+def _collective(line: str, times: int, devices: int) -> Collective | None:
+  found = _INSTRUCTION.match(line)
+  opcode = found[2].removesuffix("-start") if found else ""
+  kind = _OTHERS.get(opcode, opcode)
+  if not found or kind not in KINDS:
+    return None
+  group = _group(line, devices)
+  size = len(group)
+  if size < 2:
+    return None
+  shapes = [_bytes(*shape) for shape in _SHAPE.findall(found[1])]
+  if found[2] == "collective-permute-start":
+    shapes = shapes[1:2]  # operand, result, contexts
+  elif found[2].endswith("-start") and kind != "all-reduce":
+    shapes = shapes[len(shapes) // 2 :]  # operands, results
+  factor = {
+    "all-reduce": 2 * (size - 1) / size,
+    "reduce-scatter": size - 1,
+    "collective-permute": 1,
+  }.get(kind, (size - 1) / size)
+  return Collective(kind, times, factor * sum(shapes), group)
+
+
+def _bytes(letters: str, bits: str, sizes: str) -> int:
+  """Bytes of `f32[8,3]`, given as `f`, `32` and `8,3`."""
+  width = 8 if letters == "pred" else int(bits or 0)
+  elements = math.prod(int(n) for n in sizes.split(",") if n)
+  return math.ceil(elements * width / 8)
+
+
+def _group(line: str, devices: int) -> tuple[int, ...]:
+  """The first group of devices in a collective's line.
+
+  One that is spelt in no way known here is of all devices: the most that it
+  can send.
+  """
+  if found := _MESH.search(line):
+    return _mesh_group(found, devices)
+  if found := _IOTA.search(line):
+    rows, columns, shape, order = found.groups()
+    numbers = _numbers(devices, shape, order)
+    return tuple(numbers.reshape(int(rows), int(columns))[0].tolist())
+  if found := _LISTED.search(line) or _PAIRS.search(line):
+    first = found[1].split("}")[0].strip("{ ")
+    return tuple(_ints(first))
+  return tuple(range(devices))
+
+
+def _mesh_group(found: re.Match, devices: int) -> tuple[int, ...]:
+  """Of `mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`: along `a`."""
+  axes, shape, order, chosen = found.groups()
+  sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", axes)}
+  names = re.findall(r"'(\w+)'", chosen)
+  if "(" in chosen or math.prod(sizes.values()) != devices:
+    return tuple(range(devices))  # parts of axes
+  numbers = _numbers(devices, shape or str(devices), order)
+  numbers = numbers.reshape(tuple(sizes.values()))
+  along = tuple(slice(None) if name in names else 0 for name in sizes)
+  return tuple(numbers[along].ravel().tolist())
+
+
+def _numbers(devices: int, shape: str, order: str | None) -> np.ndarray:
+  """Devices counted in a shape, its axes then in another order."""
+  numbers = np.arange(devices).reshape(_ints(shape))
+  return numbers.transpose(_ints(order)) if order else numbers
+
+
+def _ints(text: str) -> list[int]:
+  return [int(n) for n in text.split(",") if n.strip()]

@@ -1,0 +1,157 @@
+"""Hardware by name: what a device holds, and how fast it computes and talks.
+
+All rates are what the makers publish, dense and one-way, per device:
+
+* A100: NVIDIA A100 Tensor Core GPU data sheet (SXM4; NVLink 600 GB/s both ways)
+  and DGX A100's (one 200 Gb/s port for each GPU).
+* H100, H200: NVIDIA's data sheets (SXM5; NVLink 900 GB/s both ways) and DGX
+  H100's (one 400 Gb/s port for each GPU).
+* TPU v5e, v5p, v6e: cloud.google.com/tpu/docs, system architecture of each
+  (inter-chip links 400, 1200 and 800 GB/s both ways; pods of 256, 8960 and 256
+  chips; network of the data centre 6.4 Tb/s a pod, 50 Gb/s a chip, 25.6 Tb/s a
+  pod).
+"""
+
+import dataclasses
+import math
+import os
+import re
+
+from scm_jax import spelling
+from scm_jax.errors import ConfigError
+
+GB, GIB = 10**9, 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+  """One device.
+
+  Attributes:
+    platform: `gpu`, `tpu` or `cpu`.
+    memory: bytes.
+    usable: part of it that a program can have; the rest is the driver's, the
+      collectives' buffers and what the allocator cannot fill.
+    flops: bfloat16, a second. None: nothing is known, nothing is estimated.
+    bandwidth: of the memory, bytes a second.
+    link: to the other devices of a domain, bytes a second: NVLink or ICI.
+    network: to devices outside the domain, likewise.
+    pod: devices of a domain; 0 is those of a host.
+    cores: multiprocessors of a GPU.
+    capability: compute capability of a GPU.
+  """
+
+  platform: str
+  memory: int
+  usable: float = 1.0
+  flops: float | None = None
+  bandwidth: float = 0.0
+  link: float = 0.0
+  network: float = 0.0
+  pod: int = 0
+  cores: int = 0
+  capability: tuple[int, int] = (0, 0)
+
+
+def _gpu(memory, flops, bandwidth, link, network, cores, capability) -> Card:
+  return Card(
+    "gpu",
+    memory,
+    usable=0.92,
+    flops=flops * 1e12,
+    bandwidth=bandwidth * GB,
+    link=link * GB,
+    network=network * GB,
+    cores=cores,
+    capability=capability,
+  )
+
+
+def _tpu(memory, flops, bandwidth, link, network, pod) -> Card:
+  return Card(
+    "tpu",
+    memory * GIB,
+    flops=flops * 1e12,
+    bandwidth=bandwidth * GB,
+    link=link * GB,
+    network=network * GB,
+    pod=pod,
+  )
+
+
+CARDS = {
+  # bytes (as the driver reports), TFLOP/s, and GB/s: memory, NVLink, network
+  "a100-40gb": _gpu(42_331_013_120, 312, 1555, 300, 25, 108, (8, 0)),
+  "a100-80gb": _gpu(85_100_068_864, 312, 2039, 300, 25, 108, (8, 0)),
+  "h100-80gb": _gpu(84_942_979_072, 989.4, 3350, 450, 50, 132, (9, 0)),
+  "h200": _gpu(151_397_597_184, 989.4, 4800, 450, 50, 132, (9, 0)),
+  # GiB, TFLOP/s, and GB/s: memory, ICI, network; chips of a pod
+  "v5e": _tpu(16, 197, 819, 200, 3.125, 256),
+  "v5p": _tpu(95, 459, 2765, 600, 6.25, 8960),
+  "v6e": _tpu(32, 918, 1600, 400, 12.5, 256),
+}
+KINDS = (*CARDS, "cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """Devices of one kind.
+
+  Attributes:
+    name: as the user spells it.
+    kind: a name in `KINDS`.
+    topology: hosts and devices of each for GPUs, the slice's sides for TPUs,
+      the number of devices for `cpu`.
+    card: of each device.
+  """
+
+  name: str
+  kind: str
+  topology: tuple[int, ...]
+  card: Card
+
+  @property
+  def devices(self) -> int:
+    return math.prod(self.topology)
+
+  @property
+  def domain(self) -> int:
+    """Devices that talk over the fast links: a host of GPUs, a pod of TPUs."""
+    return self.card.pod or self.topology[-1]
+
+
+def parse(text: str) -> Target:
+  """`a100-80gb:8x8`, `v5p:4x4x4` or `cpu:8`, taken apart.
+
+  Raises:
+    ConfigError: an unknown kind, or a topology that it does not have.
+  """
+  kind, _, topology = text.partition(":")
+  if kind not in KINDS:
+    raise ConfigError(f"--target={text}: {spelling.hint(kind, KINDS)}")
+  card = CARDS.get(kind)
+  sides, example = _topology(kind)
+  if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", topology) or (
+    topology.count("x") + 1 != sides
+  ):
+    raise ConfigError(f"--target={text}: give {kind}:{example}")
+  sizes = tuple(map(int, topology.split("x")))
+  if card is None:
+    card = Card("cpu", _host_memory() // sizes[0])
+  return Target(text, kind, sizes, card)
+
+
+def _topology(kind: str) -> tuple[int, str]:
+  """How many numbers a kind's topology has, and what they are."""
+  if kind == "cpu":
+    return 1, "DEVICES, such as cpu:8"
+  if kind == "v5p":
+    return 3, "XxYxZ, such as v5p:4x4x4"
+  if CARDS[kind].platform == "tpu":
+    return 2, f"XxY, such as {kind}:8x8"
+  return 2, f"HOSTSxDEVICES, such as {kind}:8x8"
+
+
+def _host_memory() -> int:
+  """Bytes of this machine, which its virtual devices share."""
+  return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,138 @@
+"""A process of its own that compiles for other hardware.
+
+    python -m scm_jax.planning.worker < request.json
+
+What a compiler is and sees is fixed when jax starts, it warns on standard
+error, and it may end its process: hence not the caller's. The request is one
+object (see `answer`), the answer the last line on standard output; a user's
+mistake is `{"error": TEXT, "exit_code": N}`.
+"""
+
+import copy
+import json
+import re
+import sys
+import time
+from collections import defaultdict
+from typing import Any
+
+import jax
+
+from scm_jax import configuration, networks
+from scm_jax.errors import UserError
+from scm_jax.planning import (
+  arithmetic,
+  collectives,
+  estimate,
+  targets,
+  topology,
+)
+from scm_jax.training import abstract, benchmark, build, program, sharding
+
+_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+  """What the request asks.
+
+  Args:
+    request: `config` (JSON text) and `target`, and any of
+      `compile`: true for `compiled`;
+      `flops`: true for `flops` of one step, by pass;
+      `meshes`: pairs of sizes (data, fsdp), for `arithmetic` of each.
+  """
+  config = configuration.from_json(request["config"])
+  target = targets.parse(request["target"])
+  build.check(config)
+  result: dict[str, Any] = {}
+  mesh = None
+  if request.get("compile"):  # first of all, for it may not divide
+    mesh = sharding.make_mesh(config, topology.devices(target))
+  if request.get("meshes"):
+    result["arithmetic"] = [
+      _arithmetic(config, arithmetic.abstract_mesh(*sizes), target)
+      for sizes in request["meshes"]
+    ]
+  if request.get("flops"):
+    result["flops"] = abstract.measure(config)["flops"]
+  if mesh:
+    result["compiled"] = _compiled(config, target, mesh)
+  return result
+
+
+def _arithmetic(config: Any, mesh: Any, target: Any) -> dict[str, Any]:
+  """Of a mesh of any size, with as many samples a device as on the target."""
+  config = copy.deepcopy(config)
+  config.batch_size = config.batch_size // target.devices * mesh.size
+  given = arithmetic.arguments(config, mesh)
+  minimum = arithmetic.minimum(config, given, target.domain)
+  return {
+    "resident": arithmetic.resident(given),
+    "traffic": [traffic._asdict() for traffic in minimum],
+  }
+
+
+def _compiled(config: Any, target: Any, mesh: Any) -> dict[str, Any]:
+  made: Any = program.make(config, mesh)
+  step, state, *others = made
+  found = {
+    "mesh": dict(mesh.shape),
+    "params": networks.parameter_count(state.params),
+    **_arithmetic(config, mesh, target),
+  }
+  found["minimum"] = found.pop("traffic")
+  found["scaling"] = [
+    _arithmetic(config, arithmetic.abstract_mesh(*sizes), target)
+    for devices in estimate.DEVICES
+    if (sizes := estimate.mesh_at(devices, mesh.shape[sharding.FSDP]))
+  ]
+  start = time.perf_counter()
+  lowered = step.lower(state, *others)
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    used = _OUT_OF_MEMORY.search(str(error))
+    if not used:
+      raise
+    peak = float(used[1]) * _UNITS[used[2]]
+    seconds = time.perf_counter() - start
+    return found | {"compile_seconds": seconds, "peak_bytes": round(peak)}
+  found["compile_seconds"] = time.perf_counter() - start
+  memory: Any = compiled.memory_analysis()
+  found |= {
+    "peak_bytes": benchmark.peak_bytes(memory),
+    "argument_bytes": memory.argument_size_in_bytes,
+    "temp_bytes": memory.temp_size_in_bytes,
+    "aliased_bytes": memory.alias_size_in_bytes,
+  }
+  text = compiled.as_text()
+  found_here = collectives.parse(text, target.devices)
+  return found | {
+    "collectives": collectives.counts(found_here),
+    "traffic": _traffic(found_here, target.domain),
+  }
+
+
+def _traffic(found: Any, domain: int) -> list[dict[str, Any]]:
+  """Sums over collectives of one kind and arrangement."""
+  sums: dict[tuple, float] = defaultdict(float)
+  for c in found:
+    local = sum(x // domain == c.group[0] // domain for x in c.group)
+    sums[c.kind, len(c.group), local] += c.times * c.bytes
+  return [
+    estimate.Traffic(kind, total, size, local)._asdict()
+    for (kind, size, local), total in sums.items()
+  ]
+
+
+def main() -> None:
+  try:
+    result = answer(json.load(sys.stdin))
+  except UserError as error:
+    result = {"error": str(error), "exit_code": error.exit_code}
+  print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,60 @@
+"""A config small enough to be compiled for other hardware in seconds."""
+
+import copy
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
+FLAGS = (
+  f"--config={DIGITS}:run=scd,tiny",
+  "--config.network.channel_mult=(1,)",
+  "--config.network.num_blocks=1",
+  "--config.batch_size=16",
+  "--config.mesh.fsdp=4",
+  "--config.sharding.min_size=512",
+)
+
+
+@pytest.fixture
+def flags() -> tuple[str, ...]:
+  """Of a distillation whose state is sharded."""
+  return FLAGS
+
+
+@pytest.fixture(scope="module")
+def _config() -> Any:
+  from scm_jax.cli import configs
+
+  config = configs.parse_config(FLAGS)
+  config.teacher = "random"
+  return config
+
+
+@pytest.fixture
+def config(_config) -> Any:
+  """The same, parsed; a test may change it."""
+  return copy.deepcopy(_config)
+
+
+@pytest.fixture
+def run_in_process() -> Callable[..., str]:
+  """`run(code, devices)`: what Python prints with so many virtual devices."""
+
+  def run(code: str, devices: int) -> str:
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.run(
+      [sys.executable, "-c", textwrap.dedent(code)],
+      env=os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
+      check=True,
+      capture_output=True,
+      text=True,
+    ).stdout
+
+  return run

@@ -1,0 +1,109 @@
+"""The search, with a compiler that counts instead of compiling."""
+
+import pytest
+
+from scm_jax.errors import ConfigError
+from scm_jax.networks import rematerialization
+from scm_jax.planning import search, targets
+
+TARGET = targets.parse("a100-40gb:1x4")
+CAPACITY = int(TARGET.card.memory * TARGET.card.usable)
+FLOPS = {"none": 1e15, "dots": 1.1e15, "full": 1.3e15}
+KEPT = {"none": 1.0, "dots": 0.6, "full": 0.1}
+
+
+def machine(state, activations):
+  """A worker, a compiler and the list of what it was asked to compile.
+
+  Args:
+    state: bytes, of all devices if sharded over all.
+    activations: bytes a device, in one pass that keeps everything.
+  """
+  compiled = []
+
+  def row(data, fsdp):
+    gather = {"kind": "all-gather", "bytes": 9e9 * (fsdp - 1) / fsdp}
+    reduce = {"kind": "all-reduce", "bytes": 1e9 * (data - 1) / data}
+    return {
+      "resident": {"parameters": state // fsdp},
+      "traffic": [
+        gather | {"size": fsdp, "local": fsdp},
+        reduce | {"size": data, "local": data},
+      ],
+    }
+
+  def ask(config, target, flops=False, meshes=()):
+    if flops:
+      return {"flops": {"step": FLOPS[config.network.remat]}}
+    return {"arithmetic": [row(*mesh) for mesh in meshes]}
+
+  def plan(config, target):
+    compiled.append(
+      (config.mesh.fsdp, config.microbatches, config.network.remat)
+    )
+    peak = state // config.mesh.fsdp
+    peak += KEPT[config.network.remat] * activations / config.microbatches
+    return {"peak_bytes_per_device": peak, "fits": peak <= CAPACITY}
+
+  return ask, plan, compiled
+
+
+def test_policies_are_known():
+  assert set(search.REMAT) == set(rematerialization.POLICIES)
+
+
+def test_plenty_of_memory(config):
+  """Nothing is sharded, repeated or computed twice."""
+  ask, plan, compiled = machine(state=10**9, activations=10**9)
+  result = search.search(config, TARGET, ask, plan)
+  assert result["fits"] and compiled == [(1, 1, "none")]
+  assert result["search"]["flags"] == [
+    "--config.mesh.data=4",
+    "--config.mesh.fsdp=1",
+    "--config.microbatches=1",
+    "--config.network.remat=none",
+  ]
+  assert result["search"]["images_per_pass"] == 4  # 16 images, 4 devices
+
+
+def test_large_state(config):
+  """What is known not to fit is not compiled."""
+  ask, plan, compiled = machine(state=3 * CAPACITY, activations=10**9)
+  result = search.search(config, TARGET, ask, plan)
+  assert result["fits"] and compiled == [(4, 1, "none")]
+
+
+def test_large_activations(config):
+  """The fastest that fits, of all ways; each failure spares others."""
+  activations = 2.5 * CAPACITY
+  ask, plan, compiled = machine(state=CAPACITY // 4, activations=activations)
+  result = search.search(config, TARGET, ask, plan)
+  assert result["fits"]
+  ranked = search.candidates(config, TARGET, ask)
+  assert ranked == sorted(ranked, key=lambda c: c.seconds)
+
+  def fits(c):
+    rest = KEPT[c.remat] * activations / c.microbatches
+    return c.resident + rest <= CAPACITY
+
+  best = next(c for c in ranked if fits(c))
+  assert result["search"]["flags"] == search._flags(best)
+  assert len(compiled) == len(set(compiled)) < ranked.index(best) + 1
+  assert [t["fits"] for t in result["search"]["tried"]][-1]
+
+
+def test_nothing_fits(config):
+  ask, plan, compiled = machine(state=10**9, activations=10**13)
+  result = search.search(config, TARGET, ask, plan)
+  assert not result["fits"] and len(compiled) >= 1
+  ask, plan, compiled = machine(state=5 * CAPACITY, activations=0)
+  with pytest.raises(ConfigError, match="take more devices"):
+    search.search(config, TARGET, ask, plan)
+  assert not compiled
+
+
+def test_batch_does_not_divide(config):
+  config.batch_size = 18
+  ask, plan, _ = machine(0, 0)
+  with pytest.raises(ConfigError, match="batch_size=18"):
+    search.search(config, TARGET, ask, plan)
