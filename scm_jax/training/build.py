@@ -31,6 +31,7 @@ _CHOICES = {
   "objective.weighting_unit": ("sample", "pixel"),
   "objective.guidance": ("none", "fixed", "sampled"),
   "sample.solver": ("heun", "dpm_solver"),
+  "teacher_dtype": ("float32", "bfloat16"),
   "snapshot_dtype": ("float16", "bfloat16", "float32"),
 }
 
@@ -41,7 +42,8 @@ def check(config: Any) -> None:
     _check_choice(config, path, choices)
   published = networks.FAMILIES[config.network.family].published
   _check_choice(config, "network.form", ("trigflow", published))
-  for key in ("batch_size", "total_steps", "log_every", "checkpoint_every"):
+  positive = ("batch_size", "total_steps", "log_every", "checkpoint_every")
+  for key in (*positive, "microbatches"):
     if config[key] < 1:
       raise ConfigError(f"config.{key} is {config[key]}; it must be positive")
   _check_data(config.data)

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
 from scm_jax.errors import UserError
@@ -99,8 +101,8 @@ class Checkpoints:
       self.wait()
     finally:
       # What has failed before fails here again.
-      again = Exception if self._failed else ()
-      with contextlib.suppress(again):
+      again = (Exception,) if self._failed else ()
+      with contextlib.suppress(*again):
         self._manager.close()
       if self._failed:
         self._remove_partial()
@@ -111,6 +113,8 @@ class Checkpoints:
     It is never taken for a checkpoint. Writes still under way may leave some
     of it behind; the next run removes that.
     """
+    if jax.process_index():
+      return
     for partial in self.path.glob(f"{self._saving}.*"):
       shutil.rmtree(partial, ignore_errors=True)
 
@@ -178,14 +182,17 @@ class Checkpoints:
     for step in steps:
       args = {name: self._restoring(tree) for name, tree in like.items()}
       args = ocp.args.Composite(**args)
+      items, failed = None, "another process cannot"
       try:
         items = self._manager.restore(step, args=args)
         _check_read(items)
       except Exception as error:  # Orbax and TensorStore raise many kinds
+        items, failed = None, one_line(error)
+      if not _everywhere(items is not None) or items is None:
         logging.warning(
           "checkpoint %s cannot be read (%s); trying the one before",
           self.path / str(step),
-          one_line(error),
+          failed,
         )
         damaged.append(step)
         continue
@@ -210,15 +217,23 @@ class Checkpoints:
   def _set_aside(self, steps) -> None:
     """Moves damaged checkpoints away, so that their steps can be saved."""
     folder = self.path.parent / DAMAGED
-    folder.mkdir(parents=True, exist_ok=True)
     self._manager.close()
-    for step in steps:
+    for step in steps if jax.process_index() == 0 else ():
+      folder.mkdir(parents=True, exist_ok=True)
       target = folder / str(step)
       if target.exists():
         target.rmtree()
       shutil.move(self.path / str(step), target)
       logging.warning("moved the damaged checkpoint to %s", target)
+    _everywhere(True)  # before any of them looks again
     self._manager = self._open()
+
+
+def _everywhere(value: bool) -> bool:
+  """Whether it is true on all processes; they wait for each other."""
+  if jax.process_count() == 1:
+    return value
+  return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
 def _check_read(items: Any) -> None:

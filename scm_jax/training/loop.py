@@ -127,7 +127,7 @@ def _train(config, path, batches, checkpoints, snapshots, stop) -> bool:
       sample = config.sample_every and step % config.sample_every == 0
       if sample or last:
         settle()
-        _write_samples(config, state, step, path, writer)
+        _write_samples(config, mesh, state, step, path, writer)
         progress.pause()
       # 5. Save; on a signal, save now and leave. Snapshots of earlier steps
       # are on disk before a checkpoint from which a run would not make them.
@@ -214,9 +214,12 @@ def _check_window(config, window, checkpoints) -> None:
   )
 
 
-def _write_samples(config, state, step, path, writer) -> None:
+def _write_samples(config, mesh, state, step, path, writer) -> None:
   """A grid of samples from the first average, as PNG and in TensorBoard."""
-  model = build.model(config, state.ema[ema.name(config.ema[0])])
+  average = state.ema[ema.name(config.ema[0])]
+  if mesh.size > 1:  # every device draws all of it: few images, no exchange
+    average = sharding.replicate(average, mesh)
+  model = build.model(config, average)
   columns = config.data.num_classes or 8
   columns = min(columns, 10)
   num = config.sample.num

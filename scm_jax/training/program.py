@@ -4,7 +4,6 @@
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +27,7 @@ class Program(NamedTuple):
     batch: the global batch.
   """
 
-  step: Callable
+  step: jax.stages.Wrapped
   state: TrainState
   teacher: Any
   batch: dict[str, jax.ShapeDtypeStruct]

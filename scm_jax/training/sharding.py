@@ -155,6 +155,12 @@ def distribute(tree: Any, placed: Any) -> Any:
   return jax.tree.map(put, tree, placed)
 
 
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Whole arrays on every device, from arrays on the mesh."""
+  everywhere = NamedSharding(mesh, REPLICATED)
+  return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Of a batch: its samples over all devices."""
   return NamedSharding(mesh, BATCH)

@@ -1,6 +1,5 @@
 """The train state and the one function that is jitted: the train step."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -63,7 +62,7 @@ def overlay(params: dict, start: dict) -> dict:
 
 def make_train_step(
   config: Any, objective: Objective, mesh: Mesh, state: Any, teacher: Any
-) -> Callable:
+) -> jax.stages.Wrapped:
   """`train_step(state, teacher_params, batch) -> (state, metrics)`, jitted.
 
   The state is donated. `batch` holds `image` and `label`; its randomness is a

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from clu import metric_writers
 from etils import epath
@@ -98,7 +99,7 @@ class Progress:
     self._total, self._start = total, start
     self._clock, self._clock_step = time.monotonic(), start
     self._bar = None
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and jax.process_index() == 0:
       self._bar = tqdm(total=total, initial=start, unit="step")
 
   def advance(self) -> None:
