@@ -216,3 +216,27 @@ def eight_devices(tmp_path_factory: pytest.TempPathFactory) -> dict:
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return json.loads(done.stdout)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[int], pathlib.Path]]:
+  """`small_disk(megabytes)`: a folder on a file system of that size."""
+  mounted = []
+
+  def make(megabytes: int) -> pathlib.Path:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = f"size={megabytes}m"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    try:
+      done = subprocess.run(mount, capture_output=True, text=True)
+    except OSError as error:
+      pytest.skip(f"mount a tmpfs: {error}")
+    if done.returncode:
+      pytest.skip(f"mount a tmpfs: {done.stderr.strip()}")
+    mounted.append(folder)
+    return folder
+
+  yield make
+  for folder in mounted:
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -198,22 +198,6 @@ def test_no_readable_checkpoint_is_one_line(
   assert steps_kept(folder) == [2, 4] and lines_of(folder) == before
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-  """A file system of four megabytes."""
-  folder = tmp_path / "disk"
-  folder.mkdir()
-  mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-  try:
-    done = subprocess.run(mount, capture_output=True, text=True)
-  except OSError as error:
-    pytest.skip(f"mount a tmpfs: {error}")
-  if done.returncode:
-    pytest.skip(f"mount a tmpfs: {done.stderr.strip()}")
-  yield folder
-  subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_full_disk_within_a_save(
   small_disk,
   reference,
@@ -224,13 +208,14 @@ def test_full_disk_within_a_save(
   assert_equal_states,
   steps_kept,
 ):
-  folder = copy_at(0, small_disk / "run")
+  disk = small_disk(4)
+  folder = copy_at(0, disk / "run")
   shutil.copytree(reference / "checkpoints/4", folder / "checkpoints/4")
   # Room for half a checkpoint.
-  ballast = small_disk / "ballast"
+  ballast = disk / "ballast"
   checkpoint = (reference / "checkpoints/4").rglob("*")
   size = sum(path.stat().st_size for path in checkpoint if path.is_file())
-  free = shutil.disk_usage(small_disk).free
+  free = shutil.disk_usage(disk).free
   ballast.write_bytes(bytes(free - size // 2))
   # Only the last checkpoint is kept: it must outlive the save that fails.
   run = ["train", f"--workdir={folder}", *flags()]
@@ -255,10 +240,11 @@ def test_full_disk_within_a_save(
 
 def test_read_only_disk(small_disk, command, flags, copy_at):
   """A new run and one that would go on."""
-  copy_at(4, small_disk / "run")
-  remount = ["mount", "-o", "remount,ro", str(small_disk)]
+  disk = small_disk(4)
+  copy_at(4, disk / "run")
+  remount = ["mount", "-o", "remount,ro", str(disk)]
   subprocess.run(remount, check=True)
-  for folder in (small_disk / "new", small_disk / "run"):
+  for folder in (disk / "new", disk / "run"):
     code, _, err = command("train", f"--workdir={folder}", *flags())
     assert code == 1
     assert "Read-only file system" in one_line(err) and str(folder) in err

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -111,32 +110,19 @@ def test_a_folder_that_cannot_be_made(tmp_path):
   assert (tmp_path / "snapshots").read_text() == "mine"
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-  """A file system of one megabyte."""
-  mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
-  try:
-    done = subprocess.run(mount, capture_output=True, text=True)
-  except OSError as error:
-    pytest.skip(f"mount a tmpfs: {error}")
-  if done.returncode:
-    pytest.skip(f"mount a tmpfs: {done.stderr.strip()}")
-  yield tmp_path
-  subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
-
-
 def test_full_disk(small_disk):
-  folder = write(small_disk, 2)
-  (small_disk / "ballast").write_bytes(bytes(990 * 1024 - used(small_disk)))
+  disk = small_disk(1)
+  folder = write(disk, 2)
+  (disk / "ballast").write_bytes(bytes(990 * 1024 - used(disk)))
   with pytest.raises(UserError) as info:
-    write(small_disk, 4)
+    write(disk, 4)
   text = str(info.value)
   assert "\n" not in text and "make room and run the same command" in text
   assert f"snapshot of step 4 in {folder} failed (No space left" in text
-  assert snapshots.steps(small_disk) == [2]
-  (small_disk / "ballast").unlink()
-  write(small_disk, 4)
-  assert snapshots.steps(small_disk) == [2, 4]
+  assert snapshots.steps(disk) == [2]
+  (disk / "ballast").unlink()
+  write(disk, 4)
+  assert snapshots.steps(disk) == [2, 4]
   assert {x.name for x in folder.iterdir()} == {"2", "4"}
 
 
