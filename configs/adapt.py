@@ -15,18 +15,25 @@ the imported one's velocity again; it prints which weights it took. sCD then
 starts from it and follows the imported network itself. `run=sct` starts
 likewise and needs no teacher: --config.start=runs/adapted alone.
 
-Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64`, `size=` as in
-the config of that name, `guide` for sCD with the scale as an input, which needs
-a teacher that was imported with one, and `tiny` for a check of the code path in
-seconds on one core. Data, hardware and the rest are as in that config. The
-paper trains its teachers from scratch: the adaptation's numbers are ours.
+Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64|cifar10`, `size=`
+as in the config of that name, `guide` for sCD with the scale as an input, which
+needs a teacher that was imported with one, and `tiny` for a check of the code
+path in seconds on one core. Data, hardware and the rest are as in that config.
+The paper trains its teachers from scratch: the adaptation's numbers are ours.
+
+A teacher of the published form may also be a run of ours, and for CIFAR-10 it
+has to be: `configs/cifar10.py:run=teacher --config.network.form=edm`.
 """
 
-from configs import imagenet64, imagenet512, paper
+from configs import cifar10, imagenet64, imagenet512, paper
 from scm_jax.configuration import parse_arg
 from scm_jax.errors import ConfigError
 
-DATA = {"imagenet512": imagenet512, "imagenet64": imagenet64}
+DATA = {
+  "imagenet512": imagenet512,
+  "imagenet64": imagenet64,
+  "cifar10": cifar10,
+}
 
 
 def get_config(arg: str = ""):
@@ -35,16 +42,11 @@ def get_config(arg: str = ""):
     arg,
     run=paper.RUNS,
     data=tuple(DATA),
-    size=tuple(imagenet512.SIZES),
+    size=("", *imagenet512.SIZES),
     guide=False,
     tiny=False,
   )
-  if choice.size not in DATA[choice.data].SIZES:
-    raise ConfigError(f"{choice.data} has no network of size {choice.size}")
-  base = f"run={choice.run},size={choice.size}"
-  base += ",latents=edm2" if choice.data == "imagenet512" else ""
-  base += ",tiny" if choice.tiny else ""
-  config = DATA[choice.data].get_config(base)
+  config = DATA[choice.data].get_config(_base(choice))
 
   # Of EDM2's shapes, so that modulations carry over.
   config.network.double_norm = "shared"
@@ -59,6 +61,17 @@ def get_config(arg: str = ""):
   if not choice.guide:
     config.sample.guidance = 1.0
   return config
+
+
+def _base(choice) -> str:
+  """The argument of the config that the data's own module gives."""
+  sizes = getattr(DATA[choice.data], "SIZES", ())
+  if choice.size and choice.size not in sizes:
+    raise ConfigError(f"{choice.data} has no network of size {choice.size}")
+  base = f"run={choice.run}"
+  base += f",size={choice.size}" if choice.size else ""
+  base += ",latents=edm2" if choice.data == "imagenet512" else ""
+  return base + (",tiny" if choice.tiny else "")
 
 
 def _adapt(config, tiny: bool) -> None:

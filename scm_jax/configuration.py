@@ -106,6 +106,23 @@ def from_json(text: str) -> ConfigDict:
   return ConfigDict(_tuples(value)).lock()
 
 
+def complete(config: AnyConfig, defaults: AnyConfig) -> ConfigDict:
+  """The locked config with `defaults` for the fields that it lacks.
+
+  So that what an older version wrote can be read: new fields' defaults do what
+  was done before them.
+  """
+  return ConfigDict(_tuples(_merged(_plain(config), _plain(defaults)))).lock()
+
+
+def _merged(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+  merged = defaults | values
+  for key, default in defaults.items():
+    if isinstance(default, dict) and isinstance(values.get(key), dict):
+      merged[key] = _merged(values[key], default)
+  return merged
+
+
 def diff(a: AnyConfig, b: AnyConfig) -> list[str]:
   """The fields that differ, one line each: `optimizer.lr: 0.01 -> 0.02`.
 

@@ -1,13 +1,13 @@
 """A student's start from a teacher of another form: what carries over.
 
-sCM's `trigflow` form sees the time through other features than EDM2's `edm2`
-form (Section 4.1), so what reads those features is drawn afresh, and a short
-adaptation makes the network whole again. All else is the same function of the
-same inputs and is copied.
+sCM's `trigflow` form sees the time through other features than the published
+ones (`edm2`, DDPM++'s `edm`; Section 4.1), so what reads those features is
+drawn afresh, and a short adaptation makes the network whole again. All else is
+the same function of the same inputs and is copied.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import jax
@@ -67,6 +67,7 @@ def start(
   init = networks.build(target).init
   wanted = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0)))
   same_form = source.form == target.form
+  other_sign = source.published != target.published
   taken = {}
   kinds = {field.name: [] for field in dataclasses.fields(Transfer)}
   for path in sorted(wanted.keys() | given.keys()):
@@ -74,7 +75,7 @@ def start(
     both = here is not None and there is not None
     fits = both and np.shape(here) == np.shape(there)
     if fits and (same_form or not _of_time(path)):
-      negate = source.published != target.published and _is_sign(path)
+      negate = other_sign and _is_sign(path, wanted)
       taken[path] = -there if negate else there
       kinds["negated" if negate else "copied"].append(name)
     elif _may_differ(path, same_form):
@@ -92,19 +93,31 @@ def _shape(leaf: Any) -> str:
 
 
 def _of_time(path: Path) -> bool:
-  """Reads features of the time, which the two forms do not share."""
-  return path[0] == "weighting" or path[2:3] in (("emb_noise",), ("fourier",))
+  """Reads features of the time, which the two forms do not share.
+
+  `emb_noise` and `fourier` are the U-Net's, `emb_0` is DDPM++'s.
+  """
+  return path[0] == "weighting" or path[2:3] in (
+    ("emb_noise",),
+    ("fourier",),
+    ("emb_0",),
+  )
 
 
-def _is_sign(path: Path) -> bool:
-  return path == ("denoiser", "out_gain")
+def _is_sign(path: Path, network: Container[Path]) -> bool:
+  """Carries the sign of the output: a gain, or without one the last layer."""
+  gain = ("denoiser", "out_gain")
+  if gain in network:
+    return path == gain
+  return path[:2] == ("denoiser", "conv_out")
 
 
 def _may_differ(path: Path, same_form: bool) -> bool:
   """Whether a network may do without the source's parameter at `path`."""
   if "emb_guidance" in path:
     return True
-  return not same_form and (_of_time(path) or "modulation" in path)
+  modulates = "modulation" in path or path[2:3] == ("emb",)
+  return not same_form and (_of_time(path) or modulates)
 
 
 def _summary(names: tuple[str, ...]) -> list[str]:

@@ -5,7 +5,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from scm_jax import networks
 from scm_jax.errors import ConfigError
 from scm_jax.interop import transfer
 from scm_jax.model import Model
@@ -80,13 +79,10 @@ def _transfer(
   config: ConfigDict, model: Model, folder: str
 ) -> tuple[dict[str, Any], transfer.Transfer]:
   source, target = model.network.config, build.network_config(config)
-  if source.published != target.published and not all(
-    isinstance(c, networks.UNetConfig) for c in (source, target)
-  ):
+  if type(source) is not type(target):
     raise ConfigError(
-      f"the teacher {folder} is of the form {source.form!r}, whose weights "
-      "only serve as a start to config.network.family=unet; give both the same "
-      "form"
+      f"the teacher {folder} and this network are of different families; give "
+      "both the same config.network.family"
     )
   params, report = transfer.start(model.params, source, target)
   if report.misfits:

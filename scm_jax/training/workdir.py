@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from scm_jax import configuration, files, networks
+from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export_folder
 from scm_jax.model import Model
@@ -107,9 +108,15 @@ def _may_change(field: str) -> bool:
 def load_config(path: epath.PathLike) -> ConfigDict:
   """The config of a workdir, or of the run that an export comes from.
 
+  Fields that did not exist when it was written have their defaults.
+
   Raises:
     UserError: there is none, or it is damaged.
   """
+  return configuration.complete(_read_config(path), get_defaults())
+
+
+def _read_config(path: epath.PathLike) -> ConfigDict:
   if exported := export_folder.description(path):
     return configuration.from_json(json.dumps(exported["training"]))
   file = epath.Path(path) / CONFIG

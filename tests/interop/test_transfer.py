@@ -155,3 +155,36 @@ def test_the_sign_is_turned_with_the_convention():
   theirs = jax.jit(networks.build(EDM2).F)(params, x, t, cond)
   correlation = np.corrcoef(np.ravel(ours), np.ravel(theirs))[0, 1]
   assert correlation > 0.5
+
+
+@pytest.mark.parametrize("guidance", [False, True])
+def test_of_ddpmpp(guidance):
+  """DDPM++ has no gain: the sign is the last layer's, bias included."""
+  edm = networks.DDPMppConfig(
+    resolution=8,
+    in_channels=2,
+    form="edm",
+    channels=8,
+    channel_mult=(1, 2),
+    num_blocks=1,
+    attn_resolutions=(4,),
+    channels_per_head=8,
+  )
+  target = dataclasses.replace(edm, form="trigflow", guidance=guidance)
+  params = draw(edm)
+  started, report = transfer.start(params, edm, target)
+  assert report.misfits == ()
+  last = {f"denoiser/conv_out/{part}" for part in ("bias", "kernel")}
+  assert set(report.negated) == last
+  for name in last:
+    np.testing.assert_array_equal(leaf(started, name), -leaf(params, name))
+  # What reads the time, and the modulations that became double.
+  for name in report.fresh + report.unused:
+    reads = name.split("/")[2] in ("emb_0", "emb", "emb_guidance")
+    assert reads or "weighting" in name
+  assert "denoiser/dec_4_0/emb/kernel" in report.fresh
+  assert "denoiser/embedding/emb_0/kernel" in report.fresh
+  for name in ("embedding/emb_1", "dec_4_0/norm1", "dec_4_0/conv1"):
+    assert any(n.startswith(f"denoiser/{name}/") for n in report.copied)
+  wanted = count(draw(target))
+  assert len(report.copied) + len(last) + len(report.fresh) == wanted

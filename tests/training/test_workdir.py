@@ -36,6 +36,19 @@ def test_the_config_comes_back(make_config, tmp_path):
     read.batchsize = 3
 
 
+def test_a_config_of_an_older_version(make_config, tmp_path):
+  """It lacks the fields of today, whose defaults do what was done then."""
+  config = make_config("sct")
+  path = claim(config, tmp_path)
+  old = json.loads((path / "config.json").read_text())
+  for field in ("watchdog", "mesh", "sharding"):
+    del old[field]
+  del old["network"]["remat"], old["objective"]["target"]
+  (path / "config.json").write_text(json.dumps(old))
+  assert configuration.diff(config, workdir.load_config(path)) == []
+  workdir.open_for(config, str(path))  # it continues
+
+
 @pytest.mark.parametrize(
   "change, said",
   [
