@@ -1,7 +1,8 @@
 """The two ways a user's mistake ends: one clear line, and an exit code.
 
-Both are raised anywhere in the package with a message that says what is wrong,
-where, and what to do; the command line prints that line without a traceback.
+Both errors are raised anywhere in the package with a message that says what is
+wrong, where, and what to do; the command line prints that line without a
+traceback.
 """
 
 
@@ -15,3 +16,26 @@ class ConfigError(UserError):
   """Bad arguments or configuration (exit code 2): a typo, a wrong shape."""
 
   exit_code = 2
+
+
+def missing_package(error: ImportError) -> str | None:
+  """The name of the module that is not there, if that is what is wrong.
+
+  Libraries that import others late wrap what Python says of it.
+  """
+  cause: BaseException | None = error
+  while cause is not None:
+    if isinstance(cause, ModuleNotFoundError) and cause.name:
+      return cause.name
+    cause = cause.__cause__ or cause.__context__
+  return None
+
+
+def needs(package: str) -> str:
+  """What to say, and to do, where a package is missing."""
+  # TFDS's own builders want TensorFlow, and nothing else does.
+  extra = "prepare" if package.partition(".")[0] == "tensorflow" else "train"
+  return (
+    f"needs the package {package!r}, which is not installed; pip install "
+    f"'scm-jax[{extra}]'"
+  )

@@ -1,8 +1,11 @@
 """What all tests share: parsed flags and a folder of datasets."""
 
+import importlib.util
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from absl import flags
@@ -66,6 +69,93 @@ def data_dir(tfds_data_dir: pathlib.Path) -> str:
     digits.ScmDigits(data_dir=tfds_data_dir, file_format="array_record")
   )
   return str(tfds_data_dir)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Any:
+  """The module that writes folders such as ImageNet's."""
+  name = "photographs"  # tests are no package
+  path = pathlib.Path(__file__).parent / "preparing" / f"{name}.py"
+  spec = importlib.util.spec_from_file_location(name, path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[name] = module
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture(scope="session")
+def autoencoder_folder(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> pathlib.Path:
+  """A tiny autoencoder's folder: random weights, none trivial; a factor of 4.
+
+  Its file is `diffusion_pytorch_model.safetensors`.
+  """
+  import jax
+  import numpy as np
+
+  from scm_jax.interop import autoencoder
+  from scm_jax.networks.autoencoder import AutoencoderConfig, build
+
+  network = build(AutoencoderConfig((8, 16, 16), blocks=1, groups=4))
+  rng = np.random.default_rng(0)
+
+  def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    scale = 1 / np.sqrt(np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.3
+    mean = 0.0 if leaf.ndim > 1 else 0.5
+    return (mean + scale * rng.normal(size=leaf.shape)).astype(np.float32)
+
+  params = jax.tree.map(draw, jax.eval_shape(network.init, jax.random.key(0)))
+  folder = tmp_path_factory.mktemp("autoencoder")
+  autoencoder.write(folder, network, params)
+  return folder
+
+
+@pytest.fixture(scope="session")
+def draw_inception() -> Callable:
+  """`draw_inception(width)`: random tensors of FID's network, torchvision's
+  names; of order one throughout. The width is in sixteenths of the real one.
+  """
+  import numpy as np
+
+  from scm_jax.metrics import inception
+
+  def draw(width: float) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.standard_normal(shape, np.float32)
+    found = {}
+    for name, (*taps, features) in inception.shapes(width).items():
+      if name == "fc":
+        found["fc.weight"] = 0.05 * normal(features, *taps)
+        found["fc.bias"] = normal(features)
+        continue
+      height, breadth, features_in = taps
+      weight = normal(features, features_in, height, breadth)
+      found[f"{name}.conv.weight"] = weight * np.sqrt(2 / np.prod(taps))
+      found[f"{name}.bn.weight"] = 1 + 0.3 * normal(features)
+      found[f"{name}.bn.bias"] = 0.3 * normal(features)
+      found[f"{name}.bn.running_mean"] = 0.3 * normal(features)
+      found[f"{name}.bn.running_var"] = np.exp(0.3 * normal(features))
+    return {name: np.asarray(t, np.float32) for name, t in found.items()}
+
+  return draw
+
+
+@pytest.fixture(scope="session")
+def inception_file(
+  draw_inception: Callable, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+  """A safetensors file of an Inception with random weights, 128 features."""
+  import io
+
+  from scm_jax.interop import safetensors
+
+  data = io.BytesIO()
+  safetensors.write(data, draw_inception(1 / 16))
+  path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
+  path.write_bytes(data.getvalue())
+  return path
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ STORAGES = {
   "FloatStorage": "<f4",
   "HalfStorage": "<f2",
   "DoubleStorage": "<f8",
+  "LongStorage": "<i8",  # counts of batches
 }
 
 
