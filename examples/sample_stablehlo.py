@@ -33,9 +33,11 @@ def load_safetensors(path):
 folder, steps = (sys.argv[1:] + ["2"])[:2]
 file = pathlib.Path(folder) / "stablehlo" / f"sample_{steps}_seed.jaxexport"
 sample = jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
-params = jax.device_put(load_safetensors(f"{folder}/model.safetensors"))
+names = ("model.safetensors", "vae/diffusion_pytorch_model.safetensors")
+paths = [p for p in (pathlib.Path(folder) / n for n in names) if p.exists()]
+params = jax.device_put([load_safetensors(path) for path in paths])
 index, label = jnp.arange(10), jnp.arange(10)  # which samples, of which classes
 seed, guidance = jnp.int32(0), jnp.float32(1.0)
-images, data = sample(params, seed, index, label, guidance)
+images, data = sample(*params, seed, index, label, guidance)
 np.savez("samples.npz", samples=np.asarray(images), data=np.asarray(data))
 print(images.shape, images.dtype, "in samples.npz")

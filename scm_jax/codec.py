@@ -7,12 +7,13 @@ with two pure functions: `encode(stored, key)`, part of the train step, and
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from scm_jax.networks.autoencoder import Autoencoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,6 @@ class PixelCodec:
     return _to_uint8(_restore(self, x0), -1.0, 1.0)
 
 
-# decoder(params, latents [B, h, w, C]) -> images [B, H, W, 3] in `image_range`
-Decoder = Callable[[Any, Array], Array]
-
-
 @dataclasses.dataclass(frozen=True)
 class LatentCodec:
   """Maps an autoencoder's latents to `x0`, and `x0` to images.
@@ -60,15 +57,15 @@ class LatentCodec:
     std: likewise; `x0 = (latent - mean) / std * sigma_d`.
     sigma_d: standard deviation of `x0`.
     image_range: of the images that the autoencoder saw: black and white.
-    decoder: the autoencoder's decoder, whose parameters `decode` is given;
-      None draws the small preview of `preview`.
+    autoencoder: whose parameters `decode` is given; None draws the small
+      preview of `preview`.
   """
 
   mean: tuple[float, ...]
   std: tuple[float, ...]
   sigma_d: float
   image_range: tuple[float, float] = (-1.0, 1.0)
-  decoder: Decoder | None = None
+  autoencoder: Autoencoder | None = None
 
   def encode(self, stored: Array, key: Array) -> Array:
     """Means and deviations, any float `[B, h, w, 2 C]`, to `x0` `[B, h, w, C]`.
@@ -79,12 +76,12 @@ class LatentCodec:
     return _standardize(self, mean + std * jax.random.normal(key, mean.shape))
 
   def decode(self, x0: Array, params: Any = None) -> Array:
-    """`x0` to uint8 images `[B, H, W, 3]`; `params` are the decoder's."""
+    """`x0` to uint8 images `[B, H, W, 3]`; `params` are the autoencoder's."""
     latents = _restore(self, x0)
-    if self.decoder is None:
+    if self.autoencoder is None:
       images = preview(latents)
     else:
-      images = self.decoder(params, latents)
+      images = self.autoencoder.decode(params, latents)
     return _to_uint8(images, *self.image_range)
 
 

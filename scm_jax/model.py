@@ -1,6 +1,6 @@
 """A trained network as something that draws images.
 
-This is what a workdir, and later an export, loads as. It needs jax, flax and
+This is what a workdir or an export loads as. It needs jax, flax and
 numpy alone.
 """
 
@@ -18,7 +18,10 @@ from scm_jax import codec as codecs
 from scm_jax import networks, samplers, trigflow
 from scm_jax.objectives import velocity
 
-SOLVERS = {"heun": samplers.heun, "dpm_solver": samplers.dpm_solver}
+SOLVERS = {
+  "heun": samplers.heun_path,
+  "dpm_solver": samplers.dpm_solver_path,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Model:
     t_mid: second time of the 2-step sampler.
     sigma_max: noise level that sampling starts from.
     solver: of teachers, a name in `SOLVERS`.
-    decoder: parameters of the codec's decoder, if it has one.
+    decoder: parameters of the codec's autoencoder, if it has one.
     guide: of a teacher, a second network that guides it (EDM2's guidance and
       autoguidance); None is classifier-free guidance by its own "no label".
     batch_sharding: of a batch over devices, which then must hold the
@@ -50,7 +53,7 @@ class Model:
   solver: str = "heun"
   decoder: Any = None
   guide: "Model | None" = None
-  batch_sharding: jax.sharding.Sharding | None = None
+  batch_sharding: jax.sharding.NamedSharding | None = None
 
   @property
   def parameters(self) -> int:
@@ -113,15 +116,46 @@ class Model:
       # The last batch is filled up, so that one program serves all.
       index = np.arange(start, start + batch_size)
       label = labels[np.minimum(index, total - 1)]
-      if self.batch_sharding:
-        index, label = jax.device_put((index, label), self.batch_sharding)
       images.append(
-        self._program(steps, guidance == 1.0 and not self.consistency)(
-          *(self.weights, self.decoder, jnp.int32(seed), index, label),
-          jnp.float32(guidance),
-        )
+        self.draw(index, label, steps=steps, seed=seed, guidance=guidance)
       )
     return np.concatenate([np.asarray(batch) for batch in images])[:total]
+
+  def draw(
+    self,
+    index: np.ndarray,
+    label: np.ndarray,
+    *,
+    steps: int,
+    seed: int,
+    guidance: float,
+  ) -> Array:
+    """Starts to draw the samples `index` `[B]` with labels `label` `[B]`.
+
+    Returns:
+      uint8 `[B, H, W, C]` on the devices, for which it does not wait; see
+      `sample` for the rest.
+    """
+    index, label = np.asarray(index), np.asarray(label, np.int32)
+    if self.batch_sharding:
+      index, label = jax.device_put((index, label), self.batch_sharding)
+    return self._program(steps, guidance == 1.0 and not self.consistency)(
+      *(self.weights, self.decoder, jnp.int32(seed), index, label),
+      jnp.float32(guidance),
+    )
+
+  def on(self, batch_sharding: jax.sharding.NamedSharding) -> "Model":
+    """The same model on several devices, for batches that are cut over them."""
+    whole = jax.sharding.NamedSharding(
+      batch_sharding.mesh, jax.sharding.PartitionSpec()
+    )
+    return dataclasses.replace(
+      self,
+      params=jax.device_put(self.params, whole),
+      decoder=jax.device_put(self.decoder, whole),
+      guide=self.guide and self.guide.on(batch_sharding),
+      batch_sharding=batch_sharding,
+    )
 
   def draws(self, steps: int) -> int:
     """How often a sample takes fresh noise."""
@@ -139,7 +173,28 @@ class Model:
       `[draws, B, H, W, C]`, labels `[B]` and a scale; `x0` is `[B, H, W, C]`
       float32, before `codec.decode`.
     """
+    draw = self.path(steps, unguided)
+    return lambda *arguments: draw(*arguments)[0]
+
+  def path(
+    self, steps: int, unguided: bool = False
+  ) -> Callable[..., tuple[Array, samplers.Path]]:
+    """`sampler`, which also says how its samples came about."""
     return _sampler(self._recipe(steps, unguided))
+
+  def bind(
+    self, weights: Any, label: Array, guidance: Array, unguided: bool = False
+  ) -> tuple[Callable[..., Array], networks.Cond]:
+    """`F(x / sigma_d, t, cond)` of these weights, and its condition.
+
+    Args as in `sampler`.
+    """
+    return _bind(self._recipe(1, unguided), weights, label, guidance)
+
+  @property
+  def decode(self) -> Callable[[Array, Any], Array]:
+    """`decode(x0, self.decoder)`: the codec's, on each device its own part."""
+    return _decoder(self._recipe(1, False))
 
   def _program(self, steps: int, unguided: bool) -> Callable[..., Array]:
     return _program(self._recipe(steps, unguided))
@@ -147,7 +202,7 @@ class Model:
   def _recipe(self, steps: int, unguided: bool) -> "_Recipe":
     return _Recipe(
       *(self.network, self.weak, self.codec, self.consistency, self.t_mid),
-      *(self.sigma_max, self.solver, steps, unguided),
+      *(self.sigma_max, self.solver, steps, unguided, self.batch_sharding),
     )
 
 
@@ -163,6 +218,7 @@ class _Recipe(NamedTuple):
   solver: str
   steps: int
   unguided: bool
+  batch_sharding: jax.sharding.NamedSharding | None
 
 
 @functools.lru_cache(maxsize=64)
@@ -173,44 +229,62 @@ def _program(recipe: _Recipe) -> Callable[..., Array]:
   one compilation.
   """
   config = recipe.network.config
-  draw = _sampler(recipe)
+  draw, decode = _sampler(recipe), _decoder(recipe)
 
   def program(weights, decoder, seed, index, label, guidance):
     shape = (config.resolution, config.resolution, config.in_channels)
     draws = recipe.steps if recipe.consistency else 1
     noise = samplers.draw_noise(seed, index, draws, shape)
-    return recipe.codec.decode(draw(weights, noise, label, guidance), decoder)
+    x0, _ = draw(weights, noise, label, guidance)
+    return decode(x0, decoder)
 
   return jax.jit(program)
 
 
-def _sampler(recipe: _Recipe) -> Callable[..., Array]:
-  """`draw(weights, noise, label, guidance) -> x0`; see `Model.sampler`."""
-  network, consistency, steps = recipe.network, recipe.consistency, recipe.steps
-  config, sigma_d = network.config, recipe.codec.sigma_d
-  sigma_max = recipe.sigma_max
+def _decoder(recipe: _Recipe) -> Callable[[Array, Any], Array]:
+  """The codec's `decode`, on each device of its own part of the batch.
 
-  def solve(F, noise, cond):
+  Left to JAX, groups of images would not be those of one device.
+  """
+  decode, where = recipe.codec.decode, recipe.batch_sharding
+  if where is None:
+    return decode
+  specs = where.spec, jax.sharding.PartitionSpec()
+  return jax.shard_map(
+    decode, mesh=where.mesh, in_specs=specs, out_specs=where.spec
+  )
+
+
+def _sampler(recipe: _Recipe) -> Callable[..., tuple[Array, samplers.Path]]:
+  """`draw(weights, noise, label, guidance)`; see `Model.path`."""
+  consistency, steps = recipe.consistency, recipe.steps
+  sigma_d, sigma_max = recipe.codec.sigma_d, recipe.sigma_max
+
+  def draw(weights, noise, label, guidance):
+    F, cond = _bind(recipe, weights, label, guidance)
     if consistency:
       times = samplers.consistency_times(
         steps, sigma_d, recipe.t_mid, sigma_max
       )
-      return samplers.consistency(F, noise, cond, times, sigma_d)
+      return samplers.consistency_path(F, noise, cond, times, sigma_d)
     if steps == 1:
       # One Euler step all the way, which is the consistency formula.
       times = (trigflow.max_time(sigma_d, sigma_max),)
-      return samplers.consistency(F, noise, cond, times, sigma_d)
+      return samplers.consistency_path(F, noise, cond, times, sigma_d)
     times = samplers.ode_times(steps, sigma_d, sigma_max=sigma_max)
     return SOLVERS[recipe.solver](F, noise[0], cond, times, sigma_d)
 
-  def draw(weights, noise, label, guidance):
-    cond = {"label": label} if config.num_classes else {}
-    if config.guidance:
-      cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
-    if consistency or recipe.unguided:
-      F = functools.partial(network.F, weights)
-    else:
-      F = velocity.guided(network, recipe.weak, weights, guidance)
-    return solve(F, noise, cond)
-
   return draw
+
+
+def _bind(
+  recipe: _Recipe, weights: Any, label: Array, guidance: Array
+) -> tuple[Callable[..., Array], networks.Cond]:
+  """See `Model.bind`."""
+  network = recipe.network
+  cond = {"label": label} if network.config.num_classes else {}
+  if network.config.guidance:
+    cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
+  if recipe.consistency or recipe.unguided:
+    return functools.partial(network.F, weights), cond
+  return velocity.guided(network, recipe.weak, weights, guidance), cond

@@ -6,7 +6,8 @@ and not on the batch it is drawn in. Shapes are static and the loops are
 `lax.scan`s: a sampler compiles to one program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,21 @@ from scm_jax import trigflow
 
 T_MID = 1.1  # the paper's second time, for every dataset (Section G.2)
 SIGMA_MIN, RHO = 0.002, 7.0  # EDM's discretisation
+
+
+class Path(NamedTuple):
+  """Where a sampler went.
+
+  Attributes:
+    times: of its steps, radians `[N]`, decreasing.
+    x_t: the noisy sample that each step began with, `[N, B, ...]`.
+    x0: what the network took it to be without noise, likewise. The last is
+      where a sampler ends whose times end in 0.
+  """
+
+  times: Array
+  x_t: Array
+  x0: Array
 
 
 def draw_noise(
@@ -69,7 +85,18 @@ def consistency(
   Returns:
     Samples `x0`, `[B, ...]`.
   """
-  batch = noise.shape[1]
+  return consistency_path(F, noise, cond, times, sigma_d)[0]
+
+
+def consistency_path(
+  F: Callable,
+  noise: Array,
+  cond: dict[str, Array],
+  times: tuple[float, ...],
+  sigma_d: float,
+) -> tuple[Array, Path]:
+  """The sample of `consistency`, and how it came about."""
+  batch, steps = noise.shape[1], []
   x0 = jnp.zeros_like(noise[0])
   for i, time in enumerate(times):
     z = sigma_d * noise[i]
@@ -77,7 +104,9 @@ def consistency(
     # The first time is t_max, where x_t is taken to be noise alone.
     x_t = z if i == 0 else trigflow.interpolate(x0, z, t)
     x0 = trigflow.denoise(F(x_t / sigma_d, t, cond), x_t, t, sigma_d)
-  return x0
+    steps.append((x_t, x0))
+  x_ts, x0s = (jnp.stack(seen) for seen in zip(*steps, strict=True))
+  return x0, Path(jnp.asarray(times, noise.dtype), x_ts, x0s)
 
 
 def ode_times(
@@ -116,30 +145,40 @@ def heun(
   Returns:
     `x_t` at the last time, `[B, ...]`.
   """
+  return heun_path(F, noise, cond, times, sigma_d)[0]
+
+
+def heun_path(
+  F: Callable,
+  noise: Array,
+  cond: dict[str, Array],
+  times: Array,
+  sigma_d: float,
+) -> tuple[Array, Path]:
+  """The result of `heun`, and how it came about."""
 
   def slope(x, t):
-    """`dx_sigma / dsigma = (x_sigma - D) / sigma`."""
+    """`dx_sigma / dsigma = (x_sigma - D) / sigma`, and `x_t` and `D`."""
     t = jnp.full(x.shape[:1], t, x.dtype)
-    cos = trigflow.expand(jnp.cos(t), x)
-    output = F(cos * x / sigma_d, t, cond)
-    clean = trigflow.denoise(output, cos * x, t, sigma_d)
+    x_t = trigflow.expand(jnp.cos(t), x) * x
+    clean = trigflow.denoise(F(x_t / sigma_d, t, cond), x_t, t, sigma_d)
     sigma = trigflow.expand(trigflow.time_to_sigma(t, sigma_d), x)
-    return (x - clean) / sigma
+    return (x - clean) / sigma, (x_t, clean)
 
   def euler(x, t, t_next):
     gap = sigma_d * (jnp.tan(t_next) - jnp.tan(t))
-    d = slope(x, t)
-    return x + gap * d, d, gap
+    d, seen = slope(x, t)
+    return x + gap * d, d, gap, seen
 
   def step(x, pair):
-    guess, d, gap = euler(x, *pair)
-    return x + gap * (d + slope(guess, pair[1])) / 2, None
+    guess, d, gap, seen = euler(x, *pair)
+    return x + gap * (d + slope(guess, pair[1])[0]) / 2, seen
 
   x = sigma_d * noise / jnp.cos(times[0])
-  x, _ = jax.lax.scan(step, x, (times[:-2], times[1:-1]))
+  x, seen = jax.lax.scan(step, x, (times[:-2], times[1:-1]))
   # The last step ends where sigma is 0 and the slope is not defined.
-  x, _, _ = euler(x, times[-2], times[-1])
-  return x * jnp.cos(times[-1])
+  x, _, _, last = euler(x, times[-2], times[-1])
+  return x * jnp.cos(times[-1]), _path(times, seen, last)
 
 
 def dpm_solver(
@@ -156,6 +195,17 @@ def dpm_solver(
 
   Args and result as in `heun`.
   """
+  return dpm_solver_path(F, noise, cond, times, sigma_d)[0]
+
+
+def dpm_solver_path(
+  F: Callable,
+  noise: Array,
+  cond: dict[str, Array],
+  times: Array,
+  sigma_d: float,
+) -> tuple[Array, Path]:
+  """The result of `dpm_solver`, and how it came about."""
 
   def clean(x, t):
     t = jnp.full(x.shape[:1], t, x.dtype)
@@ -171,13 +221,25 @@ def dpm_solver(
     log_snr = lambda u: -jnp.log(jnp.tan(u))
     ratio = (log_snr(s) - log_snr(before)) / (log_snr(t) - log_snr(s))
     extrapolated = x0 + (x0 - x0_before) / (2 * ratio)
-    return (move(x, s, t, extrapolated), x0), None
+    return (move(x, s, t, extrapolated), x0), (x, x0)
 
   x = sigma_d * noise
-  if len(times) == 2:
-    return move(x, times[0], times[1], clean(x, times[0]))
-  x0 = clean(x, times[0])
-  x = move(x, times[0], times[1], x0)
-  triples = (times[:-3], times[1:-2], times[2:-1])
-  (x, _), _ = jax.lax.scan(step, (x, x0), triples)
-  return move(x, times[-2], times[-1], clean(x, times[-2]))
+  seen = (jnp.zeros((0, *x.shape), x.dtype),) * 2
+  if len(times) > 2:
+    x0 = clean(x, times[0])
+    first, x = (x[None], x0[None]), move(x, times[0], times[1], x0)
+    triples = (times[:-3], times[1:-2], times[2:-1])
+    (x, _), rest = jax.lax.scan(step, (x, x0), triples)
+    seen = tuple(map(jnp.concatenate, zip(first, rest, strict=True)))
+  x0 = clean(x, times[-2])
+  x_end = move(x, times[-2], times[-1], x0)
+  return x_end, _path(times, seen, (x, x0))
+
+
+def _path(times: Array, seen: Sequence[Array], last: Sequence[Array]) -> Path:
+  """The steps of a scan, `[N - 1, B, ...]`, and the one after it, together."""
+  x_t, x0 = (
+    jnp.concatenate([before, end[None]])
+    for before, end in zip(seen, last, strict=True)
+  )
+  return Path(times[:-1], x_t, x0)

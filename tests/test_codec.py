@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scm_jax.codec import PREVIEW, LatentCodec, PixelCodec, preview
+from scm_jax.networks.autoencoder import AutoencoderConfig, build
 
 PIXELS = np.arange(256, dtype=np.uint8)
 
@@ -114,7 +115,8 @@ def test_an_autoencoder_takes_the_previews_place():
     grey = latents[..., :1] * params["gain"]
     return jnp.repeat(grey.repeat(8, axis=1).repeat(8, axis=2), 3, axis=-1)
 
-  codec = dataclasses.replace(LATENTS, decoder=decoder)
+  autoencoder = build(AutoencoderConfig())._replace(decode=decoder)
+  codec = dataclasses.replace(LATENTS, autoencoder=autoencoder)
   moments = stored([0.5, 0, 0, 0], [0, 0, 0, 0], (2, 1, 2))
   x0 = codec.encode(moments, jax.random.key(0))
   images = jax.jit(codec.decode)(x0, {"gain": 1.0})

@@ -11,7 +11,7 @@ import pytest
 from scm_jax import networks
 from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.model import Model
-from scm_jax.networks import magnitude
+from scm_jax.networks import autoencoder, magnitude
 
 LABELS = np.array([0, 2, 1, 2, 0])
 
@@ -170,14 +170,16 @@ def test_parameters(student):
   )
 
 
-def test_a_codecs_decoder_draws_within_the_sampler(student):
+def test_an_autoencoder_decodes_within_the_sampler(student):
   """Its parameters are an argument, like the network's."""
 
   def decoder(params, latents):
     image = latents.repeat(8, axis=1).repeat(8, axis=2) + params["shift"]
     return jnp.repeat(image, 3, axis=-1)
 
-  codec = LatentCodec((0.1,), (0.5,), 0.5, decoder=decoder)
+  network = autoencoder.build(autoencoder.AutoencoderConfig())
+  network = network._replace(decode=decoder)
+  codec = LatentCodec((0.1,), (0.5,), 0.5, autoencoder=network)
   model = dataclasses.replace(student, codec=codec, decoder={"shift": 0.0})
   images = model.sample(LABELS)
   assert images.shape == (5, 32, 32, 3) and images.dtype == np.uint8

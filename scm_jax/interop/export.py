@@ -3,6 +3,7 @@
     README.md          the model card      grid.png   samples
     config.json        what the network is, how to sample, how it was trained
     model.safetensors  the parameters, by our names
+    vae/               of a model of latents, the autoencoder if it has one
     report.json        how it scores, where the run was evaluated
     stablehlo/         samplers for jax alone
     unet/ ...          what diffusers loads (see `export_pytorch`)
@@ -25,6 +26,7 @@ import numpy as np
 from scm_jax import pictures
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
+  autoencoder,
   export_folder,
   export_pytorch,
   model_card,
@@ -146,6 +148,9 @@ def _write_weights(
   with open(folder / export_folder.WEIGHTS, "wb") as stream:
     metadata = {"format": "scm_jax", "kind": about["kind"]}
     safetensors.write(stream, export_folder.flatten(weights), metadata)
+  if network := autoencoder.of(model):
+    path = folder / export_folder.AUTOENCODER
+    autoencoder.write(path, network, model.decoder)
 
 
 def _write_stablehlo(

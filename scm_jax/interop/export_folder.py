@@ -2,6 +2,7 @@
 
     config.json        what the network is, how to sample, how it was trained
     model.safetensors  the parameters, by our names
+    vae/               what decodes its latents, as diffusers has it
 
 Reading needs jax, flax and numpy alone.
 """
@@ -25,6 +26,7 @@ from scm_jax.interop import safetensors
 from scm_jax.model import Model
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+AUTOENCODER = "vae"  # a folder, of models of latents; diffusers' name
 FORMAT = "scm_jax export"
 VERSION = 1  # of the folder's layout; readers refuse later ones
 KINDS = {True: "consistency", False: "diffusion"}
@@ -80,7 +82,7 @@ def _describe_network(config: networks.NetworkConfig) -> dict[str, Any]:
 
 def _fields(codec: codecs.Codec) -> list[dataclasses.Field]:
   """What says how data were scaled; a decoder is a function, and left out."""
-  return [f for f in dataclasses.fields(codec) if f.name != "decoder"]
+  return [f for f in dataclasses.fields(codec) if f.name != "autoencoder"]
 
 
 def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -103,8 +105,14 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
   return content
 
 
+def autoencoder(path: str | os.PathLike[str]) -> str:
+  """The folder of an export's autoencoder; "" if it has none."""
+  folder = pathlib.Path(path) / AUTOENCODER
+  return str(folder) if folder.exists() else ""
+
+
 def read(path: str | os.PathLike[str]) -> tuple[Model, Origin]:
-  """The model of an export, its parameters in float32.
+  """The model of an export, its parameters in float32, without autoencoder.
 
   Raises:
     UserError: the folder is no export, or is damaged.

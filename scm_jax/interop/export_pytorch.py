@@ -5,6 +5,7 @@
                 unet_trigflow.py
     scheduler/  scheduler_config.json       (of a consistency model)
     guide/      as unet/                    (of a teacher that has a guide)
+    vae/        as diffusers has it         (of a model with an autoencoder)
 
 Written without PyTorch: names, orders of axes and JSON. The U-Net's parameters
 have the names of EDM2's own PyTorch network, in both of its forms.
@@ -22,7 +23,13 @@ import numpy as np
 from scm_jax import codec as codecs
 from scm_jax import networks
 from scm_jax.errors import ConfigError
-from scm_jax.interop import export_folder, names, pytorch, safetensors
+from scm_jax.interop import (
+  autoencoder,
+  export_folder,
+  names,
+  pytorch,
+  safetensors,
+)
 from scm_jax.model import Model
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -33,9 +40,14 @@ _GUIDANCE = ("denoiser", "embedding", "emb_guidance", "kernel")
 _NOT_SHIPPED = ("dtype", "attention", "remat", "dropout", "dropout_resolution")
 
 
+def fits(model: Model) -> bool:
+  """Whether there is a PyTorch module of the network."""
+  return isinstance(model.network.config, networks.UNetConfig)
+
+
 def check(model: Model) -> None:
   """Raises ConfigError for a network that has no PyTorch module."""
-  if not isinstance(model.network.config, networks.UNetConfig):
+  if not fits(model):
     raise ConfigError(
       "--formats: diffusers and onnx know the U-Net alone; this network is "
       f"{type(model.network.config).__name__}, so give safetensors,stablehlo"
@@ -76,6 +88,7 @@ def write_unet(folder: pathlib.Path, model: Model, params: Any) -> None:
     "latents": isinstance(model.codec, codecs.LatentCodec),
     "data_mean": model.codec.mean,
     "data_std": model.codec.std,
+    "image_range": getattr(model.codec, "image_range", (-1.0, 1.0)),
   }
   _write_json(folder / "config.json", about)
 
@@ -96,7 +109,10 @@ def write_pipeline(
     "steps": 2 if model.consistency else solver_steps,
     "t_mid": model.t_mid,
     "sigma_max": model.sigma_max,
+    "solver": model.solver,
   }
+  if autoencoder.of(model):  # its folder is every export's
+    index["vae"] = ["diffusers", "AutoencoderKL"]
   if model.guide:
     index["guide"] = index["unet"]
     write_unet(folder / "guide", model.guide, weights["guide"])

@@ -7,6 +7,7 @@ people. It says nothing that the export does not hold.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scm_jax.interop import autoencoder
 from scm_jax.interop.export_folder import Origin
 from scm_jax.model import Model
 
@@ -146,6 +147,11 @@ pipe = DiffusionPipeline.from_pretrained(
 images = pipe({labels}, num_inference_steps={steps}).images
 ```
 """
+    )
+  if autoencoder.of(model):
+    parts.append(
+      "`vae/` is the autoencoder that decodes its latents, in diffusers' "
+      "layout; it has a licence of its own.\n"
     )
   if "stablehlo" in formats:
     parts.append(

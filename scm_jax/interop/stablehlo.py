@@ -2,7 +2,8 @@
 
 A program is a file of `jax.export`, for any batch size and for CPUs, GPUs and
 TPUs. Its arguments are the parameters (a flat dict, as `model.safetensors` has
-them; absent if they are baked in), then
+them; of a model with an autoencoder, a second one, as `vae/` has it; absent if
+they are baked in), then
 
 - `*_noise`: unit noise `[draws, B, H, W, C]` float32,
 - `*_seed`: a seed and the samples' numbers, `[]` and `[B]` int32; the same
@@ -10,8 +11,8 @@ them; absent if they are baked in), then
 
 then labels `[B]` int32 (the number of classes is "no label") and the guidance
 scale `[]` float32. The results are images, uint8 `[B, H, W, C]`, and the data
-they were rounded from, float32: images in [-1, 1], or the latents that an
-autoencoder decodes.
+they come from, float32: images in [-1, 1], or the latents that the autoencoder
+decodes.
 """
 
 import functools
@@ -27,7 +28,7 @@ from jax import Array
 
 from scm_jax import samplers
 from scm_jax.errors import ConfigError
-from scm_jax.interop import export_folder
+from scm_jax.interop import autoencoder, export_folder
 from scm_jax.model import Model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -56,7 +57,7 @@ def programs(
   """All programs of a model.
 
   Args:
-    model: its parameters are not used.
+    model: its parameters are not used, but for its autoencoder's.
     params: in the types in which they are stored.
     steps: of the samplers, one or more.
     baked: whether programs hold the parameters.
@@ -64,7 +65,7 @@ def programs(
   Raises:
     ConfigError: too many parameters to bake in.
   """
-  size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(_files(model, params)))
   if baked and size > LIMIT:
     raise ConfigError(
       f"--bake: a program holds less than 2 GiB and the parameters are "
@@ -99,12 +100,12 @@ def program(
   """
   draw = _draw(model, steps, guided) if noise else _seeded(model, steps, guided)
   arguments = _arguments(model, steps, noise)
-  flat = export_folder.flatten(params)
-  if baked:
-    draw = functools.partial(draw, flat)
-  else:
-    spec = {n: jax.ShapeDtypeStruct(v.shape, v.dtype) for n, v in flat.items()}
-    arguments = {"params": spec, **arguments}
+  files = _files(model, params)
+  draw = functools.partial(_unpack, draw, files if baked else tuple(files))
+  if not baked:
+    of = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype)
+    given = {name: jax.tree.map(of, file) for name, file in files.items()}
+    arguments = given | arguments
   exported = jax.export.export(jax.jit(draw), platforms=PLATFORMS)(
     *arguments.values()
   )
@@ -127,17 +128,45 @@ def program(
   return Program(name, bytes(exported.serialize()), about)
 
 
-def _draw(model: Model, steps: int, guided: bool) -> Callable[..., Any]:
-  """`(params, noise, label, guidance) -> (images, data)`."""
-  draw = model.sampler(steps, unguided=not guided)
+_FILES = {
+  "params": export_folder.WEIGHTS,
+  "autoencoder": f"{export_folder.AUTOENCODER}/{autoencoder.WEIGHTS}",
+}
 
-  def program(flat, noise, label, guidance):
+
+def _files(model: Model, params: Any) -> dict[str, dict[str, Any]]:
+  """A model's tensors, by the names of `_FILES` and then as the files do."""
+  files = {"params": export_folder.flatten(params)}
+  if autoencoder.of(model):
+    files["autoencoder"] = autoencoder.params_to_tensors(model.decoder)
+  return files
+
+
+def _unpack(draw, files, *arguments):
+  """`draw(files, ...)`, whose files are baked in, or the first arguments."""
+  if isinstance(files, dict):
+    return draw(files, *arguments)
+  n = len(files)
+  files = dict(zip(files, arguments[:n], strict=True))
+  return draw(files, *arguments[n:])
+
+
+def _draw(model: Model, steps: int, guided: bool) -> Callable[..., Any]:
+  """`(files, noise, label, guidance) -> (images, data)`."""
+  draw = model.sampler(steps, unguided=not guided)
+  network = autoencoder.of(model)
+
+  def program(files, noise, label, guidance):
     # Rounded once, where they are stored; the network decides what it
     # computes in.
-    wide = {name: v.astype(jnp.float32) for name, v in flat.items()}
+    wide = {name: v.astype(jnp.float32) for name, v in files["params"].items()}
     params = traverse_util.unflatten_dict(wide, sep="/")
     x0 = draw(params, noise, label, guidance)
-    return model.codec.decode(x0), restore(model, x0)
+    decoder = None
+    if network:
+      tensors = files["autoencoder"]
+      decoder = autoencoder.params_from_tensors(network, tensors)
+    return model.codec.decode(x0, decoder), restore(model, x0)
 
   return program
 
@@ -150,13 +179,13 @@ def restore(model: Model, x0: Array) -> Array:
 
 
 def _seeded(model: Model, steps: int, guided: bool) -> Callable[..., Any]:
-  """`(params, seed, index, label, guidance) -> (images, data)`."""
+  """`(files, seed, index, label, guidance) -> (images, data)`."""
   draw = _draw(model, steps, guided)
   shape, draws = _sample_shape(model), model.draws(steps)
 
-  def program(flat, seed, index, label, guidance):
+  def program(files, seed, index, label, guidance):
     noise = samplers.draw_noise(seed, index, draws, shape)
-    return draw(flat, noise, label, guidance)
+    return draw(files, noise, label, guidance)
 
   return program
 
@@ -184,6 +213,6 @@ def _arguments(model: Model, steps: int, noise: bool) -> dict[str, Any]:
 
 def _shown(name: str, spec: Any) -> dict[str, Any]:
   if isinstance(spec, dict):
-    return {"name": name, "file": export_folder.WEIGHTS}
+    return {"name": name, "file": _FILES[name]}
   shape = [d if isinstance(d, int) else str(d) for d in spec.shape]
   return {"name": name, "shape": shape, "dtype": jnp.dtype(spec.dtype).name}

@@ -10,7 +10,8 @@
 This file needs diffusers, and nothing of the trainer. A consistency model takes
 one step, two, or more, by diffusers' `SCMScheduler`. A diffusion model (one
 whose `model_index.json` says `"consistency": false`) has no such steps: it
-takes EDM's second-order Heun steps, 32 by default, and has no scheduler.
+takes the many steps of a solver, EDM's second-order Heun or DPM-Solver++ 2M,
+and has no scheduler.
 """
 
 import math
@@ -39,6 +40,7 @@ class SCMPipeline(DiffusionPipeline):
     steps: default of `num_inference_steps`.
     t_mid: the second time, in radians.
     sigma_max: the noise level that sampling starts from.
+    solver: of a diffusion model, `heun` or `dpm_solver`.
   """
 
   _optional_components = ["scheduler", "guide", "vae"]
@@ -54,11 +56,16 @@ class SCMPipeline(DiffusionPipeline):
     steps: int = 2,
     t_mid: float = 1.1,
     sigma_max: float = 80.0,
+    solver: str = "heun",
   ):
     super().__init__()
     self.register_modules(unet=unet, scheduler=scheduler, guide=guide, vae=vae)
     self.register_to_config(
-      consistency=consistency, steps=steps, t_mid=t_mid, sigma_max=sigma_max
+      consistency=consistency,
+      steps=steps,
+      t_mid=t_mid,
+      sigma_max=sigma_max,
+      solver=solver,
     )
 
   @torch.no_grad()
@@ -77,7 +84,7 @@ class SCMPipeline(DiffusionPipeline):
 
     Args:
       class_labels: one class for each image; None is "no label".
-      num_inference_steps: of the consistency sampler, or of Heun's.
+      num_inference_steps: of the consistency sampler, or of the solver.
       guidance_scale: input of a consistency model that takes it; of a
         diffusion model, classifier-free guidance, which costs a second
         evaluation.
@@ -97,7 +104,10 @@ class SCMPipeline(DiffusionPipeline):
       raise ValueError(f"latents are {tuple(latents.shape)}, not {shape}")
     z = latents.to(self._execution_device, torch.float32)
     F = self._network(label, guidance_scale)
-    sample = self._consistency if self.config.consistency else self._heun
+    solvers = {"heun": self._heun, "dpm_solver": self._dpm_solver}
+    sample = solvers[self.config.solver]
+    if self.config.consistency:
+      sample = self._consistency
     data = self._restore(sample(F, z, steps, generator))
     images = self._images(data, output_type)
     return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -134,8 +144,7 @@ class SCMPipeline(DiffusionPipeline):
     if steps == 1:
       t = math.atan(self.config.sigma_max / sigma_d)
       return sigma_d * (math.cos(t) * z - math.sin(t) * F(z, t))
-    powers = self.config.sigma_max ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
-    sigmas = np.append(np.linspace(*powers, steps) ** RHO, 0.0).tolist()
+    sigmas = self._sigmas(steps)
 
     def slope(x, sigma):
       t = math.atan(sigma / sigma_d)
@@ -151,6 +160,30 @@ class SCMPipeline(DiffusionPipeline):
       if after:
         x = x + (after - sigma) * (slope(x, after) - d) / 2
     return x
+
+  def _dpm_solver(self, F, z: Tensor, steps: int, generator) -> Tensor:
+    """DPM-Solver++ 2M in TrigFlow's coordinates; `steps` evaluations."""
+    del generator
+    sigma_d = self.unet.sigma_d
+    times = [math.atan(sigma / sigma_d) for sigma in self._sigmas(steps)]
+    log_snr = lambda t: -math.log(math.tan(t))
+    x, last = sigma_d * z, None
+    pairs = list(zip(times[:-1], times[1:], strict=True))
+    for s, t in self.progress_bar(pairs):
+      clean = math.cos(s) * x - math.sin(s) * sigma_d * F(x / sigma_d, s)
+      guess = clean
+      if last and t:  # the first and the last step are of first order
+        before, clean_before = last
+        ratio = (log_snr(s) - log_snr(before)) / (log_snr(t) - log_snr(s))
+        guess = clean + (clean - clean_before) / (2 * ratio)
+      x = (math.sin(t) * x + math.sin(s - t) * guess) / math.sin(s)
+      last = s, clean
+    return x
+
+  def _sigmas(self, steps: int) -> list[float]:
+    """EDM's noise levels, decreasing to 0: `steps + 1` of them."""
+    powers = self.config.sigma_max ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
+    return np.append(np.linspace(*powers, steps) ** RHO, 0.0).tolist()
 
   def _network(self, label: Tensor | None, scale: float):
     """`F(x_t / sigma_d, t)` with its condition bound."""
@@ -210,6 +243,8 @@ class SCMPipeline(DiffusionPipeline):
           'give the autoencoder as vae=, or output_type="latent"'
         )
       data = self.vae.decode(data.to(self.vae.dtype)).sample.float()
+      low, high = self.unet.config["image_range"]
+      data = (data - low) / (high - low) * 2 - 1
     if output_type == "pt":
       return data
     levels = ((data + 1) * 127.5).round().clamp(0, 255)

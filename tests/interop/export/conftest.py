@@ -1,5 +1,6 @@
 """Tiny models with random weights, their exports, and their own samples."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from scm_jax import networks
 from scm_jax.codec import LatentCodec, PixelCodec
-from scm_jax.interop import export
+from scm_jax.interop import autoencoder, export
 from scm_jax.model import Model
 from scm_jax.networks import magnitude
 
@@ -38,8 +39,10 @@ MODELS = {
   "deep-edm2": (True, DEEP | {"form": "edm2"}),
   "deep-shared": (True, DEEP | NO_LABELS | {"double_norm": "shared"}),
   "latents": (True, {"in_channels": 4}),
+  "decoded": (True, {"in_channels": 4}),
   "teacher": (False, {}),
   "teacher-edm2": (False, {"form": "edm2"}),
+  "teacher-dpm": (False, {}),
 }
 
 
@@ -56,7 +59,7 @@ def build(fields: dict[str, Any], seed: int) -> tuple[networks.Network, Any]:
 
 
 @pytest.fixture(scope="session")
-def model_of() -> Callable[[str], Model]:
+def model_of(autoencoder_folder) -> Callable[[str], Model]:
   """`model_of(name)`: of `MODELS`, or a teacher's `NAME-guided`."""
 
   @functools.cache
@@ -66,13 +69,18 @@ def model_of() -> Callable[[str], Model]:
     codec = PixelCodec(-0.2, 0.6, 0.5)
     if network.config.in_channels == 3:
       codec = PixelCodec((-0.2, 0.0, 0.1), (0.6, 0.5, 0.4), 0.5)
-    if name == "latents":
+    if name in ("latents", "decoded"):
       codec = LatentCodec((1.0, 2.0, 0.0, -1.0), (5.0, 4.0, 3.0, 2.0), 0.5)
     guide = None
     if name.endswith("-guided"):
       smaller = build({"num_classes": 0, "channels": 4}, seed=1)
       guide = Model(*smaller, codec, consistency=False)
-    return Model(network, params, codec, consistency, guide=guide)
+    model = Model(network, params, codec, consistency, guide=guide)
+    if name == "teacher-dpm":
+      return dataclasses.replace(model, solver="dpm_solver")
+    if name == "decoded":
+      return autoencoder.attach_file(model, autoencoder_folder)
+    return model
 
   return make
 

@@ -85,6 +85,8 @@ def sample(pipe, model, steps, guidance=1.0, **options):
     ("teacher", 2, 1.0),
     ("teacher-edm2", 2, 1.7),
     ("teacher-guided", 1, 1.7),
+    ("teacher-dpm", 1, 1.0),
+    ("teacher-dpm", 4, 1.7),
   ],
 )
 def test_samples_agree_with_the_trainers(
@@ -116,6 +118,10 @@ def test_a_teacher_is_marked_and_takes_many_steps(load, export_of):
   assert pipe.scheduler is None
   pipe([0])
   assert len(asked) == 7  # Heun: 2 x 4 - 1
+  pipe, asked = load("teacher-dpm"), []
+  pipe.unet.register_forward_hook(lambda *_: asked.append(1))
+  pipe([0])
+  assert len(asked) == 4
 
 
 def test_output_types(load):

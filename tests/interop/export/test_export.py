@@ -100,6 +100,33 @@ def test_read_back_wherever_a_workdir_is(exported, run, command, tmp_path):
   np.testing.assert_array_equal(*(s["samples"] for s in samples))
 
 
+def test_a_network_without_a_pytorch_module(command, tmp_path, caplog):
+  """Whatever else it has is written unless the user asks for more."""
+  fields = ("family=ddpmpp", "channels=4", "channel_mult=(1,)", "num_blocks=1")
+  argv = [f"--config.network.{field}" for field in fields]
+  config = configs.parse_config([f"--config={DIGITS}:run=sct,tiny", *argv])
+  average = jax.tree.map(
+    lambda leaf: jnp.ones(leaf.shape, leaf.dtype), workdir.param_shapes(config)
+  )
+  run = tmp_path / "run"
+  workdir.write_averages(run, config, {"0.100": average}, 7, {})
+  argv = [f"--workdir={run}", f"--out={tmp_path}/x", "--num=0", "--steps=1"]
+  code, out, err = command("export", *argv)
+  assert code == 0, err
+  assert caplog.messages == [
+    "DDPMpp has no PyTorch module: diffusers is left out"
+  ]
+  written = {path.name for path in (tmp_path / "x").iterdir()}
+  assert written == {
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "stablehlo",
+  }
+  code, out, err = command("export", *argv, "--formats=diffusers")
+  assert code == 2 and "know the U-Net alone" in err
+
+
 def test_an_export_of_an_export(exported, command, tmp_path):
   out = exported("sct")
   argv = f"--workdir={out}", f"--out={tmp_path}/x", "--num=0"

@@ -2,16 +2,32 @@
 
 import dataclasses
 import os
+import pathlib
 import subprocess
 import sys
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import scm_jax
+from scm_jax import editing
+from scm_jax.cli import configs
 from scm_jax.errors import UserError
+from scm_jax.training import checkpoint, workdir
+
+DIGITS = pathlib.Path(__file__).parents[3] / "configs/digits.py"
+LABELS = (0, 2, 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  """XLA takes longer to optimise these networks than to run them."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +79,129 @@ def test_defaults_of_a_teacher(export_of):
   assert teacher.sample([0], steps=2).shape == (1, 4, 4, 1)
 
 
+def assert_close(a, b):
+  """Equal but for the rounding of programs that sum in different orders."""
+  assert a.shape == b.shape and a.dtype == b.dtype == np.uint8
+  np.testing.assert_allclose(np.int32(a), np.int32(b), atol=1)
+
+
+def test_noise_is_an_argument(sampler, images):
+  noise = sampler.noise(3, steps=2)
+  assert noise.shape == (2, 3, 4, 4, 1)
+  assert_close(sampler.from_noise(noise, LABELS), images)
+  turned = sampler.from_noise(noise[:, ::-1], LABELS[::-1])
+  assert_close(turned, images[::-1])
+
+
+def test_paths_end_at_the_samples(sampler, images):
+  path = sampler.path(sampler.noise(3, steps=2), LABELS)
+  np.testing.assert_allclose(path.times, [np.arctan(80 / 0.5), 1.1], rtol=1e-6)
+  assert path.x_t.shape == path.x0.shape == (2, 3, 4, 4, 1)
+  assert_close(path.x0[-1], images)
+  # The first is noise of the data's deviation about its mean.
+  codec, noise = sampler.model.codec, sampler.noise(3, steps=2)
+  seen = (noise[0] * codec.std + codec.mean + 1) * 127.5
+  assert_close(path.x_t[0], np.uint8(np.clip(np.rint(seen), 0, 255)))
+
+
+def test_paths_of_a_teacher(export_of):
+  teacher = scm_jax.load(export_of("teacher", formats=()))
+  noise = teacher.noise(2, steps=3)
+  assert noise.shape == (1, 2, 4, 4, 1)
+  path = teacher.path(noise, [0, 1], steps=3, guidance=1.5)
+  assert path.x0.shape == (3, 2, 4, 4, 1) and (np.diff(path.times) < 0).all()
+  assert_close(path.x0[-1], teacher.sample([0, 1], steps=3, guidance=1.5))
+  with pytest.raises(UserError, match="one draw of noise"):
+    teacher.from_noise(np.zeros((2, 1, 4, 4, 1)), 0)
+  with pytest.raises(UserError, match="does not edit; load a student"):
+    teacher.edit(path.x0[-1], known=[[True]])
+
+
+def test_edits(sampler, images):
+  given, left = images[::-1], np.arange(4) < 2
+  drawn = sampler.edit(given, LABELS, known=left)  # columns
+  np.testing.assert_array_equal(drawn[:, :, left], given[:, :, left])
+  assert (drawn[:, :, ~left] != given[:, :, ~left]).mean() > 0.5
+  # Nothing known is an ordinary sample; everything, the images as they are.
+  assert_close(sampler.edit(given, LABELS, known=[[False]]), images)
+  every = sampler.edit(given, LABELS, known=[[True]])
+  np.testing.assert_array_equal(every, given)
+  one = np.ones((3, 1, 1, 1), bool)
+  one[1] = False  # masks of one image each
+  drawn = sampler.edit(given, LABELS, known=one)
+  np.testing.assert_array_equal(drawn[::2], given[::2])
+  assert_close(drawn[1], images[1])
+
+
+def test_edits_of_patches_and_strokes(sampler, images):
+  given = images[::-1]
+  drawn = sampler.edit(given, LABELS, known=editing.patch_means(2))
+  inner = (drawn > 0) & (drawn < 255)  # the rest was clipped
+  means = lambda x: x.reshape(3, 2, 2, 2, 2).mean((2, 4))
+  whole = inner.reshape(3, 2, 2, 2, 2).all((2, 4))
+  assert whole.any()
+  np.testing.assert_allclose(means(drawn)[whole], means(given)[whole], atol=0.6)
+  near = sampler.edit(given, LABELS, start=0.01, steps=1)
+  far = sampler.edit(given, LABELS, start=1.5, steps=1)
+  distance = lambda x: np.abs(np.int32(x) - given).mean()
+  assert distance(near) < 10 < distance(far)
+
+
+@pytest.mark.parametrize(
+  "arguments, said",
+  [
+    ({}, "nothing of the images is used"),
+    ({"start": 2.0}, "start is 2; it is between 0 and pi/2"),
+    ({"known": np.ones((3, 3), bool)}, r"known does not fit images \[3, 4, 4"),
+    ({"known": editing.patch_means(3)}, "patches of 3 do not fill 4x4"),
+    (
+      {"images": np.zeros((3, 8, 8, 1), np.uint8), "start": 1.0},
+      r"images are uint8 \[N, 4, 4, 1\], not uint8 \[3, 8, 8, 1\]",
+    ),
+  ],
+)
+def test_mistakes_of_edits(arguments, said, sampler, images):
+  with pytest.raises(UserError, match=said):
+    sampler.edit(**{"images": images, "labels": 0} | arguments)
+
+
+@pytest.mark.parametrize(
+  "noise, steps, said",
+  [
+    (np.zeros((1, 2, 8, 8, 1)), None, r"noise is \[draws, N, 4, 4, 1\]"),
+    (np.zeros((2, 1, 4, 4, 1)), 3, "3 steps take as many draws, not 2"),
+  ],
+)
+def test_mistakes_of_noise(noise, steps, said, sampler):
+  with pytest.raises(UserError, match=said):
+    sampler.from_noise(noise, 0, steps=steps)
+
+
+def test_one_of_several_checkpoints(tmp_path):
+  """By its own path, wherever a workdir will do."""
+  small = ("channel_mult=(1,)", "num_blocks=1", "channels=8")
+  small = [f"--config.network.{field}" for field in small]
+  config = configs.parse_config([f"--config={DIGITS}:run=sct,tiny", *small])
+  shapes = workdir.param_shapes(config)
+  average = lambda step: jax.tree.map(
+    lambda leaf: jnp.full(leaf.shape, step, leaf.dtype), shapes
+  )
+  run = workdir.write_averages(
+    tmp_path / "run", config, {"0.100": average(3.0)}, 3, {}
+  )
+  checkpoints = checkpoint.Checkpoints(run, keep=2)
+  checkpoints.save_ema({"0.100": average(5.0)}, 5)
+  checkpoints.close()
+  gain = lambda path: float(
+    scm_jax.load(path).model.params["denoiser"]["out_gain"]
+  )
+  assert gain(run) == gain(run / "checkpoints/5") == 5.0
+  assert gain(str(run / "checkpoints/3")) == 3.0
+  assert workdir.load(run / "checkpoints/3")[1]["step"] == 3
+  with pytest.raises(UserError, match="no checkpoint of step 4; it has 3, 5"):
+    scm_jax.load(run / "checkpoints/4")
+
+
 def test_weights_in_bfloat16(export_of, images):
   sampler = scm_jax.load(export_of("student", formats=()), dtype="bfloat16")
   weight = sampler.model.params["denoiser"]["conv_in"]["weight"]
@@ -94,7 +233,7 @@ def test_what_is_no_model(tmp_path):
     scm_jax.lod  # noqa: B018
 
 
-def test_two_devices_and_the_light_core(export_of, images, tmp_path):
+def test_two_devices_and_the_light_core(export_of, sampler, images, tmp_path):
   """The same images from a batch cut in two, without training's packages."""
   path = str(export_of("student", formats=()))
   code = f"""
@@ -104,7 +243,10 @@ sys.modules.update(dict.fromkeys(heavy.split()))
 import numpy as np, scm_jax
 sampler = scm_jax.load({path!r})
 assert sampler.devices == 2
-np.save("images.npy", sampler.sample([0, 2, 1]))
+np.save("images.npy", images := sampler.sample([0, 2, 1]))
+path = sampler.path(sampler.noise(3), [0, 2, 1])
+edited = sampler.edit(images, [0, 2, 1], known=[[True, False, False, True]])
+np.savez("rest.npz", path=path.x0[-1], edited=edited)
 try:
   scm_jax.load(".")
 except Exception as error:
@@ -114,11 +256,16 @@ except Exception as error:
   done = subprocess.run(
     [sys.executable, "-c", code],
     cwd=tmp_path,
-    env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    env=os.environ
+    | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     capture_output=True,
     text=True,
   )
   assert done.returncode == 0, done.stderr
-  drawn = np.int32(np.load(tmp_path / "images.npy"))
-  np.testing.assert_allclose(drawn, np.int32(images), atol=1)
+  drawn, rest = np.load(tmp_path / "images.npy"), np.load(tmp_path / "rest.npz")
+  assert_close(drawn, images)
+  assert_close(rest["path"], images)
+  columns = [[True, False, False, True]]
+  assert_close(rest["edited"], sampler.edit(drawn, LABELS, known=columns))
   assert "pip install 'scm-jax[train]'" in done.stdout

@@ -1,0 +1,180 @@
+"""Exports of a model of latents carry its autoencoder, and decode with it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+
+import scm_jax
+from scm_jax.errors import ConfigError
+from scm_jax.interop import autoencoder, export, export_folder, stablehlo
+from scm_jax.training import workdir
+
+EXAMPLE = pathlib.Path(__file__).parents[3] / "examples/sample_stablehlo.py"
+LABELS = np.array([0, 2, 3, 1, 0], np.int32)
+NOISE = np.float32(np.random.default_rng(1).normal(size=(1, 5, 4, 4, 4)))
+
+
+@pytest.fixture(scope="module")
+def folder(export_of):
+  formats = ("stablehlo", "diffusers")
+  return export_of("decoded", formats=formats, steps=(1,), license="mit")
+
+
+@pytest.fixture(scope="module")
+def expected(model_of):
+  """What the trainer draws by one step, for seed 0."""
+  images = model_of("decoded").sample(LABELS, steps=1)
+  assert images.shape == (5, 16, 16, 3) and images.std() > 20
+  return np.int32(images)
+
+
+@pytest.fixture(scope="module")
+def pixels_of(model_of):
+  """`pixels_of(latents)`: the autoencoder's images, not rounded."""
+  model = model_of("decoded")
+  decode = jax.jit(model.codec.autoencoder.decode)
+  return lambda latents: np.asarray(decode(model.decoder, latents))
+
+
+def test_what_is_written(folder):
+  index = json.loads((folder / "model_index.json").read_text())
+  assert index["vae"] == ["diffusers", "AutoencoderKL"]
+  assert "`vae/` is the autoencoder" in (folder / "README.md").read_text()
+  programs = json.loads((folder / "stablehlo/programs.json").read_text())
+  for program in programs["programs"]:
+    files = [a["file"] for a in program["arguments"] if "file" in a]
+    assert files == ["model.safetensors", f"vae/{autoencoder.WEIGHTS}"]
+    shapes = [result["shape"] for result in program["results"]]
+    assert shapes == [["b", 16, 16, 3], ["b", 4, 4, 4]]
+
+
+def test_without_an_autoencoder_there_is_none(export_of):
+  folder = export_of("latents", formats=("diffusers",))
+  assert not (folder / "vae").exists()
+  index = json.loads((folder / "model_index.json").read_text())
+  assert index["vae"] == [None, None]
+
+
+def test_read_back(folder, expected):
+  """By both ways to load, and without the autoencoder if so asked."""
+  sampler = scm_jax.load(folder)
+  drawn = np.int32(sampler.sample(LABELS, steps=1))
+  np.testing.assert_allclose(drawn, expected, atol=1)
+  assert workdir._autoencoder(folder, None) == str(folder / "vae")
+  preview = scm_jax.load(folder, autoencoder="")
+  assert preview.sample(LABELS, steps=1).shape == (5, 4, 4, 3)
+
+
+def test_an_export_of_an_export(folder, tmp_path):
+  model, origin = export_folder.read(folder)
+  model = autoencoder.attach_file(model, export_folder.autoencoder(folder))
+  export.write(
+    model, origin, tmp_path / "again", export.Request(formats=(), num=0)
+  )
+  for name in (autoencoder.WEIGHTS, autoencoder.CONFIG):
+    again = (tmp_path / "again/vae" / name).read_bytes()
+    assert again == (folder / "vae" / name).read_bytes()
+
+
+def test_baked_programs_decode_any_batch(model_of, draw, pixels_of):
+  """The data are the latents that the images come from."""
+  model = model_of("decoded")
+  weights = export_folder.cast(model.weights, "float32")
+  program = stablehlo.program(model, weights, 1, baked=True)
+  call = jax.jit(jax.export.deserialize(bytearray(program.data)).call)
+  latents = draw(model, NOISE, LABELS, 1)
+  levels = np.clip(np.round((pixels_of(latents) + 1) * 127.5), 0, 255)
+  for n in (5, 2):
+    images, data = call(NOISE[:, :n], LABELS[:n], np.float32(1))
+    np.testing.assert_allclose(data, latents[:n], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.int32(images), levels[:n], atol=1)
+
+
+def test_the_autoencoder_counts_when_baked(model_of, monkeypatch):
+  model = model_of("decoded")
+  weights = export_folder.cast(model.weights, "float32")
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
+  monkeypatch.setattr(stablehlo, "LIMIT", size + 1000)
+  with pytest.raises(ConfigError, match="--bake"):
+    next(stablehlo.programs(model, weights, (1,), baked=True))
+
+
+def run(code, *argv, cwd, **env):
+  done = subprocess.run(
+    [sys.executable, "-c", code, *map(str, argv)],
+    cwd=cwd,
+    env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | env,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def test_the_example_decodes_with_jax_alone(folder, model_of, tmp_path):
+  code = (
+    "import runpy, sys; sys.modules.update(scm_jax=None, flax=None); "
+    "del sys.argv[0]; runpy.run_path(sys.argv[0])"
+  )
+  said = run(code, EXAMPLE, folder, "1", cwd=tmp_path)
+  assert "(10, 16, 16, 3) uint8" in said
+  drawn = np.load(tmp_path / "samples.npz")["samples"]
+  labels = np.minimum(np.arange(10), 3)
+  wanted = model_of("decoded").sample(labels, steps=1)
+  np.testing.assert_allclose(np.int32(drawn), np.int32(wanted), atol=1)
+
+
+def test_two_devices_decode_their_own_images(folder, expected, tmp_path):
+  """In groups of two of a device's three; no image leaves its device."""
+  code = """
+import sys
+import jax, numpy as np, scm_jax
+from scm_jax.networks import autoencoder
+autoencoder.PIXELS = 2 * 16 * 16
+sampler = scm_jax.load(sys.argv[1])
+assert sampler.devices == 2
+np.save("images.npy", sampler.sample([0, 2, 3, 1, 0], steps=1))
+model = sampler.model
+where = model.batch_sharding
+x0 = jax.ShapeDtypeStruct((6, 4, 4, 4), np.float32, sharding=where)
+text = jax.jit(model.decode).lower(x0, model.decoder).compile().as_text()
+print([n for n in ("all-gather", "all-to-all", "all-reduce") if n in text])
+"""
+  flags = "--xla_force_host_platform_device_count=2"
+  assert run(code, folder, cwd=tmp_path, XLA_FLAGS=flags) == "[]\n"
+  drawn = np.int32(np.load(tmp_path / "images.npy"))
+  np.testing.assert_allclose(drawn, expected, atol=1)
+
+
+def test_diffusers_decodes(folder, model_of, draw, pixels_of, tmp_path):
+  """From the exported folder alone, in either range of images."""
+  torch = pytest.importorskip("torch")
+  diffusers = pytest.importorskip("diffusers")
+  from diffusers.utils import dynamic_modules_utils, logging
+
+  logging.set_verbosity_error()
+  logging.disable_progress_bar()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path))
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
+      folder, custom_pipeline=str(folder), trust_remote_code=True
+    )
+  pipe.set_progress_bar_config(disable=True)
+  pixels = pixels_of(draw(model_of("decoded"), NOISE, LABELS, 1))
+  for low, high in ((-1.0, 1.0), (0.0, 1.0)):
+    pipe.unet.config["image_range"] = (low, high)
+    images = pipe(
+      LABELS.tolist(),
+      num_inference_steps=1,
+      latents=torch.tensor(NOISE[0].transpose(0, 3, 1, 2)),
+      output_type="np",
+    ).images
+    wanted = np.clip(np.round((pixels - low) / (high - low) * 255), 0, 255)
+    np.testing.assert_allclose(images * 255, wanted, atol=1.01)

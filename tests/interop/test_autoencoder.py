@@ -1,0 +1,187 @@
+"""Parity with diffusers' own autoencoder, and files that are none."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from scm_jax.errors import UserError
+from scm_jax.interop import autoencoder, safetensors
+from scm_jax.networks.autoencoder import AutoencoderConfig, build
+
+TINY = AutoencoderConfig(channels=(8, 16, 16), blocks=1, groups=4)
+
+
+@pytest.fixture(scope="module")
+def folder(autoencoder_folder):
+  return autoencoder_folder
+
+
+@pytest.fixture(scope="module")
+def params(folder):
+  return autoencoder.load(folder)[1]
+
+
+@pytest.fixture(scope="module")
+def file(folder, tmp_path_factory):
+  """The tensors alone, as someone downloads them."""
+  path = tmp_path_factory.mktemp("downloads") / "vae.safetensors"
+  shutil.copy(folder / autoencoder.WEIGHTS, path)
+  return path
+
+
+def rewrite(file, path, change):
+  """A copy with other tensors: `change(name, tensor)` is a pair or None."""
+  tensors, _ = safetensors.read(file)
+  pairs = (change(name, tensor) for name, tensor in tensors.items())
+  with open(path, "wb") as stream:
+    safetensors.write(stream, dict(filter(None, pairs)))
+  return path
+
+
+def relative(ours, theirs):
+  theirs = theirs.numpy().transpose(0, 2, 3, 1)
+  assert ours.shape == theirs.shape
+  return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+
+
+def assert_same(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_parity_with_diffusers(folder):
+  torch = pytest.importorskip("torch")
+  diffusers = pytest.importorskip("diffusers")
+  theirs = diffusers.AutoencoderKL.from_pretrained(folder)
+  network, params = autoencoder.load(folder)
+  assert network.config == TINY
+  rng = np.random.default_rng(1)
+
+  images = rng.uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
+  mean, std = jax.jit(network.encode)(params, images)
+  with torch.no_grad():
+    moments = theirs.encode(torch.tensor(images.transpose(0, 3, 1, 2)))
+  assert relative(mean, moments.latent_dist.mean) < 1e-5
+  assert relative(std, moments.latent_dist.std) < 1e-5
+  log_variance = moments.latent_dist.logvar
+  assert relative(2 * np.log(std), log_variance) < 1e-5
+
+  latents = rng.normal(size=(2, 4, 6, 4)).astype(np.float32)
+  decoded = jax.jit(network.decode)(params, latents)
+  with torch.no_grad():
+    wanted = theirs.decode(torch.tensor(latents.transpose(0, 3, 1, 2))).sample
+  assert relative(decoded, wanted) < 1e-5
+
+
+def test_names_and_shapes_of_the_public_file():
+  """All tensors of Stable Diffusion's autoencoder, and no others."""
+  torch = pytest.importorskip("torch")
+  diffusers = pytest.importorskip("diffusers")
+  about = autoencoder._describe(AutoencoderConfig())
+  with torch.device("meta"):
+    theirs = diffusers.AutoencoderKL.from_config(about).state_dict()
+  assert len(theirs) == 248
+  tensors = {
+    # No memory: one number, seen everywhere.
+    name: np.broadcast_to(np.float32(0), tensor.shape)
+    for name, tensor in theirs.items()
+  }
+  nowhere = pathlib.Path("nowhere")
+  assert autoencoder._config(tensors, nowhere) == AutoencoderConfig()
+  params = autoencoder.params_from_tensors(build(AutoencoderConfig()), tensors)
+  for name, array in autoencoder.params_to_tensors(params).items():
+    assert array.shape == theirs.pop(name).shape
+  assert not theirs
+
+
+def test_a_file_alone(file, params):
+  """Sizes are the tensors'; groups are as many as fit."""
+  network, found = autoencoder.load(file)
+  assert network.config == AutoencoderConfig((8, 16, 16), blocks=1, groups=8)
+  assert_same(params, found)
+
+
+@pytest.mark.parametrize("axes", [(), (1, 1)])
+def test_old_names_of_attention(file, params, tmp_path, axes):
+  """As dense layers, and as the 1x1 convolutions that they once were."""
+  new = ("to_q", "to_k", "to_v", "to_out.0")
+  old = ("query", "key", "value", "proj_attn")
+
+  def rename(name, tensor):
+    for now, before in zip(new, old, strict=True):
+      if f".{now}." in name and tensor.ndim == 2:
+        tensor = tensor.reshape(*tensor.shape, *axes)
+      name = name.replace(f".{now}.", f".{before}.")
+    return name, tensor
+
+  path = rewrite(file, tmp_path / "old.safetensors", rename)
+  assert sum(".query." in n for n in safetensors.read(path)[0]) == 4
+  assert_same(autoencoder.load(path)[1], params)
+
+
+def test_half_precision_is_widened(file, params, tmp_path):
+  half = lambda name, tensor: (name, tensor.astype(np.float16))
+  path = rewrite(file, tmp_path / "half.safetensors", half)
+  rounded = lambda x: x.astype(np.float16).astype(np.float32)
+  assert_same(autoencoder.load(path)[1], jax.tree.map(rounded, params))
+
+
+def test_a_config_beside_that_is_another_things(file, tmp_path):
+  path = shutil.copy(file, tmp_path / "vae.safetensors")
+  for content in ("{", "[]", json.dumps({"norm_num_groups": 2})):
+    (tmp_path / "config.json").write_text(content)
+    assert autoencoder.load(path)[0].config.groups == 8
+
+
+DROP = "decoder.up_blocks.1.resnets.1.conv2.bias"
+
+
+@pytest.mark.parametrize(
+  ("change", "says"),
+  [
+    (lambda n, t: None if n == DROP else (n, t), f"no tensor {DROP}"),
+    (lambda n, t: (n, t[:-1] if n == DROP else t), f"{DROP} has shape (15,)"),
+    (lambda n, t: ("unet." + n, t), "no tensor encoder.conv_in.weight"),
+    (
+      lambda n, t: (n if n != DROP else "decoder.extra", t),
+      f"no tensor {DROP}",
+    ),
+    (
+      lambda n, t: None if "quant" in n else (n, t),
+      "no tensor post_quant_conv.weight",
+    ),
+  ],
+)
+def test_other_tensors(file, tmp_path, change, says):
+  path = rewrite(file, tmp_path / "other.safetensors", change)
+  with pytest.raises(UserError) as caught:
+    autoencoder.load(path)
+  text = str(caught.value)
+  assert says in text and "sd-vae-ft-mse" in text and "\n" not in text
+
+
+def test_a_tensor_too_many(file, tmp_path):
+  path = tmp_path / "more.safetensors"
+  tensors, _ = safetensors.read(file)
+  with open(path, "wb") as stream:
+    safetensors.write(stream, {**tensors, "loss.logvar": np.zeros(1)})
+  with pytest.raises(UserError, match=r"also has a tensor loss\.logvar"):
+    autoencoder.load(path)
+
+
+def test_missing_and_damaged_files(file, tmp_path):
+  """One line says what to fetch and where to put it."""
+  path = tmp_path / "vae.safetensors"
+  wanted = rf"fetch https://\S+/{autoencoder.WEIGHTS} and put it at {path}"
+  with pytest.raises(UserError, match=f"no autoencoder at .*{wanted}$"):
+    autoencoder.load(path)
+  path.write_bytes(file.read_bytes()[:-100])
+  with pytest.raises(UserError, match=f"not a whole safetensors .*{wanted}$"):
+    autoencoder.load(path)
+  with pytest.raises(UserError, match=f"no autoencoder at {tmp_path}/empty/"):
+    (tmp_path / "empty").mkdir()
+    autoencoder.load(tmp_path / "empty")

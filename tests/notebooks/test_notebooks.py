@@ -1,0 +1,110 @@
+"""Every code cell of the notebooks runs, on tiny random models.
+
+By `exec` in a process of its own rather than by a Jupyter kernel, which would
+bring some forty packages to say the same: cells are plain Python, and a test
+holds them to that.
+"""
+
+import ast
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax.cli import configs
+from scm_jax.training import workdir
+
+ROOT = pathlib.Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SMALL = ("channel_mult=(1,)", "num_blocks=1", "channels=8")
+RUN = """
+import json, sys
+import matplotlib
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+shown = []
+plt.show = lambda: (shown.append(len(plt.gcf().axes)), plt.close("all"))
+space = {"__name__": "__main__"}
+for number, cell in enumerate(json.load(sys.stdin)):
+  exec(compile(cell, f"cell {number}", "exec"), space)
+print("shown", *shown)
+"""
+
+
+def code_cells(path):
+  cells = json.loads(path.read_text())["cells"]
+  return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+  """A folder with the workdirs `teacher` and `scd`, of random weights."""
+  folder = tmp_path_factory.mktemp("runs")
+  for kind in ("teacher", "scd"):
+    argv = [f"--config={ROOT}/configs/digits.py:run={kind},tiny"]
+    argv += [f"--config.network.{field}" for field in SMALL]
+    config = configs.parse_config([*argv, "--config.sample.solver_steps=3"])
+    average = random_like(workdir.param_shapes(config))
+    workdir.write_averages(folder / kind, config, {"0.100": average}, 1, {})
+  return folder
+
+
+def random_like(shapes):
+  rng = np.random.default_rng(0)
+  draw = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
+  return jax.tree.map(draw, shapes)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_run(path, runs, compilation_cache):
+  """Every picture that the shipped notebook shows is drawn."""
+  cells = code_cells(path)
+  environment = {
+    "SCM_RUNS": str(runs),
+    "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
+  }
+  done = subprocess.run(
+    [sys.executable, "-c", RUN],
+    input=json.dumps(cells),
+    cwd=path.parent,
+    env=os.environ | environment,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  shown = done.stdout.splitlines()[-1].split()[1:]
+  outputs = [
+    output
+    for cell in json.loads(path.read_text())["cells"]
+    for output in cell.get("outputs", ())
+    if "image/png" in output.get("data", ())
+  ]
+  assert len(shown) == len(outputs) > 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_shipped_as_it_was_run(path):
+  """From top to bottom, without errors, in plain Python, and small."""
+  notebook = json.loads(path.read_text())
+  code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+  assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1))
+  for cell in code:
+    ast.parse("".join(cell["source"]))  # no magics
+    for output in cell["outputs"]:
+      assert output["output_type"] in ("stream", "display_data"), output
+      assert output.get("name") != "stderr", output
+  assert path.stat().st_size < 300_000
+  assert "/home/" not in path.read_text()
+
+
+def test_all_are_found():
+  assert [path.name for path in NOTEBOOKS] == ["digits.ipynb"]
