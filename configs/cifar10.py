@@ -6,7 +6,9 @@
     scm-jax train --config=configs/cifar10.py:run=scd --workdir=runs/scd \
         --config.teacher=runs/teacher
 
-The data: `tfds build cifar10 --file_format=array_record`, once.
+The data: `tfds build cifar10 --file_format=array_record`, once, or from images
+in class folders: `scm-jax prepare --config=configs/cifar10.py --source=PATH
+--out=DIR`.
 
 Arguments: `run=teacher|sct|scd`, and `tiny` for a check of the code path in
 a minute on one core (eight steps; the rest is compilation), with built-in data.

@@ -5,8 +5,13 @@
     scm-jax train --config=configs/imagenet512.py:run=scd,size=xxl \
         --workdir=runs/scd --config.teacher=runs/teacher
 
-and `run=sct` likewise, though sCD is far better here (Table 6). The data: a
-TFDS dataset of latents, as docs/configs.md describes it.
+and `run=sct` likewise, though sCD is far better here (Table 6). The data, once,
+from a copy of ImageNet and the autoencoder's file (docs/data.md):
+
+    scm-jax prepare --config=configs/imagenet512.py --source=ILSVRC2012/train \
+        --autoencoder=diffusion_pytorch_model.safetensors --out=datasets
+
+and --config.data.data_dir=datasets from then on.
 
 Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl|xxl`, `latents=paper|edm2` (see
 below), and `tiny` for a check of the code path in a minute on one core (eight

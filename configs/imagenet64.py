@@ -5,10 +5,14 @@
     scm-jax train --config=configs/imagenet64.py:run=sct,size=s \
         --workdir=runs/sct --config.teacher=runs/teacher
 
-and `run=scd` likewise. The data: `tfds build imagenet_resized/64x64
---file_format=array_record`, once. The paper's images are cut and resized as
-ADM does it, these are resized whole: for a FID to set beside the paper's,
-prepare such a dataset and name it with --config.data.name.
+and `run=scd` likewise. The data, once, from a copy of ImageNet (docs/data.md):
+
+    scm-jax prepare --config=configs/imagenet64.py --source=ILSVRC2012/train \
+        --out=datasets
+
+and --config.data.data_dir=datasets from then on. Images are cut and resized as
+ADM does it; those of TFDS's imagenet_resized/64x64 are resized whole, and a FID
+on them is not to be set beside the paper's.
 
 Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl`, and `tiny` for a check of the
 code path in a minute on one core (eight steps; the rest is compilation), with
@@ -45,7 +49,7 @@ def get_config(arg: str = ""):
   """The config of one run; see the module's docstring."""
   choice = parse_arg(arg, run=paper.RUNS, size=tuple(SIZES), tiny=False)
   config = paper.imagenet(choice.run, choice.size, SIZES[choice.size])
-  config.data.name = "imagenet_resized/64x64"
+  config.data.name = "imagenet64"
   config.data.mean, config.data.std = 0.0, 0.5  # EDM2: images in [-1, 1]
   config.data.flip = False  # EDM2
 

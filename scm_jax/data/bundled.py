@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
+from scm_jax import errors
 from scm_jax.errors import UserError
 
 
@@ -132,10 +133,10 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
         with _silence():
           builder.download_and_prepare()
   except ImportError as e:
-    raise UserError(
-      f"dataset {builder.name!r} needs the package {e.name!r}; "
-      "run: pip install 'scm-jax[train]'"
-    ) from e
+    package = errors.missing_package(e)
+    if package is None:
+      raise
+    raise UserError(f"dataset {builder.name!r} {errors.needs(package)}") from e
   except OSError as e:
     raise UserError(
       f"cannot build dataset {builder.name!r} in {folder}: "

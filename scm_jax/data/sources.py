@@ -7,6 +7,7 @@ imports no TensorFlow.
 
 import contextlib
 import importlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from etils import epath
 from scm_jax import spelling
 from scm_jax.data import bundled, elements
 from scm_jax.errors import ConfigError, UserError
+
+MANIFEST = "manifest.json"  # what `scm-jax prepare` writes beside a dataset
 
 # The project's own datasets: name -> module and class of the builder.
 BUILT_IN = {
@@ -46,6 +49,7 @@ def open_source(data: ml_collections.ConfigDict) -> elements.RecordSource:
   root = epath.Path(root or "~/tensorflow_datasets").expanduser()
   builder = _find(data, root)
   elements.check_features(dict(builder.info.features.items()), data)
+  _check_manifest(builder.data_path / MANIFEST, data)
   records = _records(builder, data.name, data.split)
   source = elements.make_source(records, data)
   _read_one(source, builder.data_path)
@@ -58,7 +62,7 @@ def _find(
   name, _, variant = data.name.partition("/")
   try:
     if name in BUILT_IN:
-      return _built_in(name, variant, root)
+      return built_in(name, variant, root)
     return _prepared(data, root)
   except UserError:
     raise
@@ -68,9 +72,10 @@ def _find(
     ) from e
 
 
-def _built_in(
+def built_in(
   name: str, variant: str, root: epath.Path
 ) -> tfds.core.DatasetBuilder:
+  """One of the project's own datasets, built in `root` if it is not there."""
   module, cls = BUILT_IN[name]
   # TFDS registers the class when its module is imported: here, not earlier.
   builder_cls = getattr(importlib.import_module(module), cls)
@@ -93,17 +98,20 @@ def _prepared(
   try:
     return tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
   except (tfds.core.DatasetNotFoundError, ValueError) as e:
+    command = f"scm-jax prepare --config=... --source=IMAGES --out={root}"
     if data.kind == "latents":
       shape = [data.size, data.size, 2 * data.channels]
       raise UserError(
-        f"the latents {name!r} are neither built in nor in {root}; prepare a "
-        f"TFDS dataset, as array_record, of 'latent' {shape} (an autoencoder's "
-        "means and standard deviations) and 'label', and name it in "
-        "config.data.name and config.data.data_dir"
+        f"the latents {name!r} are neither built in nor in {root}; prepare "
+        f"them with: {command} --autoencoder=FILE, or any TFDS dataset, as "
+        f"array_record, of 'latent' {shape} (an autoencoder's means and "
+        "standard deviations) and 'label', and name it in config.data.name and "
+        "config.data.data_dir"
       ) from e
     raise UserError(
       f"dataset {name!r} is neither built in ({', '.join(BUILT_IN)}) nor "
-      f"prepared in {root}; prepare it with: {_build_command(name, root)}"
+      f"prepared in {root}; prepare it with: {command} (see docs/data.md), or, "
+      f"as it is in TFDS, with: {_build_command(name, root)}"
     ) from e
 
 
@@ -130,6 +138,19 @@ def _records(
     f"config.data.split={split!r} selects no images of {name!r}; "
     f"choose a split or a slice, such as 'train[:80%]', of: {sizes}"
   ) from cause
+
+
+def _check_manifest(path: epath.Path, data: ml_collections.ConfigDict) -> None:
+  """Raises ConfigError for latents of images in another range."""
+  if data.kind != "latents" or not path.exists():
+    return
+  stored = json.loads(path.read_text())["preprocessing"].get("image_range")
+  if stored is not None and tuple(stored) != tuple(data.image_range):
+    raise ConfigError(
+      f"dataset {data.name!r} holds latents of images in {stored}, not in "
+      f"config.data.image_range={list(data.image_range)}; choose another "
+      "dataset, or the config of those latents"
+    )
 
 
 def _build_command(name: str, root: epath.Path | str) -> str:

@@ -1,0 +1,1 @@
+"""Datasets made from images as they are found: `scm-jax prepare`."""
