@@ -14,6 +14,7 @@ BUILD_NOTES.md); the paper has no run of this size.
 """
 
 from configs import common
+from scm_jax.sweeping.points import Point, grid, points, seeds
 
 
 def get_config(arg: str = ""):
@@ -49,3 +50,22 @@ def get_config(arg: str = ""):
   if tiny:
     common.shrink(config)
   return config
+
+
+def sweep():
+  """P_mean and c of sCD, one at a time; t_mid needs no training of its own."""
+  teacher = Point("teacher", arg="run=teacher")
+  students = points(
+    [
+      *grid({"objective.P_mean": (-1.4, -1.0, -0.6)}),
+      *grid({"objective.tangent_c": (0.01, 1.0)}),  # 0.1 is the others'
+    ],
+    arg="run=scd",
+    teacher=teacher.name,
+    sampling=(
+      {"steps": 1},
+      *({"steps": 2, "t_mid": t_mid} for t_mid in (0.8, 1.1, 1.4)),
+    ),
+    prefix="scd",
+  )
+  return seeds([teacher, *students], 3)

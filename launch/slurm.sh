@@ -6,6 +6,7 @@ usage() {
   cat << 'TEXT'
 usage: launch/slurm.sh --config=FILE[:ARG] --workdir=DIR [flags]
                        [--config.KEY=VALUE ...]
+       launch/slurm.sh --array=FILE [flags]
 
 Sets .venv up and submits a job. Ahead of the time limit the training saves and
 the job goes back into the queue, as it does when it is preempted or a node
@@ -16,6 +17,9 @@ system that all nodes see.
   --gpus-per-node=N    (default: 8); 0 for CPUs, one process a node
   --cpus-per-task=N    for the processes' data loading
   --partition=P --account=A --qos=Q --time=T    as for sbatch
+  --array=FILE         many trainings as a job array: a line of FILE is the
+                       arguments of one, separated by tabs (scm-jax sweep)
+  --array-limit=N      of them at a time
   --name=NAME          of the job (default: scm- and the workdir's name)
   --save-seconds=N     this long before the time limit to save (default: 300)
   --sbatch=FLAG        any other flag of sbatch, such as --sbatch=--exclusive
@@ -33,12 +37,15 @@ die() {
 }
 
 config='' workdir='' nodes=1 gpus=8 name='' save=300 dry_run=''
+array='' limit=''
 overrides=() extra=()
 for arg in "$@"; do
   case $arg in
     --config=?*) config=${arg#*=} ;;
     --config.?*=*) overrides+=("$arg") ;;
     --workdir=?*) workdir=${arg#*=} ;;
+    --array=?*) array=${arg#*=} ;;
+    --array-limit=?*) limit=${arg#*=} ;;
     --nodes=?*) nodes=${arg#*=} ;;
     --gpus-per-node=?*) gpus=${arg#*=} ;;
     --partition=?* | --account=?* | --qos=?* | --time=?* | --cpus-per-task=?*)
@@ -57,8 +64,16 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 source "$root/launch/lib/flags.sh"
 
 check() {
-  [[ -n $config ]] || usage_error 'give --config'
-  [[ -n $workdir ]] || usage_error 'give --workdir'
+  if [[ -n $array ]]; then
+    [[ -z $config$workdir && ${#overrides[@]} == 0 ]] ||
+      usage_error '--array=FILE holds configs and workdirs'
+    [[ -s $array ]] || usage_error "no runs in $array"
+    [[ $limit =~ ^([1-9][0-9]*)?$ ]] ||
+      usage_error "--array-limit=$limit is no number"
+  else
+    [[ -n $config ]] || usage_error 'give --config'
+    [[ -n $workdir ]] || usage_error 'give --workdir'
+  fi
   [[ $nodes =~ ^[1-9][0-9]*$ ]] || usage_error "--nodes=$nodes is no number"
   [[ $gpus =~ ^[0-9]+$ ]] || usage_error "--gpus-per-node=$gpus is no number"
   [[ $save =~ ^[0-9]+$ ]] || usage_error "--save-seconds=$save is no number"
@@ -67,6 +82,11 @@ check() {
 # The job runs elsewhere: no path may depend on where this was typed.
 make_absolute() {
   local file=${config%%:*}
+  if [[ -n $array ]]; then
+    array=$(cd "$(dirname "$array")" && pwd -P)/$(basename "$array")
+    name=${name:-scm-$(basename "$array" .tsv)}
+    return
+  fi
   if [[ $file != /* && ! -e $file ]]; then file=$root/$file; fi
   [[ -e $file ]] || usage_error "no config file ${config%%:*}"
   file=$(cd "$(dirname "$file")" && pwd -P)/$(basename "$file")
@@ -78,7 +98,15 @@ make_absolute() {
 
 # What is submitted: the attempt, with the training as its arguments.
 submit() {
-  local tasks=$gpus
+  local tasks=$gpus log=%x-%j command=()
+  if [[ -n $array ]]; then
+    log=%x-%A_%a
+    extra+=("--array=0-$(($(wc -l < "$array") - 1))${limit:+%$limit}")
+    command=(launch/slurm/one_of.sh "$array" "$root/.venv/bin/scm-jax" train)
+  else
+    command=("$root/.venv/bin/scm-jax" train "--config=$config"
+      "--workdir=$workdir" ${overrides[@]+"${overrides[@]}"})
+  fi
   if ((gpus)); then
     extra+=("--gpus-per-node=$gpus")
   else
@@ -86,10 +114,8 @@ submit() {
   fi
   do_ sbatch --parsable --job-name="$name" --nodes="$nodes" \
     --ntasks-per-node="$tasks" --requeue --open-mode=append \
-    --output="$logs/%x-%j.log" --signal="B:USR1@$save" \
-    ${extra[@]+"${extra[@]}"} launch/slurm/attempt.sh \
-    "$root/.venv/bin/scm-jax" train "--config=$config" "--workdir=$workdir" \
-    ${overrides[@]+"${overrides[@]}"}
+    --output="$logs/$log.log" --signal="B:USR1@$save" \
+    ${extra[@]+"${extra[@]}"} launch/slurm/attempt.sh "${command[@]}"
 }
 
 # Runs a command, or prints it as it would be typed.
@@ -147,5 +173,6 @@ if [[ -n $dry_run ]]; then
 else
   job=$(submit) || die 'sbatch refused the job: see above'
   job=${job%%;*}
-  echo "==> job $job; its log: $logs/$name-$job.log; scancel $job ends it"
+  echo "==> job $job; its log: $logs/$name-$job${array:+_*}.log;" \
+    "scancel $job ends it"
 fi

@@ -6,8 +6,9 @@ usage() {
   cat << 'END'
 usage: launch/test.sh [PYTEST ARGUMENTS]
 
-Sets up .venv, then runs ruff, the type checker and pytest. Without arguments
-every test runs, slow ones too; -m 'not slow' leaves those out.
+Sets up .venv, then runs ruff, the type checker and pytest, in as many processes
+as there are cores (-n 0: in one). Without arguments every test runs, slow ones
+too; -m 'not slow' leaves those out.
 END
 }
 
@@ -28,4 +29,5 @@ run "$bin/ruff" format --check .
 if grep -q '^\[tool\.pyrefly' pyproject.toml; then
   run "$bin/pyrefly" check
 fi
-run "$bin/python" -m pytest "$@"
+# A file's tests share what they train, so a file is not cut.
+run "$bin/python" -m pytest -n logical --dist loadfile "$@"

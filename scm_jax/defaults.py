@@ -25,6 +25,8 @@ def _data() -> config_dict.ConfigDict:
     mean=0.0,  # of images in [-1, 1], or of latents, one for each channel ...
     std=0.5,  # ... which become (image - mean) / std * sigma_d
     image_range=(-1.0, 1.0),  # of the images whose latents are stored
+    # File of the autoencoder that decodes samples of latents; "": a preview.
+    autoencoder="",
     flip=False,  # random horizontal flips
   )
 
@@ -108,6 +110,14 @@ def _sample() -> config_dict.ConfigDict:
   )
 
 
+def _evaluate() -> config_dict.ConfigDict:
+  return _fields(
+    num=1000,  # samples, as config.sample draws the grids
+    features=("pixels",),  # the first one's Fréchet distance says what is best
+    weights=(),  # of published ones among them: ("inception=FILE",)
+  )
+
+
 def _mesh() -> config_dict.ConfigDict:
   # Sizes of the axes; -1, in one of them, is what the devices leave. Batches
   # are split over both, parameters over fsdp. Hosts are outermost.
@@ -149,11 +159,19 @@ def get_defaults() -> config_dict.ConfigDict:
     objective=_objective(),
     optimizer=_optimizer(),
     sample=_sample(),
+    evaluate=_evaluate(),
     mesh=_mesh(),
     sharding=_sharding(),
+    # What rests in the host's memory between steps, to leave room on the
+    # device: any of "averages", "moments".
+    offload=(),
     microbatches=1,  # parts of a device's batch that follow one another
     log_every=100,
     sample_every=0,  # 0: only at the end
+    # Steps between scores in training (`in_training/...` in metrics.jsonl),
+    # cheap and comparable with each other only; 0: none. The average with the
+    # best so far is kept, as an export in best/.
+    evaluate_every=0,
     checkpoint_every=1000,
     keep_checkpoints=2,  # the last few ...
     keep_every=0,  # ... and those whose step this divides; 0: none more

@@ -55,6 +55,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> os.PathLike[str]:
   return write_bytes(path, text.encode())
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+  """The path from the root, links followed; that of a bucket as it is."""
+  text = os.fspath(path)
+  return text if "://" in text else os.path.realpath(text)
+
+
 def _write_remote(path: str | os.PathLike[str], data: bytes):
   """Writes to a bucket, where an object appears whole or not at all anyway."""
   from etils import epath  # an extra; local files do without it

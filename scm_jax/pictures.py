@@ -64,13 +64,11 @@ def enlarge(images: np.ndarray, min_size: int) -> np.ndarray:
   return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def save_png(
-  path: str | os.PathLike[str], image: np.ndarray
-) -> os.PathLike[str]:
-  """Writes a [H, W, C] uint8 image (C of 1 or 3) as PNG, atomically.
+def encode_png(image: np.ndarray) -> bytes:
+  """A [H, W, C] uint8 image (C of 1 or 3) as a PNG file's bytes.
 
   Raises:
-    UserError: the array is no such image, or the file cannot be written.
+    UserError: the array is no such image.
   """
   from PIL import Image  # only pictures need Pillow
 
@@ -79,7 +77,18 @@ def save_png(
   pixels = image[..., 0] if image.shape[-1] == 1 else image
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, format="PNG")
-  return files.write_bytes(path, buffer.getvalue())
+  return buffer.getvalue()
+
+
+def save_png(
+  path: str | os.PathLike[str], image: np.ndarray
+) -> os.PathLike[str]:
+  """Writes a [H, W, C] uint8 image (C of 1 or 3) as PNG, atomically.
+
+  Raises:
+    UserError: the array is no such image, or the file cannot be written.
+  """
+  return files.write_bytes(path, encode_png(image))
 
 
 def check_images(images: np.ndarray, what: str = "images") -> None:

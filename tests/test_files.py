@@ -41,3 +41,9 @@ def test_impossible_place_is_a_user_error(tmp_path):
   (tmp_path / "file").write_bytes(b"")
   with pytest.raises(errors.UserError, match="cannot write"):
     files.write_bytes(tmp_path / "file" / "x", b"")
+
+
+def test_a_bucket_is_no_local_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert files.absolute("gs://bucket/run") == "gs://bucket/run"
+  assert files.absolute("run") == os.path.realpath(tmp_path / "run")

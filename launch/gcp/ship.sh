@@ -19,7 +19,7 @@ pins() {
   local python=$root/.venv/bin/python
   [[ -x $python ]] || return 0
   "$python" -m pip list --format=freeze --disable-pip-version-check |
-    grep -E '^(jax|flax|optax|orbax-checkpoint|grain|tensorflow[_-]cpu)==' || true
+    grep -E '^(jax|flax|optax|orbax-checkpoint|grain|gcsfs)==' || true
 }
 
 # The job, as shell variables that the hosts read.

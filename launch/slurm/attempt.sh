@@ -6,6 +6,10 @@ set -euo pipefail
 
 say() { printf '==> %s %s\n' "$(date '+%F %T')" "$*"; }
 
+# Of an array's jobs one bears the number of the whole array.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -13,7 +17,7 @@ trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2317,SC2329 # a trap calls it
 save() {
   say 'the time limit is near; the training saves'
-  scancel --signal=TERM "$SLURM_JOB_ID"
+  scancel --signal=TERM "$job"
 }
 
 ended=''
@@ -43,5 +47,5 @@ elif [[ -n $ended ]]; then
   say 'stopped by Slurm'
 else
   say 'not complete; back into the queue'
-  scontrol requeue "$SLURM_JOB_ID"
+  scontrol requeue "$job"
 fi

@@ -1,9 +1,13 @@
 """`scm-jax bench`: what a config costs on the devices here."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from scm_jax.cli import configs, console
 from scm_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+  from scm_jax.training import latency
 
 EXAMPLE = """\
 scm-jax bench --config=configs/digits.py:run=scd
@@ -15,6 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   configs.add_config_argument(parser)
   parser.add_argument(
     "--repeats", type=int, default=10, metavar="N", help="timed steps"
+  )
+  parser.add_argument(
+    "--sample-batch",
+    type=int,
+    default=64,
+    metavar="N",
+    help="images drawn at once, for the samplers' throughput; default 64",
   )
   parser.add_argument(
     "--abstract",
@@ -36,8 +47,12 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   config = configs.parse_config(config_argv)
   if args.compile and not args.abstract:
     raise ConfigError("--compile goes with --abstract; bench always compiles")
-  if args.repeats < 1:
-    raise ConfigError(f"--repeats is {args.repeats}; it must be positive")
+  for flag, value in (
+    ("--repeats", args.repeats),
+    ("--sample-batch", args.sample_batch),
+  ):
+    if value < 1:
+      raise ConfigError(f"{flag} is {value}; it must be positive")
   console.start()
 
   import json
@@ -51,10 +66,24 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   if args.abstract:
     result = abstract.measure(config, args.compile)
   else:
-    result = benchmark.measure(config, args.repeats)
+    rates = _rates()
+    result = benchmark.measure(config, args.repeats, rates, args.sample_batch)
   show = abstract_table if args.abstract else table
   print(json.dumps(result) if args.json else show(result))
   return 0
+
+
+def _rates() -> "latency.Rates | None":
+  """Of the devices here, where their maker's are known."""
+  import jax
+
+  from scm_jax.planning import targets
+  from scm_jax.training import latency
+
+  card = targets.card_here(jax.devices()[0].device_kind)
+  if card is None or not card.flops:
+    return None
+  return latency.Rates(card.flops, card.bandwidth)
 
 
 def table(result: dict) -> str:
@@ -73,12 +102,26 @@ def table(result: dict) -> str:
     ),
     "step": f"{step['median']:.1f} ms (10 %: {step['p10']:.1f}, "
     f"90 %: {step['p90']:.1f}), {result['images_per_second']:.0f} images/s",
-    "one image": f"1 step {samples['1']:.1f} ms, 2 steps {samples['2']:.1f} "
-    f"ms, teacher {samples['teacher']:.1f} ms",
+    **{
+      f"{steps} step{'s'[: steps - 1]}": _sampling(result["sampling"], steps)
+      for steps in (1, 2)
+    },
+    "teacher": f"one image in {samples['teacher']:.2f} ms",
     "memory": f"{(result['peak_bytes'] or 0) / 2**20:.0f} MiB",
     "MFU": mfu,
   }
   return _aligned(lines)
+
+
+def _sampling(about: dict, steps: int) -> str:
+  """One line of a student's sampler, and the hardware's limits if known."""
+  found = about[str(steps)]
+  latency = f"one image in {found['ms']:.2f} ms"
+  throughput = f"{found['images_per_second']:.0f} images/s"
+  if found["floor_ms"] is not None:
+    latency += f" (at least {found['floor_ms']:.3f})"
+    throughput += f" (at most {found['images_per_second_limit']:.0f})"
+  return f"{latency}; {throughput} by {about['batch']}"
 
 
 def abstract_table(result: dict) -> str:

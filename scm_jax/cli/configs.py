@@ -12,8 +12,8 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from scm_jax import spelling
 from scm_jax.errors import ConfigError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _CONFIG_FLAG = re.compile(r"--(no)?config(\.|=|$)")
 _NUMBER = re.compile(r"-[\d.]")  # a value, although it starts with a dash
 _MODULE = "scm_jax_config"
+_FUNCTIONS = {"get_config": 'get_config(arg: str = "")', "sweep": "sweep()"}
 
 
 def add_config_argument(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +76,22 @@ def parse_config(config_argv: Sequence[str]) -> "ConfigDict":
   """
   from scm_jax.cli import overrides
 
+  target, flags = split_flags(config_argv)
+  path, _, arg = target.partition(":")
+  config = _load(path, arg)
+  for flag, value in flags.items():
+    overrides.apply(config, flag, value, path)
+  return config.lock()
+
+
+def split_flags(
+  config_argv: Sequence[str],
+) -> tuple[str, dict[str, str | None]]:
+  """`FILE[:ARG]` of `--config`, and the overrides' flags with their values.
+
+  Raises:
+    ConfigError: no `--config`, a flag given twice or that is not the config's.
+  """
   flags: dict[str, str | None] = {}
   for flag, value in _flags_with_values(config_argv):
     if not _CONFIG_FLAG.match(flag):
@@ -87,11 +104,17 @@ def parse_config(config_argv: Sequence[str]) -> "ConfigDict":
   target = flags.pop("--config", None)
   if not target:
     raise ConfigError("give a config: --config=configs/NAME.py")
-  path, _, arg = target.partition(":")
-  config = _load(path, arg)
-  for flag, value in flags.items():
-    overrides.apply(config, flag, value, path)
-  return config.lock()
+  return target, flags
+
+
+def load_sweep(target: str) -> list[Any]:
+  """What the `sweep()` of a config file yields, `FILE[:ARG]`.
+
+  Raises:
+    ConfigError: no such file, no `sweep` in it, or one that raises.
+  """
+  path, _, _ = target.partition(":")
+  return _call(path, "sweep", lambda sweep: list(sweep()))
 
 
 def _flags_with_values(argv: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -112,6 +135,15 @@ def _load(path: str, arg: str) -> "ConfigDict":
   """Runs the config file and its `get_config`."""
   from ml_collections import ConfigDict
 
+  config = _call(path, "get_config", lambda get: get(arg) if arg else get())
+  if not isinstance(config, ConfigDict):
+    kind = type(config).__name__
+    raise ConfigError(f"get_config in {path} returned {kind}, not a ConfigDict")
+  return config
+
+
+def _call(path: str, name: str, call: Callable[[Callable], Any]) -> Any:
+  """Runs the config file, and `call` with its function of that name."""
   module = types.ModuleType(_MODULE)
   module.__file__ = path
   # What a module that defines dataclasses needs to find itself.
@@ -123,9 +155,10 @@ def _load(path: str, arg: str) -> "ConfigDict":
   sys.path.insert(0, root)
   try:
     exec(compile(source, path, "exec"), module.__dict__)  # not cached: edits
-    if not callable(getattr(module, "get_config", None)):
-      raise ConfigError(f'{path} has no function get_config(arg: str = "")')
-    config = module.get_config(arg) if arg else module.get_config()
+    function = getattr(module, name, None)
+    if not callable(function):
+      raise ConfigError(f"{path} has no function {_FUNCTIONS[name]}")
+    return call(function)
   except ConfigError as error:
     text = str(error)
     raise ConfigError(text if path in text else f"{path}: {text}") from None
@@ -133,10 +166,6 @@ def _load(path: str, arg: str) -> "ConfigDict":
     raise ConfigError(_where(path, error)) from error
   finally:
     sys.path.remove(root)
-  if not isinstance(config, ConfigDict):
-    kind = type(config).__name__
-    raise ConfigError(f"get_config in {path} returned {kind}, not a ConfigDict")
-  return config
 
 
 def _read(path: str) -> bytes:

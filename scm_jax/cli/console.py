@@ -8,7 +8,7 @@ from typing import Any
 
 def start() -> None:
   """Plain, timed lines on standard error; libraries only when they warn."""
-  # TensorFlow only writes event files here; it need not greet anybody.
+  # TensorFlow only builds TFDS's own datasets; it need not greet anybody.
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   logging.basicConfig(
     level=logging.INFO,

@@ -1,6 +1,8 @@
 """`scm-jax evaluate`: scores workdirs and writes a report."""
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from scm_jax.cli import console
 from scm_jax.errors import ConfigError
@@ -8,7 +10,86 @@ from scm_jax.errors import ConfigError
 EXAMPLE = """\
 scm-jax evaluate --workdir=runs/digits/scd --steps=1,2
 scm-jax evaluate --out=runs/digits \\
-    --workdir=runs/digits/teacher,runs/digits/scd,runs/digits/sct"""
+    --workdir=runs/digits/teacher,runs/digits/scd,runs/digits/sct
+scm-jax evaluate --workdir=runs/scd --features=inception --seeds=0,1,2 \\
+    --weights=inception=pt_inception-2015-12-05-6726825d.pth \\
+    --reference=img512.pkl --labels=uniform --num=50000 \\
+    --guidance=1,1.4,2 --ema=0.05,0.1"""
+
+# Flag, metavar, default, help.
+_FLAGS = (
+  ("--steps", "N,...", "1,2", "of students; default 1,2"),
+  (
+    "--teacher-steps",
+    "N,...",
+    "32,1",
+    "of teachers' solvers; default 32,1 (63 and 1 evaluations)",
+  ),
+  (
+    "--num",
+    "N",
+    "0",
+    "images for each run and seed; default as many as the reference has, at "
+    "most 50000",
+  ),
+  ("--guidance", "S,...", "1", "scales, for networks that take one"),
+  (
+    "--ema",
+    "SIGMA_REL,...",
+    "0",
+    "weight averages, as for sample; default each config's first",
+  ),
+  (
+    "--t-mid",
+    "T,...",
+    "",
+    "second times of students' samplers; default each config's. Of several "
+    "scales, averages or times the best is chosen by --select-num images of "
+    "another seed, and reported on fresh ones",
+  ),
+  ("--select-num", "N", "5000", "images to choose by; default 5000"),
+  (
+    "--reference",
+    "NAME[:SPLIT]|FILE",
+    "",
+    "a dataset, or statistics in EDM2's .pkl or pytorch-fid's or ADM's .npz, "
+    "or images in an .npz or .npy; default the training data",
+  ),
+  (
+    "--features",
+    "NAME,...",
+    "classifier,pixels",
+    "feature spaces: classifier (trained on the data), pixels, inception, "
+    "dinov2",
+  ),
+  (
+    "--weights",
+    "NAME=FILE,...",
+    "",
+    "weights of the published ones, as inception=FILE,dinov2=FILE",
+  ),
+  (
+    "--keep",
+    "N",
+    "10000",
+    "images whose features are compared one by one, for KID, precision, "
+    "recall, density and coverage; default 10000",
+  ),
+  (
+    "--batch-size",
+    "N",
+    "0",
+    "images at once on all devices together; default each config's",
+  ),
+  (
+    "--save-every",
+    "N",
+    "16",
+    "batches after which sums are saved, to go on from; default 16",
+  ),
+  ("--cache", "DIR", "", "of classifiers and statistics; default OUT/features"),
+  ("--out", "DIR", "", "where the report goes; default the first workdir"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,47 +99,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     required=True,
     help="trained runs, shown in this order",
   )
+  for flag, metavar, default, text in _FLAGS:
+    parser.add_argument(flag, metavar=metavar, default=default, help=text)
   parser.add_argument(
-    "--steps", metavar="N,...", default="1,2", help="of students; default 1,2"
+    "--autoencoder",
+    metavar="FILE",
+    help="of models of latents, what decodes samples; default each workdir's "
+    "own, empty for a preview",
   )
   parser.add_argument(
-    "--teacher-steps",
+    "--seeds",
+    "--seed",
     metavar="N,...",
-    default="32,1",
-    help="of teachers' solvers; default 32,1 (63 and 1 evaluations)",
+    default="0",
+    help="of the samples; of several, mean, sd and minimum are given",
   )
   parser.add_argument(
-    "--num",
-    type=int,
-    default=0,
-    metavar="N",
-    help="images for each run; default as many as the reference has",
-  )
-  parser.add_argument("--seed", type=int, default=0, metavar="N")
-  parser.add_argument("--guidance", type=float, default=1.0, metavar="S")
-  parser.add_argument(
-    "--ema",
-    type=float,
-    default=0.0,
-    metavar="SIGMA_REL",
-    help="weight average, as for sample; default each config's first",
+    "--labels",
+    choices=("data", "uniform"),
+    default="data",
+    help="classes of the samples: as often as in the reference, or equally",
   )
   parser.add_argument(
-    "--reference",
-    metavar="NAME[:SPLIT]",
-    default="",
-    help="TFDS dataset to compare with; default the training data",
+    "--allow-few",
+    action="store_true",
+    help="Fréchet distances even with fewer images than features",
   )
   parser.add_argument(
-    "--features",
-    metavar="NAME,...",
-    default="classifier,pixels",
-    help="feature spaces: classifier (trained on the data), pixels",
-  )
-  parser.add_argument(
-    "--out",
-    metavar="DIR",
-    help="where report.json and report.png go; default the first workdir",
+    "--save-samples",
+    action="store_true",
+    help="keep the images, as OUT/samples/*.npy",
   )
 
 
@@ -67,40 +137,84 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   workdirs = tuple(filter(None, args.workdir.split(",")))
   if not workdirs:
     raise ConfigError("--workdir names no folder")
-  steps = _numbers("--steps", args.steps)
-  teacher_steps = _numbers("--teacher-steps", args.teacher_steps)
-  if args.num < 0:
-    raise ConfigError(f"--num is {args.num}; it must be positive")
+  asked = {
+    "steps": _numbers("--steps", args.steps, least=1),
+    "teacher_steps": _numbers("--teacher-steps", args.teacher_steps, least=1),
+    "num": _number("--num", args.num),
+    "seeds": _numbers("--seeds", args.seeds),
+    "guidance": _numbers("--guidance", args.guidance, kind=float),
+    "ema": _numbers("--ema", args.ema, kind=float),
+    "t_mid": _times(args.t_mid),
+    "select_num": _number("--select-num", args.select_num, least=2),
+    "keep": _number("--keep", args.keep),
+    "weights": _weights(args.weights),
+  }
+  batch_size = _number("--batch-size", args.batch_size)
+  save_every = _number("--save-every", args.save_every, least=1)
   console.start()
 
   from etils import epath
 
-  from scm_jax import evaluation
+  from scm_jax.evaluating import evaluate
+  from scm_jax.evaluating.request import Request, Way
   from scm_jax.metrics import report
 
-  request = evaluation.Request(
+  request = Request(
     workdirs=workdirs,
-    steps=steps,
-    teacher_steps=teacher_steps,
-    num=args.num,
-    seed=args.seed,
-    guidance=args.guidance,
-    sigma_rel=args.ema,
+    labels=args.labels,
     reference=args.reference,
     features=tuple(filter(None, args.features.split(","))),
+    allow_few=args.allow_few,
+    autoencoder=args.autoencoder,
+    **asked,
   )
+  way = Way(batch_size, save_every, args.save_samples, args.cache)
   out = epath.Path(args.out or workdirs[0])
-  result = evaluation.evaluate(request, out)
+  result = evaluate.evaluate(request, out, way)
   print(report.format_table(result))
   print(f"report: {out / 'report.json'} and {out / 'report.png'}")
   return 0
 
 
-def _numbers(flag: str, text: str) -> tuple[int, ...]:
+def _numbers(
+  flag: str, text: str, kind: Callable[[str], Any] = int, least: float = 0
+) -> tuple[Any, ...]:
   try:
-    numbers = tuple(int(word) for word in text.split(","))
+    numbers = tuple(kind(word) for word in text.split(","))
   except ValueError:
     numbers = ()
-  if not numbers or min(numbers) < 1:
-    raise ConfigError(f"{flag}={text}: give positive whole numbers, as 1,2")
+  if (
+    not numbers or not min(numbers) >= least or len(set(numbers)) < len(numbers)
+  ):
+    what = "whole numbers" if kind is int else "numbers"
+    sign = "positive " if least else ""
+    raise ConfigError(f"{flag}={text}: give {sign}{what}, as 1,2")
   return numbers
+
+
+def _number(flag: str, text: str, least: int = 0) -> int:
+  try:
+    number = int(text)
+  except ValueError:
+    number = least - 1
+  if number < least:
+    must = "positive" if least < 2 else f"at least {least}"
+    raise ConfigError(f"{flag} is {text}; it must be {must}")
+  return number
+
+
+def _times(text: str) -> tuple[float, ...]:
+  times = _numbers("--t-mid", text, kind=float) if text else ()
+  if times and not 0 < min(times) <= max(times) < 1.57:
+    raise ConfigError(f"--t-mid={text}: times are between 0 and pi/2")
+  return times
+
+
+def _weights(text: str) -> tuple[tuple[str, str], ...]:
+  pairs = []
+  for word in filter(None, text.split(",")):
+    name, equals, path = word.partition("=")
+    if not (name and equals and path):
+      raise ConfigError(f"--weights={text}: give NAME=FILE, as inception=FILE")
+    pairs.append((name, path))
+  return tuple(pairs)

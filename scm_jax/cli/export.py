@@ -9,6 +9,8 @@ from scm_jax.errors import ConfigError
 if TYPE_CHECKING:
   from etils import epath
 
+  from scm_jax.model import Model
+
 EXAMPLE = """\
 scm-jax export --workdir=runs/digits/scd --out=exports/digits
 scm-jax export --workdir=runs/digits/scd --out=exports/digits-bf16 \\
@@ -28,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--formats",
     metavar="NAME,...",
-    default="safetensors,stablehlo,diffusers",
-    help=f"of {', '.join(FORMATS)}; default all but onnx, which needs PyTorch; "
-    "safetensors is always written",
+    default="",
+    help=f"of {', '.join(FORMATS)}; default those of the network but onnx, "
+    "which needs PyTorch; safetensors is always written",
   )
   parser.add_argument(
     "--ema",
@@ -38,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default=0.0,
     metavar="SIGMA_REL",
     help="width of the weight average; default the config's first",
+  )
+  parser.add_argument(
+    "--autoencoder",
+    metavar="FILE",
+    help="of a model of latents, what decodes its samples; default the "
+    "workdir's own, empty for a preview",
   )
   parser.add_argument(
     "--dtype",
@@ -77,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   """Writes the export, whole or not at all."""
-  formats = _formats(args.formats)
+  formats = None if args.formats == "" else _formats(args.formats)
   steps = _steps(args.steps)
   if args.num < 0:
     raise ConfigError(f"--num is {args.num}; it must not be negative")
@@ -96,13 +104,13 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     raise ConfigError(
       f"--out={args.out}: an export is written to a local disk; copy it then"
     )
-  model, about = workdir.load(args.workdir, args.ema)
+  model, about = workdir.load(args.workdir, args.ema, args.autoencoder)
   config = about["config"]
   origin = export.Origin(
     json.loads(configuration.to_json(config)), about["step"], about["ema"]
   )
   request = export.Request(
-    formats=formats,
+    formats=_default(model) if formats is None else formats,
     dtype=args.dtype,
     steps=steps,
     bake=args.bake,
@@ -130,6 +138,21 @@ def _formats(text: str) -> tuple[str, ...]:
   if not formats:
     raise ConfigError("--formats names none")
   return formats
+
+
+def _default(model: "Model") -> tuple[str, ...]:
+  """What is written unless the user chooses; says what the network lacks."""
+  import logging
+
+  from scm_jax.interop import export_pytorch
+
+  if export_pytorch.fits(model):
+    return FORMATS[:3]
+  logging.warning(
+    "%s has no PyTorch module: diffusers is left out",
+    type(model.network.config).__name__.removesuffix("Config"),
+  )
+  return FORMATS[:2]
 
 
 def _steps(text: str) -> tuple[int, ...]:

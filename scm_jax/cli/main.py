@@ -21,22 +21,29 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from scm_jax import spelling
+from scm_jax import errors, spelling
 from scm_jax.cli import configs
 from scm_jax.errors import ConfigError, UserError
 
 # Name -> (module, what `--help` says). Modules are imported when they are run.
 TASKS: dict[str, tuple[str, str]] = {
+  "prepare": ("scm_jax.cli.prepare", "makes a dataset of images or latents"),
   "train": ("scm_jax.cli.train", "trains; the same command resumes"),
   "sample": ("scm_jax.cli.sample", "draws samples from a trained workdir"),
   "evaluate": ("scm_jax.cli.evaluate", "scores workdirs, writes a report"),
+  "report": ("scm_jax.cli.report", "charts and one page of many runs"),
   "export": ("scm_jax.cli.export", "writes artifacts for other samplers"),
   "import-edm2": ("scm_jax.cli.import_edm2", "makes an EDM2 network a teacher"),
   "reconstruct": (
     "scm_jax.cli.reconstruct",
     "makes averages of other widths from snapshots",
   ),
+  "convert-weights": (
+    "scm_jax.cli.convert_weights",
+    "writes a feature network's weights as safetensors",
+  ),
   "plan": ("scm_jax.cli.plan", "says what a run needs on hardware not here"),
+  "sweep": ("scm_jax.cli.sweep", "many runs of one config, one table"),
   "bench": ("scm_jax.cli.bench", "times steps and sampling of a config"),
 }
 
@@ -60,15 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _fail(prog, str(error), error.exit_code)
   except KeyboardInterrupt:
     return _fail(prog, "interrupted", 130)
-  except ModuleNotFoundError as error:
-    if (error.name or "scm_jax").split(".")[0] == "scm_jax":
+  except ImportError as error:
+    package = errors.missing_package(error) or "scm_jax"
+    if package.partition(".")[0] == "scm_jax":
       raise
-    return _fail(
-      prog,
-      f"needs the package {error.name!r}, which is not installed; "
-      "pip install 'scm-jax[train]'",
-      1,
-    )
+    return _fail(prog, errors.needs(package), 1)
   except BrokenPipeError:
     # The reader (`| head`) has gone; stop Python complaining at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,6 +85,8 @@ def _run_task(name: str, argv: list[str]) -> int:
   # XLA and TensorFlow greet the user from C++, and on a full disk add lines of
   # their own to the one that says so.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  # Buckets are read by gcsfs; where TensorFlow is there, etils would import it.
+  os.environ.setdefault("EPATH_USE_TF", "false")
   module = importlib.import_module(module_name)
   parser = _Parser(
     prog=f"scm-jax {name}",

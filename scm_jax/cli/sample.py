@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "the run does not keep it, or a half-life in images; default the first",
   )
   parser.add_argument(
+    "--autoencoder",
+    metavar="FILE",
+    help="of a model of latents, what decodes its samples; default the "
+    "workdir's own, empty for a preview",
+  )
+  parser.add_argument(
     "--batch-size", type=int, metavar="N", help="images drawn at once"
   )
   parser.add_argument(
@@ -80,7 +86,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   from scm_jax import files, pictures
   from scm_jax.training import workdir
 
-  model, about = workdir.load(args.workdir, args.ema)
+  model, about = workdir.load(args.workdir, args.ema, args.autoencoder)
   config = about["config"]
   if args.guidance != 1.0:
     check_guidance(model, config)
@@ -94,7 +100,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     guidance=args.guidance,
     batch_size=args.batch_size or config.sample.batch_size,
   )
-  out = epath.Path(args.out or epath.Path(args.workdir) / "samples")
+  folder, _ = workdir.at_checkpoint(args.workdir)
+  out = epath.Path(args.out or folder / "samples")
   buffer = io.BytesIO()
   if labels is None:
     labels = np.zeros(0, np.int32)

@@ -39,6 +39,12 @@ def _train(config: Any, workdir: str) -> None:
 
   from scm_jax.training import loop
 
+  evaluate = None
+  if config.evaluate_every:
+    from scm_jax.evaluating.in_training import Evaluation
+
+    evaluate = Evaluation(config, workdir)
+
   def batches(step: int) -> Iterator:
     from scm_jax.data import pipeline, sources
 
@@ -53,4 +59,4 @@ def _train(config: Any, workdir: str) -> None:
     )
     return stream.iterate(step)
 
-  loop.train(config, workdir, batches)
+  loop.train(config, workdir, batches, evaluate)

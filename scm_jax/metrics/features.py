@@ -1,23 +1,24 @@
 """Feature extractors: from uint8 images to the vectors that scores compare.
 
-An extractor is anything with a name, a dimension and a call. Two are built
-in: pixels, which need no training and see every blemish, and the features of
-a small classifier trained on the dataset, which see what the images show.
+An extractor is parameters and a pure function of them and of a batch. Two are
+built in: pixels, which need no training and see every blemish, and the features
+of a small classifier trained on the dataset, which see what the images show.
+Published networks are in `pretrained`.
 """
 
 import dataclasses
-import os
-from collections.abc import Sequence
-from typing import Protocol
+import hashlib
+import json
+from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from scm_jax.errors import ConfigError, UserError
-from scm_jax.metrics import classifier_cache
-from scm_jax.metrics.classifier import Classifier, Settings
+from scm_jax.errors import UserError
+from scm_jax.metrics.classifier import Classifier, make_network, normalize
 from scm_jax.pictures import check_images
-
-NAMES = ("pixels", "classifier")
 
 
 class Extractor(Protocol):
@@ -33,8 +34,18 @@ class Extractor(Protocol):
     """Number of features."""
     ...
 
-  def __call__(self, images: np.ndarray) -> np.ndarray:
-    """Features [N, dim], any float type, of uint8 images [N, H, W, C]."""
+  @property
+  def params(self) -> Any:
+    """What `apply` is given: a tree of arrays."""
+    ...
+
+  def apply(self, params: Any, images: Array) -> dict[str, Array]:
+    """Features of uint8 images [B, H, W, C]; pure, to be compiled.
+
+    Returns:
+      `features`, float32 [B, dim], and of classifiers `logits` [B, K]. A
+      sample's depend on no other sample of the batch.
+    """
     ...
 
 
@@ -62,10 +73,14 @@ class PixelExtractor:
     height, width, channels = self.image_shape
     return min(height, self.pooled) * min(width, self.pooled) * channels
 
-  def __call__(self, images: np.ndarray) -> np.ndarray:
-    """Features [N, dim] float64 of uint8 images [N, H, W, C]."""
-    images = np.asarray(images)
-    check_images(images)
+  @property
+  def params(self) -> tuple[()]:
+    """None are needed."""
+    return ()
+
+  def apply(self, params: Any, images: Array) -> dict[str, Array]:
+    """Features [B, dim] of uint8 images [B, H, W, C]."""
+    del params
     if images.shape[1:] != tuple(self.image_shape):
       raise UserError(
         f"images of {list(images.shape[1:])} cannot be compared with images "
@@ -73,14 +88,18 @@ class PixelExtractor:
       )
     rows = _averaging(images.shape[1], self.pooled)
     columns = _averaging(images.shape[2], self.pooled)
-    x = np.tensordot(images, columns, axes=(2, 1))  # [N, H, C, w]
-    x = np.tensordot(x, rows, axes=(1, 1))  # [N, C, w, h]
-    return x.transpose(0, 3, 2, 1).reshape(len(images), -1) / 127.5 - 1.0
+    x = jnp.einsum(
+      "bhwc,ih,jw->bijc",
+      images.astype(jnp.float32),
+      *(jnp.asarray(rows, jnp.float32), jnp.asarray(columns, jnp.float32)),
+      precision="highest",
+    )
+    return {"features": x.reshape(len(images), -1) / 127.5 - 1.0}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ClassifierExtractor:
-  """Features of a classifier trained on the dataset."""
+  """Features and logits of a classifier trained on the dataset."""
 
   classifier: Classifier
   name: str = "classifier"
@@ -90,50 +109,60 @@ class ClassifierExtractor:
     """Number of features."""
     return self.classifier.settings.features
 
-  def __call__(self, images: np.ndarray) -> np.ndarray:
-    """Features [N, dim] float32 of uint8 images [N, H, W, C]."""
-    return self.classifier.features(images)
+  @property
+  def params(self) -> dict[str, Any]:
+    """The network's, and the scale of its features."""
+    scale = np.float32(self.classifier.scale)
+    return {"network": self.classifier.params, "scale": scale}
+
+  def apply(self, params: Any, images: Array) -> dict[str, Array]:
+    """Features [B, F] and logits [B, K] of uint8 images [B, H, W, C]."""
+    trained = self.classifier
+    if images.shape[1:] != trained.image_shape:
+      raise UserError(
+        f"the classifier takes images of {list(trained.image_shape)}, not "
+        f"{list(images.shape[1:])}"
+      )
+    network = make_network(trained.settings, trained.num_classes)
+    features, logits = network.apply(
+      {"params": params["network"]}, normalize(images)
+    )
+    return {"features": features * params["scale"], "logits": logits}
 
 
-def make_extractors(
-  names: Sequence[str],
-  images: np.ndarray,
-  labels: np.ndarray | None,
-  cache_dir: str | os.PathLike[str],
-  settings: Settings | None = None,
-) -> list[Extractor]:
-  """Builds extractors for a dataset, training its classifier if need be.
-
-  Args:
-    names: which ones, of `NAMES`.
-    images: [N, H, W, C] uint8, the dataset.
-    labels: [N] integers from 0, or None if there are none.
-    cache_dir: where trained classifiers are kept.
-    settings: how a classifier is trained.
-
-  Returns:
-    One extractor per name, in order.
+def extract(
+  extractor: Extractor, images: np.ndarray, size: int = 256
+) -> np.ndarray:
+  """Features [N, dim] float32 of a few uint8 images [N, H, W, C].
 
   Raises:
-    ConfigError: an unknown name, or a classifier without labels.
+    UserError: no uint8 images, or of a shape that it does not take.
   """
-  extractors: list[Extractor] = []
-  for name in names:
-    if name == "pixels":
-      extractors.append(PixelExtractor(images.shape[1:]))
-    elif name == "classifier":
-      if labels is None:
-        raise ConfigError(
-          "features 'classifier' need a dataset with labels; use 'pixels'"
-        )
-      trained = classifier_cache.load_or_train(
-        images, labels, cache_dir, settings
-      )
-      extractors.append(ClassifierExtractor(trained))
-    else:
-      known = ", ".join(NAMES)
-      raise ConfigError(f"unknown features {name!r}: choose from {known}")
-  return extractors
+  images = np.asarray(images)
+  check_images(images)
+  apply = jax.jit(extractor.apply)
+  size, parts = min(size, len(images)), []
+  for start in range(0, len(images), size):
+    # The last batch is filled up, so that one program serves all.
+    index = np.minimum(np.arange(start, start + size), len(images) - 1)
+    parts.append(np.asarray(apply(extractor.params, images[index])["features"]))
+  return np.concatenate(parts)[: len(images)]
+
+
+def fingerprint(extractor: Extractor) -> str:
+  """Hex digest of everything that an extractor's features depend on."""
+  plain: dict[str, Any] = {"name": extractor.name, "dim": extractor.dim}
+  if dataclasses.is_dataclass(extractor):
+    for field in dataclasses.fields(extractor):
+      value = getattr(extractor, field.name)
+      if isinstance(value, bool | int | float | str | tuple):
+        plain[field.name] = value
+  digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+  for path, leaf in jax.tree_util.tree_leaves_with_path(extractor.params):
+    leaf = np.asarray(leaf)
+    digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
+    digest.update(np.ascontiguousarray(leaf).tobytes())
+  return digest.hexdigest()
 
 
 def _averaging(size: int, pooled: int) -> np.ndarray:

@@ -11,14 +11,55 @@ at equal sample sizes, and every report states the sizes it used.
 """
 
 import dataclasses
+import functools
+from typing import Any, Protocol
 
 import numpy as np
 
 from scm_jax.errors import UserError
 
 
+class Moments(Protocol):
+  """Mean [d] and covariance [d, d] of `n` samples; None: nobody says."""
+
+  @property
+  def n(self) -> int | None: ...
+  @property
+  def mean(self) -> np.ndarray: ...
+  @property
+  def covariance(self) -> np.ndarray: ...
+  @property
+  def factor(self) -> np.ndarray: ...
+
+
+class _Factored:
+  """Keeps a covariance's factor: a reference is compared with many sets."""
+
+  @functools.cached_property
+  def factor(self: Any) -> np.ndarray:
+    """[d, d] `A` with `A A^T` the covariance."""
+    values, vectors = np.linalg.eigh(self.covariance)
+    # Rounding leaves eigenvalues of about -1e-16 where the truth is zero.
+    return vectors * np.sqrt(np.clip(values, 0.0, None))
+
+
 @dataclasses.dataclass(frozen=True)
-class FeatureStats:
+class Gaussian(_Factored):
+  """Published statistics: `mean` [d] and `covariance` [d, d].
+
+  Attributes:
+    mean: of the features.
+    covariance: of the features.
+    n: number of samples behind them, which files seldom say.
+  """
+
+  mean: np.ndarray
+  covariance: np.ndarray
+  n: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureStats(_Factored):
   """First and second moments of a feature set.
 
   Attributes:
@@ -88,14 +129,16 @@ def merge_stats(a: FeatureStats, b: FeatureStats) -> FeatureStats:
 
 
 def frechet_distance(
-  a: FeatureStats, b: FeatureStats, *, allow_few: bool = False
+  a: Moments, b: Moments, *, allow_few: bool = False
 ) -> float:
   """Fréchet distance between the Gaussians fitted to two feature sets.
 
-  The trace of the matrix square root is the nuclear norm of
-  `S1^{1/2} S2^{1/2}`: two symmetric eigendecompositions and one set of
-  singular values. Nothing is inverted, so singular covariances (a pixel that
-  is always black) are no trouble, and no complex numbers appear.
+  With factors `S1 = A A^T` and `S2 = B B^T` from two symmetric
+  eigendecompositions, the trace of the matrix square root is the sum of the
+  singular values of `A^T B`. Nothing is inverted or multiplied into
+  `S1 S2`, whose small eigenvalues would drown in rounding, so singular
+  covariances (a pixel that is always black) are no trouble, and no complex
+  numbers appear.
 
   Args:
     a: statistics of one set (the distance is symmetric).
@@ -110,24 +153,16 @@ def frechet_distance(
   Raises:
     UserError: too few samples for the number of features.
   """
-  if a.dim != b.dim:
-    raise ValueError(f"cannot compare {a.dim} features with {b.dim}")
-  few = min(a.n, b.n)
-  if few <= a.dim and not allow_few:
+  dim = a.mean.shape[0]
+  if dim != b.mean.shape[0]:
+    raise ValueError(f"cannot compare {dim} features with {b.mean.shape[0]}")
+  few = min((n for n in (a.n, b.n) if n is not None), default=dim + 1)
+  if few <= dim and not allow_few:
     raise UserError(
-      f"{few} samples are too few for a Fréchet distance over {a.dim} "
-      f"features: use at least {a.dim + 1}, better 10 times as many"
+      f"{few} samples are too few for a Fréchet distance over {dim} "
+      f"features: use at least {dim + 1}, better 10 times as many"
     )
-  root_a = _square_root(a.covariance)
-  root_b = _square_root(b.covariance)
-  cross = np.linalg.svd(root_a @ root_b, compute_uv=False).sum()
-  spread = np.sum(root_a**2) + np.sum(root_b**2) - 2.0 * cross
+  cross = np.linalg.svd(a.factor.T @ b.factor, compute_uv=False).sum()
+  spread = np.sum(a.factor**2) + np.sum(b.factor**2) - 2.0 * cross
   shift = np.sum((a.mean - b.mean) ** 2)
   return float(max(shift + spread, 0.0))
-
-
-def _square_root(matrix: np.ndarray) -> np.ndarray:
-  """[d, d] symmetric square root of a positive semi-definite matrix."""
-  values, vectors = np.linalg.eigh(matrix)
-  # Rounding leaves eigenvalues of about -1e-16 where the truth is zero.
-  return (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T

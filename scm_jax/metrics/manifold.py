@@ -1,11 +1,17 @@
-"""Improved precision and recall of generated samples.
+"""Precision and recall, density and coverage of generated samples.
 
 Kynkäänniemi et al. (2019, arXiv:1904.06991): each set's manifold is the union
 of the balls around its samples that reach their k-th nearest neighbour in the
 same set. Precision is the share of generated samples inside the real manifold
 (are they realistic?), recall the share of real samples inside the generated
-one (is everything covered?). Both depend on the sample sizes; compare them
-only at equal ones.
+one (is everything covered?).
+
+Naeem et al. (2020, arXiv:2002.09797) count the real balls that a generated
+sample lies in, which a single outlier's ball moves less: density is their mean
+number over k (it may exceed 1), coverage the share of real balls with a
+generated sample inside.
+
+All four depend on the sample sizes; compare them only at equal ones.
 """
 
 from collections.abc import Iterator
@@ -25,6 +31,13 @@ class PrecisionRecall(NamedTuple):
   recall: float
 
 
+class DensityCoverage(NamedTuple):
+  """Density, at least 0, and coverage in [0, 1]."""
+
+  density: float
+  coverage: float
+
+
 def precision_recall(
   generated: np.ndarray, real: np.ndarray, *, k: int = 3
 ) -> PrecisionRecall:
@@ -42,21 +55,53 @@ def precision_recall(
   Raises:
     UserError: a set has no more than `k` samples.
   """
-  few = min(len(generated), len(real))
-  if few <= k:
-    raise UserError(
-      f"precision and recall with k={k} need at least {k + 1} samples a side, "
-      f"and there are {few}"
-    )
-  # Distances do not move with the origin; centring keeps |x|^2 small, and so
-  # the rounding of |x|^2 + |y|^2 - 2 x.y.
-  origin = np.mean(real, axis=0, dtype=np.float64)
-  generated = np.asarray(generated, np.float64) - origin
-  real = np.asarray(real, np.float64) - origin
+  generated, real = _centred(generated, real, k)
   return PrecisionRecall(
     precision=_share_inside(generated, real, _squared_radii(real, k)),
     recall=_share_inside(real, generated, _squared_radii(generated, k)),
   )
+
+
+def density_coverage(
+  generated: np.ndarray, real: np.ndarray, *, k: int = 5
+) -> DensityCoverage:
+  """Density and coverage of `generated` [n, d] against `real` [m, d].
+
+  Args:
+    generated: features of generated samples.
+    real: features of real samples.
+    k: as in `precision_recall`; 5 is the paper's.
+
+  Raises:
+    UserError: a set has no more than `k` samples.
+  """
+  generated, real = _centred(generated, real, k)
+  radii, balls = _squared_radii(real, k), 0
+  covered = np.zeros(len(real), bool)
+  for distances in _squared_distances(generated, real):
+    inside = distances <= radii
+    balls += int(inside.sum())
+    covered |= inside.any(axis=0)
+  return DensityCoverage(balls / (k * len(generated)), float(covered.mean()))
+
+
+def _centred(
+  generated: np.ndarray, real: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Both sets in float64 around the real mean.
+
+  Distances do not move with the origin; centring keeps |x|^2 small, and so the
+  rounding of |x|^2 + |y|^2 - 2 x.y.
+  """
+  few = min(len(generated), len(real))
+  if few <= k:
+    raise UserError(
+      f"neighbours with k={k} need at least {k + 1} samples a side, and there "
+      f"are {few}"
+    )
+  origin = np.mean(real, axis=0, dtype=np.float64)
+  generated = np.asarray(generated, np.float64) - origin
+  return generated, np.asarray(real, np.float64) - origin
 
 
 def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:

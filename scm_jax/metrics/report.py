@@ -88,68 +88,117 @@ def write_report(
   return files.write_bytes(path, text.encode() + b"\n")
 
 
-def main_features(report: Mapping[str, Any]) -> str:
+def main_space(names: Sequence[str]) -> str:
   """The feature space to show where there is room for one: not the pixels."""
-  names = list(report["runs"][0]["fd"])
   return next((name for name in names if name != "pixels"), names[0])
+
+
+def main_features(report: Mapping[str, Any]) -> str:
+  """The `main_space` of a report."""
+  return main_space(list(report["runs"][0]["fd"]))
 
 
 def format_table(report: Mapping[str, Any]) -> str:
   """A report as a plain-text table, ending without a newline.
 
   One row per run and one for the reference's own split halves. Fréchet
-  distances are given for every feature space, the other scores for the main
-  one; what is missing is shown as "-".
+  distances are given for every feature space, over several seeds as mean, sd
+  and minimum; the other scores for the main one. What is missing is shown as
+  "-". Warnings follow.
   """
-  if not report["runs"]:
+  runs = report["runs"]
+  if not runs:
     return "no runs"
-  features = list(report["runs"][0]["fd"])
-  main = main_features(report)
-  head = ["run", "NFE", "params", "compute", "num"]
-  head += [f"FD {name}" for name in features]
-  head += ["KID x1000", "precision", "recall"]
-  rows = [
-    [
-      run["name"],
-      str(run["nfe"]),
-      _count(run["params"]),
-      f"{run['effective_compute']:.3g}",
-      str(run["num"]),
-      *_score_cells(run, features, main),
-    ]
-    for run in report["runs"]
-  ]
   floor = report["reference"]
+  rows = [(run["name"], run) for run in runs]
   if "fd" in floor:
-    cells = _score_cells(floor, features, main)
-    size = str(floor.get("num", "-"))
-    rows.append(["real, split halves", "-", "-", "-", size, *cells])
-  widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-  rule = ["-" * width for width in widths]
-  lines = [_line(row, widths) for row in (head, rule, *rows)]
-  note = f"KID, precision and recall in {main!r} features; compute is "
-  return "\n".join([*lines, note + "parameters (billions) x NFE"])
-
-
-def _score_cells(
-  scores: Mapping[str, Any], features: Sequence[str], main: str
-) -> list[str]:
-  """Formatted scores of one row."""
-  kid = scores.get("kid", {}).get(main)
-  return [
-    *(_number(scores["fd"].get(name)) for name in features),
-    _number(None if kid is None else 1000 * kid),
-    _number(scores.get("precision", {}).get(main)),
-    _number(scores.get("recall", {}).get(main)),
+    rows.append(("real, split halves", floor))
+  columns = [
+    ("run", [name for name, _ in rows]),
+    ("NFE", [str(row.get("nfe", "-")) for _, row in rows]),
+    ("params", [_count(row.get("params")) for _, row in rows]),
+    ("compute", [_short(row.get("effective_compute")) for _, row in rows]),
+    ("num", [str(row.get("num", "-")) for _, row in rows]),
+    *_score_columns(runs, [row for _, row in rows]),
   ]
+  widths = [max(len(head), *map(len, cells)) for head, cells in columns]
+  head = [head for head, _ in columns]
+  rule = ["-" * width for width in widths]
+  body = zip(*(cells for _, cells in columns), strict=True)
+  lines = [_line(row, widths) for row in (head, rule, *body)]
+  return "\n".join([*lines, *_notes(report)])
+
+
+def _score_columns(
+  runs: Sequence[Record], rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, list[str]]]:
+  """Heads and cells of all scores."""
+
+  def column(head, metric, space, scale=1.0):
+    values = [row.get(metric, {}).get(space) for row in rows]
+    return head, [
+      _number(None if value is None else scale * value) for value in values
+    ]
+
+  spaces = list(runs[0]["fd"])
+  main, several = main_space(spaces), any("fd_min" in run for run in runs)
+  columns = []
+  for space in spaces:
+    if not several:
+      columns.append(column(f"FD {space}", "fd", space))
+      continue
+    columns.append(column(f"FD {space} mean", "fd", space))
+    columns.append(column("sd", "fd_sd", space))
+    columns.append(column("min", "fd_min", space))
+  columns.append(column("KID x1000", "kid", main, 1000.0))
+  columns += [
+    column(metric, metric, main)
+    for metric in ("precision", "recall", "density", "coverage")
+  ]
+  if any("inception_score" in run for run in runs):
+    columns.append(column("IS", "inception_score", main))
+  return columns
+
+
+def _notes(report: Mapping[str, Any]) -> list[str]:
+  """What the table's figures mean, and what to beware of."""
+  runs, main = report["runs"], main_features(report)
+  notes = [
+    f"KID, precision, recall, density, coverage and IS in {main!r} features; "
+    "compute is parameters (billions) x NFE"
+  ]
+  if any("fd_min" in run for run in runs):
+    seeds = runs[0]["seeds"]
+    notes.append(
+      f"over {len(seeds)} seeds: mean, standard deviation and minimum of FD "
+      "(EDM2 and sCM publish the minimum); means of the rest"
+    )
+  if labels := report["reference"].get("labels"):
+    notes.append(f"classes of the samples: {labels}")
+  for run in runs:
+    if found := run.get("selection"):
+      chosen = [key for key in ("guidance", "ema", "t_mid") if key in run]
+      settings = ", ".join(f"{key} {run[key]}" for key in chosen)
+      notes.append(
+        f"{run['name']}: {settings}, chosen by {found['by']} of {found['num']} "
+        f"other images (seed {found['seed']})"
+      )
+  warnings = {line for run in runs for line in run.get("warnings", ())}
+  return notes + [f"beware: {line}" for line in sorted(warnings)]
 
 
 def _number(value: float | None) -> str:
   return "-" if value is None else f"{value:.3f}"
 
 
-def _count(value: int) -> str:
+def _short(value: float | None) -> str:
+  return "-" if value is None else f"{value:.3g}"
+
+
+def _count(value: int | None) -> str:
   """A number of parameters in at most five characters or so: 1.53B, 217k."""
+  if value is None:
+    return "-"
   for unit, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
     if value >= unit:
       return f"{value / unit:.3g}{suffix}"

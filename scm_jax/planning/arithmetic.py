@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh
 
 from scm_jax.networks import magnitude
 from scm_jax.planning.estimate import Traffic
-from scm_jax.training import build, program
+from scm_jax.training import build, offload, program
 from scm_jax.training.sharding import DATA, FSDP
 
 # Passes over the student's weights before the backward one.
@@ -110,6 +110,7 @@ def _local_bytes(tree: Any) -> int:
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
+    if not offload.on_host(leaf)
   )
 
 

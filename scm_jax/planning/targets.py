@@ -91,6 +91,18 @@ CARDS = {
   "v6e": _tpu(32, 918, 1600, 400, 12.5, 256),
 }
 KINDS = (*CARDS, "cpu")
+# As jax names them. Other cards of the same names, on PCIe or cut in parts, are
+# slower, and are not here.
+DEVICE_KINDS = {
+  "NVIDIA A100-SXM4-40GB": "a100-40gb",
+  "NVIDIA A100-SXM4-80GB": "a100-80gb",
+  "NVIDIA H100 80GB HBM3": "h100-80gb",
+  "NVIDIA H200": "h200",
+  "TPU v5 lite": "v5e",
+  "TPU v5": "v5p",
+  "TPU v5p": "v5p",
+  "TPU v6 lite": "v6e",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +151,12 @@ def parse(text: str) -> Target:
   if card is None:
     card = Card("cpu", _host_memory() // sizes[0])
   return Target(text, kind, sizes, card)
+
+
+def card_here(device_kind: str) -> Card | None:
+  """The card that jax's `Device.device_kind` names, if it is known."""
+  name = DEVICE_KINDS.get(device_kind)
+  return CARDS[name] if name else None
 
 
 def _topology(kind: str) -> tuple[int, str]:

@@ -37,9 +37,13 @@ class _Stored(NamedTuple):
 
 
 def load(
-  path: epath.PathLike, config: Any, average: float, like: Any
+  path: epath.PathLike,
+  config: Any,
+  average: float,
+  like: Any,
+  step: int | None = None,
 ) -> Average:
-  """An average of a workdir, at its newest checkpoint.
+  """An average of a workdir, at one of its checkpoints.
 
   Args:
     path: the workdir.
@@ -47,9 +51,10 @@ def load(
     average: see `ema`; a relative width that the run does not keep is
       reconstructed, if there are snapshots.
     like: shapes and types of the parameters.
+    step: of the checkpoint; None is the newest that can be read.
 
   Raises:
-    UserError: no checkpoint, or no such average and no snapshots.
+    UserError: no such checkpoint, or no such average and no snapshots.
     ConfigError: a number that can name no average.
   """
   name, names = ema.name(average), [ema.name(a) for a in config.ema]
@@ -59,8 +64,8 @@ def load(
         f"{path} keeps no average of width {average:g}; it has "
         f"{', '.join(names)}, and no snapshots to reconstruct it from"
       )
-    return reconstruct(path, config, average, like)
-  kept, step = _read_newest(path, name, like)
+    return reconstruct(path, config, average, like, step)
+  kept, step = _read(path, name, like, step)
   return Average(kept, step, None)
 
 
@@ -120,13 +125,13 @@ def _stored(path, config, like, steps) -> tuple[list[_Stored], int]:
   """The averages to fit with, by time, and the newest checkpoint's step."""
   widths = ema.widths(config)
   # Which of the checkpoints can be read is known once one of them has been.
-  newest = _read_newest(path, ema.name(widths[0]), like)[1]
+  newest = _read(path, ema.name(widths[0]), like)[1]
 
   def from_snapshot(step, width):
     return snapshots.load(path, step, ema.name(width), like)
 
   def from_checkpoint(step, width):
-    params, found = _read_newest(path, ema.name(width), like)
+    params, found = _read(path, ema.name(width), like)
     if found != step:
       raise UserError(
         f"{path} was given the checkpoint of step {found} while that of step "
@@ -145,12 +150,12 @@ def _stored(path, config, like, steps) -> tuple[list[_Stored], int]:
   return stored, newest
 
 
-def _read_newest(path, name, like) -> tuple[Any, int]:
+def _read(path, name, like, step=None) -> tuple[Any, int]:
   if not (epath.Path(path) / checkpoint.FOLDER).exists():
     raise UserError(f"{path} has no checkpoint yet; train first")
   checkpoints = checkpoint.Checkpoints(path, reading=True)
   try:
-    averages, step = checkpoints.restore_ema({name: like})
+    averages, step = checkpoints.restore_ema({name: like}, step)
   finally:
     checkpoints.close()
   return averages[name], step

@@ -13,12 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scm_jax import networks
-from scm_jax.model import Model
-from scm_jax.training import build, program, sharding
+from scm_jax.training import build, latency, program, sharding
 from scm_jax.training.step import init_state
 
-# bfloat16 peak of a card, in FLOP/s, from its maker's data sheet (dense).
-PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
 OBJECTIVES = {"diffusion": "teacher", "sct": "sct", "scd": "scd"}
 
 
@@ -132,56 +129,46 @@ def peak_bytes(memory: Any) -> int:
   )
 
 
-def time_samples(config: Any, repeats: int) -> dict[str, float]:
-  """Median latency in milliseconds of one image: 1 and 2 steps, teacher."""
+def measure(
+  config: Any,
+  repeats: int = 10,
+  rates: latency.Rates | None = None,
+  sample_batch: int = 64,
+) -> dict[str, Any]:
+  """The object that `bench --json` prints; null is what was not measured.
 
-  def latency(run: str, steps: int) -> float:
-    c = run_config(config, run)
-    network = networks.build(build.network_config(c))
-    params = materialize(jax.eval_shape(network.init, jax.random.key(0)))
-    model = Model(network, params, build.codec(c), consistency=run != "teacher")
-    labels = np.zeros(1, np.int32) if config.data.num_classes else None
-    draw = lambda: model.sample(labels, num=1, steps=steps)
-    draw()
-    seconds = []
-    for _ in range(repeats):
-      start = time.perf_counter()
-      draw()
-      seconds.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(seconds))
-
-  student = "scd" if config.run == "teacher" else config.run
-  return {
-    "1": latency(student, 1),
-    "2": latency(student, 2),
-    "teacher": latency("teacher", config.sample.solver_steps),
-  }
-
-
-def measure(config: Any, repeats: int = 10) -> dict[str, Any]:
-  """The object that `bench --json` prints; null is what was not measured."""
+  Args:
+    config: of the run.
+    repeats: timed calls of each kind.
+    rates: of each device here; None if they are not known.
+    sample_batch: images at once, for the throughput of samplers.
+  """
   step = time_step(config, repeats)
   kind = jax.devices()[0].device_kind
   devices = jax.device_count()
   median = float(np.median(step["ms"]))
   flops_step = step["flops"] and step["flops"] * devices
-  peaks = [peak for card, peak in PEAK_FLOPS.items() if card in kind]
   mfu = None
-  if peaks and step["flops"]:
-    mfu = step["flops"] / (median / 1e3) / peaks[0]
+  if rates and step["flops"]:
+    mfu = step["flops"] / (median / 1e3) / rates.flops
+  forward = flops(lower_forward(config))
+  sample_ms, sampling = latency.measure(
+    config, forward / config.batch_size, rates, repeats, sample_batch
+  )
   return {
     "device": kind,
     "devices": devices,
     "config": describe(config),
     "params": step["params"],
-    "flops": {"forward": flops(lower_forward(config)), "step": flops_step},
+    "flops": {"forward": forward, "step": flops_step},
     "flops_in_forwards": flops_in_forwards(config),
     "step_ms": {
       "median": median,
       "p10": float(np.percentile(step["ms"], 10)),
       "p90": float(np.percentile(step["ms"], 90)),
     },
-    "sample_ms": time_samples(config, repeats),
+    "sample_ms": sample_ms,
+    "sampling": sampling,
     "images_per_second": config.batch_size / (median / 1e3),
     "peak_bytes": step["peak_bytes"],
     "mfu": mfu,

@@ -11,7 +11,7 @@ from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.model import Model
 from scm_jax.networks import attention, rematerialization
-from scm_jax.training import ema
+from scm_jax.training import ema, offload
 
 RUNS = ("teacher", "sct", "scd")
 _CHOICES = {
@@ -46,6 +46,11 @@ def check(config: Any) -> None:
   for key in (*positive, "microbatches"):
     if config[key] < 1:
       raise ConfigError(f"config.{key} is {config[key]}; it must be positive")
+  for group in config.offload:
+    if group not in offload.GROUPS:
+      raise ConfigError(
+        f"config.offload names {group!r}; choose of {', '.join(offload.GROUPS)}"
+      )
   _check_data(config.data)
   levels = len(config.network.channel_mult)
   if config.data.size % (1 << (levels - 1)):
@@ -90,6 +95,11 @@ def _check_choice(config: Any, path: str, choices: tuple[str, ...]) -> None:
 
 def _check_data(data: Any) -> None:
   latents = data.kind == "latents"
+  if data.autoencoder and not latents:
+    raise ConfigError(
+      f"config.data.autoencoder decodes latents, and config.data.kind is "
+      f"{data.kind!r}; leave it empty"
+    )
   if latents and data.channels != len(PREVIEW):
     raise ConfigError(
       f"config.data.channels is {data.channels}; latents have {len(PREVIEW)}, "

@@ -21,6 +21,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
+from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.training.step import TrainState
 
@@ -46,7 +47,8 @@ class Checkpoints:
       reading: change nothing there: a training may be writing to it. Without
         it, what a killed training left half written is removed.
     """
-    self.path = epath.Path(workdir).resolve() / FOLDER  # as Orbax wants it
+    # Orbax wants it absolute.
+    self.path = epath.Path(files.absolute(workdir)) / FOLDER
     self._options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       keep_period=keep_every or None,
@@ -154,29 +156,40 @@ class Checkpoints:
       "opt_state": like.opt_state,
     }
     args = {"train": train, "ema": like.ema}
-    items = self._restore_newest(args, set_aside=True)
+    steps = self._manager.all_steps()
+    items = self._restore_newest(args, steps, set_aside=True)
     if items is None:
       return None
     return TrainState(**items["train"], ema=items["ema"])
 
-  def restore_ema(self, like: dict[str, Any]) -> tuple[dict[str, Any], int]:
+  def restore_ema(
+    self, like: dict[str, Any], step: int | None = None
+  ) -> tuple[dict[str, Any], int]:
     """The newest averages that can be read, and their step.
 
     Reads nothing else and changes nothing in the folder.
 
     Args:
       like: shapes and types of the averages that are wanted, by name.
+      step: of the only checkpoint that will do; None is any.
 
     Raises:
-      UserError: there is no checkpoint that can be read.
+      UserError: there is no such checkpoint that can be read.
     """
-    items = self._restore_newest({"ema": like}, set_aside=False)
+    steps = sorted(self._manager.all_steps())
+    if step is not None and step not in steps:
+      raise UserError(
+        f"{self.path} has no checkpoint of step {step}; it has "
+        f"{', '.join(map(str, steps)) or 'none'}"
+      )
+    steps = steps if step is None else [step]
+    items = self._restore_newest({"ema": like}, steps, set_aside=False)
     if items is None:
       raise UserError(f"{self.path} has no checkpoint yet; train first")
     return items["ema"], items["at"]
 
-  def _restore_newest(self, like, set_aside):
-    steps = sorted(self._manager.all_steps(), reverse=True)
+  def _restore_newest(self, like, steps, set_aside):
+    steps = sorted(steps, reverse=True)
     like = jax.tree.map(placed, like)
     damaged = []
     for step in steps:

@@ -1,22 +1,27 @@
 """The training loop: the only code that touches disk and clock."""
 
+import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from clu import metric_writers, parameter_overview, periodic_actions
-from etils import epath
+from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scm_jax import networks, pictures
 from scm_jax.errors import UserError
+from scm_jax.interop import autoencoder
 from scm_jax.model import Model
 from scm_jax.training import (
+  best,
   build,
   distributed,
   ema,
+  offload,
+  profiling,
   program,
   sharding,
   signals,
@@ -32,7 +37,12 @@ from scm_jax.training.watchdog import Watchdog
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
 
 
-def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
+def train(
+  config: ConfigDict,
+  folder: str,
+  batches: Batches,
+  evaluate: best.Evaluate | None = None,
+) -> bool:
   """Trains, from the newest checkpoint of the workdir if it has one.
 
   Args:
@@ -40,6 +50,7 @@ def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
     folder: the workdir.
     batches: `batches(step)` iterates over this process's parts of the batches
       from that step on; it is called only if there is something left to do.
+    evaluate: scores the first average every `config.evaluate_every` steps.
 
   Returns:
     True when the run is complete; False when a signal stopped it, after saving.
@@ -57,7 +68,9 @@ def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
   )
   try:
     with signals.StopSignal() as stop:
-      return _train(config, path, batches, checkpoints, snapshots, stop)
+      return _train(
+        config, path, batches, evaluate, checkpoints, snapshots, stop
+      )
   finally:
     try:
       checkpoints.close()
@@ -65,7 +78,9 @@ def train(config: ConfigDict, folder: str, batches: Batches) -> bool:
       snapshots.close()
 
 
-def _train(config, path, batches, checkpoints, snapshots, stop) -> bool:
+def _train(
+  config, path, batches, evaluate, checkpoints, snapshots, stop
+) -> bool:
   mesh = sharding.make_mesh(config)
   state = checkpoints.restore(program.abstract_state(config, mesh))
   if state is not None and snapshots.due(int(state.step)):
@@ -76,6 +91,9 @@ def _train(config, path, batches, checkpoints, snapshots, stop) -> bool:
   start = 0 if state is None else int(state.step)
   stream = batches(start)
   teacher = workdir.load_teacher(config, path, begun=state is not None)
+  decoder = None  # held on this host until a grid needs it
+  if config.data.autoencoder:
+    decoder = autoencoder.load(config.data.autoencoder)
   # All that a user may have got wrong has been looked at: the workdir is ours.
   main = distributed.is_main()
   if main:
@@ -93,7 +111,9 @@ def _train(config, path, batches, checkpoints, snapshots, stop) -> bool:
 
   writer = writers.create(path, start) if main else writers.nowhere()
   progress = writers.Progress(start, config.total_steps)
-  hooks = profile_hooks(path, start) if config.profile and main else []
+  profile = contextlib.nullcontext(lambda step: None)
+  if config.profile and main:  # once all is compiled
+    profile = profiling.Profile(path, first=start + 10)
   window, finished = Window(), None
 
   def settle() -> None:
@@ -106,15 +126,14 @@ def _train(config, path, batches, checkpoints, snapshots, stop) -> bool:
   # Do not change the order of operations: a step's metrics are fetched after
   # the next step is dispatched, so that the device never waits for the host;
   # and before a checkpoint, so that no diverged state is ever saved.
-  with metric_writers.ensure_flushes(writer), Watchdog(config.watchdog) as dog:
+  with writer, profile as trace, Watchdog(config.watchdog) as dog:
     for step, batch in enumerate(stream, start + 1):
       # 1. Dispatch the update.
       batch = sharding.place_batch(batch, mesh)
       state, metrics = compiled.step(state, teacher_params, batch)
       progress.advance()
       dog.beat(step)
-      for hook in hooks:
-        hook(step)
+      trace(step)
       # 2. While it runs, write the window that ended before it.
       settle()
       # 3. Close the window that ends with it. Asked once whether to leave: a
@@ -127,7 +146,13 @@ def _train(config, path, batches, checkpoints, snapshots, stop) -> bool:
       sample = config.sample_every and step % config.sample_every == 0
       if sample or last:
         settle()
-        _write_samples(config, mesh, state, step, path, writer)
+        _write_samples(config, mesh, state, decoder, path, writer)
+        progress.pause()
+      if evaluate and _due(config.evaluate_every, step):
+        settle()
+        _check_window(config, window, checkpoints)
+        _evaluate(config, mesh, state, decoder, path, writer, evaluate)
+        dog.beat(step)
         progress.pause()
       # 5. Save; on a signal, save now and leave. Snapshots of earlier steps
       # are on disk before a checkpoint from which a run would not make them.
@@ -137,6 +162,7 @@ def _train(config, path, batches, checkpoints, snapshots, stop) -> bool:
         _check_window(config, window, checkpoints)
         snapshots.wait()
         if save:
+          writer.flush()  # a run goes on from here: nothing of it is lost
           checkpoints.save(state)
         if snapshots.due(step):
           snapshots.save(step, state.ema)
@@ -175,17 +201,6 @@ def _initial_state(
   return state
 
 
-def profile_hooks(
-  path: epath.Path, start: int
-) -> list[periodic_actions.PeriodicAction]:
-  """A trace of a few steps once all is compiled, and one every hour."""
-  return [
-    periodic_actions.Profile(
-      logdir=path, num_profile_steps=5, first_profile=start + 10
-    )
-  ]
-
-
 def _write_metrics(config, window, writer, progress, checkpoints) -> None:
   _check_window(config, window, checkpoints)
   summary = window.summary()
@@ -214,12 +229,39 @@ def _check_window(config, window, checkpoints) -> None:
   )
 
 
-def _write_samples(config, mesh, state, step, path, writer) -> None:
-  """A grid of samples from the first average, as PNG and in TensorBoard."""
-  average = state.ema[ema.name(config.ema[0])]
+def _due(every: int, step: int) -> bool:
+  return bool(every) and step % every == 0
+
+
+def _first_average(config, mesh, state, decoder) -> Model:
+  """The model of the first average, whole on every device."""
+  average = offload.fetch(state.ema[ema.name(config.ema[0])])
   if mesh.size > 1:  # every device draws all of it: few images, no exchange
     average = sharding.replicate(average, mesh)
   model = build.model(config, average)
+  return autoencoder.attach(model, *decoder) if decoder else model
+
+
+def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
+  """Scores the first average, and keeps it if it is the best so far.
+
+  Every process scores it on its own devices, with the same result.
+  """
+  step = int(state.step)
+  model = _first_average(config, mesh, state, decoder)
+  here = jax.tree.map(lambda leaf: leaf.addressable_data(0), model.params)
+  model = dataclasses.replace(model, params=here)
+  scores = evaluate(model)
+  if distributed.is_main():
+    writer.write_scalars(step, scores)
+    if best.offer(path, config, model, step, scores):
+      logging.info("the best so far, kept in %s", path / best.FOLDER)
+
+
+def _write_samples(config, mesh, state, decoder, path, writer) -> None:
+  """A grid of samples from the first average, as PNG and in TensorBoard."""
+  step = int(state.step)
+  model = _first_average(config, mesh, state, decoder)
   columns = config.data.num_classes or 8
   columns = min(columns, 10)
   num = config.sample.num

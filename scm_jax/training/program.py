@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from scm_jax import networks
 from scm_jax.networks import Network, magnitude, sharded
-from scm_jax.training import build, objective, sharding
+from scm_jax.training import build, objective, offload, sharding
 from scm_jax.training.step import TrainState, init_state, make_train_step
 
 
@@ -72,7 +72,7 @@ def abstract_state(config: Any, mesh: Mesh) -> TrainState:
   """Shapes, types and shardings of a run's state."""
   network = networks.build(build.network_config(config))
   state = jax.eval_shape(lambda: init_state(config, network))
-  return sharding.placed(config, mesh, state)
+  return offload.placed(config, sharding.placed(config, mesh, state))
 
 
 def abstract_teacher(

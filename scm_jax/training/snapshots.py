@@ -14,7 +14,9 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from scm_jax import files
 from scm_jax.errors import UserError
+from scm_jax.training import offload
 from scm_jax.training.checkpoint import one_line, placed
 
 FOLDER = "snapshots"
@@ -38,7 +40,8 @@ class Snapshots:
       names: of the averages that are kept.
       dtype: in which they are stored.
     """
-    self.path = epath.Path(workdir).resolve() / FOLDER  # as Orbax wants it
+    # Orbax wants it absolute.
+    self.path = epath.Path(files.absolute(workdir)) / FOLDER
     self._every, self._names = every, tuple(names)
     self._cast = jax.jit(
       lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
@@ -62,7 +65,8 @@ class Snapshots:
     if step in self._open().all_steps():
       return
     self._saving = step
-    kept = self._cast({name: averages[name] for name in self._names})
+    kept = {name: averages[name] for name in self._names}
+    kept = self._cast(offload.fetch(kept))
     items = {name: ocp.args.StandardSave(tree) for name, tree in kept.items()}
     args = ocp.args.Composite(**items)
     # By itself, Orbax would pass over a step before the newest one.
@@ -104,7 +108,7 @@ class Snapshots:
 
 def steps(workdir: epath.PathLike) -> list[int]:
   """Those of all complete snapshots, in order; none if there is no folder."""
-  path = epath.Path(workdir).resolve() / FOLDER
+  path = epath.Path(files.absolute(workdir)) / FOLDER
   if not path.exists():
     return []
   options = ocp.CheckpointManagerOptions(create=False)
@@ -124,7 +128,7 @@ def load(workdir: epath.PathLike, step: int, name: str, like: Any) -> Any:
   Raises:
     UserError: it cannot be read.
   """
-  folder = epath.Path(workdir).resolve() / FOLDER / str(step) / name
+  folder = epath.Path(files.absolute(workdir)) / FOLDER / str(step) / name
   try:
     with ocp.StandardCheckpointer() as reader:
       return reader.restore(folder, jax.tree.map(placed, like))

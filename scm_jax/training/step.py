@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from scm_jax.networks import Network, magnitude
-from scm_jax.training import accumulation, ema, optimizer, sharding
+from scm_jax.training import accumulation, ema, offload, optimizer, sharding
 from scm_jax.training.objective import Objective
 
 
@@ -75,7 +75,7 @@ def make_train_step(
     state: of shapes, types and shardings.
     teacher: likewise its parameters, or None.
   """
-  transformation = optimizer.build(config)
+  transformation, rest = optimizer.build(config), state
   placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
   specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
   gradient = accumulation.make_gradient(
@@ -89,9 +89,8 @@ def make_train_step(
     grads, bad = zero_nonfinite(grads)
     # The norm is of what the optimiser sees: tangent to the weights' sphere.
     grads = magnitude.project_gradients(grads, state.params)
-    updates, opt_state = transformation.update(
-      grads, state.opt_state, state.params
-    )
+    moments = offload.fetch(state.opt_state, rest.opt_state)
+    updates, opt_state = transformation.update(grads, moments, state.params)
     params = optax.apply_updates(state.params, updates)
     params = magnitude.normalize_weights(params)
     step = state.step + 1
@@ -100,7 +99,8 @@ def make_train_step(
       "nonfinite_gradients": bad,
       "learning_rate": optimizer.learning_rate(config, state.step),
     }
-    averages = ema.update(state.ema, params, ema.shares(config, step))
+    averages = offload.fetch(state.ema, rest.ema)
+    averages = ema.update(averages, params, ema.shares(config, step))
     return TrainState(step, params, opt_state, averages), metrics
 
   batch = sharding.batch_sharding(mesh)

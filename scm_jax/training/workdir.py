@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from scm_jax import configuration, files, networks
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
+from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
 from scm_jax.model import Model
 from scm_jax.training import averages, build, checkpoint, ema, start
@@ -31,6 +32,8 @@ MAY_CHANGE = (
   "log_every",
   "checkpoint_every",
   "sample_every",
+  "evaluate_every",
+  "evaluate",
   "keep_checkpoints",
   "keep_every",
   "snapshot_every",
@@ -41,8 +44,10 @@ MAY_CHANGE = (
   "teacher",
   "start",
   "data.data_dir",
+  "data.autoencoder",
   "mesh",
   "sharding",
+  "offload",
   "microbatches",
   "watchdog",
 )
@@ -55,7 +60,7 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
     ConfigError: it belongs to another config; the message says what differs.
     UserError: it cannot be written.
   """
-  path = epath.Path(folder).resolve()
+  path = epath.Path(files.absolute(folder))
   try:
     if (path / ORIGIN).exists():
       raise ConfigError(
@@ -66,7 +71,7 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
       raise ConfigError(f"{path} is an export; choose another --workdir")
     path.mkdir(parents=True, exist_ok=True)
     if (path / CONFIG).exists():
-      _check_same(load_config(path), config, path)
+      check_same(load_config(path), config, path)
   except OSError as error:
     raise UserError(
       f"the workdir {path} cannot be written ({error.strerror or error})"
@@ -83,7 +88,8 @@ def write_config(path: epath.Path, config: ConfigDict) -> None:
   files.write_text(path / CONFIG, configuration.to_json(config))
 
 
-def _check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
+def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
+  """Raises ConfigError unless a run in `path` may go on with another config."""
   differences = [
     line
     for line in configuration.diff(old, new)
@@ -108,6 +114,7 @@ def _may_change(field: str) -> bool:
 def load_config(path: epath.PathLike) -> ConfigDict:
   """The config of a workdir, or of the run that an export comes from.
 
+  A checkpoint's, `DIR/checkpoints/STEP`, is its workdir's.
   Fields that did not exist when it was written have their defaults.
 
   Raises:
@@ -119,7 +126,8 @@ def load_config(path: epath.PathLike) -> ConfigDict:
 def _read_config(path: epath.PathLike) -> ConfigDict:
   if exported := export_folder.description(path):
     return configuration.from_json(json.dumps(exported["training"]))
-  file = epath.Path(path) / CONFIG
+  path, _ = at_checkpoint(path)
+  file = path / CONFIG
   if not file.exists():
     raise UserError(f"{path} is not a workdir: it has no {CONFIG}")
   try:
@@ -128,22 +136,45 @@ def _read_config(path: epath.PathLike) -> ConfigDict:
     raise UserError(f"{file} is damaged: {error}") from error
 
 
-def load(path: epath.PathLike, average: float = 0.0) -> tuple[Model, dict]:
+def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
+  """`DIR/checkpoints/STEP` as its workdir and step; other folders and None."""
+  path = epath.Path(path)
+  if path.parent.name == checkpoint.FOLDER and path.name.isdigit():
+    return path.parent.parent, int(path.name)
+  return path, None
+
+
+def load(
+  path: epath.PathLike, average: float = 0.0, autoencoder: str | None = None
+) -> tuple[Model, dict]:
   """The model of a workdir, at its newest checkpoint, or of an export.
 
   Args:
-    path: the workdir, or the export's folder.
+    path: the workdir, one of its checkpoints (`DIR/checkpoints/STEP`), or the
+      export's folder.
     average: which of the weights (see `ema`); 0 is the config's first. Any
       relative width will do where there are snapshots.
+    autoencoder: of a model of latents, the file that decodes its samples; ""
+      is none, a preview; None is the workdir's own.
 
   Returns:
     The model, and a dict with `config`, `step` and `ema`.
 
   Raises:
-    UserError: no workdir, no checkpoint, or no such average.
+    UserError: no workdir, no checkpoint, no such average, or no autoencoder
+      where there should be one.
   """
   model, about, _ = _load(path, average)
-  return model, about
+  if autoencoder is None:
+    autoencoder = _autoencoder(path, about["config"])
+  return autoencoders.attach_file(model, autoencoder), about
+
+
+def _autoencoder(path: epath.PathLike, config: ConfigDict) -> str:
+  """What decodes a model's samples; an export has its own."""
+  if export_folder.description(path):
+    return export_folder.autoencoder(path)
+  return config.data.autoencoder
 
 
 def _load(path: epath.PathLike, average: float) -> tuple[Model, dict, Any]:
@@ -168,10 +199,11 @@ def _load_export(path: epath.PathLike, average: float) -> tuple[Model, dict]:
 
 def _model(path: epath.PathLike, config: ConfigDict, params: Any) -> Model:
   """The model of an average, with the network that guides it if it has one."""
-  model, folder = build.model(config, params), epath.Path(path) / GUIDE
+  path, _ = at_checkpoint(path)
+  model, folder = build.model(config, params), path / GUIDE
   if not (folder / CONFIG).exists():
     return model
-  guide, _ = load(folder)
+  guide, _, _ = _load(folder, 0.0)
   return dataclasses.replace(model, guide=guide)
 
 
@@ -179,7 +211,10 @@ def _load_average(path, average) -> tuple[Any, dict]:
   """What `load` loads, not yet on the weights' sphere."""
   config = load_config(path)
   average = average or config.ema[0]
-  params, step, _ = averages.load(path, config, average, param_shapes(config))
+  path, step = at_checkpoint(path)
+  params, step, _ = averages.load(
+    path, config, average, param_shapes(config), step
+  )
   return params, {"config": config, "step": step, "ema": ema.name(average)}
 
 
@@ -191,7 +226,7 @@ def param_shapes(config: ConfigDict) -> Any:
 
 def check_free(folder: epath.PathLike) -> epath.Path:
   """Raises UserError unless a workdir can appear here: nothing, or empty."""
-  path = epath.Path(folder).resolve()
+  path = epath.Path(files.absolute(folder))
   try:
     if path.exists() and list(path.iterdir()):
       raise UserError(f"{path} is not empty; choose another --out")
@@ -297,7 +332,7 @@ def load_start(config: ConfigDict, teacher: Model | None) -> Any:
     ConfigError: its network does not fit.
   """
   if config.start:
-    model, _ = load(config.start)
+    model, _, _ = _load(config.start, 0.0)
     start.check_data(config, model, config.start)
     return start.weights(config, model, config.start)
   return start.weights(config, teacher, config.teacher) if teacher else None

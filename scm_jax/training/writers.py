@@ -1,28 +1,41 @@
-"""Where metrics go: TensorBoard, `metrics.jsonl` and the terminal.
+"""Where metrics go: TensorBoard, `metrics.jsonl` and the terminal."""
 
-All are clu metric writers behind one `MultiWriter`. Importing clu imports
-TensorFlow, so only the loop imports this module.
-"""
-
+import contextlib
 import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
-from clu import metric_writers
 from etils import epath
 from tqdm import tqdm
 
-from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.training import workdir
+from scm_jax.training.events import EventWriter
+from scm_jax.training.growing import GrowingFile
 
 
-class JsonlWriter(metric_writers.MetricWriter):
+class Writer(Protocol):
+  """Takes metrics; all methods raise UserError if a file cannot be written."""
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Writes the scalars of a step, by name."""
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Writes pictures by name, each uint8 [N, H, W, C]."""
+
+  def flush(self) -> None:
+    """Makes what was written readable by others, if it is not yet."""
+
+  def close(self) -> None:
+    """Flushes, and ends the writing."""
+
+
+class JsonlWriter:
   """`metrics.jsonl`: one object a line, `step` and then scalars.
 
   Lines of steps after `start_step` are dropped when it is opened: they are of
@@ -30,37 +43,23 @@ class JsonlWriter(metric_writers.MetricWriter):
   """
 
   def __init__(self, path: epath.Path, start_step: int):
-    self._path = path
-    kept = []
-    if path.exists():
-      kept = [line for line in path.read_text().splitlines() if line]
-      kept = [line for line in kept if _step(line) <= start_step]
-      files.write_text(path, "".join(line + "\n" for line in kept))
-    self._file = path.open("a")
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if line and _step(line) <= start_step]
+    self._file = GrowingFile(path, "".join(x + "\n" for x in kept).encode())
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     values = {name: _plain(value) for name, value in scalars.items()}
-    try:
-      self._file.write(json.dumps({"step": step} | values) + "\n")
-      self._file.flush()
-    except OSError as error:
-      raise UserError(
-        f"cannot write {self._path}: {error.strerror}; make room and run the "
-        "same command again"
-      ) from error
+    line = json.dumps({"step": step} | values) + "\n"
+    self._file.write(line.encode())
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Only scalars have a place in the file."""
 
   def flush(self) -> None:
     self._file.flush()
 
   def close(self) -> None:
     self._file.close()
-
-  def _ignore(self, *args, **kwargs) -> None:
-    """Only scalars have a place in the file."""
-
-  write_images = write_videos = write_audios = write_texts = _ignore
-  write_histograms = write_pointcloud = write_hparams = _ignore
-  write_summaries = _ignore
 
 
 def _step(line: str) -> float:
@@ -77,19 +76,45 @@ def _plain(value: Any) -> float | int | None:
   return value if np.isfinite(value) else None
 
 
-def create(path: epath.Path, start_step: int) -> metric_writers.MultiWriter:
+class MultiWriter:
+  """Writes to several writers, and closes them however a block is left."""
+
+  def __init__(self, writers: Sequence[Writer]):
+    self._writers = writers
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    for writer in self._writers:
+      writer.write_scalars(step, scalars)
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    for writer in self._writers:
+      writer.write_images(step, images)
+
+  def flush(self) -> None:
+    for writer in self._writers:
+      writer.flush()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: Any, *_: Any) -> None:
+    """Closes all; an error that is under way is not replaced by another."""
+    with contextlib.ExitStack() as stack:
+      if kind is not None:
+        stack.enter_context(contextlib.suppress(UserError))
+      for writer in self._writers:
+        stack.callback(writer.close)
+
+
+def create(path: epath.Path, start_step: int) -> MultiWriter:
   """The writers of a run that goes on after `start_step` updates."""
-  return metric_writers.MultiWriter(
-    [
-      metric_writers.SummaryWriter(str(path)),
-      JsonlWriter(path / workdir.METRICS, start_step),
-    ]
-  )
+  lines = JsonlWriter(path / workdir.METRICS, start_step)
+  return MultiWriter([EventWriter(path), lines])
 
 
-def nowhere() -> metric_writers.MultiWriter:
+def nowhere() -> MultiWriter:
   """What processes other than the first write to."""
-  return metric_writers.MultiWriter([])
+  return MultiWriter([])
 
 
 class Progress:

@@ -8,6 +8,8 @@ import pytest
 
 from scm_jax.cli import bench
 from scm_jax.networks import weighting
+from scm_jax.planning import targets
+from scm_jax.training import latency
 
 # No dataset, and a step that asks its teacher once.
 BARE = ("--config.data.name=none", "--config.objective.guidance=none")
@@ -21,6 +23,7 @@ KEYS = {
   "flops_in_forwards",
   "step_ms",
   "sample_ms",
+  "sampling",
   "images_per_second",
   "peak_bytes",
   "mfu",
@@ -37,7 +40,7 @@ def quick_compilation():
 
 def test_json(command, flags, quick_compilation):
   """Without a workdir, a teacher or a dataset."""
-  argv = [*flags("scd", *BARE), "--repeats=2"]
+  argv = [*flags("scd", *BARE), "--repeats=2", "--sample-batch=16"]
   code, out, err = command("bench", *argv, "--json")
   assert (code, err) == (0, "")
   assert out.count("\n") == 1
@@ -49,6 +52,15 @@ def test_json(command, flags, quick_compilation):
   assert result["flops_in_forwards"].keys() == {"diffusion", "sct", "scd"}
   assert result["step_ms"].keys() == {"median", "p10", "p90"}
   assert result["sample_ms"].keys() == {"1", "2", "teacher"}
+  sampling = result["sampling"]
+  assert sampling["batch"] == 16
+  assert sampling["parameter_bytes"] == 4 * result["params"]
+  assert sampling["flops_per_evaluation"] == result["flops"]["forward"] / 8
+  for steps in ("1", "2"):
+    assert sampling[steps]["ms"] == result["sample_ms"][steps]
+    # A processor whose rates nobody has published.
+    assert sampling[steps]["floor_ms"] is None
+    assert sampling[steps]["images_per_second_limit"] is None
 
   def numbers(value):
     if isinstance(value, dict):
@@ -69,11 +81,44 @@ def test_json(command, flags, quick_compilation):
   lines = bench.table(result).splitlines()
   assert any(line.startswith("step in forwards") for line in lines)
   assert f"{ratios['scd']:.2f}" in bench.table(result)
+  assert "at least" not in bench.table(result)
+  sampling["1"].update(floor_ms=0.125, images_per_second_limit=8000.0)
+  assert "(at least 0.125);" in bench.table(result)
+  assert "images/s (at most 8000) by 16" in bench.table(result)
+
+
+def test_floors():
+  """Small batches wait for the parameters, large ones for the arithmetic."""
+  rates = latency.Rates(flops=1e15, bandwidth=4e12)
+  floor = lambda batch, steps: latency.floor_ms(
+    batch, steps, size=3_000_000_000, flops=1e12, rates=rates
+  )
+  assert floor(1, 1) == pytest.approx(1.0)  # memory alone: 0.75
+  assert floor(1, 2) == 2 * floor(1, 1)
+  assert floor(64, 1) == pytest.approx(64.0)
+  small = latency.floor_ms(1, 2, size=4_000_000, flops=1e6, rates=rates)
+  assert small == pytest.approx(2 * 1e-3)
+  assert latency.floor_ms(1, 1, 1, 1.0, None) is None
+
+
+def test_rates_of_the_devices_here(monkeypatch):
+  assert bench._rates() is None
+  for name, card in (
+    ("NVIDIA H200", "h200"),
+    ("TPU v5 lite", "v5e"),
+    ("NVIDIA H200 MIG 1g.18gb", None),
+    ("NVIDIA H100 PCIe", None),
+  ):
+    device = type("Device", (), {"device_kind": name})
+    monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+    rates, card = bench._rates(), targets.CARDS.get(card)
+    assert rates == (card and (card.flops, card.bandwidth))
 
 
 @pytest.mark.parametrize(
   "more, said",
   [
+    (["--sample-batch=0"], "--sample-batch is 0; it must be positive"),
     (["--repeats=0"], "--repeats is 0; it must be positive"),
     (["--compile"], "--compile goes with --abstract"),
     (

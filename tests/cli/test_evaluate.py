@@ -72,10 +72,10 @@ def test_made_once(report, argv, command, monkeypatch, caplog):
   class Drawn(Exception):
     pass
 
-  def sample(*args, **kwargs):
+  def draw(*args, **kwargs):
     raise Drawn
 
-  monkeypatch.setattr(Model, "sample", sample)
+  monkeypatch.setattr(Model, "draw", draw)
   caplog.set_level(logging.INFO)
   before = (report / "report.json").read_bytes()
   code, out, err = command(*argv, f"--out={report}")
@@ -85,7 +85,7 @@ def test_made_once(report, argv, command, monkeypatch, caplog):
   table = out.splitlines()
   for name in ("teacher, 63 NFE", "sCD, 2 steps", "sCT, 1 step"):
     assert any(line.startswith(name) for line in table)
-  for change in ("--seed=1", "--num=201", "--steps=1"):
+  for change in ("--seeds=1", "--num=201", "--steps=1"):
     with pytest.raises(Drawn):
       command(*argv, f"--out={report}", change)
   assert (report / "report.json").read_bytes() == before

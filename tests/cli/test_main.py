@@ -140,6 +140,12 @@ def test_bad_arguments_are_one_line_and_exit_2(capsys, argv, parts):
       "needs the package 'clu.metrics', which is not installed; "
       "pip install 'scm-jax[train]'",
     ),
+    (
+      "ModuleNotFoundError('no', name='tensorflow')",
+      1,
+      "needs the package 'tensorflow', which is not installed; "
+      "pip install 'scm-jax[prepare]'",
+    ),
   ],
 )
 def test_expected_failures_are_one_line(capsys, raises, code, text):
@@ -148,12 +154,31 @@ def test_expected_failures_are_one_line(capsys, raises, code, text):
   assert one_line(result[2]) == f"scm-jax fake: {text}"
 
 
+def test_a_package_missed_by_a_library_is_one_line(capsys, monkeypatch):
+  """As fsspec says it of a bucket's."""
+
+  def fail(*args):
+    try:
+      raise ModuleNotFoundError("no", name="gcsfs")
+    except ModuleNotFoundError as error:
+      raise ImportError("Please install gcsfs") from error
+
+  monkeypatch.setattr(cli, "_run_task", fail)
+  code, _, err = run(capsys, "fake", "--workdir=w")
+  assert code == 1
+  assert "needs the package 'gcsfs', which is not installed" in one_line(err)
+
+
 @pytest.mark.parametrize(
   "raises",
-  ["ValueError('a bug')", "ModuleNotFoundError('no', name='scm_jax.gone')"],
+  [
+    "ValueError('a bug')",
+    "ImportError('cannot import name', name='jax')",
+    "ModuleNotFoundError('no', name='scm_jax.gone')",
+  ],
 )
 def test_a_bug_is_not_swallowed(raises):
-  with pytest.raises((ValueError, ModuleNotFoundError)):
+  with pytest.raises((ValueError, ImportError)):
     cli.main(["fake", "--workdir=w", f"--raises={raises}"])
 
 

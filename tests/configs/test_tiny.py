@@ -9,9 +9,10 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from scm_jax import evaluation
 from scm_jax.cli import main
+from scm_jax.evaluating.dataset import Dataset
 from scm_jax.training import build, workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -29,7 +30,7 @@ def quick_compilation():
 
 @pytest.fixture(scope="module", params=SIDES)
 def chain(
-  request, compilation_cache, tmp_path_factory
+  request, compilation_cache, autoencoder_folder, tmp_path_factory
 ) -> tuple[str, pathlib.Path]:
   """A config's name, and a folder with its three runs and a student's samples.
 
@@ -42,6 +43,8 @@ def chain(
     flags.append("--config.network.channel_mult=(1,)")
     if run != "teacher":
       flags.append(f"--config.teacher={folder}/teacher")
+    if (name, run) == ("imagenet512", "sct"):
+      flags.append(f"--config.data.autoencoder={autoencoder_folder}")
     assert main.main(["train", f"--workdir={folder}/{run}", *flags]) == 0
   sample = ["sample", f"--workdir={folder}/scd", "--num=10"]
   if name == "imagenet512":
@@ -86,6 +89,17 @@ def test_samples_are_colour_images(chain):
   assert len(labels) == (0 if name == "cifar10" else 10)
 
 
+def test_an_autoencoder_decodes_a_runs_grids(chain):
+  """Without one they are previews of 8x8, shown larger."""
+  name, folder = chain
+  if name != "imagenet512":
+    return
+  for run in RUNS:
+    with Image.open(next((folder / run / "samples").glob("*.png"))) as grid:
+      first = np.asarray(grid)[2:66, 2:66]
+    assert (first[::8] == first[7::8]).all() == (run != "sct")
+
+
 def test_only_the_student_of_latents_takes_a_scale(chain, capfd):
   name, folder = chain
   for run in ("sct", "scd"):
@@ -123,10 +137,9 @@ def test_tiny_is_the_same_code_path(load):
 def test_latents_are_scored_by_their_previews(chain):
   name, folder = chain
   model, about = workdir.load(folder / "scd")
-  data = about["config"].data.copy_and_resolve_references()
-  images, labels = evaluation.read_reference(
-    data, f"{data.name}:train[:20]", model
-  )
+  data = about["config"].data
+  reference = Dataset(data, f"{data.name}:train[:20]", model)
+  images, labels = reference.everything()
   assert images.shape == (20, SIDES[name], SIDES[name], 3)
   assert images.dtype == np.uint8 and images.std() > 20
   assert labels.shape == (20,)

@@ -1,4 +1,4 @@
-"""Precision and recall on sets whose answer is known."""
+"""Precision, recall, density, coverage on sets whose answer is known."""
 
 import numpy as np
 import pytest
@@ -71,3 +71,30 @@ def test_features_far_from_zero_lose_nothing():
 def test_too_few_samples():
   with pytest.raises(errors.UserError, match="at least 4 samples"):
     manifold.precision_recall(np.zeros((3, 2)), np.zeros((9, 2)))
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_density_and_coverage_agree_with_brute_force(k, monkeypatch):
+  rng = np.random.default_rng(k)
+  generated = rng.normal(size=(90, 3)) * 0.8 + 0.5
+  real = rng.normal(size=(70, 3))
+  within = np.linalg.norm(real[:, None] - real[None], axis=-1)
+  radii = np.sort(within, axis=1)[:, k]
+  across = np.linalg.norm(generated[:, None] - real[None], axis=-1)
+  inside = across <= radii
+  expected = (inside.sum() / (k * 90), inside.any(axis=0).mean())
+  assert 0.2 < expected[1] < 0.99
+  for chunk in (manifold._CHUNK_ENTRIES, 700):
+    monkeypatch.setattr(manifold, "_CHUNK_ENTRIES", chunk)
+    found = manifold.density_coverage(generated, real, k=k)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_outliers_ball_counts_little_in_density():
+  """The papers' example: recall's and precision's balls reach too far."""
+  rng = np.random.default_rng(6)
+  real = np.concatenate([rng.normal(size=(200, 2)), [[100.0, 0.0]]])
+  halfway = rng.normal(size=(200, 2)) + [50.0, 0.0]
+  assert manifold.precision_recall(halfway, real).precision > 0.4
+  density, coverage = manifold.density_coverage(halfway, real)
+  assert density < 0.25 and coverage == pytest.approx(1 / 201)

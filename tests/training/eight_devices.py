@@ -27,17 +27,19 @@ COLLECTIVES = (
   *("all-gather", "all-reduce", "reduce-scatter"),
   *("all-to-all", "collective-permute"),
 )
-# Name: devices, sizes of the mesh, microbatches, rematerialisation.
+# Name: devices, sizes of the mesh, microbatches, rematerialisation, and what
+# rests on the host.
 LAYOUTS = {
   "alone": (1, 1, 1, 1, "none"),
   "data": (8, 8, 1, 1, "none"),
   "fsdp": (8, 1, 8, 2, "none"),
   "both": (8, 2, 4, 1, "full"),
   "half": (4, 2, 2, 4, "none"),
+  "offloaded": (8, 2, 4, 1, "full", ("averages", "moments")),
 }
 
 
-def make_config(data, fsdp, microbatches, remat):
+def make_config(data, fsdp, microbatches, remat, offload=()):
   """A distillation with everything that is drawn: labels, scales, dropout."""
   config = get_defaults()
   config.run = "scd"
@@ -53,6 +55,7 @@ def make_config(data, fsdp, microbatches, remat):
   config.mesh.update(data=data, fsdp=fsdp)
   config.sharding.min_size = 64
   config.microbatches = microbatches
+  config.offload = offload
   return config
 
 
@@ -97,6 +100,16 @@ def difference(a, b):
   size = lambda x: np.abs(x).max(initial=0)
   far = jax.tree.map(lambda x, y: size(x - y) / (size(x) or 1.0), a, b)
   return max(map(float, jax.tree.leaves(far)))
+
+
+def kinds(state):
+  """Of the memories that arrays lie in, by field; scalars apart."""
+  fields = ("params", "opt_state", "ema")
+  arrays = lambda tree: [x for x in jax.tree.leaves(tree) if x.ndim]
+  kind = lambda field: {
+    x.sharding.memory_kind for x in arrays(getattr(state, field))
+  }
+  return {field: sorted(kind(field)) for field in fields}
 
 
 def count(compiled):
@@ -153,15 +166,21 @@ def main(folder):
     result[name]["metrics"] = difference(metrics["alone"], metrics[name])
     result[name]["loss"] = float(metrics[name]["loss"])
 
+  result["offloaded"]["changed"] = difference(
+    *(states["both"], states["offloaded"])
+  )
+  result["offloaded"]["after_a_step"] = kinds(states["offloaded"])
+
   # A checkpoint of 8 devices goes on there, and on 4 and 1.
   writer = Checkpoints(folder, keep=1)
   writer.save(states["both"])
   writer.wait()
   saved = jax.device_get(states["both"])
   _, expected = runs["both"].step(states["both"], 1)
-  for name in ("both", "half", "alone"):
+  for name in ("both", "half", "alone", "offloaded"):
     state = writer.restore(runs[name].program.state)
     result[name]["restored"] = difference(saved, state)
+    result[name]["kinds"] = kinds(state)
     where = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)}
     result[name]["devices"] = sorted(where)
     _, metrics = runs[name].step(state, 1)

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.training import sharding
+from scm_jax.training import build, sharding
 
 SPLIT = ("data", "fsdp", "both", "half")
 FSDP = {"alone": 1, "data": 1, "fsdp": 8, "both": 4, "half": 2}
@@ -110,6 +110,24 @@ def test_a_checkpoint_of_8_devices_goes_on_with(eight_devices, name):
 
 def test_a_checkpoint_of_8_devices_is_read_on_2(eight_devices):
   assert eight_devices["two"]["restored"] == 0
+
+
+def test_what_rests_on_the_host(eight_devices):
+  """It changes no bit, stays there in training, and comes back there."""
+  run = eight_devices["offloaded"]
+  assert run["changed"] == 0
+  host, device = ["pinned_host"], ["device"]
+  there = {"params": device, "opt_state": host, "ema": host}
+  assert run["after_a_step"] == run["kinds"] == there
+  assert eight_devices["both"]["kinds"]["ema"] == device
+  assert run["restored"] == 0 and run["continued"] < 1e-5
+
+
+def test_only_the_state_can_rest():
+  config = config_of(offload=("averages", "moment"), total_steps=1)
+  config.data.update(size=8)
+  with pytest.raises(ConfigError, match="config.offload names 'moment'"):
+    build.check(config)
 
 
 def test_hosts_are_outermost():

@@ -1,15 +1,52 @@
 """Where metrics go."""
 
+import contextlib
+import io
 import json
 import logging
 import math
 import re
+import struct
 
+import fsspec
 import numpy as np
 import pytest
+from etils import epath
+from etils.epath import gpath
+from fsspec.implementations import memory
+from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.compat.proto import event_pb2
+from tensorboard.util import tensor_util
 
 from scm_jax.errors import UserError
-from scm_jax.training import writers
+from scm_jax.training import events, growing, writers
+
+
+class FakeBucket(memory.MemoryFileSystem):
+  """Objects in memory; a bucket's do not grow."""
+
+  protocol = ("gcs", "gs")
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return "/" + str(path).removeprefix("gs://").strip("/")
+
+  def open(self, path, mode="rb", **kwargs):
+    assert "a" not in mode
+    return super().open(path, mode, **kwargs)
+
+
+def offline(*args, **kwargs):
+  raise OSError("offline")
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+  """A bucket that is not there; TensorFlow is not asked for it."""
+  fsspec.register_implementation("gcs", FakeBucket, clobber=True)
+  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+  return epath.Path(f"gs://{tmp_path.name}")
 
 
 def steps_in(path):
@@ -69,22 +106,130 @@ def test_a_complete_line_without_its_end_is_kept(tmp_path):
 def test_only_scalars_have_a_place(tmp_path):
   path = tmp_path / "metrics.jsonl"
   writer = writers.JsonlWriter(path, 0)
-  writer.write_images(1, {"samples": np.zeros((1, 2, 2, 1))})
-  writer.write_texts(1, {"note": "x"})
-  writer.write_histograms(1, {"h": np.zeros(3)})
-  writer.flush()
+  writer.write_images(1, {"samples": np.zeros((1, 2, 2, 1), np.uint8)})
   writer.close()
   assert path.read_text() == ""
 
 
-def test_full_disk_is_one_line():
-  """/dev/full accepts to be opened and refuses every write."""
-  writer = writers.JsonlWriter.__new__(writers.JsonlWriter)
-  writer._path, writer._file = "/dev/full", open("/dev/full", "a")
-  with pytest.raises(UserError, match="cannot write /dev/full: No space left"):
-    writer.write_scalars(1, {"loss": 0.0})
-  with pytest.raises(OSError):
-    writer._file.close()
+def test_full_disk_is_one_line(small_disk):
+  """Said once: nothing is tried again when the file is closed."""
+  folder = small_disk(1)
+  lines = writers.JsonlWriter(epath.Path(folder) / "metrics.jsonl", 0)
+  writer = writers.create(epath.Path(folder), 0)
+  with pytest.raises(UserError, match="/events.*: No space left") as error:
+    with writer:
+      picture = np.random.default_rng(0).integers(256, size=(1, 700, 700, 3))
+      writer.write_images(1, {"noise": picture.astype(np.uint8)})
+  assert "make room and run the same command again" in str(error.value)
+  with pytest.raises(UserError, match="cannot write .*metrics.jsonl: No space"):
+    with writers.MultiWriter([lines]):
+      lines.write_scalars(1, {"loss": 0.0})
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_all_is_written_however_the_block_is_left(error, bucket):
+  with contextlib.ExitStack() as stack:
+    if error:
+      stack.enter_context(pytest.raises(error))
+    with writers.create(bucket / "run", 0) as writer:
+      writer.write_scalars(1, {"loss": 0.5})
+      if error:
+        raise error
+  assert steps_in(bucket / "run/metrics.jsonl") == [1]
+  assert len(records(next((bucket / "run").glob("events*")))) == 2
+
+
+def test_an_error_is_not_replaced_by_that_of_closing(bucket, monkeypatch):
+  with pytest.raises(KeyboardInterrupt):
+    with writers.create(bucket / "run", 0) as writer:
+      writer.write_scalars(1, {"loss": 0.5})
+      monkeypatch.setattr(FakeBucket, "open", offline)
+      raise KeyboardInterrupt
+  with pytest.raises(UserError, match="cannot write gs://.*: offline"):
+    with writer:  # and without another error it is said
+      pass
+
+
+def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
+  """And a run goes on there as on a disk."""
+  path = bucket / "metrics.jsonl"
+  clock = [100.0]
+  monkeypatch.setattr(growing.time, "monotonic", lambda: clock[0])
+  writer = writers.JsonlWriter(path, 0)
+  seen = []
+  for step in range(1, 6):
+    clock[0] += 25
+    writer.write_scalars(step, {"loss": 0.0})
+    seen.append(steps_in(path))
+  assert seen == [[], [], [1, 2, 3], [1, 2, 3], [1, 2, 3]]
+  writer.flush()
+  assert steps_in(path) == [1, 2, 3, 4, 5]
+  again = writers.JsonlWriter(path, 3)
+  again.write_scalars(4, {"loss": 1.0})
+  again.close()
+  assert steps_in(path) == [1, 2, 3, 4]
+
+
+def records(path):
+  """The events of a file, by TensorFlow's framing but for the checksums."""
+  data, found = path.read_bytes(), []
+  while data:
+    [length] = struct.unpack("<Q", data[:8])
+    found.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+    data = data[16 + length :]
+  return found
+
+
+def read_events(folder):
+  """What TensorBoard reads, checksums checked; newest values by name."""
+  accumulator = event_accumulator.EventAccumulator(str(folder))
+  accumulator.Reload()
+  tags = accumulator.Tags()["tensors"]
+  return accumulator, {tag: accumulator.Tensors(tag) for tag in tags}
+
+
+def test_tensorboard_reads_scalars_and_pictures(tmp_path):
+  writer = events.EventWriter(epath.Path(tmp_path))
+  values = {"loss/t=0.10": np.float32(0.1), "big": 1e300, "none": math.nan}
+  writer.write_scalars(3, values)
+  pictures = np.random.default_rng(0).integers(
+    256, size=(2, 5, 7, 3), dtype="u1"
+  )
+  writer.write_images(4, {"colour": pictures, "grey": pictures[..., :1]})
+  accumulator, found = read_events(tmp_path)  # there before any flush
+  plugin = lambda tag: accumulator.SummaryMetadata(tag).plugin_data.plugin_name
+  assert {tag: plugin(tag) for tag in found} == {
+    **dict.fromkeys(values, "scalars"),
+    **dict.fromkeys(("colour", "grey"), "images"),
+  }
+  for tag, value in values.items():
+    [event] = found[tag]
+    got = tensor_util.make_ndarray(event.tensor_proto)
+    with np.errstate(over="ignore"):
+      np.testing.assert_array_equal(got, np.float32(value), strict=True)
+    assert event.step == 3
+  for tag, channels in (("colour", 3), ("grey", 1)):
+    [event] = found[tag]
+    width, height, *images = event.tensor_proto.string_val
+    assert (event.step, int(width), int(height)) == (4, 7, 5)
+    read = [np.asarray(Image.open(io.BytesIO(data))) for data in images]
+    read = np.stack(read).reshape(2, 5, 7, channels)
+    np.testing.assert_array_equal(read, pictures[..., :channels])
+
+
+def test_files_do_not_grow_without_end(tmp_path, monkeypatch):
+  monkeypatch.setattr(events, "MAX_BYTES", 200)
+  writer = events.EventWriter(epath.Path(tmp_path))
+  for step in range(8):
+    writer.write_scalars(step, {"a": step, "b": -step})
+  writer.close()
+  files = sorted(tmp_path.iterdir())
+  assert len(files) > 2 and max(f.stat().st_size for f in files) < 400
+  assert all("tfevents" in file.name for file in files)
+  steps = [e.step for file in files for e in records(file)[1:]]
+  assert steps == list(range(8))
+  _, found = read_events(tmp_path)
+  assert [event.step for event in found["b"]] == list(range(8))
 
 
 def test_a_log_has_plain_lines_with_an_eta(caplog):

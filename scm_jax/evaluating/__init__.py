@@ -1,0 +1,1 @@
+"""Scores trained networks: joins models, data and metrics into a report."""

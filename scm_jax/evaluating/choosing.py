@@ -1,0 +1,103 @@
+"""Which networks and samplers are asked for, and which of them are best."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from scm_jax.errors import ConfigError, UserError
+from scm_jax.evaluating.request import Request
+from scm_jax.evaluating.subject import Subject, takes_guidance
+from scm_jax.model import Model
+from scm_jax.training import workdir
+
+Score = Callable[[Subject], float]
+
+
+class Loader:
+  """Loads networks, and keeps the last few.
+
+  Attributes:
+    load: `load(path, width)`, as `workdir.load`.
+  """
+
+  def __init__(self, autoencoder: str | None = None):
+    def load(path: str, width: float) -> tuple[Model, dict]:
+      return workdir.load(path, width, autoencoder)
+
+    self.load = functools.lru_cache(maxsize=4)(load)
+
+
+def check(request: Request, loader: Loader) -> None:
+  """Raises ConfigError for scales that none of the networks takes."""
+  if request.guidance == (1.0,):
+    return
+  for path in request.workdirs:
+    model, about = loader.load(path, request.ema[0])
+    if takes_guidance(model, about["config"]):
+      return
+  raise ConfigError(
+    f"--guidance: none of {', '.join(request.workdirs)} takes a scale: a "
+    "student needs config.objective.guidance=sampled, a teacher "
+    "config.objective.label_dropout or a guide"
+  )
+
+
+def state(request: Request, loader: Loader) -> list[Any]:
+  """What the workdirs hold, so that other weights are another question."""
+  found = []
+  for path in request.workdirs:
+    for width in request.ema:
+      model, about = loader.load(path, width)
+      checksum = workdir.checksum((model.weights, model.decoder))
+      found.append((about["step"], about["ema"], checksum))
+  return found
+
+
+def groups(request: Request, loader: Loader) -> Iterator[list[Subject]]:
+  """The subjects of each run and number of steps; of several, one is chosen.
+
+  What a network does not take (a scale, a second time) it is not varied by.
+  """
+  for path in request.workdirs:
+    first, _ = loader.load(path, request.ema[0])
+    steps = request.steps if first.consistency else request.teacher_steps
+    for count in steps:
+      yield list(_candidates(request, loader, path, count))
+
+
+def _candidates(
+  request: Request, loader: Loader, path: str, steps: int
+) -> Iterator[Subject]:
+  first, about = loader.load(path, request.ema[0])
+  guided = takes_guidance(first, about["config"])
+  scales = request.guidance if guided else (1.0,)
+  times: Sequence[float | None] = (None,)
+  if request.t_mid and first.consistency and steps > 1:
+    times = request.t_mid
+  for width, scale, t_mid in itertools.product(request.ema, scales, times):
+    model, about = loader.load(path, width)
+    if t_mid is not None:
+      model = dataclasses.replace(model, t_mid=t_mid)
+    yield Subject(model, steps, scale, about, path)
+
+
+def choose(
+  candidates: Sequence[Subject], score: Score
+) -> tuple[Subject, list[dict[str, Any]]]:
+  """The subject with the least score, and all of them for the report.
+
+  Raises:
+    UserError: see `score`.
+  """
+  if not candidates:
+    raise UserError("there is nothing to choose from")
+  if len(candidates) == 1:
+    return candidates[0], []
+  scores = [score(candidate) for candidate in candidates]
+  table = [
+    {**candidate.settings(), "fd": value}
+    for candidate, value in zip(candidates, scores, strict=True)
+  ]
+  return candidates[scores.index(min(scores))], table

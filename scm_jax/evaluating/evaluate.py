@@ -1,0 +1,239 @@
+"""From a request to `report.json` and `report.png`."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import re
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from scm_jax.errors import ConfigError
+from scm_jax.evaluating import choosing, reference, scoring, subject
+from scm_jax.evaluating.dataset import Dataset
+from scm_jax.evaluating.request import UNIFORM, Request, Way, file_digest
+from scm_jax.evaluating.scoring import Scorer
+from scm_jax.evaluating.subject import Subject
+from scm_jax.metrics import (
+  extractors,
+  figure,
+  pretrained,
+  report,
+  scores,
+  streaming,
+)
+from scm_jax.metrics.features import ClassifierExtractor
+
+_LOG = logging.getLogger(__name__)
+NAMES = {"teacher": "teacher", "sct": "sCT", "scd": "sCD"}
+FIELD_NUM = 50_000  # images at most, unless asked: the field's custom
+FOLDER = "evaluation_partial"  # of sums and of finished sets
+
+
+def evaluate(
+  request: Request, out: epath.Path, way: Way | None = None
+) -> dict[str, Any]:
+  """Writes `report.json` and `report.png` into `out`; returns the report.
+
+  A report that answers the same request about the same checkpoints is kept. An
+  evaluation that was killed goes on from its last saved sums, and ends with the
+  same report to the byte.
+
+  Raises:
+    UserError: a workdir or the reference cannot be used.
+    ConfigError: the runs or the features do not go together.
+  """
+  way = way or Way()
+  extractors.check(request.features, dict(request.weights))
+  loader = choosing.Loader(request.autoencoder)
+  choosing.check(request, loader)
+  files = [_weights_digest(*pair) for pair in request.weights]
+  if reference.is_file(request.reference):
+    files.append(file_digest(request.reference))
+  state = [*choosing.state(request, loader), *files]
+  asked = json.loads(json.dumps([dataclasses.asdict(request), state]))
+  kept = _kept(out / "report.json", asked)
+  if kept and not (way.save_samples and _samples_missing(kept, out)):
+    _LOG.info("%s is up to date", out / "report.json")
+    return kept
+  scorer = _scorer(request, way, out, loader)
+  records: list[dict[str, Any]] = []
+  rows: dict[str, np.ndarray] = {}
+  if scorer.reference.row is not None:
+    rows["real images"] = scorer.reference.row
+  for candidates in choosing.groups(request, loader):
+    name = _name(candidates[0], records)
+    record, rows[name] = _record(scorer, name, candidates, out)
+    records.append(record)
+  known = _about_reference(scorer)
+  result = report.make_report(records, known) | {"asked": asked}
+  classes = scorer.classes(candidates[0].about["config"].data.num_classes)
+  figure.write_figure(
+    out / "report.png",
+    result,
+    rows,
+    headings=[str(c) for c in classes],
+    title=f"scm_jax on {known['dataset']}",
+  )
+  # Last, because its presence says that the evaluation is complete.
+  report.write_report(out / "report.json", result)
+  shutil.rmtree(scorer.folder, ignore_errors=True)
+  return result
+
+
+def _kept(path: epath.Path, asked: Any) -> dict[str, Any] | None:
+  """The report at `path` if it answers the same question."""
+  try:
+    old = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return None
+  complete = (path.parent / "report.png").exists()
+  return old if complete and old.get("asked") == asked else None
+
+
+def _samples_missing(kept: dict[str, Any], out: epath.Path) -> bool:
+  return not all(
+    _sample_file(out, run["name"], seed).exists()
+    for run in kept["runs"]
+    for seed in run["seeds"]
+  )
+
+
+def _sample_file(out: epath.Path, name: str, seed: int) -> pathlib.Path:
+  stem = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
+  return pathlib.Path(out) / "samples" / f"{stem}_seed_{seed}.npy"
+
+
+def _weights_digest(name: str, path: str) -> str:
+  if not pathlib.Path(path).expanduser().is_file():
+    pretrained.load(name, path)  # raises, and says what to fetch
+  return file_digest(path)
+
+
+def _scorer(
+  request: Request, way: Way, out: epath.Path, loader: choosing.Loader
+) -> Scorer:
+  """Makes the extractors and the reference's statistics."""
+  model, about = loader.load(request.workdirs[0], request.ema[0])
+  size = way.batch_size or about["config"].sample.batch_size
+  if "://" in str(out):
+    raise ConfigError(
+      f"--out={out}: a report is written to a local disk; copy it then"
+    )
+  cache = pathlib.Path(way.cache or out / "features")
+  is_file = reference.is_file(request.reference)
+
+  def dataset() -> Dataset:
+    name = "" if is_file else request.reference
+    return Dataset(about["config"].data, name, model)
+
+  extraction = streaming.Extraction(
+    extractors.make(
+      request.features,
+      subject.image_shape(model),
+      lambda: dataset().everything(),
+      weights=dict(request.weights),
+      cache_dir=cache,
+    )
+  )
+  if is_file:
+    known = reference.of_file(request, extraction, size)
+  else:
+    known = reference.of_dataset(
+      request, way, dataset(), extraction, cache, size
+    )
+  folder = pathlib.Path(out) / FOLDER
+  num = request.num or min(known.about["images"] or FIELD_NUM, FIELD_NUM)
+  size = min(size, num)  # one compilation for choices, too
+  return Scorer(request, way, extraction, known, folder, num, size)
+
+
+def _record(
+  scorer: Scorer,
+  name: str,
+  candidates: Sequence[Subject],
+  out: epath.Path,
+) -> tuple[dict[str, Any], np.ndarray]:
+  """One run's record, and its row of the picture."""
+  request = scorer.request
+  num = scorer.num
+  few, fresh = min(request.select_num, num), max(request.seeds) + 1
+  main = report.main_space(request.features)
+
+  def fd(candidate: Subject) -> float:
+    _LOG.info("choosing by %d images: %s", few, candidate.settings())
+    found, _ = scorer.score(candidate, few, fresh, choice=True)
+    return found["fd"][main]
+
+  chosen, table = choosing.choose(candidates, fd)
+  sets, rows = [], []
+  for seed in request.seeds:
+    _LOG.info("drawing and scoring %d images: %s, seed %d", num, name, seed)
+    save = _sample_file(out, name, seed) if scorer.way.save_samples else None
+    found, row = scorer.score(chosen, num, seed, save=save)
+    sets.append({"seed": seed, **found})
+    rows.append(row)
+  extra = {}
+  if table:
+    by = f"fd {main}"
+    extra = {
+      "selection": {"num": few, "seed": fresh, "by": by, "candidates": table}
+    }
+  record = report.run_record(
+    name,
+    chosen.about["config"].run,
+    steps=chosen.steps,
+    nfe=chosen.evaluations,
+    params=chosen.model.parameters,
+    scores=scoring.over_seeds(sets),
+    seed=request.seeds[0],
+    workdir=str(chosen.path),
+    training_step=chosen.about["step"],
+    labels=request.labels,
+    **chosen.settings(),
+    **extra,
+  )
+  return record, rows[0]
+
+
+def _about_reference(scorer: Scorer) -> dict[str, Any]:
+  """What the report says of the reference."""
+  known, request = scorer.reference, scorer.request
+  about = dict(known.about)
+  uniform = request.labels == UNIFORM
+  about["labels"] = "uniform" if uniform else "as in the reference"
+  halves = {
+    name: collected
+    for name, collected in known.spaces.items()
+    if collected.kept is not None
+    and len(collected.kept) // 2 > collected.kept.shape[1]
+  }
+  if halves:
+    about |= scores.reference_floor(halves, seed=request.seeds[0])
+  for name, collected in known.spaces.items():
+    if collected.classes is not None:
+      score = collected.classes.score()
+      about.setdefault("inception_score", {})[name] = score.mean
+  for extractor in scorer.extraction.extractors:
+    if isinstance(extractor, ClassifierExtractor):
+      about["classifier_accuracy"] = extractor.classifier.accuracy
+  return about
+
+
+def _name(drawn: Subject, records: Sequence[dict[str, Any]]) -> str:
+  """What a reader is shown, such as "sCD, 2 steps"; unique in the report."""
+  run, steps = NAMES[drawn.about["config"].run], drawn.steps
+  nfe = drawn.evaluations
+  if drawn.model.consistency:
+    name = f"{run}, {steps} step{'s' if steps > 1 else ''}"
+  else:
+    name = f"{run}, {nfe} NFE" if nfe > 1 else f"{run}, 1 step"
+  taken = [record["name"] for record in records]
+  number = sum(
+    other == name or other.startswith(name + " (") for other in taken
+  )
+  return f"{name} ({number + 1})" if number else name

@@ -1,0 +1,205 @@
+"""What samples are compared with: a dataset's statistics, or a file's.
+
+A dataset's statistics are computed in one pass and kept on disk, one file for
+each feature space, under a fingerprint of the data and of the extractor.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from scm_jax.errors import UserError
+from scm_jax.evaluating.dataset import Dataset, Sight
+from scm_jax.evaluating.request import Request, Way, digest, file_digest
+from scm_jax.metrics import accumulator, published, streaming
+from scm_jax.metrics.accumulator import Collected
+from scm_jax.metrics.partial import (
+  DAMAGED,
+  Arrays,
+  Partial,
+  read_arrays,
+  write_arrays,
+)
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 1  # of the cached files; part of their names
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """What samples are compared with.
+
+  Attributes:
+    spaces: statistics by feature space.
+    about: what the report says of it.
+    labels: [N] of its images, or None if unknown.
+    row: ten images for the report's picture, or none.
+    classes: those of the row, or none.
+  """
+
+  spaces: Mapping[str, Collected]
+  about: Mapping[str, Any]
+  labels: np.ndarray | None = None
+  row: np.ndarray | None = None
+  classes: tuple[int, ...] = ()
+
+
+def is_file(reference: str) -> bool:
+  """Whether a reference is a file, not a dataset's name."""
+  return reference.endswith(published.SUFFIXES)
+
+
+def of_file(
+  request: Request, extraction: streaming.Extraction, size: int
+) -> Reference:
+  """The statistics in a file, and those of the images in it.
+
+  Raises:
+    UserError: it cannot be used, or has not the features that are asked for.
+  """
+  found = published.read(request.reference)
+  spaces: dict[str, Collected] = {}
+  images = found.images
+  if images is not None:
+    spaces = streaming.collect_images(
+      images, extraction, size=size, keep=request.keep
+    )
+  for extractor in extraction.extractors:
+    name = extractor.name
+    # Whatever the convention: `inception-pytorch-fid` is Inception too.
+    moments = found.moments.get(name.partition("-")[0])
+    if moments is not None:
+      # ADM's files have the whole dataset's moments and some of its images.
+      kept = spaces[name].kept if name in spaces else None
+      spaces[name] = Collected(moments, kept)
+    mine = spaces.get(name)
+    if mine is None:
+      raise UserError(
+        f"the reference {request.reference} has statistics of "
+        f"{' and '.join(found.moments)} alone, not of {name}"
+      )
+    if mine.moments.mean.shape != (extractor.dim,):
+      raise UserError(
+        f"the reference {request.reference} has statistics of "
+        f"{len(mine.moments.mean)} features, and {name} has {extractor.dim}"
+      )
+  about: dict[str, Any] = {
+    "dataset": request.reference,
+    "sha256": file_digest(request.reference),
+    # Beside moments, images are some of those that the moments are of.
+    "images": None if found.moments or images is None else len(images),
+  }
+  return Reference(spaces, about, found.labels)
+
+
+def of_dataset(
+  request: Request,
+  way: Way,
+  data: Dataset,
+  extraction: streaming.Extraction,
+  folder: pathlib.Path,
+  size: int,
+) -> Reference:
+  """A dataset's statistics, from the cache if they are there.
+
+  Raises:
+    UserError: the dataset cannot be read, or the cache not be written.
+  """
+  mark, marks = data.fingerprint(), extraction.marks
+  classes = bool(data.data.num_classes)
+  seen_path = folder / f"reference_{digest(_FORMAT, mark, classes)[:16]}.npz"
+  paths = {
+    extractor: folder / f"reference_{extractor.name}_"
+    f"{digest(_FORMAT, mark, marks[extractor.name], request.keep)[:16]}.npz"
+    for extractor in extraction.extractors
+  }
+  spaces: dict[str, Collected] = {}
+  for extractor, path in paths.items():
+    if found := _read(path, _collected):
+      spaces[extractor.name] = found
+  seen = _read(seen_path, lambda arrays: arrays)
+  missing = [e for e in extraction.extractors if e.name not in spaces]
+  if missing or seen is None:
+    _LOG.info("reference: %d images of %s", len(data), data.data.name)
+    names = [e.name for e in missing]
+    asked = digest(mark, *(marks[name] for name in names), request.keep)
+    new, seen = _pass(
+      data,
+      extraction.only(names),
+      size,
+      request.keep,
+      Partial(
+        folder / f"reference_partial_{asked[:16]}_{jax.process_index()}",
+        way.save_every,
+      ),
+    )
+    for extractor in missing:
+      spaces[extractor.name] = new[extractor.name]
+      write_arrays(paths[extractor], _arrays(new[extractor.name]))
+    write_arrays(seen_path, seen)
+  else:
+    _LOG.info("reference: statistics of %s are cached", data.data.name)
+  about = {
+    "dataset": data.data.name,
+    "split": data.data.split,
+    "images": len(data),
+    "fingerprint": mark,
+  }
+  keys = tuple(seen["keys"].tolist()) if classes else ()
+  ordered = {e.name: spaces[e.name] for e in extraction.extractors}
+  return Reference(ordered, about, seen["labels"], seen["images"], keys)
+
+
+def _pass(
+  data: Dataset,
+  extraction: streaming.Extraction,
+  size: int,
+  keep: int,
+  partial: Partial,
+) -> tuple[dict[str, Collected], Arrays]:
+  sight = Sight(bool(data.data.num_classes))
+  size = extraction.round_up(min(size, len(data)))
+  collected = streaming.collect(
+    extraction,
+    data.batches(extraction, size, sight),
+    len(data),
+    keep=keep,
+    witness=sight,
+    partial=partial,
+    progress=streaming.Progress(len(data)),
+  )
+  partial.remove()
+  return collected, sight.state()
+
+
+def _arrays(collected: Collected) -> Arrays:
+  moments: Any = collected.moments
+  arrays = accumulator.moments_state(moments)
+  if collected.kept is not None:
+    arrays["kept"] = collected.kept
+  if collected.classes is not None:
+    arrays |= accumulator.classes_state(collected.classes)
+  return arrays
+
+
+def _collected(arrays: Arrays) -> Collected:
+  moments = accumulator.moments_of(arrays)
+  classes = accumulator.classes_of(arrays, moments.n)
+  return Collected(moments, arrays["kept"], classes)
+
+
+def _read(path: pathlib.Path, make: Callable[[Arrays], Any]) -> Any:
+  """What a cache file holds, or None; a damaged one is replaced."""
+  if not path.exists():
+    return None
+  try:
+    return make(read_arrays(path))
+  except DAMAGED as error:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    _LOG.warning("computing again: %s: %s", path, reason)
+    return None

@@ -1,0 +1,176 @@
+"""Scores sets of samples against a reference, each of them once."""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scm_jax.errors import ConfigError
+from scm_jax.evaluating import subject
+from scm_jax.evaluating.reference import Reference
+from scm_jax.evaluating.request import UNIFORM, Request, Way, digest
+from scm_jax.evaluating.subject import Subject
+from scm_jax.metrics import scores, streaming
+from scm_jax.metrics.partial import DAMAGED, Partial, read_arrays, write_arrays
+
+_LOG = logging.getLogger(__name__)
+_COLUMNS = 10  # of the report's picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+  """Draws, scores, and remembers on disk what it has scored.
+
+  Attributes:
+    request: what is asked.
+    way: how.
+    extraction: of the features.
+    reference: to compare with.
+    folder: of finished sets, and of the sums of the one under way.
+    num: images of each reported set.
+    size: images at once.
+  """
+
+  request: Request
+  way: Way
+  extraction: streaming.Extraction
+  reference: Reference
+  folder: pathlib.Path
+  num: int
+  size: int
+
+  def classes(self, num_classes: int) -> list[int]:
+    """The classes of the picture's columns; none for a network without."""
+    if not num_classes:
+      return []
+    return list(self.reference.classes or range(min(num_classes, _COLUMNS)))
+
+  def score(
+    self,
+    drawn: Subject,
+    num: int,
+    seed: int,
+    *,
+    choice: bool = False,
+    save: pathlib.Path | None = None,
+  ) -> tuple[dict[str, Any], np.ndarray]:
+    """Scores of `num` samples, and a row of them for the picture.
+
+    Args:
+      drawn: what draws them.
+      num: how many.
+      seed: of the samples, and of KID's subsets.
+      choice: whether the score only chooses, so that few samples will do.
+      save: a file for the samples, too.
+    """
+    num_classes = drawn.about["config"].data.num_classes
+    labels = labels_of(self.request, self.reference, num, num_classes)
+    allow_few = choice or self.request.allow_few
+    key = digest(
+      (drawn.fingerprint(), num, seed, allow_few, self.request.keep),
+      None if labels is None else labels.tobytes(),
+      sorted(self.extraction.marks.items()),
+      sorted(self.reference.about.items()),
+    )[:24]
+    finished = self.folder / f"{key}.npz"
+    if finished.exists() and (save is None or save.exists()):
+      try:
+        return subject.from_result(read_arrays(finished))
+      except DAMAGED:
+        _LOG.warning("scoring again: %s is damaged", finished)
+    places = self._places(labels, num, num_classes)
+    witness = subject.Picked(places)
+    if save is not None:
+      witness = subject.Kept(places, save, num)
+    partial = Partial(self.folder / key, self.way.save_every)
+    collected = subject.collect(
+      drawn,
+      self.extraction,
+      labels,
+      num,
+      seed=seed,
+      size=self.size,
+      keep=self.request.keep,
+      witness=witness,
+      partial=partial,
+    )
+    if isinstance(witness, subject.Kept):
+      witness.finish()
+    found = scores.score(
+      collected, self.reference.spaces, seed=seed, allow_few=allow_few
+    )
+    row = witness.row()
+    write_arrays(finished, subject.to_result(found, row))
+    partial.remove()
+    return found, row
+
+  def _places(
+    self, labels: np.ndarray | None, num: int, num_classes: int
+  ) -> list[int]:
+    """Samples for the picture: the first of each class, or the first ten."""
+    classes = self.classes(num_classes)
+    if labels is None or not classes:
+      real = self.reference.row
+      columns = _COLUMNS if real is None else len(real)
+      return [i if i < num else -1 for i in range(columns)]
+    return [
+      int(np.argmax(labels == c)) if (labels == c).any() else -1
+      for c in classes
+    ]
+
+
+def labels_of(
+  request: Request, reference: Reference, num: int, num_classes: int
+) -> np.ndarray | None:
+  """Classes [num] of the samples, or None for a network without classes.
+
+  Raises:
+    ConfigError: the reference does not say how often each class occurs.
+  """
+  if not num_classes:
+    return None
+  if request.labels == UNIFORM:
+    return np.arange(num, dtype=np.int32) % num_classes
+  known = reference.labels
+  if known is None:
+    raise ConfigError(
+      f"the reference {request.reference} does not say how often each class "
+      "occurs; give --labels=uniform"
+    )
+  whole, rest = divmod(num, len(known))
+  # Of a part of the dataset, each class has its share, in random order: the
+  # dataset may be sorted, and an Inception Score looks at parts of the samples.
+  places = (np.arange(rest) * 2 + 1) * len(known) // (2 * max(rest, 1))
+  part = np.random.default_rng(num).permutation(np.sort(known)[places])
+  return np.concatenate([np.tile(known, whole), part]).astype(np.int32)
+
+
+def over_seeds(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Scores of one run over several seeds: means, and of FD sd and minimum.
+
+  Args:
+    sets: scores of each seed, with `seed`.
+
+  Returns:
+    For one seed its scores. Else the metrics' means, `fd_sd` and `fd_min` by
+    feature space, and all of it under `by_seed`. EDM2 and sCM publish minima,
+    of three seeds.
+  """
+  first = sets[0]
+  seeds = {"seeds": [found["seed"] for found in sets]}
+  if len(sets) == 1:
+    return {**{k: v for k, v in first.items() if k != "seed"}, **seeds}
+  mean = scores.mean_scores(sets, (*scores.METRICS, *scores.INCEPTION))
+  values = {name: [s["fd"][name] for s in sets] for name in first["fd"]}
+  rest = {k: v for k, v in first.items() if k not in mean and k != "seed"}
+  return {
+    **mean,
+    "fd_sd": {k: float(np.std(v, ddof=1)) for k, v in values.items()},
+    "fd_min": {k: min(v) for k, v in values.items()},
+    **rest,
+    **seeds,
+    "by_seed": list(sets),
+  }

@@ -1,0 +1,1 @@
+"""Many runs of one config: points, launching, scoring, one table."""

@@ -1,0 +1,156 @@
+"""The command `evaluate`: seeds, choices, files, kills and devices."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from scm_jax.metrics import published
+
+NUM = 150
+
+
+@pytest.fixture
+def evaluate(command, runs, tmp_path):
+  """`evaluate(*flags)`: the report on pixels of a student's samples."""
+
+  def run(*flags, out=tmp_path / "out", workdir="scd"):
+    code, text, err = command(*_argv(runs, out, workdir), *flags)
+    assert code == 0, err
+    return json.loads((out / "report.json").read_text()), text
+
+  return run
+
+
+def _argv(runs, out, workdir="scd"):
+  argv = ["evaluate", f"--workdir={runs / workdir}", "--features=pixels"]
+  return [*argv, "--steps=2", f"--num={NUM}", f"--out={out}"]
+
+
+def test_choices_are_made_on_other_samples_and_reported_over_seeds(evaluate):
+  more = "--t-mid=0.5,1.5", "--ema=0.05,0.1", "--select-num=60", "--seeds=3,7"
+  report, text = evaluate(*more)
+  [run] = report["runs"]
+  table = run["selection"]["candidates"]
+  assert [(c["t_mid"], c["ema"]) for c in table] == [
+    (t, ema) for ema in ("0.050", "0.100") for t in (0.5, 1.5)
+  ]
+  assert run["selection"]["num"] == 60 and run["selection"]["seed"] == 8
+  best = min(table, key=lambda candidate: candidate["fd"])
+  assert (run["t_mid"], run["ema"]) == (best["t_mid"], best["ema"])
+  assert len({candidate["fd"] for candidate in table}) > 1
+  assert "chosen by fd pixels of 60 other images (seed 8)" in text
+
+  values = [found["fd"]["pixels"] for found in run["by_seed"]]
+  assert [found["seed"] for found in run["by_seed"]] == run["seeds"] == [3, 7]
+  assert run["seed"] == 3 and values[0] != values[1]
+  assert run["fd"]["pixels"] == pytest.approx(np.mean(values))
+  assert run["fd_sd"]["pixels"] == pytest.approx(np.std(values, ddof=1))
+  assert run["fd_min"]["pixels"] == min(values)
+  assert ["FD", "pixels", "mean", "sd", "min"] == text.split()[5:10]
+  assert "over 2 seeds: mean, standard deviation and minimum" in text
+  assert "classes of the samples: as in the reference" in text
+  assert "beware: pixels: 150 samples for 64 features" in text
+
+
+def test_samples_kept_are_a_reference(evaluate, tmp_path):
+  """Scored against themselves, their distance is nothing."""
+  _, text = evaluate("--labels=uniform", "--save-samples", "--save-every=1")
+  assert "classes of the samples: uniform" in text
+  file = tmp_path / "out" / "samples" / "scd_2_steps_seed_0.npy"
+  assert published.read(file).images.shape == (NUM, 8, 8, 1)
+  again, _ = evaluate(
+    f"--reference={file}", "--labels=uniform", out=tmp_path / "again"
+  )
+  [run] = again["runs"]
+  assert run["fd"]["pixels"] < 1e-6 and run["num_reference"] == NUM
+  assert run["coverage"]["pixels"] == 1.0
+  assert again["reference"]["dataset"] == str(file)
+  assert again["reference"]["images"] == NUM
+
+
+def test_reference_statistics_are_cached(evaluate, tmp_path, caplog):
+  caplog.set_level("INFO")
+  cache = f"--cache={tmp_path / 'cache'}"
+  first, _ = evaluate(cache)
+  assert "reference: 1797 images of scm_digits" in caplog.text
+  again, _ = evaluate(cache, "--steps=1", out=tmp_path / "again")
+  assert "statistics of scm_digits are cached" in caplog.text
+  assert again["reference"] == first["reference"]
+  [pixels] = (tmp_path / "cache").glob("reference_pixels_*.npz")
+  pixels.rename(tmp_path / "pixels")
+  pixels.write_bytes(b"PK\3\4")
+  second, _ = evaluate(cache, out=tmp_path / "second")
+  assert "computing again" in caplog.text and second == first
+  assert pixels.read_bytes() == (tmp_path / "pixels").read_bytes()
+
+
+def _command(argv, **environment):
+  variables = {"JAX_PLATFORMS": "cpu", **os.environ, **environment}
+  argv = [sys.executable, "-m", "scm_jax", *map(str, argv)]
+  return subprocess.Popen(argv, env=variables, stderr=subprocess.PIPE)
+
+
+def test_killed_outright_it_ends_with_the_same_bytes(
+  evaluate, runs, tmp_path, compilation_cache, caplog
+):
+  """And so on eight devices, to rounding."""
+  caplog.set_level("INFO")
+  caches = {"JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
+  flags = ["--batch-size=4", "--save-every=1"]
+  job = _command([*_argv(runs, tmp_path / "killed"), *flags], **caches)
+  folder = tmp_path / "killed" / "evaluation_partial"
+  while not list(folder.glob("*/sums.npz")):
+    assert job.poll() is None, job.stderr.read().decode()
+    time.sleep(0.01)
+  job.send_signal(signal.SIGKILL)
+  job.communicate()
+  assert not (tmp_path / "killed" / "report.json").exists()
+  evaluate(*flags, out=tmp_path / "killed")
+  assert f"of {NUM}" in caplog.text and "going on from sample" in caplog.text
+  assert not folder.exists()
+  caplog.clear()
+  whole, _ = evaluate(*flags, out=tmp_path / "whole")
+  assert "going on" not in caplog.text
+  content = [
+    (tmp_path / out / "report.json").read_bytes() for out in ("killed", "whole")
+  ]
+  assert content[0] == content[1]
+  eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", **caches}
+  job = _command(_argv(runs, tmp_path / "eight"), **eight)
+  _, err = job.communicate()
+  assert job.returncode == 0, err.decode()
+  found = json.loads((tmp_path / "eight" / "report.json").read_text())
+  for metric in ("fd", "kid", "precision", "recall", "density", "coverage"):
+    value = whole["runs"][0][metric]["pixels"]
+    assert found["runs"][0][metric]["pixels"] == pytest.approx(value, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+  "more, code, said",
+  [
+    (["--guidance=1,2"], 2, "none of"),
+    (["--guidance=x"], 2, "--guidance=x: give numbers, as 1,2"),
+    (["--seeds=1,1"], 2, "--seeds=1,1: give whole numbers"),
+    (["--t-mid=2"], 2, "--t-mid=2: times are between 0 and pi/2"),
+    (["--select-num=1"], 2, "--select-num is 1; it must be at least 2"),
+    (["--weights=inception"], 2, "give NAME=FILE"),
+    (["--features=inception"], 2, "--weights=inception=FILE"),
+    (
+      ["--features=inception", "--weights=inception=no.pth"],
+      1,
+      "no weights of 'inception' at no.pth",
+    ),
+    (["--reference=no.npz"], 1, "cannot read no.npz"),
+    (["--num=40"], 1, "'pixels': 40 samples are too few"),
+  ],
+)
+def test_mistakes(more, code, said, refused, runs, tmp_path):
+  err = refused(code, *_argv(runs, tmp_path), *more)
+  assert said in err
+  assert not (tmp_path / "report.json").exists()

@@ -1,0 +1,77 @@
+"""What looks on while images pass: labels, pictures, files of samples."""
+
+import numpy as np
+import pytest
+
+from scm_jax.evaluating.dataset import Sight
+from scm_jax.evaluating.subject import Kept, Picked
+
+
+def _images(count):
+  """Image i is full of i."""
+  return np.broadcast_to(
+    np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 1)
+  )
+
+
+def _show(witness, labels, starts, size=8):
+  images = _images(len(labels))
+  for start in starts:
+    count = min(size, len(labels) - start)
+    part = images[start : start + count]
+    filled = np.concatenate([part, part[:1].repeat(size - count, axis=0)])
+    witness.expect(start, list(labels[start : start + count]))
+    witness.see(start, count, filled)
+
+
+@pytest.mark.parametrize("cut", [0, 24])
+def test_a_datasets_labels_and_first_images(cut):
+  labels = np.random.default_rng(0).integers(0, 14, 60)
+  labels[labels == 3] = 4  # a class without images
+  sight, starts = Sight(classes=True), list(range(0, 60, 8))
+  _show(sight, labels, [s for s in starts if s < cut])
+  if cut:
+    state = sight.state()
+    sight = Sight(classes=True)
+    sight.restore(state)
+  _show(sight, labels, [s for s in starts if s >= cut])
+  found = sight.state()
+  np.testing.assert_array_equal(found["labels"], labels)
+  classes = [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
+  assert found["keys"].tolist() == classes
+  first = [int(np.argmax(labels == c)) for c in classes]
+  assert found["images"][:, 0, 0, 0].tolist() == first
+
+
+def test_a_dataset_without_classes_shows_its_first_images():
+  sight = Sight(classes=False)
+  _show(sight, np.zeros(30, int), range(0, 30, 8))
+  assert sight.state()["images"][:, 0, 0, 0].tolist() == list(range(10))
+
+
+def test_picked_images_and_white_places():
+  picked = Picked([5, -1, 12])
+  for start in (0, 8):
+    picked.see(start, 8, _images(16)[start : start + 8])
+  assert picked.row()[:, 0, 0, 0].tolist() == [5, 255, 12]
+  nobody = Picked([-1, -1])
+  nobody.see(0, 4, _images(4))
+  assert (nobody.row() == 255).all()
+
+
+def test_kept_samples_go_on_in_their_file(tmp_path):
+  path, images = tmp_path / "samples" / "x.npy", _images(20)
+  kept = Kept([3], path, 20)
+  kept.see(0, 8, images[:8])
+  state = kept.state()
+  kept.see(8, 8, images[8:16])  # not counted any more
+  again = Kept([3], path, 20)
+  again.restore(state)
+  for start in (8, 16):
+    again.see(start, min(8, 20 - start), images[start : start + 8])
+  assert not path.exists()
+  again.finish()
+  np.testing.assert_array_equal(np.load(path), images)
+  assert again.row()[0, 0, 0, 0] == 3
+  with pytest.raises(ValueError, match="is missing"):
+    Kept([3], path, 20).restore(state)

@@ -1,0 +1,74 @@
+"""ImageNet in, FID out, in one process of a given number of devices.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 \
+        python tests/imagenet_chain.py FOLDER PHOTOGRAPHS AUTOENCODER WEIGHTS
+
+A process of its own, because the number of devices is fixed when JAX starts.
+It runs the shipped commands and prints what came of each.
+"""
+
+import hashlib
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from scm_jax.cli import main
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = f"--config={ROOT}/configs/imagenet512.py:run=teacher,tiny"
+STEPS = 10
+
+
+def run(*argv):
+  if code := main.main([str(word) for word in argv]):
+    raise SystemExit(code)
+
+
+def digest(folder):
+  """Of every file's name and bytes."""
+  found = hashlib.sha256()
+  for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+  return found.hexdigest()
+
+
+def chain(folder, photographs, autoencoder, weights):
+  """Prepares, trains, samples and scores; what is compared."""
+  data, work = folder / "datasets", folder / "run"
+  named = "--config.data.name=photographs"
+  run(
+    *("prepare", CONFIG, named, f"--source={photographs}", f"--out={data}"),
+    *(f"--autoencoder={autoencoder}", "--on-error=skip", "--workers=1"),
+  )
+  run(
+    *("train", CONFIG, named, f"--workdir={work}"),
+    *(f"--config.total_steps={STEPS}", "--config.network.channel_mult=(1,)"),
+    f"--config.data.data_dir={data}",
+    f"--config.data.autoencoder={autoencoder}",
+  )
+  run("sample", f"--workdir={work}", "--num=8", "--seed=3")
+  run(
+    *("evaluate", f"--workdir={work}", "--teacher-steps=2", "--num=80"),
+    *("--features=inception", f"--weights=inception={weights}"),
+    *("--allow-few", "--batch-size=40", f"--out={folder}/report"),
+  )
+  with np.load(work / "samples" / "samples.npz") as file:
+    samples = file["samples"]
+  lines = (work / "metrics.jsonl").read_text().splitlines()
+  report = json.loads((folder / "report" / "report.json").read_text())
+  return {
+    "devices": jax.device_count(),
+    "dataset": digest(data),
+    "losses": [json.loads(line)["loss"] for line in lines],
+    "samples": samples.tolist(),
+    "runs": report["runs"],
+  }
+
+
+if __name__ == "__main__":
+  jax.config.update("jax_disable_most_optimizations", True)
+  result = chain(pathlib.Path(sys.argv[1]), *sys.argv[2:])
+  print("RESULT " + json.dumps(result))

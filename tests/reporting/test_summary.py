@@ -1,0 +1,191 @@
+"""Which records belong together, and what is said of them."""
+
+import json
+import statistics
+
+import pytest
+
+from scm_jax.errors import UserError
+from scm_jax.reporting import gather, summary
+
+
+def _rows(*folders):
+  return summary.rows(gather.gather([str(f) for f in folders], []))
+
+
+@pytest.fixture(scope="session")
+def family_rows(family):
+  return {(r.run, r.series): r for r in _rows(*sorted(family.iterdir()))}
+
+
+def test_seeds_are_one_row(family_rows):
+  # Per size a teacher (2 ways), sCD and sCT (3 each); and one left-out choice.
+  assert len(family_rows) == 3 * 8 + 1
+  row = family_rows["scd_16", "sCD, 2 steps"]
+  assert (row.trainings, row.params, row.nfe) == (3, 80_000, 2)
+  values = [1.2 * 0.7 * factor for factor in (0.9, 1.0, 1.1)]
+  found = row.fd["classifier"]
+  assert found.mean == pytest.approx(statistics.fmean(values))
+  assert found.sd == pytest.approx(statistics.stdev(values))
+  assert (found.least, found.count) == (pytest.approx(min(values)), 3)
+  assert row.compute == pytest.approx(80_000 / 1e9 * 2)
+  assert row.single["precision"] == 0.75
+  assert row.single["kid"] == pytest.approx(found.mean / 100)
+
+
+def test_ratio_is_to_the_teacher_of_the_same_seed(family_rows):
+  for (_, series), row in family_rows.items():
+    if row.teacher:
+      assert not row.ratio
+    elif series == "sCD, 2 steps":
+      # Both scale with the seed, so the ratio does not vary.
+      assert row.ratio["pixels"].mean == pytest.approx(1.2)
+      assert row.ratio["pixels"].sd == pytest.approx(0, abs=1e-12)
+
+
+def test_series_goes_through_the_choice_with_most_sizes(family_rows):
+  hidden = [key for key, row in family_rows.items() if not row.shown]
+  assert hidden == [("scd_16_raw", "sCD, 1 step")]
+
+
+def test_best_settings_stand_for_a_size(tmp_path, make):
+  run = make.run(
+    tmp_path / "scd",
+    [
+      make.record("scd", 2, {"pixels": 3.0}, 100, guidance=1.0),
+      make.record("scd", 2, {"pixels": 2.0}, 100, guidance=1.5) | {"name": "b"},
+    ],
+  )
+  found = {row.settings["guidance"]: row.shown for row in _rows(run)}
+  assert found == {1.0: False, 1.5: True}
+
+
+def test_seeds_of_sampling(tmp_path, make):
+  """One training, two seeds: its own spread, paired with the teacher's."""
+
+  def scored(objective, steps, *values):
+    sets = [{"seed": i, "fd": {"pixels": v}} for i, v in enumerate(values)]
+    mean = {"pixels": statistics.fmean(values)}
+    return make.record(objective, steps, mean, 100, by_seed=sets)
+
+  teacher = make.run(tmp_path / "t", [scored("teacher", 4, 1.0, 2.0)])
+  student = make.run(tmp_path / "s", [scored("scd", 1, 3.0, 4.0)], str(teacher))
+  row = _rows(teacher, student)[1]
+  assert row.trainings == 1
+  assert row.fd["pixels"][:3] == (3.5, pytest.approx(0.5**0.5), 3.0)
+  assert row.ratio["pixels"].mean == pytest.approx((3 / 1 + 4 / 2) / 2)
+
+
+def test_teacher_at_its_most_evaluations(tmp_path, make):
+  scores = {1: 9.0, 4: 2.0}
+  runs = [make.record("teacher", n, {"pixels": scores[n]}, 9) for n in scores]
+  teacher = make.run(tmp_path / "t", runs)
+  other = make.run(
+    tmp_path / "o",
+    [make.record("teacher", 8, {"pixels": 0.1}, 100)],
+    network={"channels": 99},
+  )
+  student = make.run(
+    tmp_path / "s", [make.record("sct", 1, {"pixels": 3.0}, 100)], str(teacher)
+  )
+  assert _rows(teacher, other, student)[-1].ratio["pixels"].mean == 1.5
+  assert not _rows(other, student)[-1].ratio
+
+
+def test_students_of_different_teachers_stay_apart(tmp_path, make):
+  def family(name, channels):
+    own = {"network": {"channels": channels}}
+    teacher = make.run(tmp_path / name / "teacher", [], **own)
+    fd = {"pixels": float(channels)}
+    student = [make.record("scd", 1, fd, 100)]
+    return make.run(tmp_path / name / "scd", student, str(teacher))
+
+  rows = _rows(family("small", 8), family("large", 16))
+  assert [row.run for row in rows] == ["small/scd", "large/scd"]
+  assert [row.trainings for row in rows] == [1, 1]
+
+
+def test_reports_without_their_runs(tmp_path, make):
+  """Reports that were copied: names say what repeats what."""
+  files = []
+  for seed, factor in enumerate((0.9, 1.1)):
+    runs = [
+      make.record("teacher", 4, {"pixels": factor}, 100) | {"workdir": "r/t"},
+      make.record("scd", 1, {"pixels": 2 * factor}, 100)
+      | {"workdir": f"r/scd_seed={seed}"},
+    ]
+    file = tmp_path / f"{seed}.json"
+    file.write_text(json.dumps({"runs": runs[seed:], "reference": {}}))
+    files.append(str(file))
+  teacher, student = summary.rows(gather.gather([], files))
+  assert student.run == "scd"
+  assert (student.trainings, student.dataset) == (2, "")
+  assert student.ratio["pixels"].mean == pytest.approx((2 + 2.2 / 0.9) / 2)
+
+
+def test_a_sweep_folder(tmp_path, make):
+  for name, value in (("a", 1.0), ("b", 2.0)):
+    run = make.run(tmp_path / name, [], network={"channels": value})
+    (run / "report.json").unlink()
+    old, new = (
+      {**make.record("scd", 1, {"pixels": v}, 100), "workdir": str(run)}
+      for v in (7.0, value)
+    )
+    scores = [{"flags": [], "step": 3, "records": [old]}]
+    scores += [{"flags": [], "step": 9, "records": [new]}]
+    (run / "scores.json").write_text(json.dumps(scores))
+  rows = _rows(tmp_path)
+  assert [(row.run, row.fd["pixels"].mean) for row in rows] == [
+    ("a", 1.0),
+    ("b", 2.0),
+  ]
+  assert rows[0].dataset == "scm_digits"
+  assert _rows(tmp_path / "a")[0] == rows[0]
+
+
+def test_missing_values_are_left_out(tmp_path, make):
+  run = make.run(tmp_path / "scd", [make.record("scd", 1, {"pixels": 1.0}, 1)])
+  content = json.loads((run / "report.json").read_text())
+  bare = {"objective": "scd", "fd": {"pixels": None, "dinov2": 3.0}}
+  content["runs"].append(bare)
+  (run / "report.json").write_text(json.dumps(content))
+  _, row = _rows(run)
+  assert set(row.fd) == {"dinov2"}
+  assert (row.compute, row.nfe, row.steps, row.sampler) == (None,) * 3 + ("-",)
+
+
+def test_a_report_may_cover_other_workdirs(tmp_path, make):
+  """As `evaluate` writes one of several runs into the first's folder."""
+  first, second = (make.run(tmp_path / name, []) for name in ("a", "b"))
+  (second / "report.json").unlink()
+  runs = [
+    {**make.record("scd", 1, {"pixels": 1.0}, 9), "workdir": str(folder)}
+    for folder in (first, second)
+  ]
+  (first / "report.json").write_text(json.dumps({"runs": runs}))
+  assert len(gather.gather([str(first), str(second)], [])) == 2
+
+
+def test_the_same_record_counts_once(tmp_path, make):
+  run = make.run(tmp_path / "scd", [make.record("scd", 1, {"pixels": 1.0}, 1)])
+  file = str(run / "report.json")
+  copy = tmp_path / "copy.json"
+  copy.write_text((run / "report.json").read_text())
+  assert len(gather.gather([str(run)], [file, str(copy)])) == 1
+
+
+@pytest.mark.parametrize(
+  ("text", "said"),
+  [
+    ("{", "report.json is damaged"),
+    ("3", "is not a report"),
+    ('{"runs": 3}', "is not a report"),
+    ('{"runs": [3]}', "run 1 is not a record"),
+    ('{"runs": [{"objective": "scd"}]}', "run 1 has no 'fd'"),
+    ('{"runs": []}', "the reports have no runs"),
+  ],
+)
+def test_damaged_reports(tmp_path, text, said):
+  (tmp_path / "report.json").write_text(text)
+  with pytest.raises(UserError, match=said):
+    gather.gather([str(tmp_path)], [])

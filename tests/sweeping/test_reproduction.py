@@ -1,0 +1,137 @@
+"""The paper in miniature: its points, and the page made of their scores."""
+
+import csv
+import importlib.util
+import pathlib
+import re
+import shutil
+
+import pytest
+
+from scm_jax.cli import configs
+from scm_jax.sweeping import points, runs
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs" / "miniature.py")
+
+
+@pytest.fixture(scope="module")
+def script():
+  """The module examples/reproduction.py."""
+  path = ROOT / "examples" / "reproduction.py"
+  spec = importlib.util.spec_from_file_location("reproduction", path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory) -> list[runs.Run]:
+  """The runs of the sweep, of the first seed."""
+  made = points.checked(configs.load_sweep(CONFIG))
+  made = points.chosen(made, "*_seed=0")
+  folder = tmp_path_factory.mktemp("none")
+  return runs.resolve(made, CONFIG, {}, folder, configs.parse_config)
+
+
+def test_the_points_are_what_they_are_called(resolved):
+  every = points.checked(configs.load_sweep(CONFIG))
+  assert len(every) == 3 * len(resolved) == 63
+  config = {run.point.group: run.config for run in resolved}
+  sizes = [config[f"scd_{size}"].network.channels for size in (8, 12, 16, 24)]
+  assert sizes == [8, 12, 16, 24]  # parameters go with the square: 9 times
+  for name in ("teacher_24", "sct_24", "scd_24"):
+    assert config[name].run == name.partition("_")[0]
+    assert config[name].data.name == "scm_digits"
+  base = config["scd_16"].objective
+  assert config["scd_mnist"].data.name == "scm_mnist5k"
+  assert (base.derivative, base.guidance, base.tangent_norm) == (
+    *("jvp", "none", "l2"),
+  )
+  changed = {
+    name: set(dict(config[f"scd_16_{name}"].objective.items()).items())
+    - set(base.items())
+    for name in ("no_warmup", "no_tangent_normalization", "discrete_64")
+  }
+  assert changed == {
+    "no_warmup": {("warmup_steps", 0)},
+    "no_tangent_normalization": {("tangent_norm", "none")},
+    "discrete_64": {("derivative", "discrete"), ("discrete_steps", 64)},
+  }
+
+
+def _table(path: pathlib.Path, resolved) -> None:
+  """A table.csv with a made-up score for each that the sweep would have."""
+  rows = []
+  for run in resolved:
+    teacher = run.config.run == "teacher"
+    for sampling in run.point.sampling:
+      for steps in sampling["teacher_steps" if teacher else "steps"]:
+        rows.append(
+          {
+            "point": run.point.group,
+            "guidance": sampling.get("guidance", ""),
+            "objective": run.config.run,
+            "steps": steps,
+            "nfe": 2 * steps - 1 if teacher else steps,
+            "params": run.config.network.channels**2 * 300,
+            "failed": 0,
+            "fd_classifier": 1 / steps + run.config.network.channels,
+            "fd_classifier_sd": 0.25,
+            "ratio": "" if teacher else 1.5,
+            "ratio_sd": "" if teacher else 0.5,
+          }
+        )
+  with open(path, "w", newline="") as file:
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def test_the_page_is_made_of_the_table(script, resolved, tmp_path):
+  _table(tmp_path / "table.csv", resolved)
+  page = tmp_path / "reproduction.md"
+  shutil.copy(ROOT / "docs" / "reproduction.md", page)
+  before = re.sub(r"(<!-- (\w+) -->).*?(<!-- /\2 -->)", "", page.read_text(),
+                  flags=re.S)  # fmt: skip
+  argv = [str(tmp_path / "table.csv"), str(tmp_path)]
+  assert script.main(argv) == 0
+  made = page.read_text()
+  # 256 channels squared times 300 parameters; a half more at two steps.
+  assert (
+    "| 77 | sCD | 17.000 ± 0.250 | 16.500 ± 0.250 | 16.250 ± 0.250 | – |"
+    in (made)
+  )
+  assert "| 19 | teacher | 9.000" in made and "| 8.031 ± 0.250 |" in made
+  assert "| no tangent warm-up | 17.000 ± 0.250 |" in made
+  assert "| 1.15 | 17.000 ± 0.250 |" in made
+  assert made.count("1.500 ± 0.500") == 4 * 6
+  # Only the tables have changed, and again changes nothing.
+  words = re.sub(r"(<!-- (\w+) -->).*?(<!-- /\2 -->)", "", made, flags=re.S)
+  assert words == before
+  assert script.main(argv) == 0 and page.read_text() == made
+  pictures = sorted(path.name for path in (tmp_path / "reproduction").iterdir())
+  assert pictures == ["choices.png", "quality.png", "ratio.png"]
+  for name in pictures:
+    assert f"](reproduction/{name})" in made
+
+
+def test_a_part_of_the_runs_makes_a_part_of_the_page(
+  script, resolved, tmp_path
+):
+  few = [run for run in resolved if run.point.group.endswith("_16")]
+  _table(tmp_path / "table.csv", few)
+  shutil.copy(ROOT / "docs" / "reproduction.md", tmp_path)
+  assert script.main([str(tmp_path / "table.csv"), str(tmp_path)]) == 0
+  made = (tmp_path / "reproduction.md").read_text()
+  assert "| no tangent warm-up | – | – | – | 0 |" in made
+
+
+def test_mistakes_end_in_one_line(script, tmp_path, capsys):
+  assert script.main([]) == 2
+  assert script.main([str(tmp_path / "no.csv"), str(tmp_path)]) == 1
+  assert capsys.readouterr().err.splitlines() == [
+    "usage: reproduction.py TABLE.csv DOCS",
+    f"reproduction.py: {tmp_path}/no.csv: No such file or directory",
+  ]

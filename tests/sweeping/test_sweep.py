@@ -1,0 +1,201 @@
+"""`scm-jax sweep` on this machine, with a stand-in for the trainings."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+NAMES = [
+  f"{name}_seed={seed}"
+  for seed in (0, 1)
+  for name in ("teacher", "scd_tangent_c=0.1", "scd_tangent_c=1.0")
+]
+
+
+def trained(calls) -> list[str]:
+  """The names of the runs that were trained."""
+  words = [call for call in calls if call.startswith("train ")]
+  return [call.rpartition("/")[2] for call in words]
+
+
+def test_every_point_is_trained_once_and_scored(sweep, config, tmp_path):
+  code, out, err, calls = sweep("--parallel=2", "--evaluate=--num=50")
+  assert code == 0, err
+  assert sorted(trained(calls)) == sorted(NAMES)
+  folder = tmp_path / "sweep"
+  student = next(call for call in calls if call.endswith(NAMES[5]))
+  assert student == (
+    f"train --config={config}:run=scd,tiny --config.objective.tangent_c=1.0"
+    f" --config.seed=1 --config.teacher={folder}/teacher_seed=1"
+    f" --workdir={folder}/{NAMES[5]}"
+  )
+  # One call for the teachers, and one for each way in which students sample.
+  evaluations = [call for call in calls if call.startswith("evaluate ")]
+  assert len(evaluations) == 3
+  assert all(call.count("--num=50") == 1 for call in evaluations)
+  assert sum("--steps=2 --t-mid=0.8" in call for call in evaluations) == 1
+  assert (folder / "table.png").read_bytes()[:4] == b"\x89PNG"
+  assert f"table: {folder}/table.csv" in out
+
+  # Again, there is nothing to do; the table is the same.
+  before = (folder / "table.csv").read_text()
+  code, again, _, calls = sweep("--evaluate=--num=50")
+  assert (code, again, calls) == (0, out, [])
+  assert (folder / "table.csv").read_text() == before
+  # Another question to the same runs.
+  _, _, _, calls = sweep("--evaluate=--num=60")
+  assert len(calls) == 3 and not trained(calls)
+
+
+def test_the_table(sweep, tmp_path):
+  assert sweep()[0] == 0
+  with open(tmp_path / "sweep" / "table.csv", newline="") as file:
+    rows = list(csv.DictReader(file))
+  # The teacher at 63 evaluations and 1, two students at 1, 2 and 2 steps.
+  assert [(r["point"], r["sampling"], r["nfe"]) for r in rows] == [
+    ("teacher", "", "63"),
+    ("teacher", "", "1"),
+    *(
+      (f"scd_tangent_c={c}", *rest)
+      for c in ("0.1", "1.0")
+      for rest in (("", "1"), ("", "2"), ("t_mid=0.8", "2"))
+    ),
+  ]
+  row = rows[7]
+  # 3 + 1.0 / 2 + 0.8 and one more, over the teachers' 1 and 2.
+  expected = {"fd_classifier": 4.8, "fd_pixels": 9.6}
+  expected |= {"fd_classifier_sd": 0.5**0.5, "seeds": 2, "failed": 0}
+  expected |= {"ratio": (4.3 / 1 + 5.3 / 2) / 2, "precision": 0.5}
+  for name, value in expected.items():
+    assert float(row[name]) == pytest.approx(value, rel=1e-5), name
+  assert row["objective.tangent_c"] == "1" and row["t_mid"] == "0.8"
+  # A field that a point does not set has its config's value.
+  assert rows[0]["objective.tangent_c"] == "0.1" and rows[0]["run"] == "teacher"
+
+
+def test_a_failed_run_is_reported_and_tried_again_on_request(
+  sweep, monkeypatch, tmp_path
+):
+  monkeypatch.setenv("FAIL", "teacher_seed=1")
+  code, out, err, calls = sweep()
+  assert code == 1
+  assert "teacher_seed=1 failed: scm-jax train: diverged by step 2" in err
+  last = err.splitlines()[-1]
+  assert last.startswith("scm-jax sweep: 1 of 6 runs and 0 evaluations failed")
+  # Its students do not begin; the others are done and scored.
+  assert trained(calls) == ["teacher_seed=0", *NAMES[1:3], "teacher_seed=1"]
+  assert "1 (1 failed)" in out
+
+  code, _, err, calls = sweep()
+  assert (code, calls) == (1, []) and "diverged by step 2" in err
+  monkeypatch.delenv("FAIL")
+  code, _, _, calls = sweep("--retry")
+  assert code == 0 and trained(calls) == NAMES[3:]
+  assert not (tmp_path / "sweep" / "teacher_seed=1" / "failed.json").exists()
+
+
+def test_every_run_failed(sweep, monkeypatch, tmp_path):
+  monkeypatch.setenv("FAIL", "teacher_seed=0")
+  code, out, _, _ = sweep("--only=teacher_seed=0")
+  assert code == 1 and "0 (1 failed)" in out
+
+
+def test_ctrl_c_saves_and_the_same_command_continues(
+  sweep, config, tmp_path, program
+):
+  folder = tmp_path / "sweep"
+  code = (
+    "import sys; from scm_jax.cli import main\n"
+    "from scm_jax.sweeping import training, scoring\n"
+    f"training.PROGRAM = scoring.PROGRAM = {_program()!r}\n"
+    "sys.exit(main.main(sys.argv[1:]))"
+  )
+  argv = ["sweep", f"--config={config}:tiny", f"--workdir={folder}"]
+  child = subprocess.Popen(
+    [sys.executable, "-c", code, *argv],
+    env={**os.environ, "HANG": NAMES[1]},
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  while not (folder / NAMES[1] / "hangs").exists():
+    time.sleep(0.02)
+  # Meanwhile the folder is this sweep's alone.
+  code, _, err, _ = sweep()
+  assert code == 1 and f"another sweep works in {folder}" in err
+  child.send_signal(signal.SIGINT)
+  _, err = child.communicate(timeout=30)
+  assert child.returncode == 130, err
+  assert f"{NAMES[1]}: stopped" in err
+  assert not (folder / NAMES[1] / "failed.json").exists()
+  code, _, _, calls = sweep()
+  assert code == 0 and trained(calls) == NAMES[1:]
+
+
+def _program() -> tuple[str, ...]:
+  from scm_jax.sweeping import training
+
+  return training.PROGRAM
+
+
+def test_dry_run_prints_what_would_run_and_does_nothing(sweep, tmp_path):
+  code, out, err, calls = sweep("--dry-run", "--config.batch_size=7")
+  assert (code, err, calls) == (0, "", [])
+  assert not (tmp_path / "sweep").exists()
+  lines = out.splitlines()
+  assert [line.rpartition("/")[2] for line in lines[:6]] == NAMES
+  assert all("--config.batch_size=7" in line for line in lines[:6])
+  assert lines[6] == "# then, when all have ended:"
+  assert all(x.startswith("scm-jax evaluate ") for x in lines[7:])
+
+
+def test_a_run_of_another_config_is_refused(sweep, tmp_path):
+  from scm_jax import configuration
+  from scm_jax.defaults import get_defaults
+
+  folder = tmp_path / "sweep" / "teacher_seed=0"
+  folder.mkdir(parents=True)
+  config = get_defaults()
+  config.batch_size = 3
+  (folder / "config.json").write_text(configuration.to_json(config))
+  code, _, err, calls = sweep()
+  assert (code, calls) == (2, [])
+  assert "belongs to another config" in err and "batch_size: 3" in err
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--config.seed=3"], "--config.seed: the sweep itself sets it"),
+    (["--config.batch_sise=3"], "did you mean 'batch_size'?"),
+    (["--launcher=gcp"], "takes a bucket"),
+    (["--launch=--spot"], "--launch is for"),
+    (["--evaluate=num"], "is no flag"),
+    (["--parallel=-1"], "--parallel=-1"),
+    (["--only=scd"], "matches no point"),
+  ],
+)
+def test_mistakes_end_in_one_line(sweep, flags, message):
+  code, out, err, calls = sweep(*flags)
+  assert (code, out, calls) == (2, "", [])
+  assert message in err and err.count("\n") == 1
+
+
+def test_a_config_without_a_sweep(sweep, config):
+  config.write_text(config.read_text().partition("def sweep")[0])
+  code, _, err, _ = sweep()
+  assert code == 2 and f"{config} has no function sweep()" in err
+
+
+def test_damaged_scores_are_made_again(sweep, tmp_path):
+  assert sweep()[0] == 0
+  file = tmp_path / "sweep" / NAMES[1] / "scores.json"
+  whole = json.loads(file.read_text())
+  file.write_text("[{")
+  code, _, _, calls = sweep()
+  assert code == 0 and len(calls) == 2
+  assert json.loads(file.read_text()) == whole

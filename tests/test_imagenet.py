@@ -1,0 +1,75 @@
+"""ImageNet in, FID out: a folder of photographs through every command.
+
+On 1 and on 8 devices: the same dataset to the byte, the same training, samples
+and score.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+CHAIN = pathlib.Path(__file__).with_name("imagenet_chain.py")
+
+
+@pytest.fixture(scope="module", params=[1, 8])
+def result(request, chains):
+  return chains[request.param]
+
+
+@pytest.fixture(scope="module")
+def chains(
+  photographs,
+  autoencoder_folder,
+  inception_file,
+  compilation_cache,
+  tmp_path_factory,
+):
+  folder = tmp_path_factory.mktemp("imagenet")
+  photographs.write(folder / "photographs", classes=10, each=20)
+  env = os.environ | {
+    "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
+  found = {}
+  for devices in (1, 8):
+    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    words = (folder / f"on_{devices}", folder / "photographs")
+    argv = [str(w) for w in (*words, autoencoder_folder, inception_file)]
+    done = subprocess.run(
+      [sys.executable, str(CHAIN), *argv],
+      capture_output=True,
+      text=True,
+      env=env,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    line = done.stdout.rpartition("RESULT ")[2]
+    found[devices] = json.loads(line)
+    assert found[devices]["devices"] == devices
+  return found
+
+
+@pytest.mark.slow
+def test_every_command_does_its_part(result):
+  assert len(result["losses"]) == 5 and np.isfinite(result["losses"]).all()
+  images = np.asarray(result["samples"], np.uint8)
+  assert images.shape == (8, 32, 32, 3) and images.std() > 1
+  (run,) = result["runs"]
+  assert run["num"] == 80 and run["nfe"] == 3
+  assert run["fd"]["inception"] > 0
+
+
+@pytest.mark.slow
+def test_the_same_on_8_devices_as_on_1(chains):
+  one, eight = chains[1], chains[8]
+  assert one["dataset"] == eight["dataset"]
+  close = {"rtol": 1e-3, "atol": 1e-3}  # of bfloat16, summed in another order
+  np.testing.assert_allclose(one["losses"], eight["losses"], **close)
+  images = [np.asarray(c["samples"], np.int16) for c in (one, eight)]
+  assert np.abs(images[0] - images[1]).max() <= 1  # a level of rounding
+  scores = [c["runs"][0]["fd"]["inception"] for c in (one, eight)]
+  assert scores[0] == pytest.approx(scores[1], rel=1e-3)
