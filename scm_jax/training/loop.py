@@ -25,6 +25,7 @@ from scm_jax.training import (
   program,
   sharding,
   signals,
+  starting,
   workdir,
   writers,
 )
@@ -90,7 +91,7 @@ def _train(
     return True
   start = 0 if state is None else int(state.step)
   stream = batches(start)
-  teacher = workdir.load_teacher(config, path, begun=state is not None)
+  teacher = starting.load_teacher(config, path, begun=state is not None)
   decoder = None  # held on this host until a grid needs it
   if config.data.autoencoder:
     decoder = autoencoder.load(config.data.autoencoder)
@@ -184,7 +185,7 @@ def _initial_state(
 ) -> TrainState:
   """The state of a new run, drawn in its shards; `placed` says where."""
   network = networks.build(build.network_config(config))
-  start = workdir.load_start(config, teacher)
+  start = starting.load_start(config, teacher)
   if start is not None:
     start = sharding.distribute(start, sharding.placed(config, mesh, start))
 

@@ -18,7 +18,7 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
 from scm_jax.model import Model
-from scm_jax.training import averages, build, checkpoint, ema, start
+from scm_jax.training import averages, build, checkpoint, ema
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
 ORIGIN = "origin.json"  # of a workdir of averages alone
@@ -164,7 +164,7 @@ def load(
     UserError: no workdir, no checkpoint, no such average, or no autoencoder
       where there should be one.
   """
-  model, about, _ = _load(path, average)
+  model, about, _ = load_stored(path, average)
   if autoencoder is None:
     autoencoder = _autoencoder(path, about["config"])
   return autoencoders.attach_file(model, autoencoder), about
@@ -177,8 +177,10 @@ def _autoencoder(path: epath.PathLike, config: ConfigDict) -> str:
   return config.data.autoencoder
 
 
-def _load(path: epath.PathLike, average: float) -> tuple[Model, dict, Any]:
-  """What `load` loads, and the parameters as they are stored."""
+def load_stored(
+  path: epath.PathLike, average: float
+) -> tuple[Model, dict, Any]:
+  """What `load` loads, without autoencoder, and the parameters as stored."""
   if export_folder.description(path):
     model, about = _load_export(path, average)
     return model, about, model.params
@@ -203,7 +205,7 @@ def _model(path: epath.PathLike, config: ConfigDict, params: Any) -> Model:
   model, folder = build.model(config, params), path / GUIDE
   if not (folder / CONFIG).exists():
     return model
-  guide, _, _ = _load(folder, 0.0)
+  guide, _, _ = load_stored(folder, 0.0)
   return dataclasses.replace(model, guide=guide)
 
 
@@ -280,62 +282,6 @@ def write_averages(
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   return path
-
-
-def load_teacher(
-  config: ConfigDict, path: epath.Path, begun: bool
-) -> Model | None:
-  """The teacher of a run, held to be the same for the run's whole life.
-
-  Its checksum is written at the start; a continuation with other weights would
-  silently train another student.
-
-  Args:
-    config: of the run.
-    path: its workdir.
-    begun: whether the run continues from a checkpoint.
-
-  Raises:
-    ConfigError: its network does not fit, or its weights have changed.
-  """
-  if not config.teacher:
-    return None
-  teacher, about, average = _load(config.teacher, config.teacher_ema)
-  if teacher.consistency:
-    raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
-  start.check_teacher(config, teacher, about["config"])
-  seen = {
-    "workdir": config.teacher,
-    "step": about["step"],
-    "ema": about["ema"],
-    "checksum": checksum([average, teacher.guide and teacher.guide.params]),
-  }
-  record = path / TEACHER
-  if not begun or not record.exists():
-    if jax.process_index() == 0:
-      files.write_text(record, json.dumps(seen, indent=2) + "\n")
-  elif (old := json.loads(record.read_text()))["checksum"] != seen["checksum"]:
-    raise ConfigError(
-      f"the teacher {config.teacher} has changed since this run began (its "
-      f"step was {old['step']}, average {old['ema']}; now {seen['step']}, "
-      f"{seen['ema']}); choose another --workdir"
-    )
-  return teacher
-
-
-def load_start(config: ConfigDict, teacher: Model | None) -> Any:
-  """Parameters that a new run begins with, or None to draw them all.
-
-  Those of `config.start`, or else of the teacher; what they lack is drawn.
-
-  Raises:
-    ConfigError: its network does not fit.
-  """
-  if config.start:
-    model, _, _ = _load(config.start, 0.0)
-    start.check_data(config, model, config.start)
-    return start.weights(config, model, config.start)
-  return start.weights(config, teacher, config.teacher) if teacher else None
 
 
 def checksum(params: Any) -> int:

@@ -11,7 +11,7 @@ import scm_jax
 from scm_jax.cli import configs
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder
-from scm_jax.training import build, workdir
+from scm_jax.training import build, starting, workdir
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs/imagenet512.py"
 SMALL = ("network.channel_mult=(1,)", "network.attn_resolutions=()")
@@ -92,8 +92,8 @@ def test_the_autoencoder_is_gone(draw, student, moved, file):
 
 def test_training_needs_no_teachers_autoencoder(student, moved):
   config = make_config("sct", f"start={student}")
-  assert "denoiser" in workdir.load_start(config, None)
-  _, _, average = workdir._load(student, 0.0)
+  assert "denoiser" in starting.load_start(config, None)
+  _, _, average = workdir.load_stored(student, 0.0)
   assert average
 
 

@@ -12,7 +12,14 @@ from etils import epath
 
 from scm_jax.errors import UserError
 from scm_jax.networks import magnitude
-from scm_jax.training import averages, ema, posthoc, snapshots, workdir
+from scm_jax.training import (
+  averages,
+  ema,
+  posthoc,
+  snapshots,
+  starting,
+  workdir,
+)
 from scm_jax.training.checkpoint import Checkpoints
 from scm_jax.training.snapshots import Snapshots
 
@@ -300,17 +307,17 @@ def test_a_teacher_of_any_width(run, make_config, tmp_path):
   """Held to be the same for the student's life, as any other."""
   flags = f"--config.teacher={run}", "--config.teacher_ema=0.07"
   config = make_config("scd", *flags)
-  teacher = workdir.load_teacher(config, tmp_path, begun=False)
+  teacher = starting.load_teacher(config, tmp_path, begun=False)
   jax.tree.map(
     np.testing.assert_array_equal,
     *(teacher.params, workdir.load(run, 0.07)[0].params),
   )
   noted = json.loads((tmp_path / "teacher.json").read_text())
   assert noted["ema"] == "0.070" and noted["step"] == 12
-  assert workdir.load_teacher(config, tmp_path, begun=True) is not None
+  assert starting.load_teacher(config, tmp_path, begun=True) is not None
   config = make_config("scd", flags[0], "--config.teacher_ema=0.071")
   with pytest.raises(UserError, match="has changed since this run began"):
-    workdir.load_teacher(config, tmp_path, begun=True)
+    starting.load_teacher(config, tmp_path, begun=True)
 
 
 def test_a_workdir_of_averages(run, make_config, train, tmp_path):

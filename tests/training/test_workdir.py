@@ -10,7 +10,7 @@ import pytest
 from scm_jax import configuration
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import magnitude
-from scm_jax.training import build, ema, workdir
+from scm_jax.training import build, ema, starting, workdir
 
 
 def one_line(info) -> str:
@@ -165,7 +165,7 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   teacher, path = copy_at(4), tmp_path / "student"
   path.mkdir()
   config = student(make_config, teacher)
-  model = workdir.load_teacher(config, path, begun=False)
+  model = starting.load_teacher(config, path, begun=False)
   assert not model.consistency
   noted = json.loads((path / "teacher.json").read_text())
   assert noted["workdir"] == str(teacher) and noted["step"] == 4
@@ -174,11 +174,11 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   # The same weights in another place are the same teacher.
   moved = teacher.rename(tmp_path / "moved")
   config = student(make_config, moved)
-  assert workdir.load_teacher(config, path, begun=True) is not None
+  assert starting.load_teacher(config, path, begun=True) is not None
   # The weights of another step are not.
   shutil.rmtree(moved / "checkpoints/4")
   with pytest.raises(ConfigError) as info:
-    workdir.load_teacher(config, path, begun=True)
+    starting.load_teacher(config, path, begun=True)
   text = one_line(info)
   assert "has changed since this run began" in text
   assert "step was 4" in text and "now 2" in text
@@ -186,9 +186,9 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   # Nor is another average.
   config = student(make_config, moved, f"--config.teacher_ema={config.ema[1]}")
   with pytest.raises(ConfigError, match="has changed since"):
-    workdir.load_teacher(config, path, begun=True)
+    starting.load_teacher(config, path, begun=True)
   # A run that has nothing yet begins with what is there.
-  assert workdir.load_teacher(config, path, begun=False) is not None
+  assert starting.load_teacher(config, path, begun=False) is not None
   assert json.loads((path / "teacher.json").read_text())["step"] == 2
 
 
@@ -209,7 +209,7 @@ def test_a_teacher_that_does_not_fit(
 ):
   config = student(make_config, reference, change)
   with pytest.raises(ConfigError) as info:
-    workdir.load_teacher(config, tmp_path, begun=False)
+    starting.load_teacher(config, tmp_path, begun=False)
   assert named in one_line(info) and str(reference) in one_line(info)
   assert not list(tmp_path.iterdir())
 
@@ -218,13 +218,13 @@ def test_a_students_guidance_input_is_its_own(reference, make_config, tmp_path):
   config = student(
     make_config, reference, "--config.objective.guidance=sampled"
   )
-  assert workdir.load_teacher(config, tmp_path, begun=False) is not None
+  assert starting.load_teacher(config, tmp_path, begun=False) is not None
 
 
 def test_a_student_is_no_teacher(reference_student, make_config, tmp_path):
   config = student(make_config, reference_student)
   with pytest.raises(ConfigError, match="is not a diffusion teacher's workdir"):
-    workdir.load_teacher(config, tmp_path, begun=False)
+    starting.load_teacher(config, tmp_path, begun=False)
 
 
 def test_checksums_differ_by_any_bit():

@@ -1,14 +1,78 @@
 """What a run begins from: a teacher's weights, or another run's."""
 
+import json
 import logging
 from typing import Any
 
+import jax
+from etils import epath
 from ml_collections import ConfigDict
 
+from scm_jax import files
 from scm_jax.errors import ConfigError
 from scm_jax.interop import transfer
 from scm_jax.model import Model
-from scm_jax.training import build
+from scm_jax.training import build, workdir
+
+
+def load_teacher(
+  config: ConfigDict, path: epath.Path, begun: bool
+) -> Model | None:
+  """The teacher of a run, held to be the same for the run's whole life.
+
+  Its checksum is written at the start; a continuation with other weights would
+  silently train another student.
+
+  Args:
+    config: of the run.
+    path: its workdir.
+    begun: whether the run continues from a checkpoint.
+
+  Raises:
+    ConfigError: its network does not fit, or its weights have changed.
+  """
+  if not config.teacher:
+    return None
+  teacher, about, average = workdir.load_stored(
+    config.teacher, config.teacher_ema
+  )
+  if teacher.consistency:
+    raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
+  check_teacher(config, teacher, about["config"])
+  seen = {
+    "workdir": config.teacher,
+    "step": about["step"],
+    "ema": about["ema"],
+    "checksum": workdir.checksum(
+      [average, teacher.guide and teacher.guide.params]
+    ),
+  }
+  record = path / workdir.TEACHER
+  if not begun or not record.exists():
+    if jax.process_index() == 0:
+      files.write_text(record, json.dumps(seen, indent=2) + "\n")
+  elif (old := json.loads(record.read_text()))["checksum"] != seen["checksum"]:
+    raise ConfigError(
+      f"the teacher {config.teacher} has changed since this run began (its "
+      f"step was {old['step']}, average {old['ema']}; now {seen['step']}, "
+      f"{seen['ema']}); choose another --workdir"
+    )
+  return teacher
+
+
+def load_start(config: ConfigDict, teacher: Model | None) -> Any:
+  """Parameters that a new run begins with, or None to draw them all.
+
+  Those of `config.start`, or else of the teacher; what they lack is drawn.
+
+  Raises:
+    ConfigError: its network does not fit.
+  """
+  if config.start:
+    model, _, _ = workdir.load_stored(config.start, 0.0)
+    check_data(config, model, config.start)
+    return weights(config, model, config.start)
+  return weights(config, teacher, config.teacher) if teacher else None
 
 
 def check_teacher(config: ConfigDict, model: Model, theirs: ConfigDict) -> None:
