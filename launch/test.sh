@@ -7,8 +7,8 @@ usage() {
 usage: launch/test.sh [PYTEST ARGUMENTS]
 
 Sets up .venv, then runs ruff, the type checker and pytest, in as many processes
-as there are cores (-n 0: in one). Without arguments every test runs, slow ones
-too; -m 'not slow' leaves those out.
+as there are cores (-n 0: in one). Without arguments all but the slow tests run;
+-m '' runs these too, as .ci/run does.
 END
 }
 
@@ -30,4 +30,4 @@ if grep -q '^\[tool\.pyrefly' pyproject.toml; then
   run "$bin/pyrefly" check
 fi
 # A file's tests share what they train, so a file is not cut.
-run "$bin/python" -m pytest -n logical --dist loadfile "$@"
+run "$bin/python" -m pytest -n logical --dist loadfile -m 'not slow' "$@"

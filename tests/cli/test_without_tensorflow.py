@@ -65,6 +65,7 @@ def workdir(
   return path
 
 
+@pytest.mark.slow
 def test_event_files_say_what_metrics_say(workdir):
   text = (workdir / "metrics.jsonl").read_text()
   lines = [json.loads(line) for line in text.splitlines()]
@@ -86,12 +87,14 @@ def test_event_files_say_what_metrics_say(workdir):
   assert samples.tensor_proto.string_val[2] == picture
 
 
+@pytest.mark.slow
 def test_a_trace_that_had_begun_is_there(workdir):
   """It began after step 10, and the run ended before its five steps."""
   [trace] = workdir.rglob("*.xplane.pb")
   assert trace.relative_to(workdir).parts[:2] == ("plugins", "profile")
 
 
+@pytest.mark.slow
 def test_the_other_tasks(workdir):
   assert (workdir / "samples/samples.npz").exists()
   assert (workdir / "report.json").exists()

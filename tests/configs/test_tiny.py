@@ -53,6 +53,7 @@ def chain(
   return name, folder
 
 
+@pytest.mark.slow
 def test_runs_end_and_learn_something_finite(chain):
   _, folder = chain
   for run in RUNS:
@@ -65,6 +66,7 @@ def test_runs_end_and_learn_something_finite(chain):
     assert metrics[-1]["gradient_norm"] > 0
 
 
+@pytest.mark.slow
 def test_students_start_from_the_papers_average(chain):
   """Of a width that the teacher may not track: then from its snapshots."""
   name, folder = chain
@@ -79,6 +81,7 @@ def test_students_start_from_the_papers_average(chain):
     assert record["step"] == 8
 
 
+@pytest.mark.slow
 def test_samples_are_colour_images(chain):
   name, folder = chain
   side = SIDES[name]
@@ -89,6 +92,7 @@ def test_samples_are_colour_images(chain):
   assert len(labels) == (0 if name == "cifar10" else 10)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_decodes_a_runs_grids(chain):
   """Without one they are previews of 8x8, shown larger."""
   name, folder = chain
@@ -100,6 +104,7 @@ def test_an_autoencoder_decodes_a_runs_grids(chain):
     assert (first[::8] == first[7::8]).all() == (run != "sct")
 
 
+@pytest.mark.slow
 def test_only_the_student_of_latents_takes_a_scale(chain, capfd):
   name, folder = chain
   for run in ("sct", "scd"):
@@ -134,6 +139,7 @@ def test_tiny_is_the_same_code_path(load):
       assert bool(tiny.snapshot_every) == bool(full.snapshot_every)
 
 
+@pytest.mark.slow
 def test_latents_are_scored_by_their_previews(chain):
   name, folder = chain
   model, about = workdir.load(folder / "scd")

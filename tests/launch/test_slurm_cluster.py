@@ -18,9 +18,12 @@ import pytest
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol")
 PATH = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin"))
 MISSING = [name for name in NEEDED if not shutil.which(name, path=PATH)]
-pytestmark = pytest.mark.skipif(
-  bool(MISSING), reason=f"no Slurm here (Debian: slurm-wlm, munge): {MISSING}"
-)
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(
+    bool(MISSING), reason=f"no Slurm here (Debian: slurm-wlm, munge): {MISSING}"
+  ),
+]
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 CONFIG = """

@@ -193,6 +193,7 @@ def _plugin(name):
     pytest.param("a100-80gb:1x8", marks=_plugin("gpu")),
   ],
 )
+@pytest.mark.slow
 def test_hardware_that_is_not_here(target, run):
   code, out, err = run(f"--target={target}", "--json")
   assert (code, err) == (0, "")

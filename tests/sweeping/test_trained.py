@@ -3,9 +3,12 @@
 import json
 import pathlib
 
+import pytest
+
 DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
 
 
+@pytest.mark.slow
 def test_a_real_run(command, compilation_cache, monkeypatch, tmp_path):
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compilation_cache))
   argv = [

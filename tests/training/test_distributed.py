@@ -209,6 +209,7 @@ def wait_until(condition, processes):
     time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_two_processes_stop_die_and_go_on_as_one(
   pair,
   start,
@@ -265,6 +266,7 @@ def test_two_processes_stop_die_and_go_on_as_one(
       np.testing.assert_allclose(a[name], b[name], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_process_alone_says_who_is_missing(
   start, flags, monkeypatch, tmp_path
 ):

@@ -55,6 +55,7 @@ def last_step(folder) -> int:
   return json.loads(lines_of(folder)[-1])["step"] if lines_of(folder) else 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_ends_as_if_it_never_was(
   reference,
   start,
