@@ -63,12 +63,15 @@ CHECKS = [
 ]
 
 
+PYTEST = "python -m pytest -n logical --dist loadfile -m not slow"
+
+
 def test_test_sh_checks_then_tests(repo, bash, tools):
   result = bash(repo / "launch" / "test.sh", "-k", "a b", "-x")
   assert result.returncode == 0, result.stderr
   assert tools.read_text().splitlines() == [
     *CHECKS,
-    "python -m pytest -k a b -x",
+    f"{PYTEST} -k a b -x",
   ]
 
 
@@ -90,4 +93,4 @@ def test_a_failed_check_is_a_failed_run(repo, bash, tools, tool):
 
 def test_ci_runs_everything(repo, bash, tools):
   assert bash(repo / ".ci" / "run").returncode == 0
-  assert tools.read_text().splitlines() == [*CHECKS, "python -m pytest"]
+  assert tools.read_text().splitlines() == [*CHECKS, f"{PYTEST} -m "]
