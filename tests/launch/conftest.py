@@ -49,7 +49,7 @@ def bash() -> Callable[..., subprocess.CompletedProcess[str]]:
       stdin=subprocess.DEVNULL,
       capture_output=True,
       text=True,
-      timeout=60,
+      timeout=300,
       **{"cwd": "/", **options},
     )
 

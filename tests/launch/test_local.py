@@ -209,11 +209,11 @@ def test_sigterm_lets_the_training_save_and_starts_nothing_more(repo, log):
     stdout=subprocess.PIPE,
     text=True,
   )
-  deadline = time.monotonic() + 30
+  deadline = time.monotonic() + 300
   while not (repo / "waiting").exists() and time.monotonic() < deadline:
     time.sleep(0.05)
   process.send_signal(signal.SIGTERM)
-  out, _ = process.communicate(timeout=30)
+  out, _ = process.communicate(timeout=300)
   assert process.returncode == 143
   lines = log.read_text().splitlines()
   assert len(lines) == 3 and lines[2] == "saved"

@@ -107,11 +107,11 @@ def test_an_interrupted_installation_is_tried_again(setup, repo):
     stderr=subprocess.PIPE,
     text=True,
   )
-  deadline = time.monotonic() + 30
+  deadline = time.monotonic() + 300
   while not (repo / "log").read_text() and time.monotonic() < deadline:
     time.sleep(0.05)
   process.send_signal(signal.SIGTERM)
-  _, err = process.communicate(timeout=15)
+  _, err = process.communicate(timeout=300)
   assert process.returncode == 130
   assert err.splitlines()[-1] == "setup: interrupted"
   assert setup()[1] == ["pip .[train]"]

@@ -114,7 +114,7 @@ def _stopped(tmp_path, script: str, *signals: int) -> tuple[str, float]:
   for number in signals:
     child.send_signal(number)
     time.sleep(0.2)
-  out, _ = child.communicate(timeout=30)
+  out, _ = child.communicate(timeout=300)
   return out, time.monotonic() - start
 
 

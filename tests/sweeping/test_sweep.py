@@ -128,7 +128,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(
   code, _, err, _ = sweep()
   assert code == 1 and f"another sweep works in {folder}" in err
   child.send_signal(signal.SIGINT)
-  _, err = child.communicate(timeout=30)
+  _, err = child.communicate(timeout=300)
   assert child.returncode == 130, err
   assert f"{NAMES[1]}: stopped" in err
   assert not (folder / NAMES[1] / "failed.json").exists()
