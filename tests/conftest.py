@@ -1,5 +1,6 @@
 """What all tests share: parsed flags and a folder of datasets."""
 
+import gc
 import importlib.util
 import os
 import pathlib
@@ -16,10 +17,32 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # on standard error that there is none.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+_MUCH = 2_000_000_000  # bytes of a test process
+
 
 def pytest_configure() -> None:
   # Grain's worker processes read absl flags, which nobody parses under pytest.
   flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory() -> Iterator[None]:
+  """Forgets compiled programs between files once they fill gigabytes.
+
+  Not after every file: many programs serve several.
+  """
+  yield
+  if "jax" in sys.modules and _resident_bytes() > _MUCH:
+    sys.modules["jax"].clear_caches()
+    gc.collect()
+
+
+def _resident_bytes() -> int:
+  try:
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+  except OSError:  # not Linux
+    return 0
+  return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="session", autouse=True)
