@@ -1,6 +1,7 @@
 """`scm-jax evaluate`: scores workdirs and writes a report."""
 
 import argparse
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -158,6 +159,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   from scm_jax.evaluating import evaluate
   from scm_jax.evaluating.request import Request, Way
   from scm_jax.metrics import report
+  from scm_jax.training import distributed
 
   request = Request(
     workdirs=workdirs,
@@ -170,10 +172,24 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   )
   way = Way(batch_size, save_every, args.save_samples, args.cache)
   out = epath.Path(args.out or workdirs[0])
-  result = evaluate.evaluate(request, out, way)
-  print(report.format_table(result))
-  print(f"report: {out / 'report.json'} and {out / 'report.png'}")
+  with distributed.together("evaluate"):
+    _die_when_told()
+    result = evaluate.evaluate(request, out, way)
+    if distributed.is_main():
+      print(report.format_table(result))
+      print(f"report: {out / 'report.json'} and {out / 'report.png'}")
   return 0
+
+
+def _die_when_told() -> None:
+  """Ends on SIGTERM, which JAX keeps to itself where there are several.
+
+  There is nothing to save: the sums are on disk.
+  """
+  import jax
+
+  if jax.process_count() > 1:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _numbers(

@@ -1,7 +1,7 @@
 """A dataset's images in batches, whatever is stored, and what identifies it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -75,13 +75,13 @@ class Dataset:
     return digest.hexdigest()
 
   def batches(self, extraction: Extraction, size: int, sight: "Sight") -> Any:
-    """`streaming.Batches` of all its images; `sight` gets the labels."""
+    """`streaming.Batches` of its images; `sight` gets the labels."""
     decoder = jax.device_put(self.model.decoder, extraction.whole)
 
-    def batches(start: int) -> Iterator[Any]:
+    def batches(samples: range) -> Iterator[Any]:
       with ThreadPoolExecutor(_THREADS) as pool:
-        for first in range(start, len(self), size):
-          index = range(first, min(first + size, len(self)))
+        for first in range(samples.start, samples.stop, size):
+          index = range(first, min(first + size, samples.stop))
           elements = list(pool.map(self.source.__getitem__, index))
           sight.expect(first, [element["label"] for element in elements])
           stored = np.stack([element["image"] for element in elements])
@@ -151,8 +151,11 @@ class Sight:
       if len(shown) >= _SHOWN and key > shown[_SHOWN - 1]:
         break
       self._shown[key] = np.asarray(images[int(np.argmax(keys == key))])
-      for late in sorted(self._shown)[_SHOWN:]:
-        del self._shown[late]
+      self._forget()
+
+  def _forget(self) -> None:
+    for late in sorted(self._shown)[_SHOWN:]:
+      del self._shown[late]
 
   def state(self) -> Arrays:
     """`labels`, `keys` (classes or places) and their `images`."""
@@ -160,7 +163,7 @@ class Sight:
     return {
       "labels": self.labels,
       "keys": np.asarray(keys, np.int32),
-      "images": np.stack([self._shown[key] for key in keys]),
+      "images": np.asarray([self._shown[key] for key in keys], np.uint8),
     }
 
   def restore(self, state: Any) -> None:
@@ -168,3 +171,15 @@ class Sight:
     labels, keys, images = (state[k] for k in ("labels", "keys", "images"))
     self.labels = labels
     self._shown = dict(zip(keys.tolist(), images, strict=True))
+
+  def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """See `streaming.Witness`."""
+    labels, self._shown = [], {}
+    for state in states:
+      labels.append(state["labels"])
+      for key, image in zip(
+        state["keys"].tolist(), state["images"], strict=True
+      ):
+        self._shown.setdefault(key, image)
+    self.labels = np.concatenate(labels)
+    self._forget()

@@ -12,10 +12,22 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from scm_jax.errors import ConfigError
-from scm_jax.evaluating import choosing, reference, scoring, subject
+from scm_jax.errors import ConfigError, UserError
+from scm_jax.evaluating import (
+  choosing,
+  extracting,
+  reference,
+  scoring,
+  subject,
+)
 from scm_jax.evaluating.dataset import Dataset
-from scm_jax.evaluating.request import UNIFORM, Request, Way, file_digest
+from scm_jax.evaluating.request import (
+  UNIFORM,
+  Request,
+  Way,
+  digest,
+  file_digest,
+)
 from scm_jax.evaluating.scoring import Scorer
 from scm_jax.evaluating.subject import Subject
 from scm_jax.metrics import (
@@ -24,7 +36,7 @@ from scm_jax.metrics import (
   pretrained,
   report,
   scores,
-  streaming,
+  sharing,
 )
 from scm_jax.metrics.features import ClassifierExtractor
 
@@ -41,10 +53,12 @@ def evaluate(
 
   A report that answers the same request about the same checkpoints is kept. An
   evaluation that was killed goes on from its last saved sums, and ends with the
-  same report to the byte.
+  same report to the byte. Several processes, which all have to call it, share
+  the work; the first one alone writes what others read.
 
   Raises:
-    UserError: a workdir or the reference cannot be used.
+    UserError: a workdir or the reference cannot be used, or not all processes
+      are asked the same.
     ConfigError: the runs or the features do not go together.
   """
   way = way or Way()
@@ -56,8 +70,8 @@ def evaluate(
     files.append(file_digest(request.reference))
   state = [*choosing.state(request, loader), *files]
   asked = json.loads(json.dumps([dataclasses.asdict(request), state]))
-  kept = _kept(out / "report.json", asked)
-  if kept and not (way.save_samples and _samples_missing(kept, out)):
+  _check_shared(asked, way)
+  if kept := sharing.first(lambda: _kept(asked, way, out)):
     _LOG.info("%s is up to date", out / "report.json")
     return kept
   scorer = _scorer(request, way, out, loader)
@@ -69,30 +83,53 @@ def evaluate(
     name = _name(candidates[0], records)
     record, rows[name] = _record(scorer, name, candidates, out)
     records.append(record)
-  known = _about_reference(scorer)
-  result = report.make_report(records, known) | {"asked": asked}
   classes = scorer.classes(candidates[0].about["config"].data.num_classes)
-  figure.write_figure(
-    out / "report.png",
-    result,
-    rows,
-    headings=[str(c) for c in classes],
-    title=f"scm_jax on {known['dataset']}",
-  )
-  # Last, because its presence says that the evaluation is complete.
-  report.write_report(out / "report.json", result)
+
+  def write() -> dict[str, Any]:
+    known = _about_reference(scorer)
+    result = report.make_report(records, known) | {"asked": asked}
+    figure.write_figure(
+      out / "report.png",
+      result,
+      rows,
+      headings=[str(c) for c in classes],
+      title=f"scm_jax on {known['dataset']}",
+    )
+    # Last, because its presence says that the evaluation is complete.
+    report.write_report(out / "report.json", result)
+    return result
+
+  result = sharing.first(write)
   shutil.rmtree(scorer.folder, ignore_errors=True)
   return result
 
 
-def _kept(path: epath.Path, asked: Any) -> dict[str, Any] | None:
-  """The report at `path` if it answers the same question."""
+def _check_shared(asked: Any, way: Way) -> None:
+  """Raises UserError unless the processes can share the work."""
+  marks = list(sharing.every(digest(asked)))
+  for index, mark in enumerate(marks):
+    if mark != marks[0]:
+      raise UserError(
+        f"process {index} is asked another thing than process 0, or finds "
+        "other weights: give all the same command and the same files"
+      )
+  if way.save_samples and len(marks) > 1:
+    raise ConfigError(
+      "--save-samples: one process writes the file; start one alone, or leave "
+      "it out"
+    )
+
+
+def _kept(asked: Any, way: Way, out: epath.Path) -> dict[str, Any] | None:
+  """The report there is if it answers the same question."""
   try:
-    old = json.loads(path.read_text())
+    old = json.loads((out / "report.json").read_text())
   except (OSError, ValueError):
     return None
-  complete = (path.parent / "report.png").exists()
-  return old if complete and old.get("asked") == asked else None
+  if not (out / "report.png").exists() or old.get("asked") != asked:
+    return None
+  missing = way.save_samples and _samples_missing(old, out)
+  return None if missing else old
 
 
 def _samples_missing(kept: dict[str, Any], out: epath.Path) -> bool:
@@ -131,14 +168,12 @@ def _scorer(
     name = "" if is_file else request.reference
     return Dataset(about["config"].data, name, model)
 
-  extraction = streaming.Extraction(
-    extractors.make(
-      request.features,
-      subject.image_shape(model),
-      lambda: dataset().everything(),
-      weights=dict(request.weights),
-      cache_dir=cache,
-    )
+  extraction = extracting.make(
+    request.features,
+    subject.image_shape(model),
+    lambda: dataset().everything(),
+    weights=dict(request.weights),
+    cache_dir=cache,
   )
   if is_file:
     known = reference.of_file(request, extraction, size)

@@ -6,19 +6,31 @@ their names say so. A report's scores come from `scm-jax evaluate`.
 
 import logging
 import pathlib
+import tempfile
 from typing import NamedTuple
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from scm_jax.errors import ConfigError
-from scm_jax.evaluating import reference, scoring, subject
+from scm_jax.evaluating import extracting, reference, scoring, subject
 from scm_jax.evaluating.dataset import Dataset
-from scm_jax.evaluating.request import DATA, Request, Way
-from scm_jax.metrics import extractors, frechet, kernel, streaming
+from scm_jax.evaluating.request import DATA, Request, Way, digest
+from scm_jax.metrics import extractors, frechet, kernel, sharing, streaming
+from scm_jax.metrics.scores import Set
 from scm_jax.model import Model
+from scm_jax.training import best, distributed
 
 _LOG = logging.getLogger(__name__)
 PREFIX = "in_training"  # of the scores' names
+
+
+def _cache(folder: str) -> pathlib.Path:
+  """Beside the run, or on this machine's disk for a run in a bucket."""
+  if "://" not in folder:
+    return pathlib.Path(folder) / "features"
+  name = f"scm_jax_features_{digest(folder)[:12]}"
+  return pathlib.Path(tempfile.gettempdir()) / name
 
 
 class _Ready(NamedTuple):
@@ -32,7 +44,7 @@ class Evaluation:
   """Scores models of one run; see `training.best.Evaluate`."""
 
   def __init__(self, config: ConfigDict, folder: str):
-    """Checks the request; nothing is read yet.
+    """Checks the request, and that the best so far is in its place.
 
     Args:
       config: of the run; `config.evaluate` says how.
@@ -40,8 +52,9 @@ class Evaluation:
 
     Raises:
       ConfigError: features that there are not, or without weights.
+      UserError: the workdir cannot be written.
     """
-    self._config, self._cache = config, pathlib.Path(folder) / "features"
+    self._config, self._cache = config, _cache(folder)
     asked = config.evaluate
     weights = dict(
       word.partition("=")[::2] for word in filter(None, asked.weights)
@@ -51,9 +64,13 @@ class Evaluation:
     extractors.check(asked.features, weights)
     self._weights = weights
     self._ready: _Ready | None = None
+    if distributed.is_main():
+      best.put_back(epath.Path(folder))
 
   def __call__(self, model: Model) -> dict[str, float]:
     """Fréchet and kernel distances of `config.evaluate.num` samples.
+
+    All processes have to call it: each draws a part, and gets all scores.
 
     Args:
       model: whose parameters are on this process's devices.
@@ -78,32 +95,36 @@ class Evaluation:
       size=min(config.sample.batch_size, asked.num),
       keep=asked.num,
     )
-    scores: dict[str, float] = {}
-    for name, mine in collected.items():
-      theirs = known.spaces[name]
-      scores[f"{PREFIX}/fd_{name}"] = frechet.frechet_distance(
-        mine.moments, theirs.moments, allow_few=True
-      )
-      if mine.kept is not None and theirs.kept is not None:
-        found = kernel.kernel_distance(mine.kept, theirs.kept, subsets=10)
-        scores[f"{PREFIX}/kid_{name}"] = found.mean
+    scores = sharing.first(lambda: _score(collected, known.spaces))
     first, value = next(iter(scores.items()))
     _LOG.info("%s %.4g, of %d images alone", first, value, asked.num)
     return scores
 
   def _make(self, model: Model) -> _Ready:
     data = Dataset(self._config.data, "", model)
-    extraction = streaming.Extraction(
-      extractors.make(
-        self._config.evaluate.features,
-        subject.image_shape(model),
-        data.everything,
-        weights=self._weights,
-        cache_dir=self._cache,
-      )
+    extraction = extracting.make(
+      self._config.evaluate.features,
+      subject.image_shape(model),
+      data.everything,
+      weights=self._weights,
+      cache_dir=self._cache,
     )
     size = self._config.sample.batch_size
     known = reference.of_dataset(
       Request(()), Way(), data, extraction, self._cache, size
     )
     return _Ready(extraction, known)
+
+
+def _score(generated: Set, reference: Set) -> dict[str, float]:
+  """Distances by name, in the order of the feature spaces."""
+  scores: dict[str, float] = {}
+  for name, mine in generated.items():
+    theirs = reference[name]
+    scores[f"{PREFIX}/fd_{name}"] = frechet.frechet_distance(
+      mine.moments, theirs.moments, allow_few=True
+    )
+    if mine.kept is not None and theirs.kept is not None:
+      found = kernel.kernel_distance(mine.kept, theirs.kept, subsets=10)
+      scores[f"{PREFIX}/kid_{name}"] = found.mean
+  return scores

@@ -1,7 +1,8 @@
 """What samples are compared with: a dataset's statistics, or a file's.
 
 A dataset's statistics are computed in one pass and kept on disk, one file for
-each feature space, under a fingerprint of the data and of the extractor.
+each feature space, under a fingerprint of the data and of the extractor. Of
+several processes, the first one reads and writes the files for all.
 """
 
 import dataclasses
@@ -10,13 +11,12 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from scm_jax.errors import UserError
 from scm_jax.evaluating.dataset import Dataset, Sight
 from scm_jax.evaluating.request import Request, Way, digest, file_digest
-from scm_jax.metrics import accumulator, published, streaming
+from scm_jax.metrics import accumulator, published, sharing, streaming
 from scm_jax.metrics.accumulator import Collected
 from scm_jax.metrics.partial import (
   DAMAGED,
@@ -107,41 +107,34 @@ def of_dataset(
 ) -> Reference:
   """A dataset's statistics, from the cache if they are there.
 
+  All processes have to call it, and get the same.
+
   Raises:
     UserError: the dataset cannot be read, or the cache not be written.
   """
-  mark, marks = data.fingerprint(), extraction.marks
+  mark, marks = sharing.first(data.fingerprint), extraction.marks
   classes = bool(data.data.num_classes)
   seen_path = folder / f"reference_{digest(_FORMAT, mark, classes)[:16]}.npz"
   paths = {
-    extractor: folder / f"reference_{extractor.name}_"
-    f"{digest(_FORMAT, mark, marks[extractor.name], request.keep)[:16]}.npz"
-    for extractor in extraction.extractors
+    name: folder / f"reference_{name}_"
+    f"{digest(_FORMAT, mark, marks[name], request.keep)[:16]}.npz"
+    for name in marks
   }
-  spaces: dict[str, Collected] = {}
-  for extractor, path in paths.items():
-    if found := _read(path, _collected):
-      spaces[extractor.name] = found
-  seen = _read(seen_path, lambda arrays: arrays)
-  missing = [e for e in extraction.extractors if e.name not in spaces]
+  spaces, seen = sharing.first(lambda: _cached(paths, seen_path))
+  missing = [name for name in paths if name not in spaces]
   if missing or seen is None:
     _LOG.info("reference: %d images of %s", len(data), data.data.name)
-    names = [e.name for e in missing]
-    asked = digest(mark, *(marks[name] for name in names), request.keep)
-    new, seen = _pass(
-      data,
-      extraction.only(names),
-      size,
-      request.keep,
-      Partial(
-        folder / f"reference_partial_{asked[:16]}_{jax.process_index()}",
-        way.save_every,
-      ),
+    asked = digest(mark, *(marks[name] for name in missing), request.keep)
+    partial = Partial(
+      sharing.own(folder / f"reference_partial_{asked[:16]}"), way.save_every
     )
-    for extractor in missing:
-      spaces[extractor.name] = new[extractor.name]
-      write_arrays(paths[extractor], _arrays(new[extractor.name]))
-    write_arrays(seen_path, seen)
+    new, seen = _pass(
+      data, extraction.only(missing), size, request.keep, partial
+    )
+    kept = {paths[name]: _arrays(new[name]) for name in missing}
+    sharing.first(lambda: _write(kept | {seen_path: seen}))
+    partial.remove()
+    spaces |= new
   else:
     _LOG.info("reference: statistics of %s are cached", data.data.name)
   about = {
@@ -155,6 +148,20 @@ def of_dataset(
   return Reference(ordered, about, seen["labels"], seen["images"], keys)
 
 
+def _cached(
+  paths: Mapping[str, pathlib.Path], seen_path: pathlib.Path
+) -> tuple[dict[str, Collected], Arrays | None]:
+  """What there is of the statistics by feature space, and of the sight."""
+  found = {name: _read(path, _collected) for name, path in paths.items()}
+  spaces = {name: space for name, space in found.items() if space}
+  return spaces, _read(seen_path, lambda arrays: arrays)
+
+
+def _write(kept: Mapping[pathlib.Path, Arrays]) -> None:
+  for path, arrays in kept.items():
+    write_arrays(path, arrays)
+
+
 def _pass(
   data: Dataset,
   extraction: streaming.Extraction,
@@ -163,7 +170,7 @@ def _pass(
   partial: Partial,
 ) -> tuple[dict[str, Collected], Arrays]:
   sight = Sight(bool(data.data.num_classes))
-  size = extraction.round_up(min(size, len(data)))
+  size = extraction.share(min(size, len(data)))
   collected = streaming.collect(
     extraction,
     data.batches(extraction, size, sight),
@@ -173,7 +180,6 @@ def _pass(
     partial=partial,
     progress=streaming.Progress(len(data)),
   )
-  partial.remove()
   return collected, sight.state()
 
 

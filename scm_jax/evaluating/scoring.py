@@ -13,7 +13,7 @@ from scm_jax.evaluating import subject
 from scm_jax.evaluating.reference import Reference
 from scm_jax.evaluating.request import UNIFORM, Request, Way, digest
 from scm_jax.evaluating.subject import Subject
-from scm_jax.metrics import scores, streaming
+from scm_jax.metrics import scores, sharing, streaming
 from scm_jax.metrics.partial import DAMAGED, Partial, read_arrays, write_arrays
 
 _LOG = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ _COLUMNS = 10  # of the report's picture
 @dataclasses.dataclass(frozen=True)
 class Scorer:
   """Draws, scores, and remembers on disk what it has scored.
+
+  Several processes have a part of each set; the first one scores it.
 
   Attributes:
     request: what is asked.
@@ -76,16 +78,13 @@ class Scorer:
       sorted(self.reference.about.items()),
     )[:24]
     finished = self.folder / f"{key}.npz"
-    if finished.exists() and (save is None or save.exists()):
-      try:
-        return subject.from_result(read_arrays(finished))
-      except DAMAGED:
-        _LOG.warning("scoring again: %s is damaged", finished)
+    if done := sharing.first(lambda: _finished(finished, save)):
+      return done
     places = self._places(labels, num, num_classes)
     witness = subject.Picked(places)
     if save is not None:
       witness = subject.Kept(places, save, num)
-    partial = Partial(self.folder / key, self.way.save_every)
+    partial = Partial(sharing.own(self.folder / key), self.way.save_every)
     collected = subject.collect(
       drawn,
       self.extraction,
@@ -99,13 +98,18 @@ class Scorer:
     )
     if isinstance(witness, subject.Kept):
       witness.finish()
-    found = scores.score(
-      collected, self.reference.spaces, seed=seed, allow_few=allow_few
-    )
-    row = witness.row()
-    write_arrays(finished, subject.to_result(found, row))
+
+    def score() -> tuple[dict[str, Any], np.ndarray]:
+      found = scores.score(
+        collected, self.reference.spaces, seed=seed, allow_few=allow_few
+      )
+      row = witness.row()
+      write_arrays(finished, subject.to_result(found, row))
+      return found, row
+
+    result = sharing.first(score)
     partial.remove()
-    return found, row
+    return result
 
   def _places(
     self, labels: np.ndarray | None, num: int, num_classes: int
@@ -120,6 +124,19 @@ class Scorer:
       int(np.argmax(labels == c)) if (labels == c).any() else -1
       for c in classes
     ]
+
+
+def _finished(
+  path: pathlib.Path, save: pathlib.Path | None
+) -> tuple[dict[str, Any], np.ndarray] | None:
+  """A set that was scored before, and whose samples are there if wanted."""
+  if not path.exists() or (save is not None and not save.exists()):
+    return None
+  try:
+    return subject.from_result(read_arrays(path))
+  except DAMAGED:
+    _LOG.warning("scoring again: %s is damaged", path)
+    return None
 
 
 def labels_of(

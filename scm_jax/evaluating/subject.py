@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -104,6 +104,11 @@ class Picked:
     """See `streaming.Witness`."""
     self._found = {int(place): image for place, image in state.items()}
 
+  def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """See `streaming.Witness`."""
+    for state in states:
+      self._found |= {int(place): image for place, image in state.items()}
+
   def row(self) -> np.ndarray:
     """The images [n, H, W, C]; white where none was wanted (place -1)."""
     white = np.full_like(self._found[0], 255)
@@ -174,15 +179,16 @@ def collect(
 ) -> dict[str, Collected]:
   """Draws `num` samples with `labels` [num], and collects their statistics.
 
-  All batches have the same `size`, whatever `num` is, for one compilation.
+  All batches have the same `size`, whatever `num` is, for one compilation. Of
+  samples and batches, each process has its part.
   """
-  size = extraction.round_up(size)
+  size = extraction.share(size)
   model = subject.model.on(extraction.sharding)
   if labels is None:
     labels = np.full(num, model.network.config.num_classes, np.int32)
 
-  def batches(start: int) -> Iterator[Any]:
-    for first in range(start, num, size):
+  def batches(samples: range) -> Iterator[Any]:
+    for first in range(samples.start, samples.stop, size):
       index = np.arange(first, first + size)
       yield model.draw(
         index,

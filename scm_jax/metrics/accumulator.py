@@ -12,7 +12,7 @@ choice of samples, fixed before any is seen.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,16 @@ class Accumulator:
   """Adds up batches of one feature space.
 
   Attributes:
+    total: samples of all parts.
+    mine: those that are added here, one after the other.
     count: samples so far.
   """
 
-  def __init__(self, dim: int, total: int, keep: int = KEPT):
+  def __init__(
+    self, dim: int, total: int, keep: int = KEPT, mine: range | None = None
+  ):
     self.total, self.count = total, 0
+    self.mine = range(total) if mine is None else mine
     self._keep = chosen(total, keep)
     self._stats = frechet.empty_stats(dim)
     self._parts: list[np.ndarray] = []
@@ -76,7 +81,8 @@ class Accumulator:
     Raises:
       UserError: a feature is not finite.
     """
-    first, end = self.count, self.count + len(features)
+    first = self.mine.start + self.count
+    end = first + len(features)
     if features.shape[1] != self._stats.dim:
       raise ValueError(f"{features.shape[1]} features, not {self._stats.dim}")
     part = frechet.feature_stats(features)
@@ -86,23 +92,28 @@ class Accumulator:
       if self._classes is None:
         self._classes = ClassSums.empty(self.total, logits.shape[1])
       self._classes.add(first, logits)
-    self.count = end
+    self.count += len(features)
 
   def result(self) -> Collected:
-    """The statistics of all samples.
+    """The statistics of its samples.
 
     Raises:
       UserError: there are fewer than was said.
     """
-    if self.count != self.total:
-      raise UserError(f"{self.count} samples where {self.total} were to come")
-    return Collected(self._stats, np.concatenate(self._parts), self._classes)
+    if self.count != len(self.mine):
+      raise UserError(
+        f"{self.count} samples where {len(self.mine)} were to come"
+      )
+    return Collected(self._stats, self._joined(self._parts), self._classes)
 
   def take_new(self) -> np.ndarray:
     """[n, d] features kept since this was last asked."""
     new, self._saved = self._parts[self._saved :], len(self._parts)
+    return self._joined(new)
+
+  def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
     empty = np.zeros((0, self._stats.dim), np.float32)
-    return np.concatenate([empty, *new])
+    return np.concatenate([empty, *parts])
 
   def state(self) -> Arrays:
     """Everything but the kept features."""
@@ -118,12 +129,43 @@ class Accumulator:
       ValueError: they are of something else.
     """
     stats = moments_of(state)
-    expected = int(self._keep[: stats.n].sum())
+    seen = self.mine[: stats.n]
+    expected = int(self._keep[seen.start : seen.stop].sum())
     if stats.dim != self._stats.dim or kept.shape != (expected, stats.dim):
       raise ValueError("the features are of another size")
     self._stats, self.count = stats, stats.n
     self._parts, self._saved = [kept], 1
     self._classes = classes_of(state, self.total)
+
+
+def merge(parts: Iterable[Collected]) -> Collected:
+  """Statistics of all samples, from those of parts that follow each other.
+
+  Where a set is cut changes its moments and class sums by rounding, and its
+  kept features not at all. The parts are taken one at a time.
+  """
+  moments: Any = None
+  kept: list[np.ndarray] = []
+  classes: ClassSums | None = None
+  for part in parts:
+    mine: Any = part.moments
+    moments = mine if moments is None else frechet.merge_stats(moments, mine)
+    if part.kept is not None:
+      kept.append(part.kept)
+    classes = _added(classes, part.classes)
+  return Collected(moments, np.concatenate(kept) if kept else None, classes)
+
+
+def _added(a: ClassSums | None, b: ClassSums | None) -> ClassSums | None:
+  """Sums of both; a part without samples has none."""
+  if a is None or b is None:
+    return b if a is None else a
+  return ClassSums(
+    a.total,
+    a.counts + b.counts,
+    a.probabilities + b.probabilities,
+    a.negentropies + b.negentropies,
+  )
 
 
 def moments_state(stats: frechet.FeatureStats) -> Arrays:

@@ -3,7 +3,8 @@
 Images are cut over the devices and every device computes the features of its
 own part (`shard_map`), so that nothing is exchanged and a sample's features
 depend on neither the batch size nor the number of devices, but for rounding.
-While the devices work on one batch, the host adds up the one before.
+While the devices work on one batch, the host adds up the one before. Several
+processes have a part of the samples each, and put their sums together.
 """
 
 import functools
@@ -16,16 +17,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from scm_jax.metrics.accumulator import KEPT, Accumulator, Arrays, Collected
+from scm_jax.metrics import sharing
+from scm_jax.metrics.accumulator import (
+  KEPT,
+  Accumulator,
+  Arrays,
+  Collected,
+  merge,
+)
 from scm_jax.metrics.features import Extractor, fingerprint
 from scm_jax.metrics.partial import DAMAGED, Partial
 from scm_jax.pictures import check_images
 
 _LOG = logging.getLogger(__name__)
 
-# batches(start): uint8 images [B, H, W, C] of the samples from `start` on, in
-# order; what is beyond the last sample is ignored.
-Batches = Callable[[int], Iterable[Any]]
+# batches(samples): uint8 images [B, H, W, C] of these samples, in order; what
+# is beyond the last one is ignored.
+Batches = Callable[[range], Iterable[Any]]
 
 
 class Extraction:
@@ -78,9 +86,12 @@ class Extraction:
     mine = [e for e in self.extractors if e.name in names]
     return Extraction(mine, self._given)
 
-  def round_up(self, size: int) -> int:
-    """The least batch size from `size` on that the devices divide."""
-    return -(-size // self.devices) * self.devices
+  def share(self, size: int) -> int:
+    """How many images of a batch are this process's.
+
+    The least number of which its devices and the others' make up `size`.
+    """
+    return -(-sharing.portion(size) // self.devices) * self.devices
 
 
 class Witness(Protocol):
@@ -98,6 +109,10 @@ class Witness(Protocol):
     """Goes on from there; raises ValueError or KeyError if it cannot."""
     ...
 
+  def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """Has seen what all processes saw, each its part, in their order."""
+    ...
+
 
 def collect(
   extraction: Extraction,
@@ -111,35 +126,54 @@ def collect(
 ) -> dict[str, Collected]:
   """Statistics of `total` images in every feature space, in one pass.
 
+  Several processes, which all have to call it, take a part of the samples each.
+
   Args:
     extraction: the extractors.
-    batches: gives the images from a sample on; see `Batches`.
-    total: number of samples.
-    keep: of how many samples features are kept.
-    witness: sees every image as well.
-    partial: where sums are saved on the way, and gone on from.
-    progress: is told the number of samples done.
+    batches: gives the images of some samples; see `Batches`.
+    total: number of samples, of all processes together.
+    keep: of how many samples features are kept, likewise.
+    witness: sees every image of this process, and in the end what others saw.
+    partial: where this process's sums are saved on the way, and gone on from.
+    progress: is told the number of samples that this process has done.
 
   Returns:
-    Statistics by the extractors' names.
+    Statistics by the extractors' names, the same on every process.
 
   Raises:
     UserError: features are not finite, or a file cannot be written.
   """
 
+  def mine() -> dict[str, Collected]:
+    return _collect(
+      extraction, batches, total, keep, witness, partial, progress
+    )
+
+  parts = sharing.agree(mine)
+  found = {name: merge(sharing.every(part)) for name, part in parts.items()}
+  if witness:
+    witness.join(sharing.every(witness.state()))
+  return found
+
+
+def _collect(
+  extraction, batches, total, keep, witness, partial, progress
+) -> dict[str, Collected]:
+  """Statistics of this process's part."""
+  mine = sharing.span(total)
   accumulators, start = _begin(extraction, total, keep, witness, partial)
 
   def add(first, images, outputs):
-    count = min(len(images), total - first)
+    count = min(len(images), mine.stop - first)
     if witness:
       witness.see(first, count, images)
     for accumulator, output in zip(accumulators.values(), outputs, strict=True):
       arrays = {k: np.asarray(v)[:count] for k, v in output.items()}
       accumulator.add(arrays["features"], arrays.get("logits"))
-    progress(first + count)
+    progress(first + count - mine.start)
 
   number, waiting, first = 0, None, start
-  for images in batches(start) if start < total else ():
+  for images in batches(range(start, mine.stop)) if start < mine.stop else ():
     outputs = extraction(images)  # dispatched; the batch before is added up
     if waiting:
       add(*waiting)
@@ -154,24 +188,27 @@ def collect(
 
 def _begin(extraction, total, keep, witness, partial):
   """Accumulators, and the sample that they go on from."""
+  mine = sharing.span(total)
 
   def fresh():
     return {
-      e.name: Accumulator(e.dim, total, keep) for e in extraction.extractors
+      e.name: Accumulator(e.dim, total, keep, mine)
+      for e in extraction.extractors
     }
 
   accumulators = fresh()
   if not partial or not partial.exists():
-    return accumulators, 0
+    return accumulators, mine.start
   try:
-    start, seen = partial.restore(accumulators)
+    count, seen = partial.restore(accumulators)
     if witness:
       witness.restore(seen)
   except DAMAGED as error:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     _LOG.warning("beginning anew: %s: %s", partial.folder, reason)
     partial.remove()
-    return fresh(), 0
+    return fresh(), mine.start
+  start = mine.start + count
   _LOG.info("going on from sample %d of %d", start, total)
   return accumulators, start
 
@@ -190,10 +227,10 @@ def collect_images(
   """
   images = np.asarray(images)
   check_images(images)
-  size = extraction.round_up(min(size, len(images)))
+  size = extraction.share(min(size, len(images)))
 
-  def batches(start):
-    for first in range(start, len(images), size):
+  def batches(samples):
+    for first in range(samples.start, samples.stop, size):
       yield fill_up(images[first : first + size], size)
 
   return collect(extraction, batches, len(images), keep=keep)
@@ -208,10 +245,13 @@ def fill_up(images: np.ndarray, size: int) -> np.ndarray:
 
 
 class Progress:
-  """Lines with the rate and the time left, every half a minute."""
+  """Lines with the rate and the time left, every half a minute.
+
+  Of several processes, each speaks of its own part of `total` images.
+  """
 
   def __init__(self, total: int, seconds: float = 30.0):
-    self._total, self._every = total, seconds
+    self._total, self._every = len(sharing.span(total)), seconds
     self._start = self._said = time.monotonic()
     self._first: int | None = None
 

@@ -2,6 +2,10 @@
 
 An export is plain files, so one process writes it whatever the mesh; `sample`,
 `evaluate` and `scm_jax.load` take it like a workdir.
+
+A new one is written beside the one before, which is set aside and removed only
+when the new one has taken its place. Whenever the run is killed, one of them is
+there, whole, and the run's next start puts it in place.
 """
 
 import json
@@ -18,9 +22,10 @@ from scm_jax.model import Model
 from scm_jax.training import ema
 
 FOLDER, SCORE = "best", "score.json"
+_NEXT, _PREVIOUS = f"{FOLDER}.partial", f"{FOLDER}.previous"
 
 # Scores of a model whose parameters this process holds whole; the first of
-# them, of which less is better, says which is best.
+# them, of which less is better, says which is best. All processes call it.
 Evaluate = Callable[[Model], Mapping[str, float]]
 
 
@@ -47,30 +52,20 @@ def offer(
     UserError: it cannot be written; the one before is still there.
   """
   name, score = next(iter(scores.items()))
+  put_back(path)
   kept = best(path)
   if kept is not None and kept <= score:
     return False
   origin = export_folder.Origin(
     json.loads(configuration.to_json(config)), step, ema.name(config.ema[0])
   )
-  folder, partial = path / FOLDER, path / f"{FOLDER}.partial"
+  record = {"by": name, "score": score, "step": step, "scores": dict(scores)}
   try:
-    if partial.exists():
-      partial.rmtree()
-    partial.mkdir(parents=True)
-    weights = export_folder.cast(model.weights, "float32")
-    with (partial / export_folder.WEIGHTS).open("wb") as stream:
-      safetensors.write(cast(Any, stream), export_folder.flatten(weights))
-    about = export_folder.describe(model, origin)
-    files.write_text(partial / export_folder.CONFIG, json.dumps(about) + "\n")
-    record = {"by": name, "score": score, "step": step, "scores": dict(scores)}
-    files.write_text(partial / SCORE, json.dumps(record, indent=2) + "\n")
-    if folder.exists():
-      folder.rmtree()
-    partial.rename(folder)
+    _write(path / _NEXT, model, origin, record)
+    _replace(path)
   except OSError as error:
     raise UserError(
-      f"cannot write {folder}: {error.strerror or error}"
+      f"cannot write {path / FOLDER}: {error.strerror or error}"
     ) from error
   return True
 
@@ -81,3 +76,56 @@ def best(path: epath.Path) -> float | None:
     return json.loads((path / FOLDER / SCORE).read_text())["score"]
   except (OSError, ValueError, KeyError):
     return None
+
+
+def put_back(path: epath.Path) -> None:
+  """Ends what a killed run had begun: `best/` is there if there ever was one.
+
+  Raises:
+    UserError: the workdir cannot be written.
+  """
+  folder, following, previous = _places(path)
+  try:
+    if not folder.exists():
+      # Its score is written last, so that what has one is whole.
+      if (following / SCORE).exists():
+        following.rename(folder)
+      elif previous.exists():
+        previous.rename(folder)
+    for rest in (following, previous):
+      if rest.exists():
+        rest.rmtree()
+  except OSError as error:
+    raise UserError(
+      f"cannot write {folder}: {error.strerror or error}"
+    ) from error
+
+
+def _write(
+  folder: epath.Path,
+  model: Model,
+  origin: export_folder.Origin,
+  record: Mapping[str, Any],
+) -> None:
+  """An export and its score, which comes last."""
+  folder.mkdir(parents=True)
+  weights = export_folder.cast(model.weights, "float32")
+  with (folder / export_folder.WEIGHTS).open("wb") as stream:
+    safetensors.write(cast(Any, stream), export_folder.flatten(weights))
+  about = export_folder.describe(model, origin)
+  files.write_text(folder / export_folder.CONFIG, json.dumps(about) + "\n")
+  files.write_text(folder / SCORE, json.dumps(record, indent=2) + "\n")
+
+
+def _replace(path: epath.Path) -> None:
+  """The new one takes the place of the one before."""
+  folder, following, previous = _places(path)
+  if folder.exists():
+    folder.rename(previous)
+  following.rename(folder)
+  if previous.exists():
+    previous.rmtree()
+
+
+def _places(path: epath.Path) -> tuple[epath.Path, epath.Path, epath.Path]:
+  return path / FOLDER, path / _NEXT, path / _PREVIOUS

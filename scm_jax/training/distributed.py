@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -21,13 +22,16 @@ GRACE = 5
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def together(task: str = "train") -> Iterator[None]:
   """Within it, this process and the others of its run, if any, are one.
 
   To be entered before anything that uses a device. `SCM_INIT_TIMEOUT` and
   `SCM_HEARTBEAT_TIMEOUT` are the seconds (300, 100) that it waits for processes
   to come up, and until one that is silent counts as lost. When one is lost or
   fails, all others end, and every one says why.
+
+  Args:
+    task: of `scm-jax`, whose words they are.
 
   Raises:
     ConfigError: the environment contradicts itself.
@@ -54,7 +58,7 @@ def together() -> Iterator[None]:
   if here.index:  # process 0 speaks for all, until something is wrong
     logging.getLogger().setLevel(logging.WARNING)
   logging.info("process 0 of %d, at %s", here.count, here.coordinator)
-  lines.watch(_follow)
+  lines.watch(functools.partial(_follow, task))
   try:
     yield
   except BaseException as error:
@@ -83,7 +87,7 @@ _lost = threading.Event()
 _last_words = ""
 
 
-def _follow(index: int) -> None:
+def _follow(task: str, index: int) -> None:
   """Ends this process because another is gone, unless it does so itself.
 
   It may be waiting for the other on a device, and would wait for long.
@@ -91,11 +95,11 @@ def _follow(index: int) -> None:
   global _last_words
   _last_words = (
     f"{_name()}: lost process {index}; look at the end of its log, and run the "
-    "same command again on all to go on from the last checkpoint"
+    "same command again on all to go on from what is saved"
   )
   _lost.set()
   time.sleep(GRACE)
-  print(f"scm-jax train: {_last_words}", file=sys.stderr)
+  print(f"scm-jax {task}: {_last_words}", file=sys.stderr)
   _leave(1)
 
 

@@ -49,6 +49,33 @@ def test_a_dataset_without_classes_shows_its_first_images():
   assert sight.state()["images"][:, 0, 0, 0].tolist() == list(range(10))
 
 
+@pytest.mark.parametrize("classes", [True, False])
+def test_a_dataset_seen_in_parts(classes):
+  """By three processes, one of which had nothing to do."""
+  labels = np.random.default_rng(1).integers(0, 14, 48)
+  whole = Sight(classes)
+  _show(whole, labels, range(0, 48, 8))
+  parts = [Sight(classes) for _ in range(3)]
+  _show(parts[0], labels, range(0, 16, 8))
+  _show(parts[2], labels, range(16, 48, 8))
+  states = [part.state() for part in parts]
+  for part in parts:
+    part.join(iter(states))
+    found, expected = part.state(), whole.state()
+    for name in ("labels", "keys", "images"):
+      np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_images_picked_in_parts():
+  parts = [Picked([12, 3, -1]) for _ in range(2)]
+  for start, part in zip((0, 8), parts, strict=True):
+    part.see(start, 8, _images(16)[start : start + 8])
+  states = [part.state() for part in parts]
+  for part in parts:
+    part.join(states)
+    assert part.row()[:, 0, 0, 0].tolist() == [12, 3, 255]
+
+
 def test_picked_images_and_white_places():
   picked = Picked([5, -1, 12])
   for start in (0, 8):

@@ -67,8 +67,8 @@ class _Killed(Exception):
 
 
 def _batches(images, size, until=None):
-  def batches(start):
-    for first in range(start, len(images), size):
+  def batches(samples):
+    for first in range(samples.start, len(images), size):
       if until is not None and first >= until:
         raise _Killed
       yield streaming.fill_up(images[first : first + size], size)
@@ -90,6 +90,9 @@ class _Places:
 
   def restore(self, state):
     self.seen = state["seen"]
+
+  def join(self, states):
+    self.seen = np.concatenate([state["seen"] for state in states])
 
 
 @pytest.mark.parametrize("damage", [None, "sums", "kept", "stale"])
@@ -120,9 +123,9 @@ def test_a_killed_pass_ends_with_the_same_bytes(
     (partial.folder / "kept_000000000256.npz").write_bytes(first.read_bytes())
   begun = []
 
-  def batches(start):
-    begun.append(start)
-    return _batches(images, 32)(start)
+  def batches(samples):
+    begun.append(samples.start)
+    return _batches(images, 32)(samples)
 
   witness = _Places()
   found = streaming.collect(

@@ -3,8 +3,10 @@
 import json
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -14,6 +16,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from scm_jax.cli import configs
+from scm_jax.training import cluster
 
 DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
 # One level of one block: the same code path, a third of the compilation.
@@ -26,6 +29,7 @@ SMALL = (
   "--config.keep_checkpoints=100",
 )
 STEPS = 60  # of the reference run
+PATIENCE = 900  # seconds to wait for a process before a test fails
 
 State = dict[str, np.ndarray]
 
@@ -202,6 +206,52 @@ def start(compilation_cache, data_dir, tmp_path, monkeypatch) -> Iterator:
   for process in processes:
     process.kill()
     process.wait()
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+  """`free_port()`: one of this machine that nobody listens at."""
+
+  def find() -> int:
+    with socket.socket() as probe:
+      probe.bind(("localhost", 0))
+      return probe.getsockname()[1]
+
+  return find
+
+
+@pytest.fixture
+def pair(start, free_port, monkeypatch) -> Callable[..., list]:
+  """`pair(*argv)`: two processes of `scm-jax` that do one thing together."""
+
+  def run(*argv) -> list[subprocess.Popen]:
+    monkeypatch.setenv("SCM_COORDINATOR", f"localhost:{free_port()}")
+    monkeypatch.setenv("SCM_NUM_PROCESSES", "2")
+    monkeypatch.setenv("SCM_INIT_TIMEOUT", str(PATIENCE))
+    processes = []
+    for index in range(2):
+      monkeypatch.setenv("SCM_PROCESS_ID", str(index))
+      processes.append(start(*argv))
+    for name in cluster.PLAIN:
+      monkeypatch.delenv(name)
+    return processes
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable:
+  """`wait_until(condition, processes)`, all of which go on meanwhile."""
+
+  def wait(condition: Callable[[], object], processes: list) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+      for process in processes:
+        assert process.poll() is None, process.log.read_text()[-2000:]
+      assert time.monotonic() < end
+      time.sleep(0.01)
+
+  return wait
 
 
 @pytest.fixture(scope="session")

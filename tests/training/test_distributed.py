@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -14,13 +13,7 @@ from scm_jax.training import cluster, rollcall
 from scm_jax.training.cluster import Cluster
 
 STEPS = 60  # of the reference run
-PATIENCE = 300  # seconds to wait for a process before a test fails
-
-
-def free_port() -> int:
-  with socket.socket() as probe:
-    probe.bind(("localhost", 0))
-    return probe.getsockname()[1]
+PATIENCE = 900  # seconds to wait for a process before a test fails
 
 
 # Which processes make up a run.
@@ -123,37 +116,42 @@ def test_contradictions(environment, said):
 # The roll call.
 
 
-def gather(indices, count, patience=PATIENCE):
-  """What the processes get: their lines, or the error."""
-  coordinator, results = f"localhost:{free_port()}", {}
+@pytest.fixture
+def gather(free_port):
+  """`gather(indices, count)`: what processes get, their lines or the error."""
 
-  def run(index):
-    try:
-      here = Cluster(coordinator, count, index)
-      results[index] = rollcall.Lines(here, patience, heartbeat=100)
-    except UserError as error:
-      results[index] = str(error)
+  def run(indices, count, patience=PATIENCE):
+    coordinator, results = f"localhost:{free_port()}", {}
 
-  threads = [threading.Thread(target=run, args=(i,)) for i in indices]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join()
-  return results
+    def call(index):
+      try:
+        here = Cluster(coordinator, count, index)
+        results[index] = rollcall.Lines(here, patience, heartbeat=100)
+      except UserError as error:
+        results[index] = str(error)
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in indices]
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+    return results
+
+  return run
 
 
-def test_the_missing_are_named_by_all():
+def test_the_missing_are_named_by_all(gather):
   results = gather((2, 0), count=4, patience=1)
   for index in (0, 2):
     assert results[index].startswith(f"process {index} of 4: process 1,3 did")
 
 
-def test_a_missing_coordinator_is_named():
+def test_a_missing_coordinator_is_named(gather):
   [(_, error)] = gather((1,), count=2, patience=1).items()
   assert "process 1 of 2: process 0 did not come up at localhost:" in error
 
 
-def test_who_dies_is_named_to_all_and_who_leaves_is_not():
+def test_who_dies_is_named_to_all_and_who_leaves_is_not(gather):
   results = gather(range(4), count=4)
   lost = {index: [] for index in results}
   seen = threading.Semaphore(0)
@@ -179,40 +177,11 @@ def test_who_dies_is_named_to_all_and_who_leaves_is_not():
 # Two processes that train.
 
 
-@pytest.fixture
-def pair(start, flags, monkeypatch):
-  """`pair(folder, *flags)`: two processes of one run."""
-
-  def run(folder, *more):
-    monkeypatch.setenv("SCM_COORDINATOR", f"localhost:{free_port()}")
-    monkeypatch.setenv("SCM_NUM_PROCESSES", "2")
-    monkeypatch.setenv("SCM_INIT_TIMEOUT", str(PATIENCE))
-    processes = []
-    for index in range(2):
-      monkeypatch.setenv("SCM_PROCESS_ID", str(index))
-      processes.append(
-        start("train", f"--workdir={folder}", *flags("teacher", *more))
-      )
-    for name in cluster.PLAIN:
-      monkeypatch.delenv(name)
-    return processes
-
-  return run
-
-
-def wait_until(condition, processes):
-  end = time.monotonic() + PATIENCE
-  while not condition():
-    for process in processes:
-      assert process.poll() is None, process.log.read_text()[-2000:]
-    assert time.monotonic() < end
-    time.sleep(0.01)
-
-
 @pytest.mark.slow
 def test_two_processes_stop_die_and_go_on_as_one(
   pair,
   start,
+  wait_until,
   flags,
   reference,
   steps_kept,
@@ -222,13 +191,14 @@ def test_two_processes_stop_die_and_go_on_as_one(
 ):
   """As a run of one process that is never interrupted, to f32 summation."""
   folder = tmp_path / "run"
-  more = (f"--config.total_steps={STEPS}",)
+  argv = ["train", f"--workdir={folder}"]
+  argv += flags("teacher", f"--config.total_steps={STEPS}")
   lines = lambda: (
     len(read_metrics(folder)) if (folder / "metrics.jsonl").exists() else 0
   )
 
   # Told to stop, one of them: both save the same step and end well.
-  processes = pair(folder, *more)
+  processes = pair(*argv)
   wait_until(lambda: lines() >= 3, processes)
   processes[1].send_signal(signal.SIGTERM)
   assert [process.wait(PATIENCE) for process in processes] == [0, 0]
@@ -239,7 +209,7 @@ def test_two_processes_stop_die_and_go_on_as_one(
   assert "step 2 of" in logs[0] and "step 2 of" not in logs[1]
 
   # Killed, one of them: the other ends soon, and says which.
-  processes = pair(folder, *more)
+  processes = pair(*argv)
   before = lines()
   wait_until(lambda: lines() >= before + 2, processes)
   processes[1].send_signal(signal.SIGKILL)
@@ -251,7 +221,7 @@ def test_two_processes_stop_die_and_go_on_as_one(
   assert steps_kept(folder)[-1] < STEPS
 
   # On another number of processes it goes on to the same end.
-  process = start("train", f"--workdir={folder}", *flags("teacher", *more))
+  process = start(*argv)
   assert process.wait(PATIENCE) == 0, process.log.read_text()[-2000:]
   assert steps_kept(folder)[-1] == STEPS
   mine = {line["step"]: line for line in read_metrics(folder)}
@@ -268,7 +238,7 @@ def test_two_processes_stop_die_and_go_on_as_one(
 
 @pytest.mark.slow
 def test_a_process_alone_says_who_is_missing(
-  start, flags, monkeypatch, tmp_path
+  start, flags, free_port, monkeypatch, tmp_path
 ):
   monkeypatch.setenv("SCM_INIT_TIMEOUT", "1")
   values = plain(f"localhost:{free_port()}")

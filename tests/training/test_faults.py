@@ -17,7 +17,7 @@ from scm_jax.codec import PixelCodec
 from scm_jax.errors import UserError
 
 STEPS = 60  # of the reference run
-PATIENCE = 300  # seconds to wait for a process before a test fails
+PATIENCE = 900  # seconds to wait for a process before a test fails
 
 
 def wait_for(process: subprocess.Popen, condition) -> None:

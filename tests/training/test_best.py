@@ -1,0 +1,125 @@
+"""The best average so far is there whenever a run is killed."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from scm_jax import files
+from scm_jax.errors import UserError
+from scm_jax.interop import export_folder, safetensors
+from scm_jax.training import best, build, workdir
+
+
+class _Killed(BaseException):
+  pass
+
+
+@pytest.fixture(scope="module")
+def offer(make_config):
+  """`offer(path, step, score)`: a model whose parameters tell the step."""
+  config = make_config("teacher")
+  shapes = workdir.param_shapes(config)
+  fill = lambda x: jax.tree.map(lambda s: np.full(s.shape, x, s.dtype), shapes)
+  model = build.model(config, fill(1.0))
+
+  def run(path, step, score):
+    params = {"denoiser": fill(step)["denoiser"]}
+    offered = dataclasses.replace(model, params=params)
+    return best.offer(path, config, offered, step, {"fd": score})
+
+  return run
+
+
+def _step(path):
+  """Of what is in `best/`, held to be whole."""
+  folder = path / best.FOLDER
+  step = export_folder.description(folder)["step"]
+  tensors, _ = safetensors.read(folder / export_folder.WEIGHTS)
+  assert tensors and all((t == step).all() for t in tensors.values())
+  assert best.best(path) == 1 / step
+  return step
+
+
+def _kill_at(monkeypatch, number, done):
+  """Ends the program at its operation on files of this number.
+
+  Returns the list of operations begun.
+  """
+  begun = []
+
+  def wrap(owner, name):
+    real = getattr(owner, name)
+
+    def call(*args, **kwargs):
+      begun.append(name)
+      if len(begun) != number:
+        return real(*args, **kwargs)
+      if done:
+        real(*args, **kwargs)
+      raise _Killed
+
+    monkeypatch.setattr(owner, name, call)
+
+  for name in ("mkdir", "open", "rename", "rmtree"):
+    wrap(type(epath.Path("/")), name)
+  wrap(files, "write_text")
+  return begun
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_killed_at_each_operation(offer, tmp_path, monkeypatch, done):
+  seen, number = [], 0
+  while True:
+    number += 1
+    path = epath.Path(tmp_path) / str(number)
+    assert offer(path, 1, 1.0) and _step(path) == 1
+    with monkeypatch.context() as patch:
+      begun = _kill_at(patch, number, done)
+      try:
+        assert offer(path, 2, 0.5)
+        break
+      except _Killed:
+        seen.append(begun[-1])
+    best.put_back(path)
+    kept = _step(path)
+    assert [p.name for p in path.iterdir()] == ["best"]
+    # The run goes on from before, and finds the same again.
+    assert offer(path, 2, 0.5) == (kept == 1)
+    assert _step(path) == 2
+    assert not offer(path, 3, 0.6) and offer(path, 4, 0.25)
+    assert _step(path) == 4
+  assert _step(path) == 2
+  assert seen.count("rename") == 2 and seen.count("rmtree") == 1
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_the_first_one_is_whole_or_not_there(
+  offer, tmp_path, monkeypatch, number
+):
+  path = epath.Path(tmp_path) / "run"
+  with monkeypatch.context() as patch, pytest.raises(_Killed):
+    begun = _kill_at(patch, number, done=False)
+    offer(path, 1, 1.0)
+  best.put_back(path)
+  if best.best(path) is None:
+    assert begun[-1] != "rename"
+    assert not path.exists() or not list(path.iterdir())
+    assert offer(path, 1, 1.0)
+  assert _step(path) == 1
+
+
+def test_a_disk_that_fails_keeps_the_one_before(offer, tmp_path, monkeypatch):
+  path = epath.Path(tmp_path)
+  assert offer(path, 1, 1.0)
+  with monkeypatch.context() as patch:
+
+    def fail(*args):
+      raise OSError(28, "No space left on device")
+
+    patch.setattr(best.safetensors, "write", fail)
+    with pytest.raises(UserError, match="best: No space left on device"):
+      offer(path, 2, 0.5)
+  assert _step(path) == 1
