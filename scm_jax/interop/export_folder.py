@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -111,8 +111,15 @@ def autoencoder(path: str | os.PathLike[str]) -> str:
   return str(folder) if folder.exists() else ""
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Model, Origin]:
+def read(
+  path: str | os.PathLike[str], where: Callable[[Any], Any] | None = None
+) -> tuple[Model, Origin]:
   """The model of an export, its parameters in float32, without autoencoder.
+
+  Args:
+    path: the folder.
+    where: from a tree of shapes to the same tree with shardings, in which the
+      parameters are read, every device its own part; None is one device.
 
   Raises:
     UserError: the folder is no export, or is damaged.
@@ -121,7 +128,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Model, Origin]:
   if about is None:
     raise UserError(f"{path} is not an export: its {CONFIG} does not say so")
   try:
-    return _model(path, about)
+    return _model(path, about, where)
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
       f"{pathlib.Path(path) / CONFIG} is damaged, or of another scm_jax "
@@ -130,14 +137,14 @@ def read(path: str | os.PathLike[str]) -> tuple[Model, Origin]:
 
 
 def _model(
-  path: str | os.PathLike[str], about: Mapping[str, Any]
+  path: str | os.PathLike[str], about: Mapping[str, Any], where: Any
 ) -> tuple[Model, Origin]:
   network = _network(about["network"])
   guide = _network(about["guide"]) if about["guide"] else None
   codec = _hashable(about["codec"])
   codec = _CODECS[codec.pop("kind")](**codec)
   origin = Origin(about["training"], about["step"], about["ema"])
-  params = _read_params(path, network, guide)
+  params = _read_params(path, network, guide, where)
   weak = None
   if guide:
     weak = Model(guide, params.pop("guide"), codec, consistency=False)
@@ -167,6 +174,7 @@ def _read_params(
   path: str | os.PathLike[str],
   network: networks.Network,
   guide: networks.Network | None,
+  where: Callable[[Any], Any] | None,
 ) -> dict[str, Any]:
   """`Model.weights`, held to have the networks' names and shapes."""
   file = pathlib.Path(path) / WEIGHTS
@@ -175,7 +183,7 @@ def _read_params(
   wanted = dict(jax.eval_shape(network.init, key))
   if guide:
     wanted["guide"] = jax.eval_shape(guide.init, key)
-  wanted = flatten(wanted)
+  wanted = flatten(where(wanted) if where else wanted)
   for name in sorted(wanted.keys() | tensors.keys()):
     shapes = [getattr(d.get(name), "shape", None) for d in (wanted, tensors)]
     if shapes[0] != shapes[1]:
@@ -183,8 +191,18 @@ def _read_params(
         f"{file} does not fit {CONFIG}: {name} is {shapes[1] or 'missing'} "
         f"where {shapes[0] or 'nothing'} is wanted; export it again"
       )
-  wide = {name: jnp.asarray(v, jnp.float32) for name, v in tensors.items()}
+  wide = {name: _put(tensor, wanted[name]) for name, tensor in tensors.items()}
   return traverse_util.unflatten_dict(wide, sep="/")
+
+
+def _put(tensor: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
+  """A tensor in float32 on the devices; of each, its part alone is read."""
+  if like.sharding is None:
+    return jnp.asarray(tensor, jnp.float32)
+  return jax.make_array_from_callback(
+    *(like.shape, like.sharding),
+    lambda index: np.asarray(tensor[index], np.float32),
+  )
 
 
 def flatten(params: Any) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def measure(config: Any, compiled: bool = False) -> dict[str, Any]:
   """
   config = _on_one_device(config)
   mesh = sharding.make_mesh(config, jax.devices()[:1])
-  step, (state, teacher, batch) = benchmark.train_step(config, mesh)
-  lowered = step.lower(state, teacher, batch)
+  step, arguments = benchmark.train_step(config, mesh)
+  lowered, (state, teacher, batch, _) = step.lower(*arguments), arguments
   forward = benchmark.lower_forward(config)
   return {
     "config": benchmark.describe(config),

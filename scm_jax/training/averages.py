@@ -50,7 +50,8 @@ def load(
     config: its config.
     average: see `ema`; a relative width that the run does not keep is
       reconstructed, if there are snapshots.
-    like: shapes and types of the parameters.
+    like: shapes and types of the parameters, and the shardings in which they
+      are read and fitted; without, on the first device.
     step: of the checkpoint; None is the newest that can be read.
 
   Raises:
@@ -84,7 +85,7 @@ def reconstruct(
     path: the workdir.
     config: its config.
     width: relative, `sigma_rel`.
-    like: shapes and types of the parameters.
+    like: shapes and types of the parameters, and the shardings as in `load`.
     step: at which; None is the newest checkpoint's.
 
   Raises:

@@ -95,16 +95,17 @@ def materialize(abstract: Any) -> Any:
 def time_step(config: Any, repeats: int) -> dict[str, Any]:
   """Step times in milliseconds, FLOPs and memory of the config's own step."""
   mesh = sharding.make_mesh(config)
-  function, (state, teacher, batch) = train_step(config, mesh)
-  compiled = function.lower(state, teacher, batch).compile()
+  function, arguments = train_step(config, mesh)
+  compiled = function.lower(*arguments).compile()
+  state, *others = arguments
   network = networks.build(build.network_config(config))
   where = jax.tree.map(lambda leaf: leaf.sharding, state)
   state = jax.jit(lambda: init_state(config, network), out_shardings=where)()
-  teacher, batch = materialize(teacher), materialize(batch)
+  others = [materialize(other) for other in others]
   seconds = []
   for i in range(repeats + 1):
     start = time.perf_counter()
-    state, metrics = compiled(state, teacher, batch)
+    state, metrics = compiled(state, *others)
     jax.block_until_ready((state, metrics))
     if i:  # the first call warms up
       seconds.append(time.perf_counter() - start)

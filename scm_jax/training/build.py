@@ -1,6 +1,8 @@
 """From a config's fields to the objects that they describe."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -141,11 +143,13 @@ def network_config(config: Any) -> networks.NetworkConfig:
 
 
 def model(config: Any, average: Any) -> Model:
-  """What a run's averaged parameters draw with."""
+  """What a run's averaged parameters draw with.
+
+  The model's parameters lie where the average lies, in the same shards.
+  """
   return Model(
     network=networks.build(network_config(config)),
-    # An average of points on a sphere lies inside it.
-    params=_normalized(average, _eps(config)),
+    params=on_sphere(config, average),
     codec=codec(config),
     consistency=config.run != "teacher",
     t_mid=config.sample.t_mid,
@@ -154,12 +158,29 @@ def model(config: Any, average: Any) -> Model:
   )
 
 
-_normalized = jax.jit(networks.magnitude.normalize_weights, static_argnums=1)
+def on_sphere(config: Any, average: Any) -> Any:
+  """An average put on the weights' sphere, inside of which it lies.
+
+  Its arrays stay in their shards. Where a filter is cut, or lies beside fewer
+  others than on one device, its sum of squares is taken in another order, and
+  the result may differ in the last bits.
+
+  Args:
+    config: of the run.
+    average: any tree of parameters.
+  """
+  # EDM2's own networks are used as EDM2 normalises them.
+  eps = networks.magnitude.EPS if config.network.form == "edm2" else 0.0
+  leaves, structure = jax.tree.flatten(average)
+  where = tuple(getattr(leaf, "sharding", None) for leaf in leaves)
+  return _normalizer(eps, structure, where)(average)
 
 
-def _eps(config: Any) -> float:
-  """EDM2's own networks are used as EDM2 normalises them."""
-  return networks.magnitude.EPS if config.network.form == "edm2" else 0.0
+@functools.lru_cache(maxsize=64)
+def _normalizer(eps: float, structure: Any, where: tuple) -> Callable:
+  """Jitted once for each tree of shardings."""
+  normalize = functools.partial(networks.magnitude.normalize_weights, eps=eps)
+  return jax.jit(normalize, out_shardings=structure.unflatten(where))
 
 
 def codec(config: Any) -> Codec:

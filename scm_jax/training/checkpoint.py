@@ -170,7 +170,8 @@ class Checkpoints:
     Reads nothing else and changes nothing in the folder.
 
     Args:
-      like: shapes and types of the averages that are wanted, by name.
+      like: shapes and types of the averages that are wanted, by name, and the
+        shardings in which they are read; without, on the first device.
       step: of the only checkpoint that will do; None is any.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator
 
@@ -32,7 +33,7 @@ from scm_jax.training import (
 from scm_jax.training.checkpoint import Checkpoints
 from scm_jax.training.metrics import Window
 from scm_jax.training.snapshots import Snapshots
-from scm_jax.training.step import TrainState, init_state
+from scm_jax.training.step import TrainState, init_state, seed_of
 from scm_jax.training.watchdog import Watchdog
 
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
@@ -91,7 +92,8 @@ def _train(
     return True
   start = 0 if state is None else int(state.step)
   stream = batches(start)
-  teacher = starting.load_teacher(config, path, begun=state is not None)
+  where = functools.partial(sharding.placed, config, mesh)
+  teacher = starting.load_teacher(config, path, state is not None, where)
   decoder = None  # held on this host until a grid needs it
   if config.data.autoencoder:
     decoder = autoencoder.load(config.data.autoencoder)
@@ -105,10 +107,13 @@ def _train(
     state = _initial_state(config, mesh, compiled.state, teacher)
   else:
     logging.info("continuing from step %d", start)
+  seed = seed_of(config)
   teacher_params = None  # sCT needs its teacher for a start only
   if teacher and compiled.teacher:
-    weights = program.cast_teacher(config, teacher.weights)
-    teacher_params = sharding.distribute(weights, compiled.teacher)
+    there = jax.tree.map(lambda leaf: leaf.sharding, compiled.teacher)
+    cast = functools.partial(program.cast_teacher, config)
+    teacher_params = jax.jit(cast, out_shardings=there)(teacher.weights)
+  del teacher  # and with it the weights as they were read
 
   writer = writers.create(path, start) if main else writers.nowhere()
   progress = writers.Progress(start, config.total_steps)
@@ -131,7 +136,7 @@ def _train(
     for step, batch in enumerate(stream, start + 1):
       # 1. Dispatch the update.
       batch = sharding.place_batch(batch, mesh)
-      state, metrics = compiled.step(state, teacher_params, batch)
+      state, metrics = compiled.step(state, teacher_params, batch, seed)
       progress.advance()
       dog.beat(step)
       trace(step)
@@ -185,15 +190,14 @@ def _initial_state(
 ) -> TrainState:
   """The state of a new run, drawn in its shards; `placed` says where."""
   network = networks.build(build.network_config(config))
-  start = starting.load_start(config, teacher)
-  if start is not None:
-    start = sharding.distribute(start, sharding.placed(config, mesh, start))
+  rule = functools.partial(sharding.placed, config, mesh)
+  start = starting.load_start(config, teacher, rule)
 
-  def init(start):
-    return init_state(config, network, start)
+  def init(start, seed):
+    return init_state(config, network, start, seed)
 
   where = jax.tree.map(lambda leaf: leaf.sharding, placed)
-  state = jax.jit(init, out_shardings=where)(start)
+  state = jax.jit(init, out_shardings=where)(start, seed_of(config))
   overview = parameter_overview.get_parameter_overview(
     state.params["denoiser"],
     include_stats="sharding" if mesh.size > 1 else False,
@@ -246,7 +250,7 @@ def _first_average(config, mesh, state, decoder) -> Model:
 def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
   """Scores the first average, and keeps it if it is the best so far.
 
-  Every process scores it on its own devices, with the same result.
+  Every process draws a part on its own devices, and gets the same scores.
   """
   step = int(state.step)
   model = _first_average(config, mesh, state, decoder)

@@ -89,6 +89,8 @@ def combine(
 ) -> Any:
   """The sum of stored averages, each times its coefficient, in float32.
 
+  It lies where they lie, in the same shards.
+
   Args:
     coefficients: one for each stored average, not all zero.
     loads: functions that read them. They are called one after the other, so
@@ -99,10 +101,14 @@ def combine(
   for coefficient, load in zip(coefficients, loads, strict=True):
     if coefficient == 0.0:
       continue
+    part, factor = load(), jnp.float32(coefficient)
+    where = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), part)
     if total is None:
-      total = _scaled(jnp.float32(coefficient), load())
+      total = jax.jit(_scale, out_shardings=where)(factor, part)
     else:
-      total = _added(total, jnp.float32(coefficient), load())
+      add = jax.jit(_add, donate_argnums=0, out_shardings=where)
+      total = add(total, factor, part)
+    del part  # before the next is read
   return total
 
 
@@ -112,7 +118,3 @@ def _scale(factor, part):
 
 def _add(total, factor, part):
   return jax.tree.map(lambda a, b: a + b, total, _scale(factor, part))
-
-
-_scaled = jax.jit(_scale)
-_added = jax.jit(_add, donate_argnums=0)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from scm_jax import networks
 from scm_jax.networks import Network, magnitude, sharded
@@ -20,17 +20,19 @@ class Program(NamedTuple):
   """A train step, and its arguments as shapes, types and shardings.
 
   Attributes:
-    step: jitted, `step(state, teacher, batch) -> (state, metrics)`; see
+    step: jitted, `step(state, teacher, batch, seed) -> (state, metrics)`; see
       `step.make_train_step`.
     state: of a run.
     teacher: parameters of the teacher, where every step asks it, else None.
     batch: the global batch.
+    seed: see `step.seed_of`.
   """
 
   step: jax.stages.Wrapped
   state: TrainState
   teacher: Any
   batch: dict[str, jax.ShapeDtypeStruct]
+  seed: jax.ShapeDtypeStruct
 
 
 def make(
@@ -65,7 +67,8 @@ def make(
     weak,
   )
   step = make_train_step(config, goal, mesh, state, teacher_params)
-  return Program(step, state, teacher_params, abstract_batch(config, mesh))
+  batch, seed = abstract_batch(config, mesh), abstract_seed(mesh)
+  return Program(step, state, teacher_params, batch, seed)
 
 
 def abstract_state(config: Any, mesh: Mesh) -> TrainState:
@@ -101,6 +104,12 @@ def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     "image": jax.ShapeDtypeStruct(shape, dtype, sharding=where),
     "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=where),
   }
+
+
+def abstract_seed(mesh: Mesh) -> jax.ShapeDtypeStruct:
+  """Likewise of the seed."""
+  where = NamedSharding(mesh, sharding.REPLICATED)
+  return jax.ShapeDtypeStruct((), jnp.uint32, sharding=where)
 
 
 def teacher_network(config: Any) -> Network:

@@ -138,23 +138,6 @@ def placed(config: Any, mesh: Mesh, tree: Any) -> Any:
   )
 
 
-def distribute(tree: Any, placed: Any) -> Any:
-  """Arrays that every process has whole, as arrays on a mesh.
-
-  Args:
-    tree: of arrays.
-    placed: the like tree of shapes with shardings.
-  """
-
-  def put(array, like):
-    array = np.asarray(array)
-    return jax.make_array_from_callback(
-      like.shape, like.sharding, lambda index: array[index]
-    )
-
-  return jax.tree.map(put, tree, placed)
-
-
 def replicate(tree: Any, mesh: Mesh) -> Any:
   """Whole arrays on every device, from arrays on the mesh."""
   everywhere = NamedSharding(mesh, REPLICATED)

@@ -123,7 +123,8 @@ def load(workdir: epath.PathLike, step: int, name: str, like: Any) -> Any:
     workdir: of the run.
     step: one of `steps`.
     name: of the average (see `ema.name`).
-    like: its shapes, and the types to which it is converted.
+    like: its shapes, the types to which it is converted, and its shardings;
+      without, on the first device.
 
   Raises:
     UserError: it cannot be read.

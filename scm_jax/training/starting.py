@@ -16,7 +16,10 @@ from scm_jax.training import build, workdir
 
 
 def load_teacher(
-  config: ConfigDict, path: epath.Path, begun: bool
+  config: ConfigDict,
+  path: epath.Path,
+  begun: bool,
+  where: workdir.Where = None,
 ) -> Model | None:
   """The teacher of a run, held to be the same for the run's whole life.
 
@@ -27,15 +30,15 @@ def load_teacher(
     config: of the run.
     path: its workdir.
     begun: whether the run continues from a checkpoint.
+    where: see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit, or its weights have changed.
   """
   if not config.teacher:
     return None
-  teacher, about, average = workdir.load_stored(
-    config.teacher, config.teacher_ema
-  )
+  stored = workdir.load_stored(config.teacher, config.teacher_ema, where)
+  teacher, about = stored.model, stored.about
   if teacher.consistency:
     raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
   check_teacher(config, teacher, about["config"])
@@ -43,9 +46,7 @@ def load_teacher(
     "workdir": config.teacher,
     "step": about["step"],
     "ema": about["ema"],
-    "checksum": workdir.checksum(
-      [average, teacher.guide and teacher.guide.params]
-    ),
+    "checksum": _checksum(stored),
   }
   record = path / workdir.TEACHER
   if not begun or not record.exists():
@@ -60,16 +61,40 @@ def load_teacher(
   return teacher
 
 
-def load_start(config: ConfigDict, teacher: Model | None) -> Any:
+def _checksum(stored: workdir.Stored) -> int:
+  """Of the average as stored, and of its guide's weights as they are used.
+
+  The value is that of one device, whatever the mesh: the guide's weights, which
+  end in other bits in shards, are normalised one by one on one device for it.
+  """
+  value = workdir.checksum(stored.average)
+  guide = stored.guide
+  if guide is None or guide.average is guide.model.params:
+    return workdir.checksum(guide and guide.average, value)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(guide.average):
+    alone = {path[-1].key: workdir.fetch(leaf)}
+    alone = build.on_sphere(guide.about["config"], alone)
+    value = workdir.checksum(jax.device_get(alone), value)
+  return value
+
+
+def load_start(
+  config: ConfigDict, teacher: Model | None, where: workdir.Where = None
+) -> Any:
   """Parameters that a new run begins with, or None to draw them all.
 
   Those of `config.start`, or else of the teacher; what they lack is drawn.
+
+  Args:
+    config: of the run.
+    teacher: of the run, if it has one.
+    where: see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit.
   """
   if config.start:
-    model, _, _ = workdir.load_stored(config.start, 0.0)
+    model = workdir.load_stored(config.start, 0.0, where).model
     check_data(config, model, config.start)
     return weights(config, model, config.start)
   return weights(config, teacher, config.teacher) if teacher else None

@@ -5,6 +5,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
@@ -31,7 +32,17 @@ class TrainState:
   ema: dict[str, Any]
 
 
-def init_state(config: Any, network: Network, start: Any = None) -> TrainState:
+def seed_of(config: Any) -> np.uint32:
+  """The config's seed as an argument of programs, which all seeds share."""
+  return np.uint32(config.seed & 0xFFFFFFFF)
+
+
+def init_state(
+  config: Any,
+  network: Network,
+  start: Any = None,
+  seed: Array | np.uint32 | None = None,
+) -> TrainState:
   """The state before the first step.
 
   Args:
@@ -39,8 +50,10 @@ def init_state(config: Any, network: Network, start: Any = None) -> TrainState:
     network: what is trained.
     start: parameters to begin from; drawn from the seed if None. Those that
       the network has and `start` lacks (a guidance input, say) are drawn.
+    seed: see `seed_of`; None is the config's.
   """
-  params = network.init(jax.random.key(config.seed))
+  seed = seed_of(config) if seed is None else seed
+  params = network.init(jax.random.key(seed))
   if start is not None:
     params = overlay(dict(params), start)
   params = magnitude.normalize_weights(params)
@@ -63,7 +76,7 @@ def overlay(params: dict, start: dict) -> dict:
 def make_train_step(
   config: Any, objective: Objective, mesh: Mesh, state: Any, teacher: Any
 ) -> jax.stages.Wrapped:
-  """`train_step(state, teacher_params, batch) -> (state, metrics)`, jitted.
+  """`train_step(state, teacher, batch, seed) -> (state, metrics)`, jitted.
 
   The state is donated. `batch` holds `image` and `label`; its randomness is a
   function of the seed and the step alone.
@@ -82,8 +95,8 @@ def make_train_step(
     objective, mesh, specs(state.params), specs(teacher), config.microbatches
   )
 
-  def train_step(state, teacher_params, batch):
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+  def train_step(state, teacher_params, batch, seed):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
     draws = objective.draw(batch, key)
     grads, metrics = gradient(state.params, teacher_params, draws, state.step)
     grads, bad = zero_nonfinite(grads)
@@ -104,11 +117,12 @@ def make_train_step(
     return TrainState(step, params, opt_state, averages), metrics
 
   batch = sharding.batch_sharding(mesh)
+  whole = NamedSharding(mesh, sharding.REPLICATED)
   return jax.jit(
     train_step,
     donate_argnums=0,
-    in_shardings=(placed(state), placed(teacher), batch),
-    out_shardings=(placed(state), NamedSharding(mesh, sharding.REPLICATED)),
+    in_shardings=(placed(state), placed(teacher), batch, whole),
+    out_shardings=(placed(state), whole),
   )
 
 

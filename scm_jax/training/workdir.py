@@ -5,7 +5,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
 from scm_jax.model import Model
-from scm_jax.training import averages, build, checkpoint, ema
+from scm_jax.training import averages, build, checkpoint, ema, sharding
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
 ORIGIN = "origin.json"  # of a workdir of averages alone
@@ -51,6 +51,26 @@ MAY_CHANGE = (
   "microbatches",
   "watchdog",
 )
+
+# From a tree of shapes to the same tree with shardings: where to read it to.
+# None stands for the first device of every process.
+Where = Callable[[Any], Any] | None
+
+
+class Stored(NamedTuple):
+  """A model as a folder holds it.
+
+  Attributes:
+    model: on the weights' sphere, without autoencoder.
+    about: `config`, `step` and `ema`.
+    average: its parameters as stored; an export's are the model's own.
+    guide: the network that guides it, if it has one.
+  """
+
+  model: Model
+  about: dict[str, Any]
+  average: Any
+  guide: "Stored | None" = None
 
 
 def open_for(config: ConfigDict, folder: str) -> epath.Path:
@@ -164,10 +184,10 @@ def load(
     UserError: no workdir, no checkpoint, no such average, or no autoencoder
       where there should be one.
   """
-  model, about, _ = load_stored(path, average)
+  stored = load_stored(path, average)
   if autoencoder is None:
-    autoencoder = _autoencoder(path, about["config"])
-  return autoencoders.attach_file(model, autoencoder), about
+    autoencoder = _autoencoder(path, stored.about["config"])
+  return autoencoders.attach_file(stored.model, autoencoder), stored.about
 
 
 def _autoencoder(path: epath.PathLike, config: ConfigDict) -> str:
@@ -178,45 +198,64 @@ def _autoencoder(path: epath.PathLike, config: ConfigDict) -> str:
 
 
 def load_stored(
-  path: epath.PathLike, average: float
-) -> tuple[Model, dict, Any]:
-  """What `load` loads, without autoencoder, and the parameters as stored."""
+  path: epath.PathLike, average: float, where: Where = None
+) -> Stored:
+  """What `load` loads, without autoencoder, and the parameters as stored.
+
+  Args:
+    path: as in `load`.
+    average: as in `load`.
+    where: parameters are read straight into these shardings, the guide's under
+      `guide`, and are put on the weights' sphere in them.
+
+  Raises:
+    UserError: as in `load`.
+  """
   if export_folder.description(path):
-    model, about = _load_export(path, average)
-    return model, about, model.params
-  params, about = _load_average(path, average)
-  return _model(path, about["config"], params), about, params
+    return _load_export(path, average, where)
+  params, about = _load_average(path, average, where)
+  model = build.model(about["config"], params)
+  guide = _load_guide(path, where)
+  if guide:
+    model = dataclasses.replace(model, guide=guide.model)
+  return Stored(model, about, params, guide)
 
 
-def _load_export(path: epath.PathLike, average: float) -> tuple[Model, dict]:
-  model, origin = export_folder.read(path)
+def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
+  model, origin = export_folder.read(path, where)
   if average and ema.name(average) != origin.ema:
     raise UserError(
       f"{path} is an export of the average {origin.ema} alone; export "
       f"{ema.name(average)} from its run"
     )
   config = load_config(path)
-  return model, {"config": config, "step": origin.step, "ema": origin.ema}
+  about = {"config": config, "step": origin.step, "ema": origin.ema}
+  guide = None
+  if model.guide:
+    guide = Stored(model.guide, about, model.guide.params)
+  return Stored(model, about, model.params, guide)
 
 
-def _model(path: epath.PathLike, config: ConfigDict, params: Any) -> Model:
-  """The model of an average, with the network that guides it if it has one."""
+def _load_guide(path: epath.PathLike, where: Where) -> Stored | None:
+  """The network that guides a workdir's, if it has one."""
   path, _ = at_checkpoint(path)
-  model, folder = build.model(config, params), path / GUIDE
+  folder = path / GUIDE
   if not (folder / CONFIG).exists():
-    return model
-  guide, _, _ = load_stored(folder, 0.0)
-  return dataclasses.replace(model, guide=guide)
+    return None
+  if where is None:
+    return load_stored(folder, 0.0)
+  return load_stored(folder, 0.0, lambda like: where({GUIDE: like})[GUIDE])
 
 
-def _load_average(path, average) -> tuple[Any, dict]:
+def _load_average(path, average, where) -> tuple[Any, dict]:
   """What `load` loads, not yet on the weights' sphere."""
   config = load_config(path)
   average = average or config.ema[0]
   path, step = at_checkpoint(path)
-  params, step, _ = averages.load(
-    path, config, average, param_shapes(config), step
-  )
+  like = param_shapes(config)
+  if where:
+    like = where(like)
+  params, step, _ = averages.load(path, config, average, like, step)
   return params, {"config": config, "step": step, "ema": ema.name(average)}
 
 
@@ -284,9 +323,31 @@ def write_averages(
   return path
 
 
-def checksum(params: Any) -> int:
-  """A checksum of all parameters' bytes."""
-  value = 0
+def checksum(params: Any, value: int = 0) -> int:
+  """A checksum of all parameters' bytes, wherever they lie.
+
+  One array at a time is on the host. Where arrays span processes, all of them
+  must take part.
+
+  Args:
+    params: a tree of arrays.
+    value: checksum of what comes before them.
+  """
   for leaf in jax.tree.leaves(params):
-    value = zlib.crc32(np.asarray(leaf).tobytes(), value)
+    value = zlib.crc32(fetch(leaf).tobytes(), value)
   return value
+
+
+def fetch(leaf: Any) -> np.ndarray:
+  """One array on the host, whole.
+
+  JAX keeps what it fetches for as long as the array lives, so that another one
+  is fetched, with the same content. From several processes' devices the array
+  is gathered on every device first: all must call this, in the same order.
+  """
+  if not isinstance(leaf, jax.Array):
+    return np.asarray(leaf)
+  if leaf.is_fully_addressable:
+    return np.asarray(jax.device_put(leaf, leaf.sharding, may_alias=False))
+  mesh: Any = getattr(leaf.sharding, "mesh", None)  # a run's arrays have one
+  return np.asarray(sharding.replicate(leaf, mesh))

@@ -20,7 +20,7 @@ from scm_jax.defaults import get_defaults
 from scm_jax.networks import parameter_count
 from scm_jax.training import build, program, sharding
 from scm_jax.training.checkpoint import Checkpoints
-from scm_jax.training.step import init_state
+from scm_jax.training.step import init_state, seed_of
 
 BATCH = 16
 COLLECTIVES = (
@@ -80,8 +80,13 @@ class Run:
 
   def take(self, state, teacher):
     """Begins with those of another layout."""
-    self.state = sharding.distribute(state, self.program.state)
-    self.teacher = sharding.distribute(teacher, self.program.teacher)
+    where = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
+    self.state = jax.device_put(
+      state, where(self.program.state), may_alias=False
+    )
+    self.teacher = jax.device_put(
+      teacher, where(self.program.teacher), may_alias=False
+    )
 
   def batch(self, step):
     rng = np.random.default_rng(step)
@@ -91,7 +96,8 @@ class Run:
     return sharding.place_batch({"image": images, "label": labels}, self.mesh)
 
   def step(self, state, step):
-    return self.compiled(state, self.teacher, self.batch(step))
+    batch, seed = self.batch(step), seed_of(self.config)
+    return self.compiled(state, self.teacher, batch, seed)
 
 
 def difference(a, b):

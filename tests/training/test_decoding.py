@@ -93,8 +93,7 @@ def test_the_autoencoder_is_gone(draw, student, moved, file):
 def test_training_needs_no_teachers_autoencoder(student, moved):
   config = make_config("sct", f"start={student}")
   assert "denoiser" in starting.load_start(config, None)
-  _, _, average = workdir.load_stored(student, 0.0)
-  assert average
+  assert workdir.load_stored(student, 0.0).average
 
 
 def test_it_may_change_while_a_run_goes_on(student, tmp_path):

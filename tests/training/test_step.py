@@ -12,7 +12,7 @@ from scm_jax import networks
 from scm_jax.defaults import get_defaults
 from scm_jax.networks import magnitude
 from scm_jax.training import benchmark, build, program, sharding
-from scm_jax.training.step import init_state, zero_nonfinite
+from scm_jax.training.step import init_state, seed_of, zero_nonfinite
 
 STEPS = 3
 
@@ -61,9 +61,12 @@ def scd():
   del teacher_params["denoiser"]["embedding"]["emb_guidance"]
   fresh = lambda: jax.tree.map(jnp.copy, state)
   yield types.SimpleNamespace(
-    step=compiled.step, fresh=fresh, arguments=(teacher_params, batch)
+    step=compiled.step,
+    fresh=fresh,
+    arguments=(teacher_params, batch, seed_of(config)),
   )
-  assert compiled.step._cache_size() == 1  # one trace, whatever the steps
+  # One trace, whatever the steps and seeds.
+  assert compiled.step._cache_size() == 1
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,21 @@ def test_the_step_is_a_pure_function(scd, run):
     state, metrics = scd.step(state, *scd.arguments)
   chex.assert_trees_all_equal(state, run.states[-1])
   chex.assert_trees_all_equal(metrics, run.metrics[-1])
+
+
+def test_seeds_share_a_program(scd, run):
+  """The fixture counts the traces; other draws, another loss."""
+  teacher, batch, seed = scd.arguments
+  _, metrics = scd.step(scd.fresh(), teacher, batch, seed + np.uint32(1))
+  assert metrics["loss"] != run.metrics[0]["loss"]
+
+
+@pytest.mark.parametrize("seed", (0, 7, 2**31 + 5, 2**32 - 1))
+def test_a_seed_means_what_jax_means_by_it(seed):
+  config = small_config("scd")
+  config.seed = seed
+  drawn = jax.jit(jax.random.key)(seed_of(config))
+  assert drawn == jax.random.key(seed)
 
 
 def test_all_of_the_state_is_donated(scd):
