@@ -80,7 +80,7 @@ def test_whenever_the_signal_comes_the_last_step_is_saved(
     def requested(self, value):
       pass
 
-  def step(state, teacher_params, batch):
+  def step(state, teacher_params, batch, seed):
     zero = jnp.float32(0)
     metrics = {"loss": zero, "output_rms": zero, "nonfinite_samples": zero}
     return state.replace(step=state.step + 1), metrics
