@@ -10,7 +10,7 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluating.request import Request
 from scm_jax.evaluating.subject import Subject, takes_guidance
 from scm_jax.model import Model
-from scm_jax.training import workdir
+from scm_jax.training import checksum, workdir
 
 Score = Callable[[Subject], float]
 
@@ -50,8 +50,8 @@ def state(request: Request, loader: Loader) -> list[Any]:
   for path in request.workdirs:
     for width in request.ema:
       model, about = loader.load(path, width)
-      checksum = workdir.checksum((model.weights, model.decoder))
-      found.append((about["step"], about["ema"], checksum))
+      mark = checksum.of((model.weights, model.decoder))
+      found.append((about["step"], about["ema"], mark))
   return found
 
 

@@ -17,7 +17,7 @@ from scm_jax.metrics import streaming
 from scm_jax.metrics.accumulator import Collected
 from scm_jax.metrics.partial import Arrays, Partial
 from scm_jax.model import Model
-from scm_jax.training import workdir
+from scm_jax.training import checksum
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Subject:
       (model.t_mid, model.sigma_max, model.solver),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
-      workdir.checksum((model.weights, model.decoder)),
+      checksum.of((model.weights, model.decoder)),
       (self.steps, self.guidance),
     )
 

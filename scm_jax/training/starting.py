@@ -12,7 +12,7 @@ from scm_jax import files
 from scm_jax.errors import ConfigError
 from scm_jax.interop import transfer
 from scm_jax.model import Model
-from scm_jax.training import build, workdir
+from scm_jax.training import build, checksum, workdir
 
 
 def load_teacher(
@@ -67,14 +67,14 @@ def _checksum(stored: workdir.Stored) -> int:
   The value is that of one device, whatever the mesh: the guide's weights, which
   end in other bits in shards, are normalised one by one on one device for it.
   """
-  value = workdir.checksum(stored.average)
+  value = checksum.of(stored.average)
   guide = stored.guide
   if guide is None or guide.average is guide.model.params:
-    return workdir.checksum(guide and guide.average, value)
+    return checksum.of(guide and guide.average, value)
   for path, leaf in jax.tree_util.tree_leaves_with_path(guide.average):
-    alone = {path[-1].key: workdir.fetch(leaf)}
+    alone = {path[-1].key: checksum.fetch(leaf)}
     alone = build.on_sphere(guide.about["config"], alone)
-    value = workdir.checksum(jax.device_get(alone), value)
+    value = checksum.of(jax.device_get(alone), value)
   return value
 
 

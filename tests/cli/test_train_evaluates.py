@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from scm_jax.training import workdir
+from scm_jax.training import checksum, workdir
 
 
 def test_scores_in_training_and_the_best_kept(command, flags, runs, tmp_path):
@@ -32,8 +32,8 @@ def test_scores_in_training_and_the_best_kept(command, flags, runs, tmp_path):
   # Looking at a run does not change it.
   plain, _ = workdir.load(runs / "teacher")
   last, _ = workdir.load(path)
-  assert workdir.checksum(last.params) == workdir.checksum(plain.params)
-  assert workdir.checksum(model.params) != workdir.checksum({}) and about["ema"]
+  assert checksum.of(last.params) == checksum.of(plain.params)
+  assert checksum.of(model.params) != checksum.of({}) and about["ema"]
 
 
 def test_features_in_training_are_looked_at_first(refused, flags, tmp_path):

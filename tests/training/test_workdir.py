@@ -10,7 +10,7 @@ import pytest
 from scm_jax import configuration
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import magnitude
-from scm_jax.training import build, ema, starting, workdir
+from scm_jax.training import build, checksum, ema, starting, workdir
 
 
 def one_line(info) -> str:
@@ -229,7 +229,7 @@ def test_a_student_is_no_teacher(reference_student, make_config, tmp_path):
 
 def test_checksums_differ_by_any_bit():
   params = {"a": np.arange(6, dtype=np.float32), "b": np.zeros(2)}
-  first = workdir.checksum(params)
-  assert first == workdir.checksum(jax.tree.map(np.copy, params))
+  first = checksum.of(params)
+  assert first == checksum.of(jax.tree.map(np.copy, params))
   params["a"][3] = np.nextafter(params["a"][3], np.float32(9))
-  assert first != workdir.checksum(params)
+  assert first != checksum.of(params)
