@@ -15,7 +15,6 @@ from etils import epath
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluating import (
   choosing,
-  extracting,
   reference,
   scoring,
   subject,
@@ -37,6 +36,7 @@ from scm_jax.metrics import (
   report,
   scores,
   sharing,
+  streaming,
 )
 from scm_jax.metrics.features import ClassifierExtractor
 
@@ -168,12 +168,14 @@ def _scorer(
     name = "" if is_file else request.reference
     return Dataset(about["config"].data, name, model)
 
-  extraction = extracting.make(
-    request.features,
-    subject.image_shape(model),
-    lambda: dataset().everything(),
-    weights=dict(request.weights),
-    cache_dir=cache,
+  extraction = streaming.Extraction(
+    extractors.make(
+      request.features,
+      subject.image_shape(model),
+      lambda: dataset().everything(),
+      weights=dict(request.weights),
+      cache_dir=cache,
+    )
   )
   if is_file:
     known = reference.of_file(request, extraction, size)

@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from scm_jax.errors import ConfigError
-from scm_jax.evaluating import extracting, reference, scoring, subject
+from scm_jax.evaluating import reference, scoring, subject
 from scm_jax.evaluating.dataset import Dataset
 from scm_jax.evaluating.request import DATA, Request, Way, digest
 from scm_jax.metrics import extractors, frechet, kernel, sharing, streaming
@@ -102,12 +102,14 @@ class Evaluation:
 
   def _make(self, model: Model) -> _Ready:
     data = Dataset(self._config.data, "", model)
-    extraction = extracting.make(
-      self._config.evaluate.features,
-      subject.image_shape(model),
-      data.everything,
-      weights=self._weights,
-      cache_dir=self._cache,
+    extraction = streaming.Extraction(
+      extractors.make(
+        self._config.evaluate.features,
+        subject.image_shape(model),
+        data.everything,
+        weights=self._weights,
+        cache_dir=self._cache,
+      )
     )
     size = self._config.sample.batch_size
     known = reference.of_dataset(

@@ -7,7 +7,7 @@ import numpy as np
 
 from scm_jax import spelling
 from scm_jax.errors import ConfigError
-from scm_jax.metrics import classifier_cache, pretrained
+from scm_jax.metrics import classifier_cache, pretrained, sharing
 from scm_jax.metrics.classifier import Settings
 from scm_jax.metrics.features import (
   ClassifierExtractor,
@@ -54,6 +54,9 @@ def make(
 ) -> list[Extractor]:
   """Makes extractors, training a dataset's classifier if need be.
 
+  Several processes have to call it together: a classifier that two of them
+  train is not the same to the last bit, so that the first one has it for all.
+
   Args:
     names: which ones, of `NAMES`.
     image_shape: (H, W, C) of the images to be scored.
@@ -75,7 +78,9 @@ def make(
     if name == "pixels":
       made.append(PixelExtractor(image_shape))
     elif name == "classifier":
-      trained = classifier_cache.load_or_train(*labelled(), cache_dir, settings)
+      trained = sharing.first(
+        lambda: classifier_cache.load_or_train(*labelled(), cache_dir, settings)
+      )
       made.append(ClassifierExtractor(trained))
     else:
       made.append(pretrained.load(name, weights[name]))

@@ -255,17 +255,33 @@ def wait_until() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def eight_devices(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def printed_by(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+  """`printed_by(name)`: the object that a script in this folder prints.
+
+  A process of its own, because devices are counted when jax starts.
+  """
+
+  def run(name: str) -> dict:
+    done = subprocess.run(
+      [
+        sys.executable,
+        pathlib.Path(__file__).with_name(f"{name}.py"),
+        tmp_path_factory.mktemp(name),
+      ],
+      cwd=DIGITS.parents[1],
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def eight_devices(printed_by: Callable) -> dict:
   """What `eight_devices.py` prints."""
-  script = pathlib.Path(__file__).with_name("eight_devices.py")
-  done = subprocess.run(
-    [sys.executable, script, tmp_path_factory.mktemp("eight_devices")],
-    cwd=DIGITS.parents[1],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  return json.loads(done.stdout)
+  return printed_by("eight_devices")
 
 
 @pytest.fixture

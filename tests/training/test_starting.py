@@ -1,9 +1,6 @@
 """A teacher, its guide and a start that are never whole on one device."""
 
 import json
-import pathlib
-import subprocess
-import sys
 import zlib
 
 import jax
@@ -17,17 +14,9 @@ TEACHERS = ("checkpoint", "snapshots", "guided", "export")
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def loaded(printed_by) -> dict:
   """What `eight_devices_load.py` prints."""
-  script = pathlib.Path(__file__).with_name("eight_devices_load.py")
-  done = subprocess.run(
-    [sys.executable, script, tmp_path_factory.mktemp("eight_devices_load")],
-    cwd=script.parents[2],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  return json.loads(done.stdout)
+  return printed_by("eight_devices_load")
 
 
 @pytest.mark.parametrize("name", (*TEACHERS, "start"))
