@@ -44,7 +44,13 @@ def _network() -> config_dict.ConfigDict:
     channels_per_head=64,
     dropout=0.0,
     dropout_resolution=16,  # largest side with dropout (G.2)
-    dtype="float32",  # or "bfloat16"; the time path is float32 in both
+    # Or "bfloat16", or "float16" (GPUs alone), whose gradients are scaled. The
+    # time path is float32 in all of them.
+    dtype="float32",
+    # Of float32 products: "highest" is float32; "high" three bfloat16 products
+    # on TPUs, TensorFloat-32 on GPUs; "default" one, and TensorFloat-32.
+    precision="highest",
+    last_float32=0,  # blocks at the end, with the output's layer, in float32
     attention="einsum",  # or "chunked", without a matrix of all pairs
     # What a block keeps for the backward pass: "none" is all of it, "full"
     # nothing, "dots" results of convolutions and products.
@@ -73,6 +79,15 @@ def _objective() -> config_dict.ConfigDict:
     discrete_steps=1024,  # N of dsCD
     tangent_norm="l2",  # or "rms", "clip", "none" (Section 4.2)
     tangent_c=0.1,
+    # The type and precision of the network and the teacher where the tangent is
+    # taken; "": those of the network, in one pass with the value. Otherwise the
+    # tangent has a pass of its own, of a type and precision as in `network`.
+    tangent_dtype="",
+    tangent_precision="highest",
+    # Steps between checks of the tangent against float32's, on a few samples:
+    # `tangent_error/...` and `tangent_bias/...` in metrics.jsonl; 0: none.
+    check_every=0,
+    check_samples=64,
     prior_weight="none",  # or "inverse_sigma", a further 1 / sigma
     reduction="mean",  # of squares over the sample; or "sum"
     reset_weighting=True,  # start the student's w_phi afresh
@@ -130,6 +145,9 @@ def _sharding() -> config_dict.ConfigDict:
     # (pattern of an array's path, dimension or None for replicated), the first
     # that is found decides; see training/sharding.py.
     rules=(),
+    # In what gradients are summed over fsdp: "" is the network's type; or
+    # "float32", which sends twice as much of them.
+    reduce_dtype="",
   )
 
 
@@ -144,7 +162,8 @@ def get_defaults() -> config_dict.ConfigDict:
     teacher="",  # workdir whose EMA weights a student starts from
     teacher_ema=0.0,  # which of its averages, or any width; 0 is its first
     start="",  # workdir to start from instead, such as an adapted teacher's
-    teacher_dtype="float32",  # of its weights in sCD; or "bfloat16"
+    # Of its weights in sCD; or "bfloat16", "float16".
+    teacher_dtype="float32",
     # The averages; the first is the default. Below 1: sigma_rel of a power
     # function (EDM2, Section 3). From 1 on: a half-life in images (CIFAR-10:
     # 500_000), at most `ema_rampup_ratio` of the images seen (EDM).
@@ -180,4 +199,11 @@ def get_defaults() -> config_dict.ConfigDict:
     # RMS of the network's output, about 1 in a healthy run, beyond which a
     # run is stopped as diverged.
     divergence_limit=100.0,
+    # What happens when the gradient is not finite in several steps in a row:
+    # "stop" the run, or "warn". (Such entries are zeroed in any case, as in
+    # EDM2, and every window of steps that had some warns.)
+    nonfinite="stop",
+    # Do a step's gradient again, without the samples that overflowed in the
+    # network, where it is not finite. Makes the step a loop.
+    isolate=False,
   )

@@ -87,15 +87,21 @@ def build(config: NetworkConfig) -> Network:
       "weighting": weighting.init(weighting_key, t)["params"],
     }
 
+  # JAX's own default would make bfloat16 or TensorFloat-32 of float32 products
+  # on accelerators, in the time path of a bfloat16 network too.
+  precise = functools.partial(jax.default_matmul_precision, config.precision)
+
   def F(params, x, t, cond, *, rngs=None, train=False):
     variables = {"params": params["denoiser"]}
-    with dropout.per_sample((rngs or {}).get("dropout"), x.shape[0]):
+    keys = (rngs or {}).get("dropout")
+    with precise(), dropout.per_sample(keys, x.shape[0]):
       return denoiser.apply(variables, x, t, cond, train)
 
   def w(params, t):
     if config.published:
       t = jnp.log(trigflow.time_to_sigma(t, config.sigma_d)) / 4
-    return weighting.apply({"params": params["weighting"]}, t)
+    with precise():
+      return weighting.apply({"params": params["weighting"]}, t)
 
   if config.published:
     F = trigflow.network_from_edm(F, config.sigma_d)

@@ -118,6 +118,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array, emb: Array, train: bool) -> Array:
     c = self.config
+    x = x.astype(c.dtype)
     y = nn.silu(group_norm(x.shape[-1], c.dtype, "norm0")(x))
     y = layers.resample(y, self.mode)
     y = _conv(self.features, 3, c.dtype, "conv0")(y)
@@ -162,8 +163,11 @@ class DDPMpp(nn.Module):
     emb = Embedding(c, name="embedding")(t.astype(wide), cond)
     Residual = rematerialization.rematerialized(Block, c.remat)
 
+    dtypes = c.dtypes()
+
     def block(name, x, features, **kwargs):
-      return Residual(c, features, name=name, **kwargs)(x, emb, train)
+      config = dataclasses.replace(c, dtype=next(dtypes))
+      return Residual(config, features, name=name, **kwargs)(x, emb, train)
 
     x = _conv(c.channels, 3, c.dtype, "conv_in")(x)
     skips = [x]
@@ -193,6 +197,7 @@ class DDPMpp(nn.Module):
         name = f"dec_{side}_{i}"
         x = block(name, x, c.channels * mult, attention=last)
 
-    x = nn.silu(group_norm(x.shape[-1], c.dtype, "norm_out")(x))
-    x = _conv(c.in_channels, 3, c.dtype, "conv_out", INIT_ZERO)(x)
+    dtype = c.output_dtype
+    x = nn.silu(group_norm(x.shape[-1], dtype, "norm_out")(x))
+    x = _conv(c.in_channels, 3, dtype, "conv_out", INIT_ZERO)(x)
     return x.astype(wide)

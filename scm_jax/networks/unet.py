@@ -143,6 +143,7 @@ class Block(nn.Module):
     conv = lambda name, kernel: layers.Linear(
       self.features, kernel, c.dtype, name=name
     )
+    x = x.astype(c.dtype)
     x = layers.resample(x, self.mode)
     skip = x
     if x.shape[-1] != self.features:
@@ -183,9 +184,11 @@ class UNet(nn.Module):
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
     Residual = rematerialization.rematerialized(Block, c.remat)
+    dtypes = c.dtypes()
 
     def block(name, features, **kwargs):
-      return Residual(c, features, name=name, **kwargs)
+      config = dataclasses.replace(c, dtype=next(dtypes))
+      return Residual(config, features, name=name, **kwargs)
 
     x = layers.Linear(c.channels, (3, 3), c.dtype, name="conv_in")(x)
     skips = [x]
@@ -224,5 +227,5 @@ class UNet(nn.Module):
         )
 
     gain = self.param("out_gain", nn.initializers.zeros, ())
-    out = layers.Linear(c.in_channels, (3, 3), c.dtype, name="conv_out")
+    out = layers.Linear(c.in_channels, (3, 3), c.output_dtype, name="conv_out")
     return out(x, gain).astype(wide)

@@ -74,11 +74,10 @@ def _arithmetic(config: Any, mesh: Any, target: Any) -> dict[str, Any]:
 
 
 def _compiled(config: Any, target: Any, mesh: Any) -> dict[str, Any]:
-  made: Any = program.make(config, mesh)
-  step, state, *others = made
+  made = program.make(config, mesh)
   found = {
     "mesh": dict(mesh.shape),
-    "params": networks.parameter_count(state.params),
+    "params": networks.parameter_count(made.state.params),
     **_arithmetic(config, mesh, target),
   }
   found["minimum"] = found.pop("traffic")
@@ -88,7 +87,7 @@ def _compiled(config: Any, target: Any, mesh: Any) -> dict[str, Any]:
     if (sizes := estimate.mesh_at(devices, mesh.shape[sharding.FSDP]))
   ]
   start = time.perf_counter()
-  lowered = step.lower(state, *others)
+  lowered = made.step.lower(*made.arguments)
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:

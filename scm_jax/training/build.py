@@ -16,14 +16,19 @@ from scm_jax.networks import attention, rematerialization
 from scm_jax.training import ema, offload
 
 RUNS = ("teacher", "sct", "scd")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+PRECISIONS = ("highest", "high", "default")  # of products; see defaults.py
 _CHOICES = {
   "run": RUNS,
   "data.kind": ("images", "latents"),
   "network.family": tuple(networks.FAMILIES),
   "network.double_norm": ("split", "shared"),
-  "network.dtype": ("float32", "bfloat16", "float64"),
+  "network.dtype": DTYPES,
+  "network.precision": PRECISIONS,
   "network.attention": tuple(attention.IMPLEMENTATIONS),
   "network.remat": tuple(rematerialization.POLICIES),
+  "objective.tangent_dtype": ("", *DTYPES),
+  "objective.tangent_precision": PRECISIONS,
   "objective.target": ("data", "teacher"),
   "objective.warmup": ("linear", "variance_exact"),
   "objective.derivative": ("jvp", "finite_difference", "discrete"),
@@ -33,7 +38,9 @@ _CHOICES = {
   "objective.weighting_unit": ("sample", "pixel"),
   "objective.guidance": ("none", "fixed", "sampled"),
   "sample.solver": ("heun", "dpm_solver"),
-  "teacher_dtype": ("float32", "bfloat16"),
+  "sharding.reduce_dtype": ("", "float32"),
+  "nonfinite": ("stop", "warn"),
+  "teacher_dtype": ("float32", "bfloat16", "float16"),
   "snapshot_dtype": ("float16", "bfloat16", "float32"),
 }
 

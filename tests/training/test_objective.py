@@ -41,9 +41,8 @@ def value(run, step=0, key=KEY, **fields):
   config.data.update(size=2, channels=1, num_classes=4)
   config.objective.update(warmup_steps=10, **fields)
   student, teacher = (Recorder(build.network_config(config)) for _ in range(2))
-  goal = objective.build(
-    config, student.network, PixelCodec(0.0, 0.5, 0.5), teacher.network
-  )
+  given = objective.Networks(student.network, teacher.network)
+  goal = objective.build(config, given, PixelCodec(0.0, 0.5, 0.5))
   params = {"a": jnp.float32(1.3), "w": jnp.float32(0.2)}
   total, metrics = goal.loss(
     params, {"a": jnp.float32(0.7)}, goal.draw(BATCH, key), jnp.int32(step)
