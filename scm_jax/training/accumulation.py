@@ -76,7 +76,12 @@ def make_gradient(
     of_one = _isolated(of_part, axes) if options.isolated else of_part
     sums, valid = _over_microbatches(of_one, draws, options.microbatches)
     grads, metrics, count = sums
-    metrics, count = lax.psum((metrics, count), axes)
+    # Each device names samples in a place of its own, above zero, so that the
+    # sum that the metrics take anyway tells all devices.
+    told = jnp.zeros((mesh.size, NAMED, 2))
+    place = lax.axis_index(axes) if axes else 0
+    told = told.at[place].set(_named(draws, valid) + 1)
+    metrics, count, told = lax.psum((metrics, count, told), axes)
     count = jnp.maximum(count, 1.0)
 
     def mean(grad, spec):
@@ -84,7 +89,7 @@ def make_gradient(
       rest = tuple(axis for axis in axes if axis not in spec)
       return lax.psum(grad, rest) / count.astype(grad.dtype)
 
-    metrics = _means(metrics, count) | {"left_out": _named(draws, valid, axes)}
+    metrics = _means(metrics, count) | {"left_out": _left_out(told - 1)}
     return jax.tree.map(mean, grads, specs), metrics
 
   return jax.shard_map(
@@ -154,18 +159,21 @@ def _without(draws: Any, valid: Array) -> Any:
   return draws | {"x0": jnp.where(mask, draws["x0"], jnp.nan)}
 
 
-def _named(draws: Any, valid: Array, axes: tuple[str, ...]) -> dict[str, Array]:
-  """Times and labels of the first samples of the batch that are not valid."""
+def _named(draws: Any, valid: Array) -> Array:
+  """Times and labels of the first samples that are not valid, `[NAMED, 2]`."""
   label = draws["cond"].get("label", jnp.full(len(valid), -1))
-  told = {
-    "t": jnp.where(valid, -1.0, draws["t"]),
-    "label": jnp.where(valid, -1, label),
-  }
-  if axes:
-    gather = lambda x: lax.all_gather(x, axes, tiled=True)
-    told, valid = jax.tree.map(gather, (told, valid))
+  told = jnp.stack([draws["t"], label.astype(draws["t"].dtype)], axis=-1)
+  told = jnp.pad(told, ((0, NAMED), (0, 0)), constant_values=-1)
+  valid = jnp.pad(valid, (0, NAMED), constant_values=True)
   first = jnp.argsort(valid, stable=True)[:NAMED]
-  return jax.tree.map(lambda x: x[first], told)
+  return jnp.where(valid[first, None], -1, told[first])
+
+
+def _left_out(told: Array) -> dict[str, Array]:
+  """The first of what all devices named, `[devices, NAMED, 2]`."""
+  told = told.reshape(-1, 2)
+  first = jnp.argsort(told[:, 0] < 0, stable=True)[:NAMED]
+  return {"t": told[first, 0], "label": told[first, 1].astype(jnp.int32)}
 
 
 def _sums(

@@ -56,14 +56,21 @@ class Networks(NamedTuple):
   teacher: Network | None = None
   weak: Network | None = None
 
-  def cast(self, dtype: Any, precision: str) -> "Networks":
+  def cast(
+    self, dtype: Any, precision: str, last_float32: int = 0
+  ) -> "Networks":
     """The same networks in another type and precision of their products."""
-    alter = lambda n: (
-      n
-      and networks.build(
-        dataclasses.replace(n.config, dtype=dtype, precision=precision)
-      )
-    )
+    fields = {
+      "dtype": jnp.dtype(dtype),
+      "precision": precision,
+      "last_float32": last_float32,
+    }
+
+    def alter(network: Network | None) -> Network | None:
+      altered = network and dataclasses.replace(network.config, **fields)
+      same = network is None or altered == network.config
+      return network if same else networks.build(altered)
+
     return Networks(*map(alter, self))
 
   def map(self, f: Callable[..., Network], *trees: Any) -> "Networks":
@@ -82,22 +89,21 @@ def build(
 
   Args:
     config: the run's config.
-    base: the networks in the precision that their configs say.
+    base: the networks; a teacher is asked in the precision of the student.
     codec: from what the dataset stores to data.
     place: makes functions of shards of parameters of networks of whole ones.
   """
-  draw = functools.partial(_draw, config, base.student.config, codec)
-  run = place(base)
+  n, c = base.student.config, config.objective
+  draw = functools.partial(draw_batch, config, n, codec)
+  run = place(base.cast(n.dtype, n.precision, n.last_float32))
   if scales(config):
     run = run._replace(student=loss_scaling.probed(run.student))
   if config.run == "teacher":
     return Objective(draw, functools.partial(_diffusion, config, run), None)
-  c = config.objective
   tangents = None
   if c.tangent_dtype:
-    dtype = jnp.dtype(c.tangent_dtype)
-    tangents = place(base.cast(dtype, c.tangent_precision))
-  exact = place(base.cast(jnp.dtype("float32"), "highest"))
+    tangents = place(base.cast(c.tangent_dtype, c.tangent_precision))
+  exact = place(base.cast("float32", "highest"))
   return Objective(
     draw,
     functools.partial(_consistency, config, run, tangents),
@@ -110,7 +116,7 @@ def scales(config: Any) -> bool:
   return config.network.dtype == "float16"
 
 
-def _draw(config, network_config, codec, batch, key):
+def draw_batch(config, network_config, codec, batch, key):
   """Data, noise, times and condition, all from one key."""
   c, sigma_d = config.objective, config.sigma_d
   noise_key, time_key, dropout_key, label_key, scale_key, encode_key = (
@@ -138,7 +144,7 @@ def _point(draws: Draws) -> Point:
   return Point(draws["x0"], draws["z"], draws["t"], draws["cond"], rngs)
 
 
-def _velocity(config, given: Networks, teacher_params) -> Any:
+def velocity_of(config, given: Networks, teacher_params) -> Any:
   """The teacher's velocity, guided as the config says; None without one."""
   c, teacher = config.objective, given.teacher
   if not asks_teacher(config):
@@ -164,7 +170,7 @@ def _diffusion(config, run: Networks, params, teacher_params, draws, step):
     sigma_d=config.sigma_d,
     adaptive_weighting=config.objective.adaptive_weighting,
     weighting_unit=config.objective.weighting_unit,
-    velocity=_velocity(config, run, teacher_params),
+    velocity=velocity_of(config, run, teacher_params),
   )
 
 
@@ -174,21 +180,21 @@ def _consistency(
   """See `Objective.loss`; `tangents` are the networks asked for them."""
   return consistency.loss(
     *(run.student.F, run.student.w, params),
-    *(_velocity(config, tangents or run, teacher_params), _point(draws)),
+    *(velocity_of(config, tangents or run, teacher_params), _point(draws)),
     _warmup(config, step),
     sigma_d=config.sigma_d,
-    options=_options(config),
+    options=tangent_options(config),
     tangent_F=tangents and tangents.student.F,
   )
 
 
 def _check(config, run: Networks, exact, params, teacher_params, draws, step):
   """See `Objective.check`; `run` are the networks asked for tangents."""
-  options, point = _options(config), _point(draws)
+  options, point = tangent_options(config), _point(draws)
 
   def raw(given: Networks):
     return consistency.tangents(
-      *(given.student.F, params, _velocity(config, given, teacher_params)),
+      *(given.student.F, params, velocity_of(config, given, teacher_params)),
       *(consistency.on_grid(point, options, config.sigma_d),),
       _warmup(config, step),
       sigma_d=config.sigma_d,
@@ -202,7 +208,7 @@ def _warmup(config, step):
   return jnp.minimum(1.0, step / max(config.objective.warmup_steps, 1))
 
 
-def _options(config) -> consistency.Options:
+def tangent_options(config) -> consistency.Options:
   fields = [f.name for f in dataclasses.fields(consistency.Options)]
   return consistency.Options(
     **{name: config.objective[name] for name in fields}
