@@ -1,5 +1,6 @@
 """Layers shared by the networks: linear maps, resampling, embeddings."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -46,7 +47,7 @@ class Linear(nn.Module):
     wide = lambda w: w.astype(jnp.promote_types(w.dtype, jnp.float32))
     given = self.get_variable("params", magnitude.WEIGHT)
     if isinstance(given, sharded.Shard):
-      part = given.replace(value=wide(given.value) * scale)
+      part = dataclasses.replace(given, value=wide(given.value) * scale)
       return sharded.gather(part, self.dtype)
     init = nn.initializers.normal(stddev=1.0)
     weight = self.param(magnitude.WEIGHT, init, shape)

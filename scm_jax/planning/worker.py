@@ -105,7 +105,7 @@ def _compiled(config: Any, target: Any, mesh: Any) -> dict[str, Any]:
     "temp_bytes": memory.temp_size_in_bytes,
     "aliased_bytes": memory.alias_size_in_bytes,
   }
-  text = compiled.as_text()
+  text = compiled.as_text() or ""
   found_here = collectives.parse(text, target.devices)
   return found | {
     "collectives": collectives.counts(found_here),

@@ -47,7 +47,7 @@ class Networks(NamedTuple):
 
   Attributes:
     student: what is trained.
-    teacher: what gives the velocity, where one is asked.
+    teacher: what gives the velocity; None where no teacher is asked.
     weak: what guides the teacher; None is the teacher itself, without labels.
       See `velocity.guided`.
   """
@@ -66,17 +66,18 @@ class Networks(NamedTuple):
       "last_float32": last_float32,
     }
 
-    def alter(network: Network | None) -> Network | None:
-      altered = network and dataclasses.replace(network.config, **fields)
-      same = network is None or altered == network.config
+    def alter(network: Network) -> Network:
+      altered = dataclasses.replace(network.config, **fields)
+      same = altered == network.config
       return network if same else networks.build(altered)
 
-    return Networks(*map(alter, self))
+    return self.map(alter)
 
   def map(self, f: Callable[..., Network], *trees: Any) -> "Networks":
     """`f` of each network that there is, and of the trees' parts for it."""
-    parts = zip(self, *trees, strict=True)
-    return Networks(*(n and f(n, *rest) for n, *rest in parts))
+    parts = zip(self[1:], *(tree[1:] for tree in trees), strict=True)
+    others = (n and f(n, *rest) for n, *rest in parts)
+    return Networks(f(self.student, *(tree[0] for tree in trees)), *others)
 
 
 def build(

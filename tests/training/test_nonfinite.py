@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from scm_jax.errors import UserError
 from scm_jax.networks import layers
@@ -115,7 +116,8 @@ def gradient(bad, microbatches=1, isolated=True):
   t[list(bad)] = 1
   draws = {"x0": x0, "t": t, "cond": {"label": np.arange(BATCH)}}
   axes = (sharding.DATA, sharding.FSDP)
-  mesh = jax.make_mesh((1, 1), axes, devices=jax.devices()[:1])
+  devices = np.asarray(jax.devices()[:1]).reshape(1, 1)
+  mesh = Mesh(devices, axes, axis_types=(AxisType.Auto,) * 2)
   function = accumulation.make_gradient(
     Objective(lambda batch, key: batch, loss, None),
     *(mesh, {"a": sharding.REPLICATED}, None),
