@@ -91,8 +91,9 @@ def make_train_step(
   transformation, rest = optimizer.build(config), state
   placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
   specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
+  parts = sharding.microbatches(config, mesh.size)
   gradient = accumulation.make_gradient(
-    objective, mesh, specs(state.params), specs(teacher), config.microbatches
+    objective, mesh, specs(state.params), specs(teacher), parts
   )
 
   def train_step(state, teacher_params, batch, seed):
