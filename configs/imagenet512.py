@@ -22,9 +22,10 @@ images in [-1, 1] and normalises by its own constants (Section G.1);
 `latents=edm2` is for latents of images in [0, 1], which the public EDM2
 networks take.
 
-Meant for 32 A100-80GB, 64 images each, the number that trained EDM2's networks.
-The paper does not print its hardware. From L on, shard the state over each
-host's devices: --config.mesh.fsdp=8.
+Every size runs as it is on 8 A100-80GB and on hundreds: a device takes at most
+64 images in one pass, and from M on the 8 devices of a host share the state.
+The paper does not print its hardware; 32 A100 trained EDM2's networks.
+docs/planning.md has memory and hours.
 
 FID that the paper reports (Table 6), with the guidance scale of each:
 

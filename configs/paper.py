@@ -63,6 +63,10 @@ def imagenet(run: str, size: str, column: Column):
   # the tangents of an independent reproduction overflowed float16.
   config.network.dtype = "bfloat16"
   config.network.update(presets.EDM2[size])
+  # One way to run on 8 devices or hundreds of them; docs/planning.md has what
+  # each size takes. A host has 8 GPUs, so that shards are gathered inside it.
+  config.mesh.fsdp = 1 if size == "s" else 8
+  config.images_per_pass = 64
 
   optimizer = config.optimizer
   optimizer.name = "adam"
@@ -89,6 +93,8 @@ def shrink(config) -> None:
   """The same code path in eight small steps; the values are ours."""
   config.batch_size = 8
   config.total_steps = 8
+  config.mesh.fsdp = 1
+  config.images_per_pass = 0
   config.log_every = 2
   config.checkpoint_every = 4
   config.sample_every = 0

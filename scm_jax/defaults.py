@@ -181,10 +181,16 @@ def get_defaults() -> config_dict.ConfigDict:
     evaluate=_evaluate(),
     mesh=_mesh(),
     sharding=_sharding(),
+    # Whether a step that needs far more memory than the devices have, by an
+    # estimate, is not compiled: "stop"; or "warn" tries it, "off" says nothing.
+    memory_check="stop",
     # What rests in the host's memory between steps, to leave room on the
     # device: any of "averages", "moments".
     offload=(),
-    microbatches=1,  # parts of a device's batch that follow one another
+    # Parts of a device's batch that follow one another; 0: as few as keep each
+    # part at `images_per_pass`.
+    microbatches=0,
+    images_per_pass=0,  # most images of a device in one part; 0: no limit
     log_every=100,
     sample_every=0,  # 0: only at the end
     # Steps between scores in training (`in_training/...` in metrics.jsonl),

@@ -37,8 +37,11 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 def _train(config: Any, workdir: str) -> None:
   import jax
 
-  from scm_jax.training import loop
+  from scm_jax.planning import fitting
+  from scm_jax.training import build, loop
 
+  build.check(config)
+  fitting.check(config)
   evaluate = None
   if config.evaluate_every:
     from scm_jax.evaluating.in_training import Evaluation

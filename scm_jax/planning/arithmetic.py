@@ -4,6 +4,7 @@ The compiled program is held against these figures, and `search` ranks meshes by
 them before anything is compiled.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -11,10 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
+from scm_jax import networks
 from scm_jax.networks import magnitude
 from scm_jax.planning.estimate import Traffic
-from scm_jax.training import build, offload, program
+from scm_jax.training import build, offload, program, sharding
 from scm_jax.training.sharding import DATA, FSDP
+from scm_jax.training.step import init_state
 
 # Passes over the student's weights before the backward one.
 _FORWARDS = {"jvp": 1, "finite_difference": 3, "discrete": 2}
@@ -28,14 +31,38 @@ class Arguments(NamedTuple):
   batch: Any
 
 
-def arguments(config: Any, mesh: Any) -> Arguments:
+class Shapes(NamedTuple):
+  """What all meshes have in common: shapes and types.
+
+  Attributes:
+    state: of a run.
+    teacher: its parameters in float32, or None where no step asks it.
+  """
+
+  state: Any
+  teacher: Any
+
+
+def trace(config: Any) -> Shapes:
+  """Those of a config; takes seconds for the largest networks."""
+  network = networks.build(build.network_config(config))
+  state = jax.eval_shape(lambda: init_state(config, network))
+  if not build.asks_teacher(config):
+    return Shapes(state, None)
+  teacher = program.teacher_network(config)
+  return Shapes(state, jax.eval_shape(teacher.init, jax.random.key(0)))
+
+
+def arguments(config: Any, mesh: Any, shapes: Shapes) -> Arguments:
   """Those of the config's step on a mesh, which may be abstract."""
-  teacher = None
-  if build.asks_teacher(config):
-    network = program.teacher_network(config)
-    teacher = program.abstract_teacher(config, mesh, network)
-  state = program.abstract_state(config, mesh)
-  return Arguments(state, teacher, program.abstract_batch(config, mesh))
+  cast = functools.partial(program.cast_teacher, config)
+  teacher = shapes.teacher and jax.eval_shape(cast, shapes.teacher)
+  state = sharding.placed(config, mesh, shapes.state)
+  return Arguments(
+    offload.placed(config, state),
+    teacher and sharding.placed(config, mesh, teacher),
+    program.abstract_batch(config, mesh),
+  )
 
 
 def abstract_mesh(data: int, fsdp: int) -> AbstractMesh:
@@ -47,11 +74,11 @@ def resident(arguments: Arguments) -> dict[str, int]:
   """Bytes on a device between steps, and of the batch, by what they are."""
   state = arguments.state
   return {
-    "parameters": _local_bytes(state.params),
-    "moments": _local_bytes(state.opt_state),
-    "averages": _local_bytes(state.ema),
-    "teacher": _local_bytes(arguments.teacher),
-    "batch": _local_bytes(arguments.batch),
+    "parameters": local_bytes(state.params),
+    "moments": local_bytes(state.opt_state),
+    "averages": local_bytes(state.ema),
+    "teacher": local_bytes(arguments.teacher),
+    "batch": local_bytes(arguments.batch),
   }
 
 
@@ -78,10 +105,10 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
   if config.run != "teacher":
     forwards = _FORWARDS[config.objective.derivative]
   teaching = 2 if config.objective.guidance != "none" else 1
-  passes = config.microbatches
+  passes = sharding.microbatches(config, data * fsdp)
   gathered = (weights * (forwards + 1) + taught * teaching) * itemsize * passes
   scattered = weights * itemsize * passes
-  gradient = _local_bytes(arguments.state.params)
+  gradient = local_bytes(arguments.state.params)
   replicated = _replicated_bytes(arguments.state.params)
   inner, outer = _part(fsdp), 2 * _part(data)
   within = min(fsdp, domain)
@@ -106,7 +133,8 @@ def _part(size: int) -> float:
   return (size - 1) / size
 
 
-def _local_bytes(tree: Any) -> int:
+def local_bytes(tree: Any) -> int:
+  """Bytes of a tree's arrays on one device."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)

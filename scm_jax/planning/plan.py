@@ -6,6 +6,7 @@ from scm_jax.planning import compile as compiler
 from scm_jax.planning import estimate
 from scm_jax.planning.estimate import Traffic, total
 from scm_jax.planning.targets import Target
+from scm_jax.training import sharding
 
 
 def plan(config: Any, target: Target) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def plan(config: Any, target: Target) -> dict[str, Any]:
     "devices": target.devices,
     "mesh": compiled["mesh"],
     "global_batch": config.batch_size,
-    "microbatches": config.microbatches,
+    "microbatches": sharding.microbatches(config, target.devices),
     "remat": config.network.remat,
     "params": compiled["params"],
     "peak_bytes_per_device": peak,

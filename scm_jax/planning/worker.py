@@ -46,26 +46,29 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
   target = targets.parse(request["target"])
   build.check(config)
   result: dict[str, Any] = {}
+  shapes = arithmetic.trace(config)
   mesh = None
   if request.get("compile"):  # first of all, for it may not divide
     mesh = sharding.make_mesh(config, topology.devices(target))
   if request.get("meshes"):
     result["arithmetic"] = [
-      _arithmetic(config, arithmetic.abstract_mesh(*sizes), target)
+      _arithmetic(config, arithmetic.abstract_mesh(*sizes), target, shapes)
       for sizes in request["meshes"]
     ]
   if request.get("flops"):
     result["flops"] = abstract.measure(config)["flops"]
   if mesh:
-    result["compiled"] = _compiled(config, target, mesh)
+    result["compiled"] = _compiled(config, target, mesh, shapes)
   return result
 
 
-def _arithmetic(config: Any, mesh: Any, target: Any) -> dict[str, Any]:
+def _arithmetic(
+  config: Any, mesh: Any, target: Any, shapes: Any
+) -> dict[str, Any]:
   """Of a mesh of any size, with as many samples a device as on the target."""
   config = copy.deepcopy(config)
   config.batch_size = config.batch_size // target.devices * mesh.size
-  given = arithmetic.arguments(config, mesh)
+  given = arithmetic.arguments(config, mesh, shapes)
   minimum = arithmetic.minimum(config, given, target.domain)
   return {
     "resident": arithmetic.resident(given),
@@ -73,16 +76,18 @@ def _arithmetic(config: Any, mesh: Any, target: Any) -> dict[str, Any]:
   }
 
 
-def _compiled(config: Any, target: Any, mesh: Any) -> dict[str, Any]:
+def _compiled(
+  config: Any, target: Any, mesh: Any, shapes: Any
+) -> dict[str, Any]:
   made = program.make(config, mesh)
   found = {
     "mesh": dict(mesh.shape),
     "params": networks.parameter_count(made.state.params),
-    **_arithmetic(config, mesh, target),
+    **_arithmetic(config, mesh, target, shapes),
   }
   found["minimum"] = found.pop("traffic")
   found["scaling"] = [
-    _arithmetic(config, arithmetic.abstract_mesh(*sizes), target)
+    _arithmetic(config, arithmetic.abstract_mesh(*sizes), target, shapes)
     for devices in estimate.DEVICES
     if (sizes := estimate.mesh_at(devices, mesh.shape[sharding.FSDP]))
   ]

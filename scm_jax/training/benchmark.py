@@ -109,12 +109,13 @@ def time_step(config: Any, repeats: int) -> dict[str, Any]:
     jax.block_until_ready((state, metrics))
     if i:  # the first call warms up
       seconds.append(time.perf_counter() - start)
+  parts = sharding.microbatches(config, mesh.size)
   memory = compiled.memory_analysis()
   analysis = compiled.cost_analysis() or {}
   return {
     "ms": 1e3 * np.asarray(seconds),
     # Of one device; XLA counts the loop over microbatches as one of them.
-    "flops": analysis.get("flops") if config.microbatches == 1 else None,
+    "flops": analysis.get("flops") if parts == 1 else None,
     "peak_bytes": memory and peak_bytes(memory),
     "params": networks.parameter_count(state.params),
   }

@@ -39,6 +39,7 @@ _CHOICES = {
   "objective.guidance": ("none", "fixed", "sampled"),
   "sample.solver": ("heun", "dpm_solver"),
   "sharding.reduce_dtype": ("", "float32"),
+  "memory_check": ("stop", "warn", "off"),
   "nonfinite": ("stop", "warn"),
   "teacher_dtype": ("float32", "bfloat16", "float16"),
   "snapshot_dtype": ("float16", "bfloat16", "float32"),
@@ -52,9 +53,14 @@ def check(config: Any) -> None:
   published = networks.FAMILIES[config.network.family].published
   _check_choice(config, "network.form", ("trigflow", published))
   positive = ("batch_size", "total_steps", "log_every", "checkpoint_every")
-  for key in (*positive, "microbatches"):
+  for key in positive:
     if config[key] < 1:
       raise ConfigError(f"config.{key} is {config[key]}; it must be positive")
+  for key in ("microbatches", "images_per_pass"):
+    if config[key] < 0:
+      raise ConfigError(
+        f"config.{key} is {config[key]}; it must not be negative"
+      )
   for group in config.offload:
     if group not in offload.GROUPS:
       raise ConfigError(

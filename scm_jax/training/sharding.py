@@ -35,7 +35,7 @@ def make_mesh(config: Any, devices: Sequence[Any] | None = None) -> Mesh:
   """
   devices = jax.devices() if devices is None else devices
   sizes = _sizes(config.mesh, len(devices))
-  parts = len(devices) * config.microbatches
+  parts = len(devices) * max(1, config.microbatches)
   if config.batch_size % parts:
     raise ConfigError(
       f"config.batch_size={config.batch_size} cannot be divided among "
@@ -44,6 +44,26 @@ def make_mesh(config: Any, devices: Sequence[Any] | None = None) -> Mesh:
     )
   grid = np.asarray(sorted(devices, key=_place)).reshape(sizes)
   return Mesh(grid, (DATA, FSDP), axis_types=(AxisType.Auto,) * 2)
+
+
+def microbatches(config: Any, devices: int) -> int:
+  """How many parts of a device's batch follow one another.
+
+  `config.microbatches`, if it is not zero. Otherwise the fewest equal parts of
+  at most `config.images_per_pass` images.
+
+  Args:
+    config: the run's config, whose batch divides among the devices.
+    devices: of the mesh.
+  """
+  if config.microbatches or not config.images_per_pass:
+    return max(1, config.microbatches)
+  images = config.batch_size // devices
+  return next(
+    parts
+    for parts in range(1, images + 1)
+    if images % parts == 0 and images // parts <= config.images_per_pass
+  )
 
 
 def _sizes(sizes: Any, devices: int) -> tuple[int, int]:

@@ -91,9 +91,8 @@ def make_train_step(
   transformation, rest = optimizer.build(config), state
   placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
   specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
-  options = accumulation.Options(
-    config.microbatches, scales(config), config.isolate
-  )
+  parts = sharding.microbatches(config, mesh.size)
+  options = accumulation.Options(parts, scales(config), config.isolate)
   gradient = accumulation.make_gradient(
     objective, mesh, specs(state.params), specs(teacher), options
   )

@@ -45,8 +45,11 @@ MAY_CHANGE = (
   "data.autoencoder",
   "mesh",
   "sharding",
+  "memory_check",
   "offload",
   "microbatches",
+  "images_per_pass",
+  "network.remat",
   "watchdog",
 )
 

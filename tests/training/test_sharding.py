@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.training import build, sharding
+from scm_jax.training import build, program, sharding
 
 SPLIT = ("data", "fsdp", "both", "half")
 FSDP = {"alone": 1, "data": 1, "fsdp": 8, "both": 4, "half": 2}
@@ -182,6 +182,34 @@ def test_a_batch_that_does_not_divide():
   config = config_of(batch_size=24, microbatches=2)
   with pytest.raises(ConfigError, match="make it a multiple of 16"):
     sharding.make_mesh(config, devices(1, 8))
+
+
+@pytest.mark.parametrize("devices", [8, 64])
+@pytest.mark.parametrize("limit", [1, 48, 64, 100, 1000])
+def test_passes_hold_as_many_images_as_they_may(devices, limit):
+  """One config for few devices and for many: the parts follow the devices."""
+  config = config_of(batch_size=2048, images_per_pass=limit)
+  images = 2048 // devices
+  parts = sharding.microbatches(config, devices)
+  assert images % parts == 0 and images // parts <= limit
+  fewer = [n for n in range(1, parts) if images % n == 0]
+  assert all(images // n > limit for n in fewer)
+  config.microbatches = 4  # what is asked for goes first
+  assert sharding.microbatches(config, devices) == 4
+
+
+def test_passes_are_microbatches(make_config):
+  """The step of either field is the same program."""
+
+  def lowered(*flags):
+    config = make_config("teacher", "--config.batch_size=8", *flags)
+    mesh = sharding.make_mesh(config, jax.devices()[:1])
+    step, *arguments = program.make(config, mesh)
+    return step.lower(*arguments).as_text()
+
+  parts = lowered("--config.microbatches=4")
+  assert lowered("--config.images_per_pass=2") == parts
+  assert lowered("--config.images_per_pass=8") == lowered() != parts
 
 
 def spec(path, shape, **fields):

@@ -1,0 +1,90 @@
+"""What a step needs, against closed forms."""
+
+import copy
+
+import jax
+import pytest
+
+from scm_jax import networks
+from scm_jax.planning import memory
+from scm_jax.training import build
+
+
+@pytest.fixture
+def changed(config):
+  """`changed(**fields)`: the config with other ways to run it."""
+
+  def make(remat="none", **fields):
+    other = copy.deepcopy(config)
+    other.network.remat = remat
+    other.update(fields)
+    return other
+
+  return make
+
+
+@pytest.fixture
+def step(config):
+  return memory.Step(config)
+
+
+@pytest.fixture
+def params(config):
+  """Of the network, as shapes."""
+  return shapes(config)
+
+
+def shapes(config):
+  network = networks.build(build.network_config(config))
+  return jax.eval_shape(network.init, jax.random.key(0))
+
+
+def count(params):
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_parts_that_are_arithmetic(step, changed, params):
+  """Float32 state and gradients of N parameters, on one device."""
+  config, n = changed(), count(params)
+  need = step.need(config, 1, 1)
+  trees = 1 + 2 + len(config.ema) + 1  # weights, moments, averages, teacher
+  images = config.batch_size * (config.data.size**2 + 4)  # and labels
+  assert need.resident == pytest.approx(4 * n * trees + images, rel=0.01)
+  # Gradients take the place of what the passes held, if there is enough.
+  assert need.total == need.resident + max(
+    4 * n, need.weights + need.activations
+  )
+
+
+def test_ways_to_need_less(step, changed, params):
+  whole, n = step.need(changed(), 1, 1), count(params)
+  halves = step.need(changed(microbatches=2), 1, 1)
+  assert halves.activations == pytest.approx(whole.activations / 2, abs=1)
+  assert halves.gradients - whole.gradients >= 4 * n  # of the first half
+  shards = step.need(changed(), 1, 4)
+  assert shards.resident < whole.resident / 2
+  assert shards.weights == whole.weights
+  assert shards.activations == pytest.approx(whole.activations / 4, abs=1)
+  narrow = step.need(changed(teacher_dtype="bfloat16"), 1, 1)
+  assert whole.resident - narrow.resident == pytest.approx(2 * n, rel=0.02)
+  away = step.need(changed(offload=("moments",)), 1, 1)
+  assert whole.resident - away.resident == pytest.approx(8 * n, rel=0.01)
+
+
+def test_recomputed_blocks_keep_their_inputs(changed):
+  """One array for each block and for the last layer, and little else."""
+  config = changed("full")
+  config.network.channels = 64
+  params = shapes(config)
+  # An encoder block, the two in the middle, and two decoder blocks, whose
+  # inputs are twice as wide, as they take in the encoder's; the last layer.
+  widths = 1 + 1 + 1 + 2 + 2 + 1
+  array = 4 * config.data.size**2 * config.network.channels
+  assert memory.residuals(config, params) == pytest.approx(
+    widths * array, rel=0.05
+  )
+  kept = []
+  for policy in ("none", "dots", "full"):
+    config.network.remat = policy
+    kept.append(memory.residuals(config, params))
+  assert kept == sorted(kept, reverse=True)
