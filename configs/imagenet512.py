@@ -14,7 +14,8 @@ from a copy of ImageNet and the autoencoder's file (docs/data.md):
 and --config.data.data_dir=datasets from then on.
 
 Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl|xxl`, `latents=paper|edm2` (see
-below), and `tiny` for a check of the code path in a minute on one core (eight
+below), `on=gpu|tpu`, the hardware, whose types differ (docs/configs.md,
+Precision), and `tiny` for a check of the code path in a minute on one core (eight
 steps; the rest is compilation), with built-in data.
 
 Latents of 64x64x4 come from `stabilityai/sd-vae-ft-mse`. The paper encodes
@@ -72,9 +73,11 @@ def get_config(arg: str = ""):
     run=paper.RUNS,
     size=tuple(SIZES),
     latents=tuple(LATENTS),
+    on=paper.HARDWARE,
     tiny=False,
   )
-  config = paper.imagenet(choice.run, choice.size, SIZES[choice.size])
+  size = SIZES[choice.size]
+  config = paper.imagenet(choice.run, choice.size, size, choice.on)
   config.data.kind = "latents"
   config.data.name = "imagenet512_latents"
   config.data.channels = 4
