@@ -14,6 +14,9 @@ from typing import Any
 from scm_jax import files
 
 Record = dict[str, Any]
+# What a record says of how its samples were drawn, beside steps; an older one
+# may lack some.
+SETTINGS = ("guidance", "ema", "t_mid", "solver", "sigma_max", "dtype")
 
 
 def run_record(
@@ -171,17 +174,17 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     seeds = runs[0]["seeds"]
     notes.append(
       f"over {len(seeds)} seeds: mean, standard deviation and minimum of FD "
-      "(EDM2 and sCM publish the minimum); means of the rest"
+      "(EDM2 publishes the minimum of several); means of the rest"
     )
   if labels := report["reference"].get("labels"):
     notes.append(f"classes of the samples: {labels}")
   for run in runs:
+    used = [f"{k} {run[k]}" for k in SETTINGS if run.get(k) is not None]
+    notes.append(f"{run['name']}: {', '.join(used)}")
     if found := run.get("selection"):
-      chosen = [key for key in ("guidance", "ema", "t_mid") if key in run]
-      settings = ", ".join(f"{key} {run[key]}" for key in chosen)
-      notes.append(
-        f"{run['name']}: {settings}, chosen by {found['by']} of {found['num']} "
-        f"other images (seed {found['seed']})"
+      notes[-1] += (
+        f"; chosen by {found['by']} of {found['num']} other images (seed "
+        f"{found['seed']})"
       )
   warnings = {line for run in runs for line in run.get("warnings", ())}
   return notes + [f"beware: {line}" for line in sorted(warnings)]
