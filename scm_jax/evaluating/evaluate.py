@@ -229,21 +229,8 @@ def _record(
   out: epath.Path,
 ) -> tuple[dict[str, Any], np.ndarray]:
   """One run's record, and its row of the picture."""
-  request = scorer.request
-  num = scorer.num
-  few, fresh = min(request.select_num or num, num), max(request.seeds) + 1
-  main, by = report.main_space(request.features), request.select_by
-
-  def score(candidate: Subject) -> float:
-    _LOG.info("choosing by %d images: %s", few, candidate.settings())
-    found, _ = scorer.score(candidate, few, fresh, choice=True)
-    return found[by][main]
-
-  warnings = list(scorer.reference.warnings)
-  if len(candidates) > 1 and by == "fd" and few < num:
-    warnings.append(_few(few, num))
-    _LOG.warning(warnings[-1])
-  chosen, table = choosing.choose(candidates, score, by)
+  request, num = scorer.request, scorer.num
+  chosen, selection, warnings = _choose(scorer, candidates)
   sets, rows = [], []
   for seed in request.seeds:
     _LOG.info("drawing and scoring %d images: %s, seed %d", num, name, seed)
@@ -251,14 +238,11 @@ def _record(
     found, row = scorer.score(chosen, num, seed, save=save)
     sets.append({"seed": seed, **found})
     rows.append(row)
-  extra = {}
-  if table:
-    by = f"{by} {main}"
-    extra = {
-      "selection": {"num": few, "seed": fresh, "by": by, "candidates": table}
-    }
   found = scoring.over_seeds(sets)
-  found["warnings"] = [*warnings, *found["warnings"]]
+  found["warnings"] = [
+    *(*scorer.reference.warnings, *warnings),
+    *found["warnings"],
+  ]
   record = report.run_record(
     name,
     chosen.about["config"].run,
@@ -271,17 +255,38 @@ def _record(
     training_step=chosen.about["step"],
     labels=request.labels,
     **chosen.settings(),
-    **extra,
+    **selection,
   )
   return record, rows[0]
 
 
-def _few(few: int, num: int) -> str:
-  return (
-    f"chosen by the Fréchet distance of {few} images, fewer than the {num} of "
-    "the score: few images favour candidates whose samples vary less, such as "
-    "those with more guidance; give --select-num=0 or --select-by=kid"
-  )
+def _choose(
+  scorer: Scorer, candidates: Sequence[Subject]
+) -> tuple[Subject, dict[str, Any], list[str]]:
+  """The best of some subjects, what a record says of it, and warnings."""
+  request, num = scorer.request, scorer.num
+  few, fresh = min(request.select_num or num, num), max(request.seeds) + 1
+  main, by = report.main_space(request.features), request.select_by
+
+  def score(candidate: Subject) -> float:
+    _LOG.info("choosing by %d images: %s", few, candidate.settings())
+    found, _ = scorer.score(candidate, few, fresh, choice=True)
+    return found[by][main]
+
+  warnings = []
+  if len(candidates) > 1 and by == "fd" and few < num:
+    warnings.append(
+      f"chosen by the Fréchet distance of {few} images, fewer than the {num} "
+      "of the score: few images favour candidates whose samples vary less, "
+      "such as those with more guidance; give --select-num=0 or "
+      "--select-by=kid"
+    )
+    _LOG.warning(warnings[0])
+  chosen, table = choosing.choose(candidates, score, by)
+  if not table:
+    return chosen, {}, warnings
+  about = {"num": few, "seed": fresh, "by": f"{by} {main}"}
+  return chosen, {"selection": {**about, "candidates": table}}, warnings
 
 
 def _about_reference(scorer: Scorer) -> dict[str, Any]:

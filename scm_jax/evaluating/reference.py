@@ -57,8 +57,8 @@ def is_file(reference: str) -> bool:
 
 
 _DECODED = (
-  "the reference is latents that the autoencoder decoded, not real images; its "
-  "error is in the samples and in the reference, so the distances come out "
+  "the reference is decoded latents, not real images: what decoding gets wrong "
+  "is in the samples and in the reference alike, so that distances come out "
   "smaller than to real images; give a file of real images' statistics, such "
   "as EDM2's img512.pkl, as --reference or config.evaluate.reference"
 )

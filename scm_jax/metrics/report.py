@@ -178,16 +178,20 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     )
   if labels := report["reference"].get("labels"):
     notes.append(f"classes of the samples: {labels}")
-  for run in runs:
-    used = [f"{k} {run[k]}" for k in SETTINGS if run.get(k) is not None]
-    notes.append(f"{run['name']}: {', '.join(used)}")
-    if found := run.get("selection"):
-      notes[-1] += (
-        f"; chosen by {found['by']} of {found['num']} other images (seed "
-        f"{found['seed']})"
-      )
+  notes += filter(None, map(_settings, runs))
   warnings = {line for run in runs for line in run.get("warnings", ())}
   return notes + [f"beware: {line}" for line in sorted(warnings)]
+
+
+def _settings(run: Mapping[str, Any]) -> str:
+  """How a run's samples were drawn, as far as its record says."""
+  used = [f"{key} {run[key]}" for key in SETTINGS if run.get(key) is not None]
+  if found := run.get("selection"):
+    used.append(
+      f"chosen by {found['by']} of {found['num']} other images (seed "
+      f"{found['seed']})"
+    )
+  return f"{run['name']}: {', '.join(used)}" if used else ""
 
 
 def _number(value: float | None) -> str:
