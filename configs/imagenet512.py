@@ -87,7 +87,7 @@ def get_config(arg: str = ""):
     ]
 
   config.optimizer.decay_steps = 70_000  # t_ref, Table 5
-  config.objective.label_dropout = 0.1  # Table 5; of students, implied
+  config.objective.label_dropout = 0.1  # v2, Table 5; students: implied
   smallest = choice.size == "s"
   if choice.run == "teacher":
     config.objective.P_mean, config.objective.P_std = -0.4, 1.0  # Table 5

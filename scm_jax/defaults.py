@@ -114,12 +114,14 @@ def _optimizer() -> config_dict.ConfigDict:
 
 
 def _sample() -> config_dict.ConfigDict:
+  # How samples are drawn unless a flag says otherwise: in training, and by
+  # `sample`, `evaluate` and `scm_jax.load`.
   return _fields(
     t_mid=1.1,  # second time of the 2-step sampler (G.2)
     sigma_max=80.0,
     solver="heun",  # for teachers; or "dpm_solver"
     solver_steps=32,  # 63 evaluations with Heun (G.2)
-    guidance=1.0,
+    guidance=1.0,  # the scale, for networks that take one
     num=40,  # images in the grids drawn while training
     batch_size=256,
   )
@@ -127,8 +129,14 @@ def _sample() -> config_dict.ConfigDict:
 
 def _evaluate() -> config_dict.ConfigDict:
   return _fields(
-    num=1000,  # samples, as config.sample draws the grids
-    features=("pixels",),  # the first one's Fréchet distance says what is best
+    num=1000,  # samples in training, as config.sample draws the grids
+    # What samples are compared with, in training and by `evaluate` (which reads
+    # no other field here): a dataset, NAME[:SPLIT], or a file such as
+    # img512.pkl; "" is the training data.
+    reference="",
+    # Feature spaces. The first one's kernel distance says what is best; where
+    # the reference is a file of means and covariances, its Fréchet distance.
+    features=("pixels",),
     weights=(),  # of published ones among them: ("inception=FILE",)
   )
 

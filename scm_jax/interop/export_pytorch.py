@@ -110,6 +110,7 @@ def write_pipeline(
     "t_mid": model.t_mid,
     "sigma_max": model.sigma_max,
     "solver": model.solver,
+    "guidance": model.scale(),
   }
   if autoencoder.of(model):  # its folder is every export's
     index["vae"] = ["diffusers", "AutoencoderKL"]

@@ -168,6 +168,9 @@ def model(config: Any, average: Any) -> Model:
     t_mid=config.sample.t_mid,
     sigma_max=config.sample.sigma_max,
     solver=config.sample.solver,
+    solver_steps=config.sample.solver_steps,
+    guidance=config.sample.guidance,
+    unconditional=bool(config.objective.label_dropout),
   )
 
 

@@ -265,8 +265,6 @@ def _write_samples(config, mesh, state, decoder, path, writer) -> None:
   images = model.sample(
     labels if config.data.num_classes else None,
     num=num,
-    steps=2 if model.consistency else config.sample.solver_steps,
-    guidance=config.sample.guidance,
     batch_size=min(num, config.sample.batch_size),
   )
   if not distributed.is_main():
