@@ -36,6 +36,9 @@ def _network() -> config_dict.ConfigDict:
     family="unet",  # EDM2's U-Net; or "ddpmpp", DDPM++ (see presets.py)
     form="trigflow",  # or the published one: "edm2" (unet), "edm" (ddpmpp)
     double_norm="split",  # the unet's; or "shared", with EDM2's parameter count
+    # What the head of w_phi sees: "positional" features of t, good for students;
+    # or "fourier" features of ln(sigma), good for teachers (EDM2's).
+    weighting="positional",
     channels=192,
     channel_mult=(1, 2, 3, 4),
     channel_mult_emb=0,  # the embedding's width; 0: the largest of channel_mult

@@ -75,7 +75,7 @@ def build(config: NetworkConfig) -> Network:
   family = next(f for f in FAMILIES.values() if type(config) is f.config)
   if config.form not in ("trigflow", family.published):
     raise ValueError(f"{config.form!r} is no form of {type(config).__name__}")
-  denoiser, weighting = family.module(config), Weighting(config.form)
+  denoiser, weighting = family.module(config), Weighting(config.weighting_head)
 
   def init(key):
     net_key, weighting_key = jax.random.split(key)
@@ -93,13 +93,21 @@ def build(config: NetworkConfig) -> Network:
       return denoiser.apply(variables, x, t, cond, train)
 
   def w(params, t):
-    if config.published:
-      t = jnp.log(trigflow.time_to_sigma(t, config.sigma_d)) / 4
+    if config.published or config.weighting_head == "fourier":
+      t = jnp.log(trigflow.time_to_sigma(_inside(t), config.sigma_d)) / 4
     return weighting.apply({"params": params["weighting"]}, t)
 
   if config.published:
     F = trigflow.network_from_edm(F, config.sigma_d)
   return Network(init, F, w, config)
+
+
+def _inside(t: jax.Array) -> jax.Array:
+  """Times kept off the ends, where `ln(tan t)` is infinite.
+
+  Of training's proposals none lies so near an end.
+  """
+  return jnp.clip(t, 1e-6, jnp.pi / 2 - 1e-6)
 
 
 def null_cond(config: NetworkConfig, batch: int) -> Cond:

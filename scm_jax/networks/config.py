@@ -27,6 +27,8 @@ class NetworkConfig:
     dropout: probability.
     dropout_resolution: largest side at which dropout acts (Section G.2: 16).
     guidance: whether the guidance scale is an input (Section 5.2).
+    weighting: which head `w_phi` has, `positional` or `fourier` (see
+      `weighting`); networks of EDM2's form have EDM2's.
     sigma_d: standard deviation of the data, by which the published forms turn
       TrigFlow's time into EDM's noise level.
     dtype: of the computation.
@@ -49,6 +51,7 @@ class NetworkConfig:
   dropout: float = 0.0
   dropout_resolution: int = 1 << 30
   guidance: bool = False
+  weighting: str = "positional"
   sigma_d: float = 0.5
   dtype: Dtype = jnp.float32
   attention: str = "einsum"
@@ -62,3 +65,8 @@ class NetworkConfig:
   def published(self) -> bool:
     """Whether the network is asked in EDM's convention, at `c_noise`."""
     return self.form != "trigflow"
+
+  @property
+  def weighting_head(self) -> str:
+    """The head that `w_phi` has; EDM2's own in networks of EDM2's form."""
+    return "edm2" if self.form == "edm2" else self.weighting

@@ -12,7 +12,7 @@ from scm_jax import networks
 from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.model import Model
-from scm_jax.networks import attention, rematerialization
+from scm_jax.networks import attention, rematerialization, weighting
 from scm_jax.training import ema, offload
 
 RUNS = ("teacher", "sct", "scd")
@@ -21,6 +21,7 @@ _CHOICES = {
   "data.kind": ("images", "latents"),
   "network.family": tuple(networks.FAMILIES),
   "network.double_norm": ("split", "shared"),
+  "network.weighting": weighting.HEADS,
   "network.dtype": ("float32", "bfloat16", "float64"),
   "network.attention": tuple(attention.IMPLEMENTATIONS),
   "network.remat": tuple(rematerialization.POLICIES),
