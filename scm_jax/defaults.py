@@ -28,6 +28,9 @@ def _data() -> config_dict.ConfigDict:
     # File of the autoencoder that decodes samples of latents; "": a preview.
     autoencoder="",
     flip=False,  # random horizontal flips
+    # Probability of each change of EDM's augmentation, which the network must
+    # take as an input (network.augment) and which mirrors by itself; 0: none.
+    augment=0.0,
   )
 
 
@@ -35,9 +38,11 @@ def _network() -> config_dict.ConfigDict:
   return _fields(
     family="unet",  # EDM2's U-Net; or "ddpmpp", DDPM++ (see presets.py)
     form="trigflow",  # or the published one: "edm2" (unet), "edm" (ddpmpp)
-    double_norm="split",  # the unet's; or "shared", with EDM2's parameter count
-    # What the head of w_phi sees: "positional" features of t, good for students;
-    # or "fourier" features of ln(sigma), good for teachers (EDM2's).
+    # The unet's; or "shared", with EDM2's parameter count, or "gained", that
+    # with a learnt gain on the shift, to start from EDM2's networks.
+    double_norm="split",
+    # What the head of w_phi sees: "positional" features of t, for students;
+    # or "fourier" features of ln(sigma), for teachers, as EDM2 has.
     weighting="positional",
     channels=192,
     channel_mult=(1, 2, 3, 4),
@@ -48,6 +53,7 @@ def _network() -> config_dict.ConfigDict:
     dropout=0.0,
     dropout_resolution=16,  # largest side with dropout (G.2)
     dtype="float32",  # or "bfloat16"; the time path is float32 in both
+    augment=False,  # whether the augmentation is an input; DDPM++ alone has it
     attention="einsum",  # or "chunked", without a matrix of all pairs
     # What a block keeps for the backward pass: "none" is all of it, "full"
     # nothing, "dots" results of convolutions and products.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from scm_jax import trigflow
 from scm_jax.networks import dropout
-from scm_jax.networks.config import NetworkConfig
+from scm_jax.networks.config import AUGMENTATIONS, NetworkConfig
 from scm_jax.networks.ddpmpp import DDPMpp, DDPMppConfig
 from scm_jax.networks.unet import UNet, UNetConfig
 from scm_jax.networks.weighting import Weighting
@@ -50,8 +50,9 @@ class Network(NamedTuple):
     init: `init(key) -> params`, a dict of `denoiser` and `weighting`.
     F: `F(params, x, t, cond, *, rngs=None, train=False)`, `[B, H, W, C]` and
       `[B]` radians to `[B, H, W, C]` float32; `cond` holds `label` and, where
-      the network takes it, `guidance`; `rngs`, if it trains with dropout, a
-      key for each sample as `dropout` (`[B]`, or one to be split).
+      the network takes them, `guidance` and `augment`; `rngs`, if it trains
+      with dropout, a key for each sample as `dropout` (`[B]`, or one to be
+      split).
     w: `w(params, t)`, the adaptive log-weight `[B]`.
     config: what it was built from.
   """
@@ -111,12 +112,14 @@ def _inside(t: jax.Array) -> jax.Array:
 
 
 def null_cond(config: NetworkConfig, batch: int) -> Cond:
-  """The condition "no label", guidance 1, for `batch` samples."""
+  """The condition "no label", guidance 1, not augmented, of `batch` samples."""
   cond = {}
   if config.num_classes:
     cond["label"] = jnp.full((batch,), config.num_classes, jnp.int32)
   if config.guidance:
     cond["guidance"] = jnp.ones((batch,), jnp.float32)
+  if config.augment:
+    cond["augment"] = jnp.zeros((batch, AUGMENTATIONS), jnp.float32)
   return cond
 
 
@@ -127,6 +130,7 @@ def parameter_count(params: Params) -> int:
 
 
 __all__ = [
+  "AUGMENTATIONS",
   "FAMILIES",
   "Cond",
   "DDPMpp",

@@ -10,12 +10,15 @@ from jax import Array
 
 from scm_jax import trigflow
 from scm_jax.codec import Codec
+from scm_jax.data import augmentation
 from scm_jax.networks import Network
 from scm_jax.objectives import consistency, diffusion, velocity
 from scm_jax.training.build import asks_teacher
 
 # What is drawn for a batch: arrays whose first axis is the sample.
 Draws = dict[str, Any]
+
+AUGMENT = 0x61756721  # folded into the key of a step
 
 
 class Objective(NamedTuple):
@@ -66,6 +69,11 @@ def build(
     z = sigma_d * jax.random.normal(noise_key, x0.shape)
     t = trigflow.propose_times(time_key, len(x0), c.P_mean, c.P_std, sigma_d)
     cond = {}
+    if network.config.augment:
+      # A key beside the others, which so are those of runs without.
+      x0, cond["augment"] = augmentation.augment(
+        x0, jax.random.fold_in(key, AUGMENT), config.data.augment
+      )
     if num_classes:
       dropped = jax.random.bernoulli(label_key, c.label_dropout, (len(x0),))
       cond["label"] = jnp.where(dropped, num_classes, batch["label"])
