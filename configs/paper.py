@@ -43,6 +43,8 @@ def start(run: str):
   config.run = run
   config.sigma_d = 0.5  # Section 3
   config.log_every = 100  # ours
+  # EDM2's for teachers (Section 4.2); students: see networks/weighting.py.
+  config.network.weighting = "fourier" if run == "teacher" else "positional"
   config.objective.tangent_c = 0.1  # Section 4.2
   config.objective.warmup_steps = 10_000  # H, Section 4.2
   config.sample.t_mid = 1.1  # G.2
@@ -79,6 +81,10 @@ def imagenet(run: str, size: str, column: Column, on: str):
     config.network.dropout = column.dropout
     config.network.dropout_resolution = 64  # everywhere, as EDM2
     config.sample.solver, config.sample.solver_steps = "heun", 32  # G.2
+    if column.teacher_ema < 0.02:
+      # Made of snapshots whose coefficients add up, in absolute value, to 80
+      # and more, the average would show their rounding (docs/configs.md).
+      config.snapshot_dtype = "float32"
   else:
     config.teacher_ema = column.teacher_ema
     # A hundredth (G.2), rounded: 0.007 * 0.01 is 7.000000000000001e-05.

@@ -28,6 +28,9 @@ def _data() -> config_dict.ConfigDict:
     # File of the autoencoder that decodes samples of latents; "": a preview.
     autoencoder="",
     flip=False,  # random horizontal flips
+    # Probability of each change of EDM's augmentation, which the network must
+    # take as an input (network.augment) and which mirrors by itself; 0: none.
+    augment=0.0,
   )
 
 
@@ -35,7 +38,12 @@ def _network() -> config_dict.ConfigDict:
   return _fields(
     family="unet",  # EDM2's U-Net; or "ddpmpp", DDPM++ (see presets.py)
     form="trigflow",  # or the published one: "edm2" (unet), "edm" (ddpmpp)
-    double_norm="split",  # the unet's; or "shared", with EDM2's parameter count
+    # The unet's; or "shared", with EDM2's parameter count, or "gained", that
+    # with a learnt gain on the shift, to start from EDM2's networks.
+    double_norm="split",
+    # What the head of w_phi sees: "positional" features of t, for students;
+    # or "fourier" features of ln(sigma), for teachers, as EDM2 has.
+    weighting="positional",
     channels=192,
     channel_mult=(1, 2, 3, 4),
     channel_mult_emb=0,  # the embedding's width; 0: the largest of channel_mult
@@ -51,6 +59,7 @@ def _network() -> config_dict.ConfigDict:
     # on TPUs, TensorFloat-32 on GPUs; "default" one, and TensorFloat-32.
     precision="highest",
     last_float32=0,  # blocks at the end, with the output's layer, in float32
+    augment=False,  # whether the augmentation is an input; DDPM++ alone has it
     attention="einsum",  # or "chunked", without a matrix of all pairs
     # What a block keeps for the backward pass: "none" is all of it, "full"
     # nothing, "dots" results of convolutions and products.

@@ -340,7 +340,9 @@ def _bind(
 ) -> tuple[Callable[..., Array], networks.Cond]:
   """See `Model.bind`."""
   network = recipe.network
-  cond = {"label": label} if network.config.num_classes else {}
+  cond = networks.null_cond(network.config, len(label))
+  if network.config.num_classes:
+    cond["label"] = label
   if network.config.guidance:
     cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
   if recipe.consistency or recipe.unguided:

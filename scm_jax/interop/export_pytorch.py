@@ -37,7 +37,10 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 DIFFUSERS_VERSION = "0.42.1"
 _GUIDANCE = ("denoiser", "embedding", "emb_guidance", "kernel")
 # Of a network's config: how it is trained or computed, not what it is.
-_NOT_SHIPPED = ("dtype", "attention", "remat", "dropout", "dropout_resolution")
+_NOT_SHIPPED = (
+  *("dtype", "attention", "remat", "dropout", "dropout_resolution"),
+  *("weighting", "augment"),
+)
 
 
 def fits(model: Model) -> bool:

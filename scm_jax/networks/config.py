@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 Dtype = Any
 
+AUGMENTATIONS = 9  # numbers that say how a sample was augmented
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
@@ -28,6 +30,10 @@ class NetworkConfig:
     dropout: probability.
     dropout_resolution: largest side at which dropout acts (Section G.2: 16).
     guidance: whether the guidance scale is an input (Section 5.2).
+    augment: whether what was done to the data is an input: the numbers of
+      `data.augmentation`, zero in sampling. DDPM++ alone can take it.
+    weighting: which head `w_phi` has, `positional` or `fourier` (see
+      `weighting`); networks of EDM2's form have EDM2's.
     sigma_d: standard deviation of the data, by which the published forms turn
       TrigFlow's time into EDM's noise level.
     dtype: of the computation; the time path is float32 in any case.
@@ -57,6 +63,8 @@ class NetworkConfig:
   dropout: float = 0.0
   dropout_resolution: int = 1 << 30
   guidance: bool = False
+  augment: bool = False
+  weighting: str = "positional"
   sigma_d: float = 0.5
   dtype: Dtype = jnp.float32
   precision: str = "highest"
@@ -89,3 +97,8 @@ class NetworkConfig:
   def published(self) -> bool:
     """Whether the network is asked in EDM's convention, at `c_noise`."""
     return self.form != "trigflow"
+
+  @property
+  def weighting_head(self) -> str:
+    """The head that `w_phi` has; EDM2's own in networks of EDM2's form."""
+    return "edm2" if self.form == "edm2" else self.weighting

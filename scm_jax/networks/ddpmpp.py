@@ -55,7 +55,7 @@ def _conv(features, side, dtype, name, init=INIT):
 
 
 class Embedding(nn.Module):
-  """Time, label and guidance to one vector per sample, float32."""
+  """Time, label, guidance and augmentation to one vector, float32."""
 
   config: DDPMppConfig
 
@@ -73,6 +73,17 @@ class Embedding(nn.Module):
       # Starts at zero: the student begins as its teacher, whatever the scale.
       zeros = nn.initializers.zeros
       emb += dense(c.channels, "emb_guidance", zeros)(scale.astype(t.dtype))
+    if c.augment:
+      # Zero at first, where EDM draws it: to a new network it is all one what
+      # was done to its data.
+      told = nn.Dense(
+        c.channels,
+        use_bias=False,
+        dtype=t.dtype,
+        kernel_init=nn.initializers.zeros,
+        name="emb_augment",
+      )
+      emb += told(cond["augment"].astype(t.dtype))
     if c.num_classes:
       label = layers.one_hot_label(cond["label"], c.num_classes)
       emb += dense(c.channels, "emb_label")(label.astype(t.dtype))

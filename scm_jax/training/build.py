@@ -12,7 +12,7 @@ from scm_jax import networks
 from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.model import Model
-from scm_jax.networks import attention, rematerialization
+from scm_jax.networks import attention, rematerialization, weighting
 from scm_jax.training import ema, offload
 
 RUNS = ("teacher", "sct", "scd")
@@ -22,7 +22,8 @@ _CHOICES = {
   "run": RUNS,
   "data.kind": ("images", "latents"),
   "network.family": tuple(networks.FAMILIES),
-  "network.double_norm": ("split", "shared"),
+  "network.double_norm": ("split", "shared", "gained"),
+  "network.weighting": weighting.HEADS,
   "network.dtype": DTYPES,
   "network.precision": PRECISIONS,
   "network.attention": tuple(attention.IMPLEMENTATIONS),
@@ -67,6 +68,7 @@ def check(config: Any) -> None:
         f"config.offload names {group!r}; choose of {', '.join(offload.GROUPS)}"
       )
   _check_data(config.data)
+  _check_augmentation(config)
   levels = len(config.network.channel_mult)
   if config.data.size % (1 << (levels - 1)):
     raise ConfigError(
@@ -133,6 +135,32 @@ def _check_data(data: Any) -> None:
         f"config.data.{key} is {data[key]}; give {data.channels} numbers, one "
         "for each of config.data.channels"
       )
+
+
+def _check_augmentation(config: Any) -> None:
+  data, probability = config.data, config.data.augment
+  if config.network.augment and config.network.family != "ddpmpp":
+    raise ConfigError(
+      "config.network.augment is an input of ddpmpp, which "
+      f"config.network.family={config.network.family!r} does not have"
+    )
+  if not 0 <= probability <= 1:
+    raise ConfigError(
+      f"config.data.augment is {probability}; it is a probability"
+    )
+  if not probability:
+    return
+  if not config.network.augment:
+    raise ConfigError(
+      f"config.data.augment is {probability}, but the network is not told what "
+      "was done, and would draw it; set config.network.augment too"
+    )
+  if data.kind != "images" or data.flip:
+    raise ConfigError(
+      "config.data.augment changes images and mirrors them itself; "
+      f"config.data.kind={data.kind!r} and config.data.flip={data.flip} do not "
+      "go with it"
+    )
 
 
 def network_config(config: Any) -> networks.NetworkConfig:

@@ -11,6 +11,7 @@ from jax import Array
 
 from scm_jax import networks, trigflow
 from scm_jax.codec import Codec
+from scm_jax.data import augmentation
 from scm_jax.networks import Network
 from scm_jax.objectives import consistency, diffusion, precision, velocity
 from scm_jax.objectives.point import Point
@@ -19,6 +20,8 @@ from scm_jax.training.build import asks_teacher
 
 # What is drawn for a batch: arrays whose first axis is the sample.
 Draws = dict[str, Any]
+
+AUGMENT = 0x61756721  # folded into the key of a step
 
 
 class Objective(NamedTuple):
@@ -127,6 +130,11 @@ def draw_batch(config, network_config, codec, batch, key):
   z = sigma_d * jax.random.normal(noise_key, x0.shape)
   t = trigflow.propose_times(time_key, len(x0), c.P_mean, c.P_std, sigma_d)
   cond = {}
+  if network_config.augment:
+    # A key beside the others, which so are those of runs without.
+    x0, cond["augment"] = augmentation.augment(
+      x0, jax.random.fold_in(key, AUGMENT), config.data.augment
+    )
   num_classes = network_config.num_classes
   if num_classes:
     dropped = jax.random.bernoulli(label_key, c.label_dropout, (len(x0),))

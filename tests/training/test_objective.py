@@ -70,6 +70,37 @@ def test_noisy_samples_are_of_the_batch():
   assert abs(np.log(0.5 * np.tan(call["t"])).mean() + 0.8) < 1.0
 
 
+def test_the_network_is_told_how_its_data_were_augmented():
+  """And of unaugmented data nothing, whatever else it is; keys are apart."""
+  config = get_defaults()
+  config.data.update(size=4, channels=1)
+  config.network.update(family="ddpmpp", augment=True)
+  image = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1))
+  batch = {"image": jnp.asarray(image, jnp.uint8)}
+  codec = PixelCodec(0.0, 0.5, 0.5)
+
+  def draws(**fields):
+    config.data.update(fields)
+    network = Recorder(build.network_config(config)).network
+    return objective.build(config, network, codec, None).draw(batch, KEY)
+
+  plain, changed = draws(augment=0.0), draws(augment=1.0)
+  x0 = codec.encode(batch["image"])
+  np.testing.assert_array_equal(plain["x0"], x0)
+  np.testing.assert_array_equal(plain["cond"]["augment"], np.zeros((64, 9)))
+  told = changed["cond"]["augment"]
+  assert np.all(np.any(told != 0, axis=1)) and np.std(told[:, 2]) > 0.7
+  mirrored = told[:, 0] > 0
+  assert 16 < mirrored.sum() < 48
+  for name in ("z", "t"):
+    np.testing.assert_array_equal(plain[name], changed[name])
+  # Without the affine part the data are those of the batch, or mirrored.
+  rare = draws(augment=1e-6)
+  mirrored = rare["cond"]["augment"][:, 0] > 0
+  expected = jnp.where(mirrored[:, None, None, None], x0[:, :, ::-1], x0)
+  np.testing.assert_array_equal(rare["x0"], expected)
+
+
 def test_label_dropout():
   labels = value("teacher", label_dropout=1.0)[2][0]["label"]
   np.testing.assert_array_equal(labels, 4)
