@@ -40,10 +40,9 @@ def settings(**fields):
 
 def mse(weak=False, **fields):
   config = settings(**fields)
-  nets = [network(config) for _ in range(3)]
+  nets = [network(config) for _ in range(3 if weak else 2)]
   made = objective.build(
-    *(config, nets[0], codec.PixelCodec(0.0, 0.5, 0.5), nets[1]),
-    nets[2] if weak else None,
+    config, objective.Networks(*nets), codec.PixelCodec(0.0, 0.5, 0.5)
   )
   draws = made.draw(BATCH, jax.random.key(3, impl="rbg"))
   _, metrics = made.loss(PARAMS, TEACHER, draws, jnp.int32(0))

@@ -82,7 +82,8 @@ def test_the_network_is_told_how_its_data_were_augmented():
   def draws(**fields):
     config.data.update(fields)
     network = Recorder(build.network_config(config)).network
-    return objective.build(config, network, codec, None).draw(batch, KEY)
+    given = objective.Networks(network)
+    return objective.build(config, given, codec).draw(batch, KEY)
 
   plain, changed = draws(augment=0.0), draws(augment=1.0)
   x0 = codec.encode(batch["image"])

@@ -204,8 +204,8 @@ def test_passes_are_microbatches(make_config):
   def lowered(*flags):
     config = make_config("teacher", "--config.batch_size=8", *flags)
     mesh = sharding.make_mesh(config, jax.devices()[:1])
-    step, *arguments = program.make(config, mesh)
-    return step.lower(*arguments).as_text()
+    made = program.make(config, mesh)
+    return made.step.lower(*made.arguments).as_text()
 
   parts = lowered("--config.microbatches=4")
   assert lowered("--config.images_per_pass=2") == parts
