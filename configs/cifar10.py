@@ -18,9 +18,11 @@ Meant for 8 A100-80GB, 64 images each. The paper does not print its hardware.
 FID that the paper reports: teacher 2.15 (Section G.1; 35 evaluations); sCT 2.85
 in one step and 2.06 in two; sCD 3.66 and 2.52 (Table 1).
 
-Left out: EDM's augmentation (probability 0.12, with the augmentation as an
-input of the network). Mirrored images take its place, so the teacher's FID may
-differ from the paper's. The paper does not say whether it augments.
+Images are augmented as in EDM (probability 0.12), and the network is told how;
+the filter that resamples them is another (see `data/augmentation.py`). The paper
+does not say whether it augments: its teacher has "the same settings" as EDM's,
+and its students the teacher's. Without: --config.data.augment=0, and in all
+three runs --config.network.augment=false; --config.data.flip=true mirrors.
 """
 
 from configs import paper
@@ -45,9 +47,10 @@ def get_config(arg: str = ""):
   config.data.size = 32
   config.data.num_classes = 0
   config.data.mean, config.data.std = 0.0, 0.5  # EDM: images in [-1, 1]
-  config.data.flip = True  # ours; see the docstring
+  config.data.augment = 0.12  # EDM; of students, implied
 
   config.network.update(presets.DDPMPP)  # G.1; dropout at every side, as EDM
+  config.network.augment = True  # EDM
   config.network.dtype = "float32"  # EDM's; the paper does not say
 
   optimizer, objective = config.optimizer, config.objective

@@ -21,6 +21,7 @@ def small(arg: str):
   config.network.channel_mult_emb = 4
   config.optimizer.rampup_images = 10_000
   if choice.run == "teacher":
+    config.network.weighting = "fourier"
     config.optimizer.learning_rate = 1e-2
     config.optimizer.cooldown = 0.5
     config.optimizer.eps = 1e-8

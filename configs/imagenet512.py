@@ -14,7 +14,8 @@ from a copy of ImageNet and the autoencoder's file (docs/data.md):
 and --config.data.data_dir=datasets from then on.
 
 Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl|xxl`, `latents=paper|edm2` (see
-below), and `tiny` for a check of the code path in a minute on one core (eight
+below), `on=gpu|tpu`, the hardware, whose types differ (docs/configs.md,
+Precision), and `tiny` for a check of the code path in a minute on one core (eight
 steps; the rest is compilation), with built-in data.
 
 Latents of 64x64x4 come from `stabilityai/sd-vae-ft-mse`. The paper encodes
@@ -72,9 +73,11 @@ def get_config(arg: str = ""):
     run=paper.RUNS,
     size=tuple(SIZES),
     latents=tuple(LATENTS),
+    on=paper.HARDWARE,
     tiny=False,
   )
-  config = paper.imagenet(choice.run, choice.size, SIZES[choice.size])
+  size = SIZES[choice.size]
+  config = paper.imagenet(choice.run, choice.size, size, choice.on)
   config.data.kind = "latents"
   config.data.name = "imagenet512_latents"
   config.data.channels = 4
@@ -84,7 +87,7 @@ def get_config(arg: str = ""):
     ]
 
   config.optimizer.decay_steps = 70_000  # t_ref, Table 5
-  config.objective.label_dropout = 0.1  # Table 5; of students, implied
+  config.objective.label_dropout = 0.1  # v2, Table 5; students: implied
   smallest = choice.size == "s"
   if choice.run == "teacher":
     config.objective.P_mean, config.objective.P_std = -0.4, 1.0  # Table 5

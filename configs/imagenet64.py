@@ -14,7 +14,8 @@ and --config.data.data_dir=datasets from then on. Images are cut and resized as
 ADM does it; those of TFDS's imagenet_resized/64x64 are resized whole, and a FID
 on them is not to be set beside the paper's.
 
-Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl`, and `tiny` for a check of the
+Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl`, `on=gpu|tpu`, the hardware,
+whose types differ (docs/configs.md, Precision), and `tiny` for a check of the
 code path in a minute on one core (eight steps; the rest is compilation), with
 built-in data.
 
@@ -48,8 +49,15 @@ SIZES = {
 
 def get_config(arg: str = ""):
   """The config of one run; see the module's docstring."""
-  choice = parse_arg(arg, run=paper.RUNS, size=tuple(SIZES), tiny=False)
-  config = paper.imagenet(choice.run, choice.size, SIZES[choice.size])
+  choice = parse_arg(
+    arg,
+    run=paper.RUNS,
+    size=tuple(SIZES),
+    on=paper.HARDWARE,
+    tiny=False,
+  )
+  size = SIZES[choice.size]
+  config = paper.imagenet(choice.run, choice.size, size, choice.on)
   config.data.name = "imagenet64"
   config.data.mean, config.data.std = 0.0, 0.5  # EDM2: images in [-1, 1]
   config.data.flip = False  # EDM2

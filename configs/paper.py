@@ -12,6 +12,7 @@ from scm_jax.defaults import get_defaults
 from scm_jax.networks import presets
 
 RUNS = ("teacher", "sct", "scd")
+HARDWARE = ("gpu", "tpu")  # of the argument `on`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,8 @@ def start(run: str):
   config.run = run
   config.sigma_d = 0.5  # Section 3
   config.log_every = 100  # ours
+  # EDM2's for teachers (Section 4.2); students: see networks/weighting.py.
+  config.network.weighting = "fourier" if run == "teacher" else "positional"
   config.objective.tangent_c = 0.1  # Section 4.2
   config.objective.warmup_steps = 10_000  # H, Section 4.2
   config.sample.t_mid = 1.1  # G.2
@@ -49,7 +52,7 @@ def start(run: str):
   return config
 
 
-def imagenet(run: str, size: str, column: Column):
+def imagenet(run: str, size: str, column: Column, on: str):
   """What both resolutions share: EDM2's training with the paper's changes."""
   config = start(run)
   config.batch_size = 2048  # Tables 4 and 5
@@ -59,9 +62,7 @@ def imagenet(run: str, size: str, column: Column):
   config.sample_every = 4096
   config.data.size = 64
   config.data.num_classes = 1000
-  # The paper computes in float16. bfloat16 needs no scaling of the loss, and
-  # the tangents of an independent reproduction overflowed float16.
-  config.network.dtype = "bfloat16"
+  _set_precision(config, on)
   config.network.update(presets.EDM2[size])
   # One way to run on 8 devices or hundreds of them; docs/planning.md has what
   # each size takes. A host has 8 GPUs, so that shards are gathered inside it.
@@ -80,6 +81,10 @@ def imagenet(run: str, size: str, column: Column):
     config.network.dropout = column.dropout
     config.network.dropout_resolution = 64  # everywhere, as EDM2
     config.sample.solver, config.sample.solver_steps = "heun", 32  # G.2
+    if column.teacher_ema < 0.02:
+      # Made of snapshots whose coefficients add up, in absolute value, to 80
+      # and more, the average would show their rounding (docs/configs.md).
+      config.snapshot_dtype = "float32"
   else:
     config.teacher_ema = column.teacher_ema
     # A hundredth (G.2), rounded: 0.007 * 0.01 is 7.000000000000001e-05.
@@ -87,6 +92,19 @@ def imagenet(run: str, size: str, column: Column):
     config.network.dropout = getattr(column, f"{run}_dropout")
     config.network.dropout_resolution = 16  # G.2
   return config
+
+
+def _set_precision(config, on: str) -> None:
+  """Keeps the digits of the tangent, as docs/configs.md measures them."""
+  if on == "gpu":
+    config.network.dtype = "float16"  # Section 5.1
+    return
+  # TPUs have no float16. Three bfloat16 products have its digits and more. sCT
+  # does without: its tangent is large, and mostly the data's own noise.
+  config.network.dtype = "bfloat16"
+  if config.run == "scd":
+    config.objective.tangent_dtype = "float32"
+    config.objective.tangent_precision = "high"
 
 
 def shrink(config) -> None:

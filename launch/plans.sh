@@ -15,14 +15,15 @@ readonly OUT=${OUT:-docs/plans} PATTERN=${1:-*}
 export JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1.0
 
 plan() {
-  local size=$1 target=$2
+  local size=$1 target=$2 on=gpu
+  [[ $target != v* ]] || on=tpu
   local name=imagenet512-scd-$size-${target/:/-}
   # shellcheck disable=SC2053  # a pattern
   [[ $name == $PATTERN ]] || return 0
   [[ ! -e $OUT/$name.json ]] || return 0
   echo "$name"
-  ${SCM_JAX:-scm-jax} plan --config="configs/imagenet512.py:run=scd,size=$size" \
-    --target="$target" --json >"$OUT/.$name"
+  ${SCM_JAX:-scm-jax} plan --target="$target" --json \
+    --config="configs/imagenet512.py:run=scd,size=$size,on=$on" >"$OUT/.$name"
   mv "$OUT/.$name" "$OUT/$name.json"
 }
 

@@ -42,7 +42,8 @@ class PixelCodec:
   def decode(self, x0: Array, params: Any = None) -> Array:
     """`x0` to uint8 images, rounded and clipped to [0, 255]."""
     del params
-    return _to_uint8(_restore(self, x0), -1.0, 1.0)
+    levels = jnp.round((_restore(self, x0) + 1.0) * 127.5)
+    return jnp.clip(levels, 0, 255).astype(jnp.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +77,19 @@ class LatentCodec:
     return _standardize(self, mean + std * jax.random.normal(key, mean.shape))
 
   def decode(self, x0: Array, params: Any = None) -> Array:
-    """`x0` to uint8 images `[B, H, W, 3]`; `params` are the autoencoder's."""
+    """`x0` to uint8 images `[B, H, W, 3]`; `params` are the autoencoder's.
+
+    Levels are truncated, not rounded, as EDM2's are: half a level darker, which
+    published distances have in them.
+    """
     latents = _restore(self, x0)
     if self.autoencoder is None:
       images = preview(latents)
     else:
       images = self.autoencoder.decode(params, latents)
-    return _to_uint8(images, *self.image_range)
+    low, high = self.image_range
+    levels = (images - low) / (high - low) * 255.0
+    return jnp.clip(levels, 0, 255).astype(jnp.uint8)
 
 
 Codec = PixelCodec | LatentCodec
@@ -122,8 +129,3 @@ def _standardize(codec: Codec, data: Array) -> Array:
 def _restore(codec: Codec, x0: Array) -> Array:
   mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
   return x0.astype(jnp.float32) / codec.sigma_d * std + mean
-
-
-def _to_uint8(images: Array, low: float, high: float) -> Array:
-  levels = jnp.round((images - low) / (high - low) * 255.0)
-  return jnp.clip(levels, 0, 255).astype(jnp.uint8)

@@ -28,6 +28,9 @@ def _data() -> config_dict.ConfigDict:
     # File of the autoencoder that decodes samples of latents; "": a preview.
     autoencoder="",
     flip=False,  # random horizontal flips
+    # Probability of each change of EDM's augmentation, which the network must
+    # take as an input (network.augment) and which mirrors by itself; 0: none.
+    augment=0.0,
   )
 
 
@@ -35,7 +38,12 @@ def _network() -> config_dict.ConfigDict:
   return _fields(
     family="unet",  # EDM2's U-Net; or "ddpmpp", DDPM++ (see presets.py)
     form="trigflow",  # or the published one: "edm2" (unet), "edm" (ddpmpp)
-    double_norm="split",  # the unet's; or "shared", with EDM2's parameter count
+    # The unet's; or "shared", with EDM2's parameter count, or "gained", that
+    # with a learnt gain on the shift, to start from EDM2's networks.
+    double_norm="split",
+    # What the head of w_phi sees: "positional" features of t, for students;
+    # or "fourier" features of ln(sigma), for teachers, as EDM2 has.
+    weighting="positional",
     channels=192,
     channel_mult=(1, 2, 3, 4),
     channel_mult_emb=0,  # the embedding's width; 0: the largest of channel_mult
@@ -44,7 +52,14 @@ def _network() -> config_dict.ConfigDict:
     channels_per_head=64,
     dropout=0.0,
     dropout_resolution=16,  # largest side with dropout (G.2)
-    dtype="float32",  # or "bfloat16"; the time path is float32 in both
+    # Or "bfloat16", or "float16" (GPUs alone), whose gradients are scaled. The
+    # time path is float32 in all of them.
+    dtype="float32",
+    # Of float32 products: "highest" is float32; "high" three bfloat16 products
+    # on TPUs, TensorFloat-32 on GPUs; "default" one, and TensorFloat-32.
+    precision="highest",
+    last_float32=0,  # blocks at the end, with the output's layer, in float32
+    augment=False,  # whether the augmentation is an input; DDPM++ alone has it
     attention="einsum",  # or "chunked", without a matrix of all pairs
     # What a block keeps for the backward pass: "none" is all of it, "full"
     # nothing, "dots" results of convolutions and products.
@@ -73,6 +88,15 @@ def _objective() -> config_dict.ConfigDict:
     discrete_steps=1024,  # N of dsCD
     tangent_norm="l2",  # or "rms", "clip", "none" (Section 4.2)
     tangent_c=0.1,
+    # The type and precision of the network and the teacher where the tangent is
+    # taken; "": those of the network, in one pass with the value. Otherwise the
+    # tangent has a pass of its own, of a type and precision as in `network`.
+    tangent_dtype="",
+    tangent_precision="highest",
+    # Steps between checks of the tangent against float32's, on a few samples:
+    # `tangent_error/...` and `tangent_bias/...` in metrics.jsonl; 0: none.
+    check_every=0,
+    check_samples=64,
     prior_weight="none",  # or "inverse_sigma", a further 1 / sigma
     reduction="mean",  # of squares over the sample; or "sum"
     reset_weighting=True,  # start the student's w_phi afresh
@@ -99,12 +123,14 @@ def _optimizer() -> config_dict.ConfigDict:
 
 
 def _sample() -> config_dict.ConfigDict:
+  # How samples are drawn unless a flag says otherwise: in training, and by
+  # `sample`, `evaluate` and `scm_jax.load`.
   return _fields(
     t_mid=1.1,  # second time of the 2-step sampler (G.2)
     sigma_max=80.0,
     solver="heun",  # for teachers; or "dpm_solver"
     solver_steps=32,  # 63 evaluations with Heun (G.2)
-    guidance=1.0,
+    guidance=1.0,  # the scale, for networks that take one
     num=40,  # images in the grids drawn while training
     batch_size=256,
   )
@@ -112,8 +138,14 @@ def _sample() -> config_dict.ConfigDict:
 
 def _evaluate() -> config_dict.ConfigDict:
   return _fields(
-    num=1000,  # samples, as config.sample draws the grids
-    features=("pixels",),  # the first one's Fréchet distance says what is best
+    num=1000,  # samples in training, as config.sample draws the grids
+    # What samples are compared with, in training and by `evaluate` (which reads
+    # no other field here): a dataset, NAME[:SPLIT], or a file such as
+    # img512.pkl; "" is the training data.
+    reference="",
+    # Feature spaces. The first one's kernel distance says what is best; where
+    # the reference is a file of means and covariances, its Fréchet distance.
+    features=("pixels",),
     weights=(),  # of published ones among them: ("inception=FILE",)
   )
 
@@ -130,6 +162,9 @@ def _sharding() -> config_dict.ConfigDict:
     # (pattern of an array's path, dimension or None for replicated), the first
     # that is found decides; see training/sharding.py.
     rules=(),
+    # In what gradients are summed over fsdp: "" is the network's type; or
+    # "float32", which sends twice as much of them.
+    reduce_dtype="",
   )
 
 
@@ -144,7 +179,8 @@ def get_defaults() -> config_dict.ConfigDict:
     teacher="",  # workdir whose EMA weights a student starts from
     teacher_ema=0.0,  # which of its averages, or any width; 0 is its first
     start="",  # workdir to start from instead, such as an adapted teacher's
-    teacher_dtype="float32",  # of its weights in sCD; or "bfloat16"
+    # Of its weights in sCD; or "bfloat16", "float16".
+    teacher_dtype="float32",
     # The averages; the first is the default. Below 1: sigma_rel of a power
     # function (EDM2, Section 3). From 1 on: a half-life in images (CIFAR-10:
     # 500_000), at most `ema_rampup_ratio` of the images seen (EDM).
@@ -186,4 +222,11 @@ def get_defaults() -> config_dict.ConfigDict:
     # RMS of the network's output, about 1 in a healthy run, beyond which a
     # run is stopped as diverged.
     divergence_limit=100.0,
+    # What happens when the gradient is not finite in several steps in a row:
+    # "stop" the run, or "warn". (Such entries are zeroed in any case, as in
+    # EDM2, and every window of steps that had some warns.)
+    nonfinite="stop",
+    # Do a step's gradient again, without the samples that overflowed in the
+    # network, where it is not finite. Makes the step a loop.
+    isolate=False,
   )

@@ -32,13 +32,16 @@ class Sampler:
 
   Attributes:
     model: the network, its parameters on all devices.
-    steps: default of `sample`: 2, or what a diffusion teacher's solver takes.
     devices: how many share a batch.
   """
 
   model: Model
-  steps: int
   devices: int
+
+  @property
+  def steps(self) -> int:
+    """Steps unless told otherwise: 2, or what a teacher's solver takes."""
+    return self.model.steps
 
   def sample(
     self,
@@ -55,7 +58,7 @@ class Sampler:
       labels: see above.
       steps: of the sampler; None is `self.steps`.
       seed: image `i` is a function of `(seed, i, label i)`.
-      guidance: the scale; None is 1, no guidance.
+      guidance: the scale; None is the run's own, `config.sample.guidance`.
       num: how many; None is one for each label.
 
     Returns:
@@ -70,9 +73,9 @@ class Sampler:
     full = np.resize(label, -(-len(label) // n) * n)
     images = self.model.sample(
       full,
-      steps=self.steps if steps is None else steps,
+      steps=steps,
       seed=seed,
-      guidance=self._scale(guidance),
+      guidance=guidance,
       batch_size=BATCH * n,
     )
     return images[: len(label)]
@@ -201,7 +204,7 @@ class Sampler:
     elif len(noise) > 1:
       raise UserError("a diffusion teacher takes one draw of noise")
     n = len(noise) if model.consistency else steps or self.steps
-    unguided = self._scale(guidance) == 1.0 and not model.consistency
+    unguided = self.model.scale(guidance) == 1.0 and not model.consistency
     batch = np.moveaxis(noise, 0, 1), self._labels(labels, noise.shape[1])
     return self._batches(program, batch, guidance, (n, unguided))
 
@@ -212,7 +215,7 @@ class Sampler:
     """
     model, total, n = self.model, len(batch[0]), self.devices
     size = n * min(BATCH, -(-total // n))
-    scale, parts = jnp.float32(self._scale(guidance)), []
+    scale, parts = jnp.float32(self.model.scale(guidance)), []
     for begin in range(0, total, size):
       index = np.minimum(np.arange(begin, begin + size), total - 1)
       part = [array[index] for array in batch]
@@ -280,18 +283,6 @@ class Sampler:
         f"labels are 0 to {classes - 1}, and {classes} for none of them"
       )
     return np.resize(label, len(label) if num is None else num)
-
-  def _scale(self, guidance: float | None) -> float:
-    """The scale of guidance, if the network takes it."""
-    config = self.model.network.config
-    scale = 1.0 if guidance is None else float(guidance)
-    if scale == 1.0 or config.guidance or self.model.guide:
-      return scale
-    if self.model.consistency:
-      raise UserError("this student was trained without guidance as an input")
-    if not config.num_classes:
-      raise UserError("this network takes no labels, so there is no guidance")
-    return scale
 
   def _check_edit(self, images: np.ndarray, known, start) -> None:
     if not self.model.consistency:

@@ -16,6 +16,7 @@ from jax import Array
 
 from scm_jax import codec as codecs
 from scm_jax import networks, samplers, trigflow
+from scm_jax.errors import ConfigError
 from scm_jax.objectives import velocity
 
 SOLVERS = {
@@ -37,6 +38,11 @@ class Model:
     t_mid: second time of the 2-step sampler.
     sigma_max: noise level that sampling starts from.
     solver: of teachers, a name in `SOLVERS`.
+    solver_steps: how many the solver takes unless told otherwise.
+    guidance: the scale that it draws with unless told otherwise, if it takes
+      one.
+    unconditional: whether a teacher has learnt what "no label" is, which
+      classifier-free guidance asks it for.
     decoder: parameters of the codec's autoencoder, if it has one.
     guide: of a teacher, a second network that guides it (EDM2's guidance and
       autoguidance); None is classifier-free guidance by its own "no label".
@@ -51,6 +57,9 @@ class Model:
   t_mid: float = samplers.T_MID
   sigma_max: float = trigflow.SIGMA_MAX
   solver: str = "heun"
+  solver_steps: int = 32
+  guidance: float = 1.0
+  unconditional: bool = True
   decoder: Any = None
   guide: "Model | None" = None
   batch_sharding: jax.sharding.NamedSharding | None = None
@@ -72,6 +81,49 @@ class Model:
     """The guide's network, for `velocity.guided`."""
     return self.guide.network if self.guide else None
 
+  @property
+  def steps(self) -> int:
+    """Steps of its sampler unless told otherwise: a student takes 2."""
+    return 2 if self.consistency else self.solver_steps
+
+  @property
+  def takes_guidance(self) -> bool:
+    """Whether a scale other than 1 changes what it draws."""
+    config = self.network.config
+    if self.consistency:
+      return config.guidance
+    return bool(self.guide or (config.num_classes and self.unconditional))
+
+  def scale(self, guidance: float | None = None) -> float:
+    """The scale to draw with: what is given, or else the model's own.
+
+    Raises:
+      ConfigError: a scale other than 1 for a network that takes none.
+    """
+    if self.takes_guidance:
+      return float(self.guidance if guidance is None else guidance)
+    if guidance in (None, 1.0):
+      return 1.0
+    if self.consistency:
+      why = (
+        "this student was trained without guidance as an input; train one with "
+        "--config.objective.guidance=sampled"
+      )
+    elif not self.network.config.num_classes:
+      why = "this network takes no labels, and has no guide"
+    else:
+      why = "this network was always given labels, and has no guide"
+    raise ConfigError(f"guidance {guidance:g}: {why}")
+
+  def settings(self, steps: int, guidance: float) -> dict[str, Any]:
+    """All that decides how samples are drawn, by name, in JSON's types."""
+    settings: dict[str, Any] = {"guidance": guidance}
+    if steps > 1:
+      name = "t_mid" if self.consistency else "solver"
+      settings[name] = getattr(self, name)
+    dtype = jnp.dtype(self.network.config.dtype).name
+    return settings | {"sigma_max": self.sigma_max, "dtype": dtype}
+
   def evaluations(self, steps: int, guidance: float = 1.0) -> int:
     """Network evaluations for one sample (NFE), guidance included."""
     if self.consistency:
@@ -84,9 +136,9 @@ class Model:
     labels: np.ndarray | None,
     *,
     num: int | None = None,
-    steps: int = 2,
+    steps: int | None = None,
     seed: int = 0,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     batch_size: int = 256,
   ) -> np.ndarray:
     """Draws images.
@@ -95,14 +147,20 @@ class Model:
       labels: `[N]` classes, or None for a network without labels (or for no
         label).
       num: how many to draw when there are no labels.
-      steps: of the consistency sampler, or of the teacher's solver.
+      steps: of the consistency sampler, or of the teacher's solver; None is
+        `self.steps`.
       seed: sample `i` is a function of `(seed, i, label i)`.
-      guidance: the student's input, or the teacher's guidance scale.
+      guidance: the student's input, or the teacher's guidance scale; None is
+        the model's own.
       batch_size: how many at once; it does not change the samples.
 
     Returns:
       uint8 `[N, H, W, C]`.
+
+    Raises:
+      ConfigError: guidance for a network that takes none.
     """
+    steps, guidance = steps or self.steps, self.scale(guidance)
     config = self.network.config
     if labels is None:
       if num is None:
@@ -282,7 +340,9 @@ def _bind(
 ) -> tuple[Callable[..., Array], networks.Cond]:
   """See `Model.bind`."""
   network = recipe.network
-  cond = {"label": label} if network.config.num_classes else {}
+  cond = networks.null_cond(network.config, len(label))
+  if network.config.num_classes:
+    cond["label"] = label
   if network.config.guidance:
     cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
   if recipe.consistency or recipe.unguided:

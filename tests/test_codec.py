@@ -90,7 +90,8 @@ def test_preview_shows_colours(image_range):
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (2, 3, 3, 3))
   low, high = image_range
-  colours = low + pixels / 255 * (high - low)
+  # In the middle of each level, because levels are truncated.
+  colours = low + (pixels + 0.5) / 255 * (high - low)
   latents = colours @ np.linalg.pinv(np.array(PREVIEW)) / 0.18215
   np.testing.assert_allclose(
     preview(jnp.asarray(latents, jnp.float32)), colours, atol=1e-5
@@ -100,6 +101,34 @@ def test_preview_shows_colours(image_range):
   images = codec.decode(x0)
   assert images.dtype == jnp.uint8
   np.testing.assert_array_equal(images, pixels)
+
+
+@pytest.mark.parametrize("image_range", [(-1.0, 1.0), (0.0, 1.0)])
+def test_decoded_latents_are_truncated_and_pixels_rounded(image_range):
+  """EDM2 has `clamp(0, 1).mul(255)` for the one, and `+ 128` for the other."""
+  low, high = image_range
+  shades = np.random.default_rng(0).uniform(-0.2, 1.2, (1, 40, 40, 3))
+  shades = np.float32(shades)
+  expected = np.uint8(np.clip(shades, 0, 1) * np.float32(255))
+
+  def decoder(params, latents):
+    del params, latents
+    return low + jnp.asarray(shades) * (high - low)
+
+  network = build(AutoencoderConfig())._replace(decode=decoder)
+  codec = dataclasses.replace(
+    LATENTS, image_range=image_range, autoencoder=network
+  )
+  found = np.asarray(codec.decode(jnp.zeros((1, 5, 5, 4))))
+  off = found != expected  # where arithmetic crosses a level
+  assert off.mean() < (0.001 if low else 1e-9)
+  inside = (shades > 0) & (shades < 1)
+  wanted = (shades * 255)[inside]
+  assert np.mean(wanted - found[inside]) == pytest.approx(0.5, abs=0.02)
+
+  pixels = PixelCodec(0.0, 1.0, 1.0).decode(jnp.asarray(shades * 2 - 1))
+  edm2 = np.uint8(np.clip((shades * 2 - 1) * 127.5 + 128, 0, 255))
+  assert (np.asarray(pixels) != edm2).mean() < 0.001
 
 
 def test_the_papers_mean_latent_is_a_middle_grey():

@@ -10,6 +10,7 @@ import pytest
 
 from scm_jax import networks
 from scm_jax.codec import LatentCodec, PixelCodec
+from scm_jax.errors import ConfigError
 from scm_jax.model import Model
 from scm_jax.networks import autoencoder, magnitude
 
@@ -162,6 +163,57 @@ def test_a_teacher_and_its_guide(teacher):
   assert np.abs(drawn.astype(int) - plain).mean() > 5
   assert guided.evaluations(2, guidance=2.0) == 6
   assert guided.parameters == teacher.parameters
+
+
+def test_defaults_are_the_models_own(student, teacher):
+  tuned = dataclasses.replace(student, guidance=1.5)
+  given = student.sample(LABELS, steps=2, guidance=1.5)
+  np.testing.assert_array_equal(tuned.sample(LABELS), given)
+  fields = {"guidance": 2.0, "solver_steps": 2, "solver": "dpm_solver"}
+  solver = dataclasses.replace(teacher, **fields)
+  given = solver.sample(LABELS, steps=2, guidance=2.0)
+  np.testing.assert_array_equal(solver.sample(LABELS), given)
+  assert not np.array_equal(solver.sample(LABELS, guidance=1.0), given)
+
+
+def test_a_network_that_cannot_be_guided_is_not(student, teacher):
+  """Its own scale is 1, whatever its config says; another is refused."""
+  config = dataclasses.replace(student.network.config, guidance=False)
+  unlabelled = dataclasses.replace(teacher.network.config, num_classes=0)
+  for model, why in (
+    (
+      dataclasses.replace(student, network=networks.build(config)),
+      "trained without guidance as an input",
+    ),
+    (
+      dataclasses.replace(teacher, unconditional=False),
+      "always given labels",
+    ),
+    (
+      dataclasses.replace(teacher, network=networks.build(unlabelled)),
+      "takes no labels",
+    ),
+  ):
+    model = dataclasses.replace(model, guidance=1.4)
+    assert not model.takes_guidance
+    assert model.scale() == model.scale(1.0) == 1.0
+    with pytest.raises(ConfigError, match=f"guidance 1.7: .*{why}"):
+      model.scale(1.7)
+  guided = dataclasses.replace(teacher, unconditional=False, guide=teacher)
+  assert guided.scale(1.7) == 1.7  # away from another network
+
+
+def test_settings_tell_samplers_apart(student, teacher):
+  assert student.settings(2, 1.5) == {
+    "guidance": 1.5,
+    "t_mid": 1.1,
+    "sigma_max": 80.0,
+    "dtype": "float32",
+  }
+  assert "t_mid" not in student.settings(1, 1.5)
+  fast = dataclasses.replace(teacher, solver="dpm_solver", sigma_max=50.0)
+  found = fast.settings(8, 1.0)
+  assert (found["solver"], found["sigma_max"]) == ("dpm_solver", 50.0)
 
 
 def test_parameters(student):

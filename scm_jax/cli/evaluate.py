@@ -5,8 +5,9 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from scm_jax.cli import console
+from scm_jax.cli import console, settings
 from scm_jax.errors import ConfigError
+from scm_jax.evaluating import labels
 
 EXAMPLE = """\
 scm-jax evaluate --workdir=runs/digits/scd --steps=1,2
@@ -14,8 +15,7 @@ scm-jax evaluate --out=runs/digits \\
     --workdir=runs/digits/teacher,runs/digits/scd,runs/digits/sct
 scm-jax evaluate --workdir=runs/scd --features=inception --seeds=0,1,2 \\
     --weights=inception=pt_inception-2015-12-05-6726825d.pth \\
-    --reference=img512.pkl --labels=uniform --num=50000 \\
-    --guidance=1,1.4,2 --ema=0.05,0.1"""
+    --reference=img512.pkl --num=50000 --guidance=1,1.4,2 --ema=0.05,0.1"""
 
 # Flag, metavar, default, help.
 _FLAGS = (
@@ -23,8 +23,9 @@ _FLAGS = (
   (
     "--teacher-steps",
     "N,...",
-    "32,1",
-    "of teachers' solvers; default 32,1 (63 and 1 evaluations)",
+    "",
+    "of teachers' solvers; default the config's and 1; 32 steps of Heun are 63 "
+    "evaluations",
   ),
   (
     "--num",
@@ -33,7 +34,12 @@ _FLAGS = (
     "images for each run and seed; default as many as the reference has, at "
     "most 50000",
   ),
-  ("--guidance", "S,...", "1", "scales, for networks that take one"),
+  (
+    "--guidance",
+    "S,...",
+    "",
+    "scales, for networks that take one; default each config's",
+  ),
   (
     "--ema",
     "SIGMA_REL,...",
@@ -48,13 +54,12 @@ _FLAGS = (
     "scales, averages or times the best is chosen by --select-num images of "
     "another seed, and reported on fresh ones",
   ),
-  ("--select-num", "N", "5000", "images to choose by; default 5000"),
   (
-    "--reference",
-    "NAME[:SPLIT]|FILE",
-    "",
-    "a dataset, or statistics in EDM2's .pkl or pytorch-fid's or ADM's .npz, "
-    "or images in an .npz or .npy; default the training data",
+    "--select-num",
+    "N",
+    "0",
+    "images to choose by; default 0, as many as for the score. With fewer, "
+    "--select-by=fd favours candidates that vary less",
   ),
   (
     "--features",
@@ -102,6 +107,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   for flag, metavar, default, text in _FLAGS:
     parser.add_argument(flag, metavar=metavar, default=default, help=text)
+  settings.add_arguments(parser)
+  parser.add_argument(
+    "--reference",
+    metavar="NAME[:SPLIT]|FILE",
+    help="a dataset, or statistics in EDM2's .pkl or pytorch-fid's or ADM's "
+    ".npz, or images in an .npz or .npy; empty is the training data; default "
+    "config.evaluate.reference of the first workdir",
+  )
+  parser.add_argument(
+    "--select-by",
+    choices=("fd", "kid"),
+    default="fd",
+    help="what chooses: the Fréchet distance, or the kernel distance, which "
+    "few images do not bias; default fd",
+  )
   parser.add_argument(
     "--autoencoder",
     metavar="FILE",
@@ -117,9 +137,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--labels",
-    choices=("data", "uniform"),
-    default="data",
-    help="classes of the samples: as often as in the reference, or equally",
+    choices=(*labels.WAYS, *labels.ALIASES),
+    default=labels.RANDOM,
+    help="classes of the samples: random ones, as published distances have "
+    "them; each as often as any other (balanced; formerly uniform); or as "
+    "often as in the reference (data); default random",
   )
   parser.add_argument(
     "--allow-few",
@@ -140,16 +162,19 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     raise ConfigError("--workdir names no folder")
   asked = {
     "steps": _numbers("--steps", args.steps, least=1),
-    "teacher_steps": _numbers("--teacher-steps", args.teacher_steps, least=1),
+    "teacher_steps": _optional("--teacher-steps", args.teacher_steps, least=1),
     "num": _number("--num", args.num),
     "seeds": _numbers("--seeds", args.seeds),
-    "guidance": _numbers("--guidance", args.guidance, kind=float),
+    "guidance": _optional("--guidance", args.guidance, kind=float),
     "ema": _numbers("--ema", args.ema, kind=float),
     "t_mid": _times(args.t_mid),
-    "select_num": _number("--select-num", args.select_num, least=2),
+    "select_num": _number("--select-num", args.select_num),
     "keep": _number("--keep", args.keep),
+    "changes": tuple(settings.changes(args).items()),
     "weights": _weights(args.weights),
   }
+  if asked["select_num"] == 1:
+    raise ConfigError("--select-num is 1; it must be at least 2, or 0 for all")
   batch_size = _number("--batch-size", args.batch_size)
   save_every = _number("--save-every", args.save_every, least=1)
   console.start()
@@ -163,7 +188,9 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   request = Request(
     workdirs=workdirs,
-    labels=args.labels,
+    labels=labels.ALIASES.get(args.labels, args.labels),
+    dtype=args.dtype,
+    select_by=args.select_by,
     reference=args.reference,
     features=tuple(filter(None, args.features.split(","))),
     allow_few=args.allow_few,
@@ -208,6 +235,11 @@ def _numbers(
   return numbers
 
 
+def _optional(flag: str, text: str, **options: Any) -> tuple[Any, ...]:
+  """`_numbers`, or none: each config's."""
+  return _numbers(flag, text, **options) if text else ()
+
+
 def _number(flag: str, text: str, least: int = 0) -> int:
   try:
     number = int(text)
@@ -220,9 +252,8 @@ def _number(flag: str, text: str, least: int = 0) -> int:
 
 
 def _times(text: str) -> tuple[float, ...]:
-  times = _numbers("--t-mid", text, kind=float) if text else ()
-  if times and not 0 < min(times) <= max(times) < 1.57:
-    raise ConfigError(f"--t-mid={text}: times are between 0 and pi/2")
+  times = _optional("--t-mid", text, kind=float)
+  settings.check_times("--t-mid", times)
   return times
 
 

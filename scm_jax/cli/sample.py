@@ -3,14 +3,11 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from scm_jax.cli import console
+from scm_jax.cli import console, settings
 from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
   import numpy as np
-  from ml_collections import ConfigDict
-
-  from scm_jax.model import Model
 
 EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
@@ -35,8 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="L,L,...",
     help="classes, repeated in turn; default every class in turn",
   )
+  settings.add_arguments(parser)
   parser.add_argument(
-    "--guidance", type=float, default=1.0, metavar="S", help="default 1: none"
+    "--guidance",
+    type=float,
+    metavar="S",
+    help="scale; default the config's, and 1 for networks that take none",
+  )
+  parser.add_argument(
+    "--t-mid",
+    type=float,
+    metavar="T",
+    help="second time of a student's sampler; default the config's",
   )
   parser.add_argument(
     "--seed",
@@ -76,28 +83,34 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     if value is not None and value < 1:
       name = flag.replace("_", "-")
       raise ConfigError(f"--{name} is {value}; it must be positive")
+  changes = settings.changes(args)
+  if args.t_mid is not None:
+    settings.check_times("--t-mid", (args.t_mid,))
+    changes["t_mid"] = args.t_mid
   console.start()
 
+  import dataclasses
   import io
 
   import numpy as np
   from etils import epath
 
   from scm_jax import files, pictures
+  from scm_jax.interop import export_folder
   from scm_jax.training import workdir
 
   model, about = workdir.load(args.workdir, args.ema, args.autoencoder)
+  model = dataclasses.replace(model, **changes)
+  model = export_folder.in_dtype(model, args.dtype)
   config = about["config"]
-  if args.guidance != 1.0:
-    check_guidance(model, config)
+  steps, guidance = args.steps or model.steps, model.scale(args.guidance)
   labels = parse_labels(args.labels, args.num, config.data.num_classes)
-  steps = args.steps or (2 if model.consistency else config.sample.solver_steps)
   images = model.sample(
     labels,
     num=args.num,
     steps=steps,
     seed=args.seed,
-    guidance=args.guidance,
+    guidance=guidance,
     batch_size=args.batch_size or config.sample.batch_size,
   )
   folder, _ = workdir.at_checkpoint(args.workdir)
@@ -111,26 +124,11 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   pictures.save_png(
     out / "grid.png", pictures.image_grid(images[:400], columns)
   )
-  nfe = model.evaluations(steps, args.guidance)
+  nfe = model.evaluations(steps, guidance)
   print(f"{len(images)} images, {nfe} network evaluations each: {out}")
+  used = {"steps": steps} | model.settings(steps, guidance)
+  print(", ".join(f"{name} {value}" for name, value in used.items()))
   return 0
-
-
-def check_guidance(model: "Model", config: "ConfigDict") -> None:
-  """Raises ConfigError for a network that cannot be guided."""
-  if model.consistency and not model.network.config.guidance:
-    raise ConfigError(
-      "--guidance: this student was trained without it as an input; train one "
-      "with --config.objective.guidance=sampled"
-    )
-  if model.consistency or model.guide:
-    return
-  if not config.data.num_classes:
-    raise ConfigError("--guidance: this network takes no labels")
-  if not config.objective.label_dropout:
-    raise ConfigError(
-      "--guidance: this network was always given labels, and has no guide"
-    )
 
 
 def parse_labels(

@@ -8,7 +8,8 @@ from typing import Any
 
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluating.request import Request
-from scm_jax.evaluating.subject import Subject, takes_guidance
+from scm_jax.evaluating.subject import Subject
+from scm_jax.interop import export_folder
 from scm_jax.model import Model
 from scm_jax.training import checksum, workdir
 
@@ -16,26 +17,27 @@ Score = Callable[[Subject], float]
 
 
 class Loader:
-  """Loads networks, and keeps the last few.
+  """Loads networks as a request wants them, and keeps the last few.
 
   Attributes:
     load: `load(path, width)`, as `workdir.load`.
   """
 
-  def __init__(self, autoencoder: str | None = None):
+  def __init__(self, request: Request):
     def load(path: str, width: float) -> tuple[Model, dict]:
-      return workdir.load(path, width, autoencoder)
+      model, about = workdir.load(path, width, request.autoencoder)
+      model = dataclasses.replace(model, **dict(request.changes))
+      return export_folder.in_dtype(model, request.dtype), about
 
     self.load = functools.lru_cache(maxsize=4)(load)
 
 
 def check(request: Request, loader: Loader) -> None:
   """Raises ConfigError for scales that none of the networks takes."""
-  if request.guidance == (1.0,):
+  if request.guidance in ((), (1.0,)):
     return
   for path in request.workdirs:
-    model, about = loader.load(path, request.ema[0])
-    if takes_guidance(model, about["config"]):
+    if loader.load(path, request.ema[0])[0].takes_guidance:
       return
   raise ConfigError(
     f"--guidance: none of {', '.join(request.workdirs)} takes a scale: a "
@@ -62,7 +64,10 @@ def groups(request: Request, loader: Loader) -> Iterator[list[Subject]]:
   """
   for path in request.workdirs:
     first, _ = loader.load(path, request.ema[0])
-    steps = request.steps if first.consistency else request.teacher_steps
+    steps = request.steps
+    if not first.consistency:
+      own = dict.fromkeys((first.solver_steps, 1))
+      steps = request.teacher_steps or own
     for count in steps:
       yield list(_candidates(request, loader, path, count))
 
@@ -70,9 +75,10 @@ def groups(request: Request, loader: Loader) -> Iterator[list[Subject]]:
 def _candidates(
   request: Request, loader: Loader, path: str, steps: int
 ) -> Iterator[Subject]:
-  first, about = loader.load(path, request.ema[0])
-  guided = takes_guidance(first, about["config"])
-  scales = request.guidance if guided else (1.0,)
+  first, _ = loader.load(path, request.ema[0])
+  scales = (first.scale(),)
+  if request.guidance and first.takes_guidance:
+    scales = request.guidance
   times: Sequence[float | None] = (None,)
   if request.t_mid and first.consistency and steps > 1:
     times = request.t_mid
@@ -84,9 +90,14 @@ def _candidates(
 
 
 def choose(
-  candidates: Sequence[Subject], score: Score
+  candidates: Sequence[Subject], score: Score, by: str
 ) -> tuple[Subject, list[dict[str, Any]]]:
   """The subject with the least score, and all of them for the report.
+
+  Args:
+    candidates: to choose from.
+    score: of a candidate; it is not asked about a single one.
+    by: the score's name.
 
   Raises:
     UserError: see `score`.
@@ -97,7 +108,7 @@ def choose(
     return candidates[0], []
   scores = [score(candidate) for candidate in candidates]
   table = [
-    {**candidate.settings(), "fd": value}
+    {**candidate.settings(), by: value}
     for candidate, value in zip(candidates, scores, strict=True)
   ]
   return candidates[scores.index(min(scores))], table

@@ -62,7 +62,7 @@ class Dataset:
     head = [data.name, data.split, data.kind, data.size, data.channels, count]
     if data.kind == "latents":
       codec: Any = self.model.codec
-      head += [codec.mean, codec.std, codec.image_range]
+      head += [codec.mean, codec.std, codec.image_range, "truncated"]
     digest = hashlib.sha256(repr(head).encode())
     looked_at = min(count, _LOOKED_AT)
     for i in range(looked_at):

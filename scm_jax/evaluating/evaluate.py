@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluating import (
   choosing,
+  labels,
   reference,
   scoring,
   subject,
 )
 from scm_jax.evaluating.dataset import Dataset
+from scm_jax.evaluating.reference import Reference
 from scm_jax.evaluating.request import (
-  UNIFORM,
   Request,
   Way,
   digest,
@@ -39,6 +41,7 @@ from scm_jax.metrics import (
   streaming,
 )
 from scm_jax.metrics.features import ClassifierExtractor
+from scm_jax.model import Model
 
 _LOG = logging.getLogger(__name__)
 NAMES = {"teacher": "teacher", "sct": "sCT", "scd": "sCD"}
@@ -63,10 +66,14 @@ def evaluate(
   """
   way = way or Way()
   extractors.check(request.features, dict(request.weights))
-  loader = choosing.Loader(request.autoencoder)
+  loader = choosing.Loader(request)
+  if request.reference is None:
+    _, about = loader.load(request.workdirs[0], request.ema[0])
+    asked_for = about["config"].evaluate.reference
+    request = dataclasses.replace(request, reference=asked_for)
   choosing.check(request, loader)
   files = [_weights_digest(*pair) for pair in request.weights]
-  if reference.is_file(request.reference):
+  if request.reference and reference.is_file(request.reference):
     files.append(file_digest(request.reference))
   state = [*choosing.state(request, loader), *files]
   asked = json.loads(json.dumps([dataclasses.asdict(request), state]))
@@ -162,31 +169,57 @@ def _scorer(
       f"--out={out}: a report is written to a local disk; copy it then"
     )
   cache = pathlib.Path(way.cache or out / "features")
-  is_file = reference.is_file(request.reference)
 
-  def dataset() -> Dataset:
-    name = "" if is_file else request.reference
+  def dataset(name: str) -> Dataset:
     return Dataset(about["config"].data, name, model)
+
+  def labelled() -> tuple[np.ndarray, np.ndarray]:
+    name = request.reference or ""
+    return dataset("" if reference.is_file(name) else name).everything()
 
   extraction = streaming.Extraction(
     extractors.make(
       request.features,
       subject.image_shape(model),
-      lambda: dataset().everything(),
+      labelled,
       weights=dict(request.weights),
       cache_dir=cache,
     )
   )
-  if is_file:
-    known = reference.of_file(request, extraction, size)
-  else:
-    known = reference.of_dataset(
-      request, way, dataset(), extraction, cache, size
-    )
+  known = reference.find(request, way, dataset, extraction, cache, size)
+  known = dataclasses.replace(
+    known, warnings=(*known.warnings, *_preview(model))
+  )
+  for line in known.warnings:
+    _LOG.warning(line)
+  _check_choice(request, known)
   folder = pathlib.Path(out) / FOLDER
   num = request.num or min(known.about["images"] or FIELD_NUM, FIELD_NUM)
   size = min(size, num)  # one compilation for choices, too
   return Scorer(request, way, extraction, known, folder, num, size)
+
+
+def _preview(model: Model) -> tuple[str, ...]:
+  """A warning where samples are not images."""
+  codec = model.codec
+  if not isinstance(codec, LatentCodec) or codec.autoencoder:
+    return ()
+  return (
+    "there is no autoencoder, so the samples are small previews of latents and "
+    "no distance to real images means anything; give --autoencoder=FILE",
+  )
+
+
+def _check_choice(request: Request, known: Reference) -> None:
+  """Raises ConfigError if the reference has not what is to choose by."""
+  main = report.main_space(request.features)
+  if not request.chooses or request.select_by != "kid":
+    return
+  if known.spaces[main].kept is None:
+    raise ConfigError(
+      f"--select-by=kid compares single features, and {request.reference} has "
+      "their mean and covariance alone; give --select-by=fd --select-num=0"
+    )
 
 
 def _record(
@@ -196,17 +229,8 @@ def _record(
   out: epath.Path,
 ) -> tuple[dict[str, Any], np.ndarray]:
   """One run's record, and its row of the picture."""
-  request = scorer.request
-  num = scorer.num
-  few, fresh = min(request.select_num, num), max(request.seeds) + 1
-  main = report.main_space(request.features)
-
-  def fd(candidate: Subject) -> float:
-    _LOG.info("choosing by %d images: %s", few, candidate.settings())
-    found, _ = scorer.score(candidate, few, fresh, choice=True)
-    return found["fd"][main]
-
-  chosen, table = choosing.choose(candidates, fd)
+  request, num = scorer.request, scorer.num
+  chosen, selection, warnings = _choose(scorer, candidates)
   sets, rows = [], []
   for seed in request.seeds:
     _LOG.info("drawing and scoring %d images: %s, seed %d", num, name, seed)
@@ -214,35 +238,62 @@ def _record(
     found, row = scorer.score(chosen, num, seed, save=save)
     sets.append({"seed": seed, **found})
     rows.append(row)
-  extra = {}
-  if table:
-    by = f"fd {main}"
-    extra = {
-      "selection": {"num": few, "seed": fresh, "by": by, "candidates": table}
-    }
+  found = scoring.over_seeds(sets)
+  found["warnings"] = [
+    *(*scorer.reference.warnings, *warnings),
+    *found["warnings"],
+  ]
   record = report.run_record(
     name,
     chosen.about["config"].run,
     steps=chosen.steps,
     nfe=chosen.evaluations,
     params=chosen.model.parameters,
-    scores=scoring.over_seeds(sets),
+    scores=found,
     seed=request.seeds[0],
     workdir=str(chosen.path),
     training_step=chosen.about["step"],
     labels=request.labels,
     **chosen.settings(),
-    **extra,
+    **selection,
   )
   return record, rows[0]
+
+
+def _choose(
+  scorer: Scorer, candidates: Sequence[Subject]
+) -> tuple[Subject, dict[str, Any], list[str]]:
+  """The best of some subjects, what a record says of it, and warnings."""
+  request, num = scorer.request, scorer.num
+  few, fresh = min(request.select_num or num, num), max(request.seeds) + 1
+  main, by = report.main_space(request.features), request.select_by
+
+  def score(candidate: Subject) -> float:
+    _LOG.info("choosing by %d images: %s", few, candidate.settings())
+    found, _ = scorer.score(candidate, few, fresh, choice=True)
+    return found[by][main]
+
+  warnings = []
+  if len(candidates) > 1 and by == "fd" and few < num:
+    warnings.append(
+      f"chosen by the Fréchet distance of {few} images, fewer than the {num} "
+      "of the score: few images favour candidates whose samples vary less, "
+      "such as those with more guidance; give --select-num=0 or "
+      "--select-by=kid"
+    )
+    _LOG.warning(warnings[0])
+  chosen, table = choosing.choose(candidates, score, by)
+  if not table:
+    return chosen, {}, warnings
+  about = {"num": few, "seed": fresh, "by": f"{by} {main}"}
+  return chosen, {"selection": {**about, "candidates": table}}, warnings
 
 
 def _about_reference(scorer: Scorer) -> dict[str, Any]:
   """What the report says of the reference."""
   known, request = scorer.reference, scorer.request
   about = dict(known.about)
-  uniform = request.labels == UNIFORM
-  about["labels"] = "uniform" if uniform else "as in the reference"
+  about["labels"] = labels.describe(request.labels, known)
   halves = {
     name: collected
     for name, collected in known.spaces.items()

@@ -1,7 +1,9 @@
 """Scores while a run trains: few images, to see where it goes.
 
-They are biased upwards by the few images, and comparable with each other only;
-their names say so. A report's scores come from `scm-jax evaluate`.
+Fréchet distances are biased upwards by the few images, and comparable with each
+other only; their names say so. They are the less biased the less the samples
+vary, so that the best average is chosen by the kernel distance, which is not.
+A report's scores come from `scm-jax evaluate`.
 """
 
 import logging
@@ -13,9 +15,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from scm_jax.errors import ConfigError
-from scm_jax.evaluating import reference, scoring, subject
+from scm_jax.evaluating import labels, reference, subject
 from scm_jax.evaluating.dataset import Dataset
-from scm_jax.evaluating.request import DATA, Request, Way, digest
+from scm_jax.evaluating.request import Request, Way, digest
 from scm_jax.metrics import extractors, frechet, kernel, sharing, streaming
 from scm_jax.metrics.scores import Set
 from scm_jax.model import Model
@@ -76,22 +78,23 @@ class Evaluation:
       model: whose parameters are on this process's devices.
 
     Returns:
-      Scores by name, the first feature space's Fréchet distance first.
+      Scores by name. The first one is that of the first feature space which
+      says what is best: its kernel distance, or if the reference has no single
+      features its Fréchet distance.
     """
     config, asked = self._config, self._config.evaluate
     self._ready = self._ready or self._make(model)
     extraction, known = self._ready
-    steps = 2 if model.consistency else config.sample.solver_steps
     drawn = subject.Subject(
-      model, steps, config.sample.guidance, {"config": config}, ""
+      model, model.steps, model.scale(), {"config": config}, ""
     )
-    request = Request((), labels=DATA)
+    classes, seed = config.data.num_classes, 0
     collected = subject.collect(
       drawn,
       extraction,
-      scoring.labels_of(request, known, asked.num, config.data.num_classes),
+      labels.draw(labels.RANDOM, known, asked.num, classes, seed),
       asked.num,
-      seed=0,
+      seed=seed,
       size=min(config.sample.batch_size, asked.num),
       keep=asked.num,
     )
@@ -101,20 +104,33 @@ class Evaluation:
     return scores
 
   def _make(self, model: Model) -> _Ready:
-    data = Dataset(self._config.data, "", model)
+    config = self._config
+
+    def dataset(name: str) -> Dataset:
+      return Dataset(config.data, name, model)
+
     extraction = streaming.Extraction(
       extractors.make(
-        self._config.evaluate.features,
+        config.evaluate.features,
         subject.image_shape(model),
-        data.everything,
+        lambda: dataset("").everything(),
         weights=self._weights,
         cache_dir=self._cache,
       )
     )
-    size = self._config.sample.batch_size
-    known = reference.of_dataset(
-      Request(()), Way(), data, extraction, self._cache, size
+    request = Request((), reference=config.evaluate.reference)
+    known = reference.find(
+      *(request, Way(), dataset, extraction, self._cache),
+      config.sample.batch_size,
     )
+    for line in known.warnings:
+      _LOG.warning(line)
+    if known.spaces[config.evaluate.features[0]].kept is None:
+      _LOG.warning(
+        "the reference %s has no single features, so best/ is chosen by the "
+        "Fréchet distance, which favours averages whose few samples vary less",
+        request.reference,
+      )
     return _Ready(extraction, known)
 
 
@@ -123,10 +139,10 @@ def _score(generated: Set, reference: Set) -> dict[str, float]:
   scores: dict[str, float] = {}
   for name, mine in generated.items():
     theirs = reference[name]
-    scores[f"{PREFIX}/fd_{name}"] = frechet.frechet_distance(
-      mine.moments, theirs.moments, allow_few=True
-    )
     if mine.kept is not None and theirs.kept is not None:
       found = kernel.kernel_distance(mine.kept, theirs.kept, subsets=10)
       scores[f"{PREFIX}/kid_{name}"] = found.mean
+    scores[f"{PREFIX}/fd_{name}"] = frechet.frechet_distance(
+      mine.moments, theirs.moments, allow_few=True
+    )
   return scores

@@ -40,6 +40,7 @@ class Reference:
     labels: [N] of its images, or None if unknown.
     row: ten images for the report's picture, or none.
     classes: those of the row, or none.
+    warnings: lines on what distances to it do not say.
   """
 
   spaces: Mapping[str, Collected]
@@ -47,11 +48,47 @@ class Reference:
   labels: np.ndarray | None = None
   row: np.ndarray | None = None
   classes: tuple[int, ...] = ()
+  warnings: tuple[str, ...] = ()
 
 
 def is_file(reference: str) -> bool:
   """Whether a reference is a file, not a dataset's name."""
   return reference.endswith(published.SUFFIXES)
+
+
+_DECODED = (
+  "the reference is decoded latents, not real images: what decoding gets wrong "
+  "is in the samples and in the reference alike, so that distances come out "
+  "smaller than to real images; give a file of real images' statistics, such "
+  "as EDM2's img512.pkl, as --reference or config.evaluate.reference"
+)
+
+
+def find(
+  request: Request,
+  way: Way,
+  dataset: Callable[[str], Dataset],
+  extraction: streaming.Extraction,
+  folder: pathlib.Path,
+  size: int,
+) -> Reference:
+  """The statistics of what a request names, a file or a dataset.
+
+  Args:
+    request: its `reference` is not None.
+    way: how the work is done.
+    dataset: opens one by its name; "" is the training data.
+    extraction: of the features.
+    folder: of cached statistics.
+    size: images at once.
+
+  Raises:
+    UserError: see `of_file` and `of_dataset`.
+  """
+  name = request.reference or ""
+  if is_file(name):
+    return of_file(request, extraction, size)
+  return of_dataset(request, way, dataset(name), extraction, folder, size)
 
 
 def of_file(
@@ -62,7 +99,8 @@ def of_file(
   Raises:
     UserError: it cannot be used, or has not the features that are asked for.
   """
-  found = published.read(request.reference)
+  file = request.reference or ""
+  found = published.read(file)
   spaces: dict[str, Collected] = {}
   images = found.images
   if images is not None:
@@ -80,17 +118,17 @@ def of_file(
     mine = spaces.get(name)
     if mine is None:
       raise UserError(
-        f"the reference {request.reference} has statistics of "
+        f"the reference {file} has statistics of "
         f"{' and '.join(found.moments)} alone, not of {name}"
       )
     if mine.moments.mean.shape != (extractor.dim,):
       raise UserError(
-        f"the reference {request.reference} has statistics of "
+        f"the reference {file} has statistics of "
         f"{len(mine.moments.mean)} features, and {name} has {extractor.dim}"
       )
   about: dict[str, Any] = {
-    "dataset": request.reference,
-    "sha256": file_digest(request.reference),
+    "dataset": file,
+    "sha256": file_digest(file),
     # Beside moments, images are some of those that the moments are of.
     "images": None if found.moments or images is None else len(images),
   }
@@ -145,7 +183,10 @@ def of_dataset(
   }
   keys = tuple(seen["keys"].tolist()) if classes else ()
   ordered = {e.name: spaces[e.name] for e in extraction.extractors}
-  return Reference(ordered, about, seen["labels"], seen["images"], keys)
+  warnings = (_DECODED,) if data.data.kind == "latents" else ()
+  return Reference(
+    ordered, about, seen["labels"], seen["images"], keys, warnings
+  )
 
 
 def _cached(

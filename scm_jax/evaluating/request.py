@@ -3,11 +3,10 @@
 import dataclasses
 import hashlib
 import pathlib
+from typing import Any
 
 from scm_jax.errors import UserError
 from scm_jax.metrics.accumulator import KEPT
-
-DATA, UNIFORM = "data", "uniform"  # distributions of classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,24 +14,28 @@ class Request:
   """What to evaluate; equal requests give equal reports.
 
   Where several guidances, averages or second times are given, the best is
-  chosen by few samples of another seed, and then scored on `seeds`.
+  chosen by samples of another seed, and then scored on `seeds`.
 
   Attributes:
     workdirs: trained runs, shown in this order.
     steps: of students.
     teacher_steps: of teachers' solvers; `n` Heun steps are `2 n - 1`
-      evaluations.
+      evaluations. None is each config's, and 1.
     num: images for each run and seed; 0 is as many as the reference has, at
       most 50,000.
     seeds: of the samples.
-    guidance: scales, for networks that take one.
+    guidance: scales, for networks that take one; none is each config's.
     ema: widths of the weight average; 0 is each config's first.
     t_mid: second times of students' samplers; none is each config's.
-    select_num: images that each choice is scored with.
-    labels: classes of the samples, as in the reference (`data`) or each as
-      often as any other (`uniform`).
+    changes: other fields of each `Model`, (name, value): `solver`, `sigma_max`.
+    dtype: of the networks' computation; "" is each run's own.
+    select_num: images that each choice is scored with; 0 is as many as are
+      reported.
+    select_by: "fd", or "kid", which few samples do not bias.
+    labels: how the samples' classes are chosen, a name in `labels.WAYS`.
     reference: a file (see `metrics.published`), or `name` or `name:split` of a
-      dataset; "" is the first workdir's training data.
+      dataset; "" is the first workdir's training data; None is what its
+      `config.evaluate.reference` says.
     features: feature spaces, of `extractors.NAMES`.
     weights: (name, file) of the published networks among them.
     autoencoder: of models of latents, the file that decodes samples; "" is
@@ -43,20 +46,28 @@ class Request:
 
   workdirs: tuple[str, ...]
   steps: tuple[int, ...] = (1, 2)
-  teacher_steps: tuple[int, ...] = (32, 1)
+  teacher_steps: tuple[int, ...] = ()
   num: int = 0
   seeds: tuple[int, ...] = (0,)
-  guidance: tuple[float, ...] = (1.0,)
+  guidance: tuple[float, ...] = ()
   ema: tuple[float, ...] = (0.0,)
   t_mid: tuple[float, ...] = ()
-  select_num: int = 5000
-  labels: str = DATA
-  reference: str = ""
+  changes: tuple[tuple[str, Any], ...] = ()
+  dtype: str = ""
+  select_num: int = 0
+  select_by: str = "fd"
+  labels: str = "random"
+  reference: str | None = None
   features: tuple[str, ...] = ("classifier", "pixels")
   weights: tuple[tuple[str, str], ...] = ()
   autoencoder: str | None = None
   keep: int = KEPT
   allow_few: bool = False
+
+  @property
+  def chooses(self) -> bool:
+    """Whether one of several samplers or averages may have to be chosen."""
+    return any(len(x) > 1 for x in (self.guidance, self.ema, self.t_mid))
 
 
 @dataclasses.dataclass(frozen=True)

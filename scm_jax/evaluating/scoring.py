@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from scm_jax.errors import ConfigError
+from scm_jax.evaluating import labels as labelling
 from scm_jax.evaluating import subject
 from scm_jax.evaluating.reference import Reference
-from scm_jax.evaluating.request import UNIFORM, Request, Way, digest
+from scm_jax.evaluating.request import Request, Way, digest
 from scm_jax.evaluating.subject import Subject
 from scm_jax.metrics import scores, sharing, streaming
 from scm_jax.metrics.partial import DAMAGED, Partial, read_arrays, write_arrays
@@ -69,7 +69,8 @@ class Scorer:
       save: a file for the samples, too.
     """
     num_classes = drawn.about["config"].data.num_classes
-    labels = labels_of(self.request, self.reference, num, num_classes)
+    way = self.request.labels
+    labels = labelling.draw(way, self.reference, num, num_classes, seed)
     allow_few = choice or self.request.allow_few
     key = digest(
       (drawn.fingerprint(), num, seed, allow_few, self.request.keep),
@@ -139,32 +140,6 @@ def _finished(
     return None
 
 
-def labels_of(
-  request: Request, reference: Reference, num: int, num_classes: int
-) -> np.ndarray | None:
-  """Classes [num] of the samples, or None for a network without classes.
-
-  Raises:
-    ConfigError: the reference does not say how often each class occurs.
-  """
-  if not num_classes:
-    return None
-  if request.labels == UNIFORM:
-    return np.arange(num, dtype=np.int32) % num_classes
-  known = reference.labels
-  if known is None:
-    raise ConfigError(
-      f"the reference {request.reference} does not say how often each class "
-      "occurs; give --labels=uniform"
-    )
-  whole, rest = divmod(num, len(known))
-  # Of a part of the dataset, each class has its share, in random order: the
-  # dataset may be sorted, and an Inception Score looks at parts of the samples.
-  places = (np.arange(rest) * 2 + 1) * len(known) // (2 * max(rest, 1))
-  part = np.random.default_rng(num).permutation(np.sort(known)[places])
-  return np.concatenate([np.tile(known, whole), part]).astype(np.int32)
-
-
 def over_seeds(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
   """Scores of one run over several seeds: means, and of FD sd and minimum.
 
@@ -173,8 +148,7 @@ def over_seeds(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
   Returns:
     For one seed its scores. Else the metrics' means, `fd_sd` and `fd_min` by
-    feature space, and all of it under `by_seed`. EDM2 and sCM publish minima,
-    of three seeds.
+    feature space, and all of it under `by_seed`.
   """
   first = sets[0]
   seeds = {"seeds": [found["seed"] for found in sets]}

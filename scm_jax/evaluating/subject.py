@@ -46,11 +46,9 @@ class Subject:
     return self.model.evaluations(self.steps, self.guidance)
 
   def settings(self) -> dict[str, Any]:
-    """What was chosen, for a report."""
-    settings = {"guidance": self.guidance, "ema": self.about["ema"]}
-    if self.model.consistency and self.steps > 1:
-      settings["t_mid"] = self.model.t_mid
-    return settings
+    """How it draws, for a report."""
+    drawn = self.model.settings(self.steps, self.guidance)
+    return {"ema": self.about["ema"]} | drawn
 
   def fingerprint(self) -> str:
     """Hex digest of what its samples depend on."""
@@ -64,15 +62,6 @@ class Subject:
       checksum.of((model.weights, model.decoder)),
       (self.steps, self.guidance),
     )
-
-
-def takes_guidance(model: Model, config: Any) -> bool:
-  """Whether a scale other than 1 changes what a network draws."""
-  network = model.network.config
-  if model.consistency:
-    return network.guidance
-  unconditional = network.num_classes and config.objective.label_dropout
-  return bool(unconditional or model.guide)
 
 
 def image_shape(model: Model) -> tuple[int, int, int]:

@@ -155,8 +155,21 @@ def _model(
     consistency=about["kind"] == KINDS[True],
     guide=weak,
     **about["sampler"],
+    **_defaults(origin.config),
   )
   return model, origin
+
+
+def _defaults(training: Mapping[str, Any]) -> dict[str, Any]:
+  """How a model draws unless told otherwise, as its run's config has it.
+
+  Fields that the config does not have are left to `Model`.
+  """
+  sample, objective = (training.get(k, {}) for k in ("sample", "objective"))
+  found = {k: sample[k] for k in ("solver_steps", "guidance") if k in sample}
+  if "label_dropout" in objective:
+    found["unconditional"] = bool(objective["label_dropout"])
+  return found
 
 
 def _network(fields: Mapping[str, Any]) -> networks.Network:
@@ -222,6 +235,26 @@ def cast(params: Any, dtype: Any) -> Any:
     return leaf.astype(dtype if leaf.ndim > 1 else np.float32)
 
   return jax.tree.map(stored, params)
+
+
+def in_dtype(model: Model, dtype: Any = "") -> Model:
+  """The model as it draws in another type of numbers.
+
+  Args:
+    model: as loaded.
+    dtype: in which its filters are kept and the network computes; "" changes
+      nothing.
+  """
+  if not dtype:
+    return model
+  dtype = jnp.dtype(dtype)
+  config = dataclasses.replace(model.network.config, dtype=dtype)
+  return dataclasses.replace(
+    model,
+    network=networks.build(config),
+    params=cast(model.params, dtype),
+    guide=model.guide and in_dtype(model.guide, dtype),
+  )
 
 
 def as_computed(model: Model, dtype: Any = "") -> Model:

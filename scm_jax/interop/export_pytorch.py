@@ -37,7 +37,10 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 DIFFUSERS_VERSION = "0.42.1"
 _GUIDANCE = ("denoiser", "embedding", "emb_guidance", "kernel")
 # Of a network's config: how it is trained or computed, not what it is.
-_NOT_SHIPPED = ("dtype", "attention", "remat", "dropout", "dropout_resolution")
+_NOT_SHIPPED = (
+  *("dtype", "attention", "remat", "dropout", "dropout_resolution"),
+  *("weighting", "augment"),
+)
 
 
 def fits(model: Model) -> bool:
@@ -110,6 +113,7 @@ def write_pipeline(
     "t_mid": model.t_mid,
     "sigma_max": model.sigma_max,
     "solver": model.solver,
+    "guidance": model.scale(),
   }
   if autoencoder.of(model):  # its folder is every export's
     index["vae"] = ["diffusers", "AutoencoderKL"]

@@ -61,12 +61,21 @@ def start(
   Returns:
     Part of the parameters of `target`, the rest of which are to be drawn; and
     what became of each. Between equal forms all are copied but those that one
-    of the two lacks because it takes no guidance scale.
+    of the two lacks because it takes no guidance scale, and a weighting head
+    of another kind.
   """
   given = traverse_util.flatten_dict(params)
   init = networks.build(target).init
   wanted = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0)))
   same_form = source.form == target.form
+  same_head = same_form and source.weighting_head == target.weighting_head
+
+  def changed(path):
+    """Whether the two networks differ in what this parameter reads."""
+    if path[0] == "weighting":
+      return not same_head
+    return not same_form and _of_time(path)
+
   other_sign = source.published != target.published
   taken = {}
   kinds = {field.name: [] for field in dataclasses.fields(Transfer)}
@@ -74,11 +83,11 @@ def start(
     name, here, there = "/".join(path), wanted.get(path), given.get(path)
     both = here is not None and there is not None
     fits = both and np.shape(here) == np.shape(there)
-    if fits and (same_form or not _of_time(path)):
+    if fits and not changed(path):
       negate = other_sign and _is_sign(path, wanted)
       taken[path] = -there if negate else there
       kinds["negated" if negate else "copied"].append(name)
-    elif _may_differ(path, same_form):
+    elif changed(path) or _may_differ(path, same_form):
       kinds["fresh"] += [name] * (here is not None)
       kinds["unused"] += [name] * (there is not None)
     else:
@@ -93,15 +102,11 @@ def _shape(leaf: Any) -> str:
 
 
 def _of_time(path: Path) -> bool:
-  """Reads features of the time, which the two forms do not share.
+  """Reads features of the time, which two forms do not share.
 
   `emb_noise` and `fourier` are the U-Net's, `emb_0` is DDPM++'s.
   """
-  return path[0] == "weighting" or path[2:3] in (
-    ("emb_noise",),
-    ("fourier",),
-    ("emb_0",),
-  )
+  return path[2:3] in (("emb_noise",), ("fourier",), ("emb_0",))
 
 
 def _is_sign(path: Path, network: Container[Path]) -> bool:
@@ -117,7 +122,7 @@ def _may_differ(path: Path, same_form: bool) -> bool:
   if "emb_guidance" in path:
     return True
   modulates = "modulation" in path or path[2:3] == ("emb",)
-  return not same_form and (_of_time(path) or modulates)
+  return modulates and not same_form
 
 
 def _summary(names: tuple[str, ...]) -> list[str]:

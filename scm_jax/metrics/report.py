@@ -14,6 +14,9 @@ from typing import Any
 from scm_jax import files
 
 Record = dict[str, Any]
+# What a record says of how its samples were drawn, beside steps; an older one
+# may lack some.
+SETTINGS = ("guidance", "ema", "t_mid", "solver", "sigma_max", "dtype")
 
 
 def run_record(
@@ -171,20 +174,24 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     seeds = runs[0]["seeds"]
     notes.append(
       f"over {len(seeds)} seeds: mean, standard deviation and minimum of FD "
-      "(EDM2 and sCM publish the minimum); means of the rest"
+      "(EDM2 publishes the minimum of several); means of the rest"
     )
   if labels := report["reference"].get("labels"):
     notes.append(f"classes of the samples: {labels}")
-  for run in runs:
-    if found := run.get("selection"):
-      chosen = [key for key in ("guidance", "ema", "t_mid") if key in run]
-      settings = ", ".join(f"{key} {run[key]}" for key in chosen)
-      notes.append(
-        f"{run['name']}: {settings}, chosen by {found['by']} of {found['num']} "
-        f"other images (seed {found['seed']})"
-      )
+  notes += filter(None, map(_settings, runs))
   warnings = {line for run in runs for line in run.get("warnings", ())}
   return notes + [f"beware: {line}" for line in sorted(warnings)]
+
+
+def _settings(run: Mapping[str, Any]) -> str:
+  """How a run's samples were drawn, as far as its record says."""
+  used = [f"{key} {run[key]}" for key in SETTINGS if run.get(key) is not None]
+  if found := run.get("selection"):
+    used.append(
+      f"chosen by {found['by']} of {found['num']} other images (seed "
+      f"{found['seed']})"
+    )
+  return f"{run['name']}: {', '.join(used)}" if used else ""
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from scm_jax import trigflow
 from scm_jax.networks import dropout
-from scm_jax.networks.config import NetworkConfig
+from scm_jax.networks.config import AUGMENTATIONS, NetworkConfig
 from scm_jax.networks.ddpmpp import DDPMpp, DDPMppConfig
 from scm_jax.networks.unet import UNet, UNetConfig
 from scm_jax.networks.weighting import Weighting
@@ -50,8 +50,9 @@ class Network(NamedTuple):
     init: `init(key) -> params`, a dict of `denoiser` and `weighting`.
     F: `F(params, x, t, cond, *, rngs=None, train=False)`, `[B, H, W, C]` and
       `[B]` radians to `[B, H, W, C]` float32; `cond` holds `label` and, where
-      the network takes it, `guidance`; `rngs`, if it trains with dropout, a
-      key for each sample as `dropout` (`[B]`, or one to be split).
+      the network takes them, `guidance` and `augment`; `rngs`, if it trains
+      with dropout, a key for each sample as `dropout` (`[B]`, or one to be
+      split).
     w: `w(params, t)`, the adaptive log-weight `[B]`.
     config: what it was built from.
   """
@@ -75,7 +76,7 @@ def build(config: NetworkConfig) -> Network:
   family = next(f for f in FAMILIES.values() if type(config) is f.config)
   if config.form not in ("trigflow", family.published):
     raise ValueError(f"{config.form!r} is no form of {type(config).__name__}")
-  denoiser, weighting = family.module(config), Weighting(config.form)
+  denoiser, weighting = family.module(config), Weighting(config.weighting_head)
 
   def init(key):
     net_key, weighting_key = jax.random.split(key)
@@ -87,28 +88,44 @@ def build(config: NetworkConfig) -> Network:
       "weighting": weighting.init(weighting_key, t)["params"],
     }
 
+  # JAX's own default would make bfloat16 or TensorFloat-32 of float32 products
+  # on accelerators, in the time path of a bfloat16 network too.
+  precise = functools.partial(jax.default_matmul_precision, config.precision)
+
   def F(params, x, t, cond, *, rngs=None, train=False):
     variables = {"params": params["denoiser"]}
-    with dropout.per_sample((rngs or {}).get("dropout"), x.shape[0]):
+    keys = (rngs or {}).get("dropout")
+    with precise(), dropout.per_sample(keys, x.shape[0]):
       return denoiser.apply(variables, x, t, cond, train)
 
   def w(params, t):
-    if config.published:
-      t = jnp.log(trigflow.time_to_sigma(t, config.sigma_d)) / 4
-    return weighting.apply({"params": params["weighting"]}, t)
+    if config.published or config.weighting_head == "fourier":
+      t = jnp.log(trigflow.time_to_sigma(_inside(t), config.sigma_d)) / 4
+    with precise():
+      return weighting.apply({"params": params["weighting"]}, t)
 
   if config.published:
     F = trigflow.network_from_edm(F, config.sigma_d)
   return Network(init, F, w, config)
 
 
+def _inside(t: jax.Array) -> jax.Array:
+  """Times kept off the ends, where `ln(tan t)` is infinite.
+
+  Of training's proposals none lies so near an end.
+  """
+  return jnp.clip(t, 1e-6, jnp.pi / 2 - 1e-6)
+
+
 def null_cond(config: NetworkConfig, batch: int) -> Cond:
-  """The condition "no label", guidance 1, for `batch` samples."""
+  """The condition "no label", guidance 1, not augmented, of `batch` samples."""
   cond = {}
   if config.num_classes:
     cond["label"] = jnp.full((batch,), config.num_classes, jnp.int32)
   if config.guidance:
     cond["guidance"] = jnp.ones((batch,), jnp.float32)
+  if config.augment:
+    cond["augment"] = jnp.zeros((batch, AUGMENTATIONS), jnp.float32)
   return cond
 
 
@@ -119,6 +136,7 @@ def parameter_count(params: Params) -> int:
 
 
 __all__ = [
+  "AUGMENTATIONS",
   "FAMILIES",
   "Cond",
   "DDPMpp",

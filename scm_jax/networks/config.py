@@ -1,11 +1,14 @@
 """What every denoising network's config has in common."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 
 Dtype = Any
+
+AUGMENTATIONS = 9  # numbers that say how a sample was augmented
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +30,20 @@ class NetworkConfig:
     dropout: probability.
     dropout_resolution: largest side at which dropout acts (Section G.2: 16).
     guidance: whether the guidance scale is an input (Section 5.2).
+    augment: whether what was done to the data is an input: the numbers of
+      `data.augmentation`, zero in sampling. DDPM++ alone can take it.
+    weighting: which head `w_phi` has, `positional` or `fourier` (see
+      `weighting`); networks of EDM2's form have EDM2's.
     sigma_d: standard deviation of the data, by which the published forms turn
       TrigFlow's time into EDM's noise level.
-    dtype: of the computation.
+    dtype: of the computation; the time path is float32 in any case.
+    precision: of products of float32 numbers, a name in JAX's
+      `jax.default_matmul_precision`: `highest` is float32; `high` is three
+      bfloat16 products on TPUs and TensorFloat-32 on GPUs; `default` is one
+      bfloat16 product on TPUs and TensorFloat-32 on GPUs. Products of narrower
+      numbers are exact and summed in float32, whatever this says.
+    last_float32: how many of the last blocks compute in float32, the output's
+      layer with them; 0 is none.
     attention: implementation of attention, a name in
       `attention.IMPLEMENTATIONS`.
     remat: what a block keeps for the backward pass, a name in
@@ -49,10 +63,31 @@ class NetworkConfig:
   dropout: float = 0.0
   dropout_resolution: int = 1 << 30
   guidance: bool = False
+  augment: bool = False
+  weighting: str = "positional"
   sigma_d: float = 0.5
   dtype: Dtype = jnp.float32
+  precision: str = "highest"
+  last_float32: int = 0
   attention: str = "einsum"
   remat: str = "none"
+
+  @property
+  def blocks(self) -> int:
+    """Residual blocks of the encoder and the decoder together."""
+    levels = len(self.channel_mult)
+    return levels * (2 * self.num_blocks + 1) + 2 * (levels - 1) + 2
+
+  def dtypes(self) -> Iterator[Dtype]:
+    """The type that each block computes in, first to last."""
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    late = min(self.last_float32, self.blocks)
+    yield from [self.dtype] * (self.blocks - late) + [wide] * late
+
+  @property
+  def output_dtype(self) -> Dtype:
+    """The type that the layer after the last block computes in."""
+    return list(self.dtypes())[-1]
 
   @property
   def embedding_channels(self) -> int:
@@ -62,3 +97,8 @@ class NetworkConfig:
   def published(self) -> bool:
     """Whether the network is asked in EDM's convention, at `c_noise`."""
     return self.form != "trigflow"
+
+  @property
+  def weighting_head(self) -> str:
+    """The head that `w_phi` has; EDM2's own in networks of EDM2's form."""
+    return "edm2" if self.form == "edm2" else self.weighting

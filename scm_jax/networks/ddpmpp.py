@@ -55,7 +55,7 @@ def _conv(features, side, dtype, name, init=INIT):
 
 
 class Embedding(nn.Module):
-  """Time, label and guidance to one vector per sample, float32."""
+  """Time, label, guidance and augmentation to one vector, float32."""
 
   config: DDPMppConfig
 
@@ -73,6 +73,17 @@ class Embedding(nn.Module):
       # Starts at zero: the student begins as its teacher, whatever the scale.
       zeros = nn.initializers.zeros
       emb += dense(c.channels, "emb_guidance", zeros)(scale.astype(t.dtype))
+    if c.augment:
+      # Zero at first, where EDM draws it: to a new network it is all one what
+      # was done to its data.
+      told = nn.Dense(
+        c.channels,
+        use_bias=False,
+        dtype=t.dtype,
+        kernel_init=nn.initializers.zeros,
+        name="emb_augment",
+      )
+      emb += told(cond["augment"].astype(t.dtype))
     if c.num_classes:
       label = layers.one_hot_label(cond["label"], c.num_classes)
       emb += dense(c.channels, "emb_label")(label.astype(t.dtype))
@@ -118,6 +129,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array, emb: Array, train: bool) -> Array:
     c = self.config
+    x = x.astype(c.dtype)
     y = nn.silu(group_norm(x.shape[-1], c.dtype, "norm0")(x))
     y = layers.resample(y, self.mode)
     y = _conv(self.features, 3, c.dtype, "conv0")(y)
@@ -162,8 +174,11 @@ class DDPMpp(nn.Module):
     emb = Embedding(c, name="embedding")(t.astype(wide), cond)
     Residual = rematerialization.rematerialized(Block, c.remat)
 
+    dtypes = c.dtypes()
+
     def block(name, x, features, **kwargs):
-      return Residual(c, features, name=name, **kwargs)(x, emb, train)
+      config = dataclasses.replace(c, dtype=next(dtypes))
+      return Residual(config, features, name=name, **kwargs)(x, emb, train)
 
     x = _conv(c.channels, 3, c.dtype, "conv_in")(x)
     skips = [x]
@@ -193,6 +208,7 @@ class DDPMpp(nn.Module):
         name = f"dec_{side}_{i}"
         x = block(name, x, c.channels * mult, attention=last)
 
-    x = nn.silu(group_norm(x.shape[-1], c.dtype, "norm_out")(x))
-    x = _conv(c.in_channels, 3, c.dtype, "conv_out", INIT_ZERO)(x)
+    dtype = c.output_dtype
+    x = nn.silu(group_norm(x.shape[-1], dtype, "norm_out")(x))
+    x = _conv(c.in_channels, 3, dtype, "conv_out", INIT_ZERO)(x)
     return x.astype(wide)

@@ -1,5 +1,6 @@
 """Layers shared by the networks: linear maps, resampling, embeddings."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -44,12 +45,13 @@ class Linear(nn.Module):
     # teacher's weights, kept in bfloat16, but once more).
     scale = gain / math.prod(shape[:-1]) ** 0.5
     wide = lambda w: w.astype(jnp.promote_types(w.dtype, jnp.float32))
-    scaled = lambda w: (wide(w) * scale).astype(self.dtype)
     given = self.get_variable("params", magnitude.WEIGHT)
     if isinstance(given, sharded.Shard):
-      return sharded.gather(sharded.Shard(scaled(given.value), given.spec))
+      part = dataclasses.replace(given, value=wide(given.value) * scale)
+      return sharded.gather(part, self.dtype)
     init = nn.initializers.normal(stddev=1.0)
-    return scaled(self.param(magnitude.WEIGHT, init, shape))
+    weight = self.param(magnitude.WEIGHT, init, shape)
+    return (wide(weight) * scale).astype(self.dtype)
 
 
 def resample(x: Array, mode: str) -> Array:

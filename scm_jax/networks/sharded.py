@@ -24,27 +24,53 @@ class Shard:
   Attributes:
     value: the part.
     spec: how the whole is split.
+    reduce_dtype: in which gradients are summed over the devices; "" is the
+      type in which the weight is gathered.
   """
 
   value: Array
   spec: PartitionSpec = flax.struct.field(pytree_node=False)
+  reduce_dtype: str = flax.struct.field(pytree_node=False, default="")
 
 
-def gather(shard: Shard) -> Array:
-  """The whole array, on every device."""
-  whole = shard.value
-  for dimension, axis in enumerate(shard.spec):
+def gather(shard: Shard, dtype: Any = None) -> Array:
+  """The whole array, on every device.
+
+  Args:
+    shard: this device's part.
+    dtype: to which it is cast before it is sent; None leaves it. The gradient
+      comes back in this type, or in the shard's `reduce_dtype`.
+  """
+  send = lambda value: _gather(value.astype(dtype or value.dtype), shard.spec)
+  if not shard.reduce_dtype:
+    return send(shard.value)
+
+  def scatter(_, gradient):
+    gradient = gradient.astype(shard.reduce_dtype)
+    [part] = jax.linear_transpose(
+      lambda value: _gather(value, shard.spec),
+      jax.ShapeDtypeStruct(shard.value.shape, gradient.dtype),
+    )(gradient)
+    return part.astype(shard.value.dtype)
+
+  linear = jax.custom_derivatives.linear_call
+  return linear(lambda _, value: send(value), scatter, (), shard.value)
+
+
+def _gather(whole: Array, spec: PartitionSpec) -> Array:
+  for dimension, axis in enumerate(spec):
     if axis is not None:
       whole = lax.all_gather(whole, axis, axis=dimension, tiled=True)
   return whole
 
 
-def on_shards(network: Any, specs: Any) -> Any:
+def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:
   """A `Network` as functions of shards of its parameters.
 
   Args:
     network: the functions of whole parameters.
     specs: where they lie, a tree of `PartitionSpec`s like them.
+    reduce_dtype: see `Shard`.
   """
   if not any(any(spec) for spec in jax.tree.leaves(specs)):
     return network
@@ -53,7 +79,7 @@ def on_shards(network: Any, specs: Any) -> Any:
     """Weights as shards, for their layers to gather; the rest whole."""
 
     def leaf(path, value, spec):
-      shard = Shard(value, spec)
+      shard = Shard(value, spec, reduce_dtype)
       if not any(spec):
         return value
       return shard if path[-1].key == magnitude.WEIGHT else gather(shard)

@@ -29,8 +29,10 @@ class UNetConfig(NetworkConfig):
       second argument in magnitude-preserving sums and concatenations.
     clip_act: bound on the activations after each block.
     double_norm: where the `trigflow` form takes scale and shift from: `split`,
-      the halves of a linear layer of twice EDM2's width; or `shared`, EDM2's
-      own layer, so that the form has as many parameters as EDM2.
+      the halves of a linear layer of twice EDM2's width; `shared`, EDM2's own
+      layer, so that the form has as many parameters as EDM2; or `gained`, the
+      same with a gain on the shift, learnt from zero on, so that a network of
+      EDM2's form can be taken over.
   """
 
   label_balance: float = 0.5
@@ -96,6 +98,8 @@ class Modulation(nn.Module):
       return y * per_pixel(scale)
     # y = norm(x) * pnorm(s(t)) + pnorm(b(t)) (Section 4.1).
     scale, shift = magnitude.pixel_norm(scale), magnitude.pixel_norm(shift)
+    if c.double_norm == "gained":
+      shift *= self.param("shift_gain", nn.initializers.zeros, ())
     return magnitude.pixel_norm(y) * per_pixel(scale) + per_pixel(shift)
 
 
@@ -143,6 +147,7 @@ class Block(nn.Module):
     conv = lambda name, kernel: layers.Linear(
       self.features, kernel, c.dtype, name=name
     )
+    x = x.astype(c.dtype)
     x = layers.resample(x, self.mode)
     skip = x
     if x.shape[-1] != self.features:
@@ -183,9 +188,11 @@ class UNet(nn.Module):
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
     Residual = rematerialization.rematerialized(Block, c.remat)
+    dtypes = c.dtypes()
 
     def block(name, features, **kwargs):
-      return Residual(c, features, name=name, **kwargs)
+      config = dataclasses.replace(c, dtype=next(dtypes))
+      return Residual(config, features, name=name, **kwargs)
 
     x = layers.Linear(c.channels, (3, 3), c.dtype, name="conv_in")(x)
     skips = [x]
@@ -224,5 +231,5 @@ class UNet(nn.Module):
         )
 
     gain = self.param("out_gain", nn.initializers.zeros, ())
-    out = layers.Linear(c.in_channels, (3, 3), c.dtype, name="conv_out")
+    out = layers.Linear(c.in_channels, (3, 3), c.output_dtype, name="conv_out")
     return out(x, gain).astype(wide)

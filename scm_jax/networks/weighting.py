@@ -1,11 +1,19 @@
 """The adaptive weighting head `w_phi(t)` (Equation 8; EDM2, Appendix B.2).
 
 A scalar function of the time, trained beside the network and used by nothing
-after training. EDM2 makes it one magnitude-preserving layer on 128 Fourier
-features; its output is then bounded by `sqrt(128)`, but sCM's optimum is
-`ln D` plus a little when the tangent is normalised by its L2 norm, which for
-ImageNet comes within a whisker of that bound. The `trigflow` form is therefore
-a free linear layer on positional features, which starts at zero.
+after training. Nothing differentiates it by the time, so that its features may
+be of any frequency. There are three heads:
+
+- `fourier`, for teachers: random Fourier features of `ln(sigma) / 4`, as EDM2
+  has, since a diffusion loss changes with `ln(sigma)`; then a free linear
+  layer.
+- `positional`, for students, whose best `w` is nearly constant: positional
+  features of `t`, most of which are nearly constant too, so that Adam moves
+  their sum fast. The free linear layer follows here as well.
+- `edm2`, as published: one magnitude-preserving layer on the Fourier features.
+  It is bounded by `sqrt(128)`, within a whisker of what a student needs on
+  ImageNet, `ln D` and a little more; the free layers are not, and start at
+  zero.
 """
 
 import flax.linen as nn
@@ -15,20 +23,26 @@ from jax import Array
 from scm_jax.networks import layers
 
 FEATURES = 128
+HEADS = ("positional", "fourier")  # of `config.network.weighting`
 
 
 class Weighting(nn.Module):
-  """`w_phi(t)`: `[B]` to `[B]`; minus the log-variance of EDM2's notation."""
+  """`w_phi`: `[B]` to `[B]`; minus the log-variance of EDM2's notation.
 
-  form: str = "trigflow"
+  It is given `t`, or for Fourier features `ln(sigma) / 4`.
+  """
+
+  head: str = "positional"
 
   @nn.compact
   def __call__(self, t: Array) -> Array:
     t = t.astype(jnp.promote_types(t.dtype, jnp.float32))
-    if self.form == "edm2":
+    if self.head == "positional":
+      features = layers.positional_features(t, FEATURES)
+    else:
       features = layers.FourierFeatures(FEATURES, name="fourier")(t)
+    if self.head == "edm2":
       return -layers.Linear(1, name="linear")(features)[:, 0]
-    features = layers.positional_features(t, FEATURES)
     zeros = nn.initializers.zeros
     return nn.Dense(1, kernel_init=zeros, dtype=t.dtype, name="linear")(
       features

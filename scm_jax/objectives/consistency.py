@@ -7,7 +7,7 @@ taken: the sample's own, or a teacher's.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax import Array
 
 from scm_jax import trigflow
 from scm_jax.objectives import diagnostics, tangent, weighting
+from scm_jax.objectives.point import Point
 from scm_jax.objectives.velocity import Velocity
 
 
@@ -48,67 +49,86 @@ class Options:
   reduction: str = "mean"
 
 
+class Tangent(NamedTuple):
+  """What the pass that takes the tangent gives.
+
+  Attributes:
+    output: `F(x_t / sigma_d, t)`.
+    g: the tangent before its normalisation.
+    dF: `cos(t) sin(t) dF/dt`; zero when the derivative is `discrete`.
+  """
+
+  output: Array
+  g: Array
+  dF: Array
+
+
 def loss(
   F: Callable,
   w: Callable,
   params: Any,
   velocity: Velocity | None,
-  x0: Array,
-  z: Array,
-  t: Array,
-  cond: dict[str, Array],
+  point: Point,
   r: Array | float,
   *,
   sigma_d: float,
   options: Options,
-  rngs: dict[str, Array] | None = None,
+  tangent_F: Callable | None = None,
 ) -> tuple[Array, dict[str, Any]]:
-  """Loss of one batch (Equation 8) and its metrics.
+  """Computes the loss of one batch (Equation 8) and its metrics.
 
   Args:
     F: `F(params, x, t, cond, *, rngs, train)`, the network function.
     w: `w(params, t)`, the log-weight.
     params: of both.
     velocity: the teacher for sCD; None for sCT.
-    x0: data `[B, ...]`.
-    z: noise from `N(0, sigma_d^2 I)`, like `x0`.
-    t: radians `[B]`; snapped to the grid when the derivative is `discrete`.
-    cond: condition of the network.
+    point: the batch.
     r: tangent warm-up, `min(1, step / H)`.
     sigma_d: the data's standard deviation.
     options: the choices.
-    rngs: random streams of the network; value and tangent share their masks.
+    tangent_F: the same network in another precision, of which the tangent is
+      taken, in a pass of its own that is not differentiated. With None one
+      pass gives the value and its tangent.
 
   Returns:
-    A scalar and a dict of sums and counts (see `diagnostics`). Samples with a
-    value or tangent that is not finite are left out and counted.
+    A scalar and a dict of sums and counts (see `diagnostics`), and `valid`
+    `[B]`. A sample whose data, value or tangent is not finite is left out of
+    the loss and of the metrics, and counted. Its data and its tangent cannot
+    spoil the gradient. But if its value overflows inside of `F`, the entries
+    of the gradient that depend on it become NaN: zero times infinity.
   """
-  valid = diagnostics.finite(x0)
-  x0 = diagnostics.select(valid, x0)
-  t, t_next = _times(t, sigma_d, options)
-  x_t = trigflow.interpolate(x0, z, t)
-  if velocity is None:
-    dx_dt = trigflow.data_velocity(x0, z, t)
+  valid = diagnostics.finite(point.x0)
+  point = on_grid(point, options, sigma_d)
+  point = point._replace(x0=diagnostics.select(valid, point.x0))
+  t = point.t
+  if tangent_F is None:
+    output, g, dF = tangents(
+      *(F, params, velocity, point, r), sigma_d=sigma_d, options=options
+    )
+    valid &= diagnostics.finite(output, g)
   else:
-    dx_dt = jax.lax.stop_gradient(velocity(x_t, t, cond))
-
-  def primal(u, t):
-    output = F(params, u, t, cond, rngs=rngs, train=True)
-    return output, w(params, t)
-
-  output, g, log_weight, dF = _tangent(
-    primal, x_t, dx_dt, t, t_next, r, sigma_d, options
-  )
-  valid &= diagnostics.finite(output, g)
+    fixed = jax.lax.stop_gradient(params)
+    _, g, dF = tangents(
+      *(tangent_F, fixed, velocity, point, r),
+      sigma_d=sigma_d,
+      options=options,
+    )
+    # What overflowed here is not shown to the pass that is differentiated.
+    valid &= diagnostics.finite(g)
+    point = point._replace(
+      x0=diagnostics.select(valid, point.x0),
+      z=diagnostics.select(valid, point.z),
+    )
+    output = _value(F, params, point, sigma_d)
+    valid &= diagnostics.finite(output)
   g_norm = diagnostics.norms(g)
   g = diagnostics.select(valid, g)
   g = tangent.normalize_tangent(g, t, options.tangent_norm, options.tangent_c)
   output = diagnostics.select(valid, output)
   target = jax.lax.stop_gradient(output + g)
   error = _reduce(jnp.square(output - target), t, sigma_d, options)
-  if not options.adaptive_weighting:
-    log_weight = jnp.zeros_like(t)
-  scale = weighting.unit_scale(options.weighting_unit, x0)
+  log_weight = w(params, t) if options.adaptive_weighting else jnp.zeros_like(t)
+  scale = weighting.unit_scale(options.weighting_unit, point.x0)
   total, per_sample = weighting.weigh(error, log_weight, valid, scale)
   rate = diagnostics.norms(dF) / (jnp.cos(t) * jnp.sin(t))
   return total, jax.lax.stop_gradient(
@@ -117,6 +137,7 @@ def loss(
       "tangent_norm": diagnostics.mean(valid, g_norm),
       "output_rms": diagnostics.rms(valid, output),
       "nonfinite_samples": jnp.sum(~valid),
+      "valid": valid,
       "by_time": diagnostics.by_time(
         t, valid, loss=per_sample, tangent_norm=g_norm, dF_dt=rate
       ),
@@ -124,25 +145,56 @@ def loss(
   )
 
 
-def _tangent(primal, x_t, dx_dt, t, t_next, r, sigma_d, options):
-  """The output, raw `g`, log-weight and `cos sin dF/dt` as options say."""
-  exact = options.warmup == "variance_exact"
+def tangents(
+  F: Callable,
+  params: Any,
+  velocity: Velocity | None,
+  point: Point,
+  r: Array | float,
+  *,
+  sigma_d: float,
+  options: Options,
+) -> Tangent:
+  """Computes the network's value and its raw tangent, as the options say.
+
+  Args are those of `loss`; the times are on the grid where there is one. The
+  gradient of `output` is that of the network; `g` and `dF` have none.
+  """
+  x0, z, t, cond, rngs = point
+  x_t = trigflow.interpolate(x0, z, t)
+  if velocity is None:
+    dx_dt = trigflow.data_velocity(x0, z, t)
+  else:
+    dx_dt = jax.lax.stop_gradient(velocity(x_t, t, cond))
+
+  def primal(u, t):
+    return F(params, u, t, cond, rngs=rngs, train=True), None
+
   if options.derivative == "discrete":
-    output, log_weight = primal(x_t / sigma_d, t)
+    output, _ = primal(x_t / sigma_d, t)
+    t_next = _successors(t, options, sigma_d)
     g = tangent.discrete_tangent(
       lambda u, t: primal(u, t)[0],
       *(output, x_t, dx_dt, t, t_next, r, sigma_d),
     )
-    return output, g, log_weight, jnp.zeros_like(g)
+    return Tangent(output, g, jnp.zeros_like(g))
   derive = tangent.by_jvp
   if options.derivative == "finite_difference":
     step = options.finite_difference_step
     derive = functools.partial(tangent.by_finite_difference, step=step)
-  output, dF, log_weight = derive(primal, x_t, dx_dt, t, sigma_d)
+  output, dF, _ = derive(primal, x_t, dx_dt, t, sigma_d)
   g = tangent.consistency_tangent(
-    output, dF, x_t, dx_dt, t, r, sigma_d, variance_exact=exact
+    *(output, dF, x_t, dx_dt, t, r, sigma_d),
+    variance_exact=options.warmup == "variance_exact",
   )
-  return output, g, log_weight, dF
+  return Tangent(output, g, dF)
+
+
+def _value(F, params, point, sigma_d):
+  """The network's value alone, to be differentiated."""
+  x_t = trigflow.interpolate(point.x0, point.z, point.t)
+  rngs = point.rngs
+  return F(params, x_t / sigma_d, point.t, point.cond, rngs=rngs, train=True)
 
 
 def _reduce(squares, t, sigma_d, options):
@@ -155,13 +207,22 @@ def _reduce(squares, t, sigma_d, options):
   return error
 
 
-def _times(t, sigma_d, options):
-  """The times, and for dsCD the grid points they and their successors are."""
+def on_grid(point: Point, options: Options, sigma_d: float) -> Point:
+  """The batch with its times on the grid, where there is one (dsCD)."""
   if options.derivative != "discrete":
-    return t, t
+    return point
+  grid, t = time_grid(options.discrete_steps, sigma_d), point.t
+  return point._replace(t=grid[_places(t, grid)].astype(t.dtype))
+
+
+def _successors(t, options, sigma_d):
+  """The grid points one below those that `on_grid` gives."""
   grid = time_grid(options.discrete_steps, sigma_d)
-  index = jnp.clip(jnp.searchsorted(grid, t), 1, grid.size - 1)
-  return grid[index].astype(t.dtype), grid[index - 1].astype(t.dtype)
+  return grid[_places(t, grid) - 1].astype(t.dtype)
+
+
+def _places(t, grid):
+  return jnp.clip(jnp.searchsorted(grid, t), 1, grid.size - 1)
 
 
 def time_grid(

@@ -25,13 +25,23 @@ def by_time(t: Array, valid: Array, **values: Array) -> dict[str, Array]:
   Returns:
     For each name, sums `[TIME_BINS]`; and `count`.
   """
-  bins = jnp.clip(t / (math.pi / 2) * TIME_BINS, 0, TIME_BINS - 1)
-  member = jax.nn.one_hot(bins.astype(jnp.int32), TIME_BINS) * valid[:, None]
+  member = members(t, valid)
   sums = {
     name: jnp.where(valid, value, 0.0).astype(member.dtype) @ member
     for name, value in values.items()
   }
   return sums | {"count": member.sum(0)}
+
+
+def members(t: Array, valid: Array) -> Array:
+  """1 where a valid sample falls into a bin of `t`, else 0: `[B, BINS]`."""
+  bins = jnp.clip(t / (math.pi / 2) * TIME_BINS, 0, TIME_BINS - 1)
+  return jax.nn.one_hot(bins.astype(jnp.int32), TIME_BINS) * valid[:, None]
+
+
+def centres() -> list[float]:
+  """The bins' centres, in radians."""
+  return [(i + 0.5) * math.pi / 2 / TIME_BINS for i in range(TIME_BINS)]
 
 
 def norms(x: Array) -> Array:

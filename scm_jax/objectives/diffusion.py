@@ -13,6 +13,7 @@ from jax import Array
 
 from scm_jax import trigflow
 from scm_jax.objectives import diagnostics, weighting
+from scm_jax.objectives.point import Point
 from scm_jax.objectives.velocity import Velocity
 
 
@@ -20,37 +21,33 @@ def loss(
   F: Callable,
   w: Callable,
   params: Any,
-  x0: Array,
-  z: Array,
-  t: Array,
-  cond: dict[str, Array],
+  point: Point,
   *,
   sigma_d: float,
   adaptive_weighting: bool = True,
   weighting_unit: str = "sample",
   velocity: Velocity | None = None,
-  rngs: dict[str, Array] | None = None,
 ) -> tuple[Array, dict[str, Any]]:
-  """Loss of one batch and its metrics.
+  """Computes the loss of one batch and its metrics.
 
   Args:
     F: `F(params, x, t, cond, *, rngs, train)`, the network function.
     w: `w(params, t)`, the log-weight.
     params: of both.
-    x0: data `[B, ...]`.
-    z: noise from `N(0, sigma_d^2 I)`, like `x0`.
-    t: radians `[B]`.
-    cond: condition of the network.
+    point: the batch.
     sigma_d: the data's standard deviation.
     adaptive_weighting: whether `w` is learnt; otherwise it is 0.
     weighting_unit: `sample`; or `pixel`, EDM2's (`weighting.unit_scale`).
     velocity: the teacher that is matched; None learns from the data.
-    rngs: random streams of the network, for dropout.
 
   Returns:
-    A scalar and a dict of sums and counts (see `diagnostics`). Samples that
-    are not finite are left out and counted.
+    A scalar and a dict of sums and counts (see `diagnostics`), and `valid`
+    `[B]`. A sample whose data, target or output is not finite is left out of
+    the loss and of the metrics, and counted. Its data and its target cannot
+    spoil the gradient. But if its output overflows inside of `F`, the entries
+    of the gradient that depend on it become NaN: zero times infinity.
   """
+  x0, z, t, cond, rngs = point
   valid = diagnostics.finite(x0)
   x0 = diagnostics.select(valid, x0)
   x_t = trigflow.interpolate(x0, z, t)
@@ -73,6 +70,7 @@ def loss(
       "mse": diagnostics.mean(valid, mse),
       "output_rms": diagnostics.rms(valid, output),
       "nonfinite_samples": jnp.sum(~valid),
+      "valid": valid,
       "by_time": diagnostics.by_time(t, valid, loss=per_sample, mse=mse),
     }
   )

@@ -86,8 +86,9 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
   """What fully sharded data parallelism cannot do without.
 
   Every sharded weight is gathered over `fsdp` once for each forward and each
-  backward pass, in the type that the network computes in; its gradient is
-  summed and scattered in that type once a backward pass. What a device then
+  backward pass, in the type that the pass computes in; its gradient is summed
+  and scattered in that type (or `config.sharding.reduce_dtype`) once a backward
+  pass. What a device then
   has of the gradient is summed over `data` in the parameters' own type, and
   the gradient of replicated parameters over all devices, once a step.
 
@@ -98,7 +99,8 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
   """
   mesh = arguments.batch["label"].sharding.mesh
   data, fsdp = mesh.shape[DATA], mesh.shape[FSDP]
-  itemsize = jnp.dtype(config.network.dtype).itemsize
+  size = lambda dtype: jnp.dtype(dtype).itemsize
+  itemsize = size(config.network.dtype)
   weights = _sharded_elements(arguments.state.params)
   taught = _sharded_elements(arguments.teacher)
   forwards = 1
@@ -106,8 +108,17 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
     forwards = _FORWARDS[config.objective.derivative]
   teaching = 2 if config.objective.guidance != "none" else 1
   passes = sharding.microbatches(config, data * fsdp)
-  gathered = (weights * (forwards + 1) + taught * teaching) * itemsize * passes
-  scattered = weights * itemsize * passes
+  taken = config.objective.tangent_dtype if config.run != "teacher" else ""
+  apart = size(taken) if taken else itemsize
+  # A tangent of its own is one forward pass more, in its type as the teacher.
+  value = weights * (2 if taken else forwards + 1) * itemsize
+  tangent = (weights * forwards if taken else 0) + taught * teaching
+  gathered = (value + tangent * apart) * passes
+  scattered = (
+    weights
+    * size(config.sharding.reduce_dtype or config.network.dtype)
+    * passes
+  )
   gradient = local_bytes(arguments.state.params)
   replicated = _replicated_bytes(arguments.state.params)
   inner, outer = _part(fsdp), 2 * _part(data)

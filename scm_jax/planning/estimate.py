@@ -6,7 +6,7 @@ A prediction, not a measurement: `bench` measures.
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scm_jax.planning.targets import Card, Target
 
@@ -66,6 +66,28 @@ class Times:
     return (self.compute + self.update) / seconds
 
 
+def weighted_flops(
+  config: Any, card: Card, step: float, forward: float
+) -> float:
+  """FLOPs of a step, counted by the time that they take in bfloat16.
+
+  Args:
+    config: of the run; its types and precisions decide.
+    card: the device.
+    step: FLOPs of the step, by XLA's count.
+    forward: those of one forward pass of the network.
+  """
+  network, objective = config.network, config.objective
+  cost = card.cost(network.dtype, network.precision)
+  if config.run == "teacher" or not objective.tangent_dtype:
+    return step * cost
+  teaching = 2 if objective.guidance != "none" else 1
+  passes = 2 + (teaching if config.run == "scd" else 0)
+  apart = passes * forward
+  precise = card.cost(objective.tangent_dtype, objective.tangent_precision)
+  return (step - apart) * cost + apart * precise
+
+
 def times(
   target: Target, flops: float, state_bytes: int, traffic: Iterable[Traffic]
 ) -> Times | None:
@@ -73,7 +95,7 @@ def times(
 
   Args:
     target: the devices.
-    flops: of one device.
+    flops: of one device, see `weighted_flops`.
     state_bytes: of the state on one device.
     traffic: of one device, see `Traffic`.
   """
@@ -115,7 +137,7 @@ def assumptions(target: Target) -> list[str]:
   fast = "NVLink" if card.platform == "gpu" else "ICI"
   return [
     f"{EFFICIENCY:.0%} of {(card.flops or 0) / 1e12:g} TFLOP/s (bfloat16) is "
-    "reached",
+    "reached, and as much of what float32 products have",
     f"{fast} {rate(card.link)} one way among {target.domain} devices, "
     f"{rate(card.network)} a device beyond",
     f"the update reads and writes the state at {rate(card.bandwidth)}",

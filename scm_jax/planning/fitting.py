@@ -58,7 +58,7 @@ def capacity(device: Any) -> int | None:
   if "bytes_limit" in stats:
     return stats["bytes_limit"]
   card = targets.card_here(device.device_kind)
-  return card and int(card.memory * card.usable)
+  return int(card.memory * card.usable) if card else None
 
 
 def suggestion(
@@ -87,7 +87,7 @@ def _ways(config: Any, devices: int, fsdp: int) -> Iterator[tuple[Any, int]]:
   """Ways to run a config, each with its `fsdp`, the cheapest first.
 
   Microbatches and shards cost communication, which mostly hides behind
-  computation; a teacher in bfloat16 costs digits; computing activations again
+  computation; a teacher in float16 costs digits; computing activations again
   costs a sixth of a step or more; a state that rests on the host is moved
   twice a step.
   """
@@ -97,7 +97,7 @@ def _ways(config: Any, devices: int, fsdp: int) -> Iterator[tuple[Any, int]]:
   large = [n for n in passes if n >= _SMALL_PASS] or passes[:1]
   shards = [n for n in range(fsdp, devices + 1) if devices % n == 0]
   policies = search.REMAT[search.REMAT.index(config.network.remat) :]
-  teachers = dict.fromkeys((config.teacher_dtype, "bfloat16"))
+  teachers = dict.fromkeys((config.teacher_dtype, "float16"))
   rests = dict.fromkeys((config.offload, ("averages",), tuple(offload.GROUPS)))
   for counts in (large, passes[len(large) :]):
     for rest, policy, dtype, count, size in itertools.product(

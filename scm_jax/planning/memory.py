@@ -71,7 +71,8 @@ class Step:
       data, fsdp: sizes of the mesh.
     """
     resident, gradients = self._fixed(config, data, fsdp)
-    itemsize = jnp.dtype(config.network.dtype).itemsize
+    types = [config.network.dtype, config.objective.tangent_dtype or "bfloat16"]
+    itemsize = max(jnp.dtype(dtype).itemsize for dtype in types)
     weights = round(_WEIGHTS * self._elements * itemsize)
     parts = sharding.microbatches(config, data * fsdp)
     images = config.batch_size // (data * fsdp * parts)

@@ -69,7 +69,9 @@ def _estimate(
   """Times and costs; None where the target's rates are not known."""
   resident = answer["compiled"]["resident"]
   state = sum(resident[k] for k in ("parameters", "moments", "averages"))
-  flops = answer["flops"]["step"] / target.devices
+  counted = answer["flops"]["step"], answer["flops"]["forward"]
+  weighted = estimate.weighted_flops(config, target.card, *counted)
+  flops = weighted / target.devices
   times = estimate.times(target, flops, state, traffic)
   if times is None:
     return None

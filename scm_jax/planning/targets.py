@@ -16,6 +16,7 @@ import dataclasses
 import math
 import os
 import re
+from collections.abc import Mapping
 
 from scm_jax import spelling
 from scm_jax.errors import ConfigError
@@ -39,6 +40,8 @@ class Card:
     pod: devices of a domain; 0 is those of a host.
     cores: multiprocessors of a GPU.
     capability: compute capability of a GPU.
+    float32: time of a product of float32 numbers, over that of bfloat16 ones,
+      by `config.network.precision`.
   """
 
   platform: str
@@ -51,6 +54,12 @@ class Card:
   pod: int = 0
   cores: int = 0
   capability: tuple[int, int] = (0, 0)
+  float32: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  def cost(self, dtype: str, precision: str) -> float:
+    """Time of a product in a type, over that of bfloat16."""
+    wide = dtype in ("float32", "float64")
+    return self.float32.get(precision, 1.0) if wide else 1.0
 
 
 def _gpu(memory, flops, bandwidth, link, network, cores, capability) -> Card:
@@ -64,6 +73,11 @@ def _gpu(memory, flops, bandwidth, link, network, cores, capability) -> Card:
     network=network * GB,
     cores=cores,
     capability=capability,
+    # In float32 itself (19.5 and 67 TFLOP/s), or in TensorFloat-32.
+    float32={
+      "highest": 16.0 if capability == (8, 0) else 14.8,
+      **dict.fromkeys(("high", "default"), 2.0),
+    },
   )
 
 
@@ -76,6 +90,8 @@ def _tpu(memory, flops, bandwidth, link, network, pod) -> Card:
     link=link * GB,
     network=network * GB,
     pod=pod,
+    # Products of bfloat16 that stand for one (openxla.org, PrecisionConfig).
+    float32={"highest": 6.0, "high": 3.0, "default": 1.0},
   )
 
 

@@ -79,11 +79,10 @@ def _arithmetic(
 def _compiled(
   config: Any, target: Any, mesh: Any, shapes: Any
 ) -> dict[str, Any]:
-  made: Any = program.make(config, mesh)
-  step, state, *others = made
+  made = program.make(config, mesh)
   found = {
     "mesh": dict(mesh.shape),
-    "params": networks.parameter_count(state.params),
+    "params": networks.parameter_count(made.state.params),
     **_arithmetic(config, mesh, target, shapes),
   }
   found["minimum"] = found.pop("traffic")
@@ -93,7 +92,7 @@ def _compiled(
     if (sizes := estimate.mesh_at(devices, mesh.shape[sharding.FSDP]))
   ]
   start = time.perf_counter()
-  lowered = step.lower(state, *others)
+  lowered = made.step.lower(*made.arguments)
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
@@ -111,7 +110,7 @@ def _compiled(
     "temp_bytes": memory.temp_size_in_bytes,
     "aliased_bytes": memory.alias_size_in_bytes,
   }
-  text = compiled.as_text()
+  text = compiled.as_text() or ""
   found_here = collectives.parse(text, target.devices)
   return found | {
     "collectives": collectives.counts(found_here),

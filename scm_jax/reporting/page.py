@@ -30,6 +30,10 @@ _HEADS = {
   "guidance": "guidance",
   "ema": "EMA",
   "t_mid": "t_mid",
+  "solver": "solver",
+  "sigma_max": "σ_max",
+  "dtype": "type",
+  "labels": "classes",
 }
 _WORDS = ("run", "data", "sampler", "method", "source", "note")
 Cells = dict[str, str]

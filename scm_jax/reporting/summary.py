@@ -12,7 +12,7 @@ from scm_jax.reporting.origins import without_seed
 from scm_jax.reporting.statistic import Statistic, by_seed, number, over
 
 TEACHERS = ("teacher", "diffusion")
-SETTINGS = ("guidance", "ema", "t_mid")
+SETTINGS = (*report.SETTINGS, "labels")
 # Scores shown in the main features alone, by their seeds' mean.
 SINGLE = (
   "kid",
@@ -33,7 +33,7 @@ class Row:
     run: name of its trainings without their seeds.
     dataset: that it is scored against; "" is unknown.
     objective, steps, nfe, params, num: of its records.
-    settings: of its sampler: guidance, ema, t_mid.
+    settings: of its sampler, those of `SETTINGS` that its records have.
     trainings: how many repeat it.
     fd: by feature space.
     ratio: of `fd` to the teacher's at its most evaluations, the same seeds'.
@@ -115,7 +115,7 @@ def _way(entry: Entry) -> tuple:
   """How a record's images were drawn and scored, the seeds aside."""
   record = entry.record
   keys = ("objective", "training_step", "steps", "nfe", "params", *SETTINGS)
-  way = [str(record.get(key)) for key in (*keys, "num", "labels")]
+  way = [str(record.get(key)) for key in (*keys, "num")]
   return (entry.dataset, *way)
 
 

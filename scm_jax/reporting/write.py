@@ -168,8 +168,8 @@ def _notes(
     notes.append(
       "± is the standard deviation of a sample (n - 1), over trainings with "
       "different seeds where there are several, else over seeds of sampling; "
-      "min is the least of all single measurements. EDM2 and sCM publish the "
-      "minimum."
+      "min is the least of all single measurements. EDM2 publishes the minimum "
+      "of several."
     )
   notes.append(
     "The ratio to the teacher is a run's distance over that of its own "

@@ -28,8 +28,8 @@ def run_config(config: Any, run: str) -> Any:
 
 def train_step(config: Any, mesh: Mesh) -> tuple[Any, tuple]:
   """The jitted train step of a config and (abstract) arguments for it."""
-  step, *arguments = program.make(config, mesh)
-  return step, tuple(arguments)
+  made = program.make(config, mesh)
+  return made.step, made.arguments
 
 
 def describe(config: Any) -> str:

@@ -53,7 +53,7 @@ def offer(
   """
   name, score = next(iter(scores.items()))
   put_back(path)
-  kept = best(path)
+  kept = best(path, name)
   if kept is not None and kept <= score:
     return False
   origin = export_folder.Origin(
@@ -70,10 +70,13 @@ def offer(
   return True
 
 
-def best(path: epath.Path) -> float | None:
-  """The score of what is kept, or None if there is nothing."""
+def best(path: epath.Path, name: str) -> float | None:
+  """This score of what is kept, or None if there is nothing.
+
+  What was chosen by another score has this one beside it, if it was computed.
+  """
   try:
-    return json.loads((path / FOLDER / SCORE).read_text())["score"]
+    return json.loads((path / FOLDER / SCORE).read_text())["scores"].get(name)
   except (OSError, ValueError, KeyError):
     return None
 

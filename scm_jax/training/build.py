@@ -12,18 +12,24 @@ from scm_jax import networks
 from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.model import Model
-from scm_jax.networks import attention, rematerialization
+from scm_jax.networks import attention, rematerialization, weighting
 from scm_jax.training import ema, offload
 
 RUNS = ("teacher", "sct", "scd")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+PRECISIONS = ("highest", "high", "default")  # of products; see defaults.py
 _CHOICES = {
   "run": RUNS,
   "data.kind": ("images", "latents"),
   "network.family": tuple(networks.FAMILIES),
-  "network.double_norm": ("split", "shared"),
-  "network.dtype": ("float32", "bfloat16", "float64"),
+  "network.double_norm": ("split", "shared", "gained"),
+  "network.weighting": weighting.HEADS,
+  "network.dtype": DTYPES,
+  "network.precision": PRECISIONS,
   "network.attention": tuple(attention.IMPLEMENTATIONS),
   "network.remat": tuple(rematerialization.POLICIES),
+  "objective.tangent_dtype": ("", *DTYPES),
+  "objective.tangent_precision": PRECISIONS,
   "objective.target": ("data", "teacher"),
   "objective.warmup": ("linear", "variance_exact"),
   "objective.derivative": ("jvp", "finite_difference", "discrete"),
@@ -33,8 +39,10 @@ _CHOICES = {
   "objective.weighting_unit": ("sample", "pixel"),
   "objective.guidance": ("none", "fixed", "sampled"),
   "sample.solver": ("heun", "dpm_solver"),
+  "sharding.reduce_dtype": ("", "float32"),
   "memory_check": ("stop", "warn", "off"),
-  "teacher_dtype": ("float32", "bfloat16"),
+  "nonfinite": ("stop", "warn"),
+  "teacher_dtype": ("float32", "bfloat16", "float16"),
   "snapshot_dtype": ("float16", "bfloat16", "float32"),
 }
 
@@ -60,6 +68,7 @@ def check(config: Any) -> None:
         f"config.offload names {group!r}; choose of {', '.join(offload.GROUPS)}"
       )
   _check_data(config.data)
+  _check_augmentation(config)
   levels = len(config.network.channel_mult)
   if config.data.size % (1 << (levels - 1)):
     raise ConfigError(
@@ -128,6 +137,32 @@ def _check_data(data: Any) -> None:
       )
 
 
+def _check_augmentation(config: Any) -> None:
+  data, probability = config.data, config.data.augment
+  if config.network.augment and config.network.family != "ddpmpp":
+    raise ConfigError(
+      "config.network.augment is an input of ddpmpp, which "
+      f"config.network.family={config.network.family!r} does not have"
+    )
+  if not 0 <= probability <= 1:
+    raise ConfigError(
+      f"config.data.augment is {probability}; it is a probability"
+    )
+  if not probability:
+    return
+  if not config.network.augment:
+    raise ConfigError(
+      f"config.data.augment is {probability}, but the network is not told what "
+      "was done, and would draw it; set config.network.augment too"
+    )
+  if data.kind != "images" or data.flip:
+    raise ConfigError(
+      "config.data.augment changes images and mirrors them itself; "
+      f"config.data.kind={data.kind!r} and config.data.flip={data.flip} do not "
+      "go with it"
+    )
+
+
 def network_config(config: Any) -> networks.NetworkConfig:
   """The network that a run trains.
 
@@ -161,6 +196,9 @@ def model(config: Any, average: Any) -> Model:
     t_mid=config.sample.t_mid,
     sigma_max=config.sample.sigma_max,
     solver=config.sample.solver,
+    solver_steps=config.sample.solver_steps,
+    guidance=config.sample.guidance,
+    unconditional=bool(config.objective.label_dropout),
   )
 
 

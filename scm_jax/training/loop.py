@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scm_jax import networks, pictures
-from scm_jax.errors import UserError
 from scm_jax.interop import autoencoder
 from scm_jax.model import Model
+from scm_jax.objectives import precision
 from scm_jax.training import (
   best,
   build,
@@ -31,6 +31,7 @@ from scm_jax.training import (
   writers,
 )
 from scm_jax.training.checkpoint import Checkpoints
+from scm_jax.training.health import Health
 from scm_jax.training.metrics import Window
 from scm_jax.training.snapshots import Snapshots
 from scm_jax.training.step import TrainState, init_state, seed_of
@@ -121,12 +122,14 @@ def _train(
   if config.profile and main:  # once all is compiled
     profile = profiling.Profile(path, first=start + 10)
   window, finished = Window(), None
+  health = Health(config, checkpoints)
 
   def settle() -> None:
     """Writes the metrics that are due; stops a run that has diverged."""
     nonlocal finished
     if finished is not None:
-      _write_metrics(config, finished, writer, progress, checkpoints)
+      health.close(finished)
+      _write_metrics(config, finished, writer, progress)
       finished = None
 
   # Do not change the order of operations: a step's metrics are fetched after
@@ -148,6 +151,14 @@ def _train(
       last, leave = step == config.total_steps, stop.asked(step)
       if step % config.log_every == 0 or last or leave:
         window, finished = Window(), window
+      if compiled.check and _due(config.objective.check_every, step):
+        settle()
+        health.check(window)
+        sums = compiled.check(state, teacher_params, batch, seed)
+        found = precision.summary(jax.device_get(sums))
+        writer.write_scalars(step, found)
+        dog.beat(step)
+        progress.pause()
       # 4. Samples of the averaged weights.
       sample = config.sample_every and step % config.sample_every == 0
       if sample or last:
@@ -156,7 +167,7 @@ def _train(
         progress.pause()
       if evaluate and _due(config.evaluate_every, step):
         settle()
-        _check_window(config, window, checkpoints)
+        health.check(window)
         _evaluate(config, mesh, state, decoder, path, writer, evaluate)
         dog.beat(step)
         progress.pause()
@@ -165,7 +176,7 @@ def _train(
       save = step % config.checkpoint_every == 0 or last or leave
       if save or snapshots.due(step):
         settle()
-        _check_window(config, window, checkpoints)
+        health.check(window)
         snapshots.wait()
         if save:
           writer.flush()  # a run goes on from here: nothing of it is lost
@@ -206,32 +217,12 @@ def _initial_state(
   return state
 
 
-def _write_metrics(config, window, writer, progress, checkpoints) -> None:
-  _check_window(config, window, checkpoints)
+def _write_metrics(config, window, writer, progress) -> None:
   summary = window.summary()
   rate = progress.report(window.step, summary["loss"])
   summary["steps_per_second"] = rate
   summary["images_per_second"] = rate * config.batch_size
   writer.write_scalars(window.step, summary)
-
-
-def _check_window(config, window, checkpoints) -> None:
-  """Stops a run whose values are no longer those of a model that learns."""
-  if not window.count:
-    return
-  summary = window.summary()
-  bad = summary["nonfinite_samples"] / window.count
-  rms = summary["output_rms"]
-  if np.isfinite(summary["loss"]) and rms <= config.divergence_limit:
-    if bad <= config.batch_size / 2:
-      return
-  checkpoints.wait()
-  raise UserError(
-    f"diverged by step {window.step}: loss {summary['loss']:.4g}, output RMS "
-    f"{rms:.4g}, {bad:.4g} of {config.batch_size} samples not finite; "
-    f"{checkpoints.good()}; look at what grows by time in metrics.jsonl, lower "
-    "config.optimizer.learning_rate in another --workdir"
-  )
 
 
 def _due(every: int, step: int) -> bool:
@@ -274,8 +265,6 @@ def _write_samples(config, mesh, state, decoder, path, writer) -> None:
   images = model.sample(
     labels if config.data.num_classes else None,
     num=num,
-    steps=2 if model.consistency else config.sample.solver_steps,
-    guidance=config.sample.guidance,
     batch_size=min(num, config.sample.batch_size),
   )
   if not distributed.is_main():

@@ -1,12 +1,11 @@
 """Metrics of a span of steps: fetched from the device once, then reduced."""
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from scm_jax.objectives.diagnostics import TIME_BINS
+from scm_jax.objectives import diagnostics
 
 SUMS = ("nonfinite_samples", "nonfinite_gradients")  # counted, not averaged
 
@@ -38,7 +37,7 @@ class Window:
     by_time = [metrics.get("by_time", {}) for metrics in self._pending]
     result = {}
     for name in self._pending[0]:
-      if name == "by_time":
+      if name in ("by_time", "left_out"):
         continue
       values = np.asarray([m[name] for m in self._pending], np.float64)
       reduce = np.sum if name in SUMS else np.mean
@@ -47,6 +46,41 @@ class Window:
       result |= _bins(by_time)
     return result
 
+  def spoilt(self, before: int = 0) -> "Spoilt":
+    """Says in which steps the gradient was not finite.
+
+    Args:
+      before: steps in a row up to this window for which it was not.
+    """
+    self._pending = jax.device_get(self._pending)
+    steps, longest, run = 0, 0, before
+    samples: list[tuple[float, int]] = []
+    for metrics in self._pending:
+      bad = bool(metrics["nonfinite_gradients"])
+      steps, run = steps + bad, run + 1 if bad else 0
+      longest = max(longest, run)
+      if bad:
+        told = metrics["left_out"]
+        known = zip(told["t"].tolist(), told["label"].tolist(), strict=True)
+        samples += [pair for pair in known if pair[0] >= 0]
+    return Spoilt(steps, longest, run, tuple(samples))
+
+
+class Spoilt(NamedTuple):
+  """Steps of a window whose gradient had entries that were not finite.
+
+  Attributes:
+    steps: how many.
+    longest: most in a row, those before the window included.
+    last: in a row up to the window's end.
+    samples: (t, label) of samples that those steps left out, some of each.
+  """
+
+  steps: int
+  longest: int
+  last: int
+  samples: tuple[tuple[float, int], ...]
+
 
 def _bins(by_time: list[dict[str, np.ndarray]]) -> dict[str, float]:
   totals = {
@@ -54,10 +88,9 @@ def _bins(by_time: list[dict[str, np.ndarray]]) -> dict[str, float]:
     for name in by_time[0]
   }
   count = totals.pop("count")
-  centres = (np.arange(TIME_BINS) + 0.5) * math.pi / 2 / TIME_BINS
   return {
     f"{name}/t={centre:.2f}": float(total[i] / count[i])
     for name, total in totals.items()
-    for i, centre in enumerate(centres)
+    for i, centre in enumerate(diagnostics.centres())
     if count[i]
   }

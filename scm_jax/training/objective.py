@@ -1,6 +1,7 @@
 """From a config to the loss of one batch: randomness, conditions, teacher."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,119 +9,216 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import trigflow
+from scm_jax import networks, trigflow
 from scm_jax.codec import Codec
+from scm_jax.data import augmentation
 from scm_jax.networks import Network
-from scm_jax.objectives import consistency, diffusion, velocity
+from scm_jax.objectives import consistency, diffusion, precision, velocity
+from scm_jax.objectives.point import Point
+from scm_jax.training import loss_scaling
 from scm_jax.training.build import asks_teacher
 
 # What is drawn for a batch: arrays whose first axis is the sample.
 Draws = dict[str, Any]
 
+AUGMENT = 0x61756721  # folded into the key of a step
+
 
 class Objective(NamedTuple):
-  """The loss of a run, in two pure functions.
+  """The loss of a run, in pure functions.
 
-  All randomness is in the first, which sees the whole batch; the second may be
+  All randomness is in the first, which sees the whole batch; the others may be
   given any part of what it drew, so that a sample's draws do not depend on the
   microbatch, device or process that it falls to.
 
   Attributes:
     draw: `draw(batch, key) -> draws`.
     loss: `loss(params, teacher_params, draws, step) -> (scalar, metrics)`; the
-      scalar is a mean over the samples that are finite.
+      scalar is a mean over the samples that are finite, and the metrics hold
+      which of them are, `valid` `[B]`.
+    check: `check(params, teacher_params, draws, step) -> sums`, the tangent's
+      errors (see `precision.errors`); None where no tangent is taken.
   """
 
   draw: Callable[[dict[str, Array], Array], Draws]
   loss: Callable[[Any, Any, Draws, Array], tuple[Array, dict[str, Any]]]
+  check: Callable[[Any, Any, Draws, Array], dict[str, Array]] | None
+
+
+class Networks(NamedTuple):
+  """The networks that an objective asks, each in one precision.
+
+  Attributes:
+    student: what is trained.
+    teacher: what gives the velocity; None where no teacher is asked.
+    weak: what guides the teacher; None is the teacher itself, without labels.
+      See `velocity.guided`.
+  """
+
+  student: Network
+  teacher: Network | None = None
+  weak: Network | None = None
+
+  def cast(
+    self, dtype: Any, precision: str, last_float32: int = 0
+  ) -> "Networks":
+    """The same networks in another type and precision of their products."""
+    fields = {
+      "dtype": jnp.dtype(dtype),
+      "precision": precision,
+      "last_float32": last_float32,
+    }
+
+    def alter(network: Network) -> Network:
+      altered = dataclasses.replace(network.config, **fields)
+      same = altered == network.config
+      return network if same else networks.build(altered)
+
+    return self.map(alter)
+
+  def map(self, f: Callable[..., Network], *trees: Any) -> "Networks":
+    """`f` of each network that there is, and of the trees' parts for it."""
+    parts = zip(self[1:], *(tree[1:] for tree in trees), strict=True)
+    others = (n and f(n, *rest) for n, *rest in parts)
+    return Networks(f(self.student, *(tree[0] for tree in trees)), *others)
 
 
 def build(
   config: Any,
-  network: Network,
+  base: Networks,
   codec: Codec,
-  teacher: Network | None,
-  weak: Network | None = None,
+  place: Callable[[Networks], Networks] = lambda given: given,
 ) -> Objective:
   """The objective that `config.run` names.
 
   Args:
     config: the run's config.
-    network: what is trained.
+    base: the networks; a teacher is asked in the precision of the student.
     codec: from what the dataset stores to data.
-    teacher: the network of the teacher, where one is asked.
-    weak: the network that guides the teacher; None is the teacher itself,
-      without labels. See `velocity.guided`.
+    place: makes functions of shards of parameters of networks of whole ones.
   """
-  c = config.objective
-  sigma_d = config.sigma_d
-  num_classes = network.config.num_classes
-  asks = asks_teacher(config)
+  n, c = base.student.config, config.objective
+  draw = functools.partial(draw_batch, config, n, codec)
+  run = place(base.cast(n.dtype, n.precision, n.last_float32))
+  if scales(config):
+    run = run._replace(student=loss_scaling.probed(run.student))
+  if config.run == "teacher":
+    return Objective(draw, functools.partial(_diffusion, config, run), None)
+  tangents = None
+  if c.tangent_dtype:
+    tangents = place(base.cast(c.tangent_dtype, c.tangent_precision))
+  exact = place(base.cast("float32", "highest"))
+  return Objective(
+    draw,
+    functools.partial(_consistency, config, run, tangents),
+    functools.partial(_check, config, tangents or run, exact),
+  )
 
-  def draw(batch, key):
-    """Data, noise, times and condition, all from one key."""
-    noise_key, time_key, dropout_key, label_key, scale_key, encode_key = (
-      jax.random.split(key, 6)
+
+def scales(config: Any) -> bool:
+  """Whether gradients are scaled on their way through the network."""
+  return config.network.dtype == "float16"
+
+
+def draw_batch(config, network_config, codec, batch, key):
+  """Data, noise, times and condition, all from one key."""
+  c, sigma_d = config.objective, config.sigma_d
+  noise_key, time_key, dropout_key, label_key, scale_key, encode_key = (
+    jax.random.split(key, 6)
+  )
+  x0 = codec.encode(batch["image"], encode_key)
+  z = sigma_d * jax.random.normal(noise_key, x0.shape)
+  t = trigflow.propose_times(time_key, len(x0), c.P_mean, c.P_std, sigma_d)
+  cond = {}
+  if network_config.augment:
+    # A key beside the others, which so are those of runs without.
+    x0, cond["augment"] = augmentation.augment(
+      x0, jax.random.fold_in(key, AUGMENT), config.data.augment
     )
-    x0 = codec.encode(batch["image"], encode_key)
-    z = sigma_d * jax.random.normal(noise_key, x0.shape)
-    t = trigflow.propose_times(time_key, len(x0), c.P_mean, c.P_std, sigma_d)
-    cond = {}
-    if num_classes:
-      dropped = jax.random.bernoulli(label_key, c.label_dropout, (len(x0),))
-      cond["label"] = jnp.where(dropped, num_classes, batch["label"])
-    if network.config.guidance:
-      low, high = c.guidance_range
-      cond["guidance"] = jax.random.uniform(
-        scale_key, (len(x0),), minval=low, maxval=high
-      )
-    dropout_keys = jax.random.split(dropout_key, len(x0))
-    return {"x0": x0, "z": z, "t": t, "cond": cond, "dropout": dropout_keys}
-
-  def teacher_velocity(teacher_params):
-    """The teacher's velocity, guided as the config says."""
-
-    def guided(x, t, cond):
-      assert teacher is not None  # see build.check
-      if c.guidance == "none":
-        return teacher.F(teacher_params, x, t, cond)
-      fixed = c.guidance == "fixed"
-      scale = c.guidance_scale if fixed else cond["guidance"]
-      F = velocity.guided(teacher, weak, teacher_params, scale)
-      return F(x, t, cond)
-
-    return velocity.from_network(guided, sigma_d)
-
-  def diffusion_loss(params, teacher_params, draws, step):
-    del step
-    x0, z, t, cond, rngs = _unpacked(draws)
-    return diffusion.loss(
-      *(network.F, network.w, params, x0, z, t, cond),
-      sigma_d=sigma_d,
-      adaptive_weighting=c.adaptive_weighting,
-      weighting_unit=c.weighting_unit,
-      velocity=teacher_velocity(teacher_params) if asks else None,
-      rngs=rngs,
+  num_classes = network_config.num_classes
+  if num_classes:
+    dropped = jax.random.bernoulli(label_key, c.label_dropout, (len(x0),))
+    cond["label"] = jnp.where(dropped, num_classes, batch["label"])
+  if network_config.guidance:
+    low, high = c.guidance_range
+    cond["guidance"] = jax.random.uniform(
+      scale_key, (len(x0),), minval=low, maxval=high
     )
-
-  fields = [f.name for f in dataclasses.fields(consistency.Options)]
-  options = consistency.Options(**{name: c[name] for name in fields})
-
-  def consistency_loss(params, teacher_params, draws, step):
-    x0, z, t, cond, rngs = _unpacked(draws)
-    v = teacher_velocity(teacher_params) if asks else None
-    r = jnp.minimum(1.0, step / max(c.warmup_steps, 1))
-    return consistency.loss(
-      *(network.F, network.w, params, v, x0, z, t, cond, r),
-      sigma_d=sigma_d,
-      options=options,
-      rngs=rngs,
-    )
-
-  diffuses = config.run == "teacher"
-  return Objective(draw, diffusion_loss if diffuses else consistency_loss)
+  dropout_keys = jax.random.split(dropout_key, len(x0))
+  return {"x0": x0, "z": z, "t": t, "cond": cond, "dropout": dropout_keys}
 
 
-def _unpacked(draws):
+def _point(draws: Draws) -> Point:
   rngs = {"dropout": draws["dropout"]}
-  return draws["x0"], draws["z"], draws["t"], draws["cond"], rngs
+  return Point(draws["x0"], draws["z"], draws["t"], draws["cond"], rngs)
+
+
+def velocity_of(config, given: Networks, teacher_params) -> Any:
+  """The teacher's velocity, guided as the config says; None without one."""
+  c, teacher = config.objective, given.teacher
+  if not asks_teacher(config):
+    return None
+  assert teacher is not None  # see build.check
+
+  def guided(x, t, cond):
+    if c.guidance == "none":
+      return teacher.F(teacher_params, x, t, cond)
+    fixed = c.guidance == "fixed"
+    scale = c.guidance_scale if fixed else cond["guidance"]
+    F = velocity.guided(teacher, given.weak, teacher_params, scale)
+    return F(x, t, cond)
+
+  return velocity.from_network(guided, config.sigma_d)
+
+
+def _diffusion(config, run: Networks, params, teacher_params, draws, step):
+  """See `Objective.loss`."""
+  del step
+  return diffusion.loss(
+    *(run.student.F, run.student.w, params, _point(draws)),
+    sigma_d=config.sigma_d,
+    adaptive_weighting=config.objective.adaptive_weighting,
+    weighting_unit=config.objective.weighting_unit,
+    velocity=velocity_of(config, run, teacher_params),
+  )
+
+
+def _consistency(
+  config, run: Networks, tangents, params, teacher_params, draws, step
+):
+  """See `Objective.loss`; `tangents` are the networks asked for them."""
+  return consistency.loss(
+    *(run.student.F, run.student.w, params),
+    *(velocity_of(config, tangents or run, teacher_params), _point(draws)),
+    _warmup(config, step),
+    sigma_d=config.sigma_d,
+    options=tangent_options(config),
+    tangent_F=tangents and tangents.student.F,
+  )
+
+
+def _check(config, run: Networks, exact, params, teacher_params, draws, step):
+  """See `Objective.check`; `run` are the networks asked for tangents."""
+  options, point = tangent_options(config), _point(draws)
+
+  def raw(given: Networks):
+    return consistency.tangents(
+      *(given.student.F, params, velocity_of(config, given, teacher_params)),
+      *(consistency.on_grid(point, options, config.sigma_d),),
+      _warmup(config, step),
+      sigma_d=config.sigma_d,
+      options=options,
+    ).g
+
+  return precision.errors(raw(run), raw(exact), point.t)
+
+
+def _warmup(config, step):
+  return jnp.minimum(1.0, step / max(config.objective.warmup_steps, 1))
+
+
+def tangent_options(config) -> consistency.Options:
+  fields = [f.name for f in dataclasses.fields(consistency.Options)]
+  return consistency.Options(
+    **{name: config.objective[name] for name in fields}
+  )

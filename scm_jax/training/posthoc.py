@@ -48,8 +48,9 @@ def solve(
     target_gamma: its exponent.
 
   Returns:
-    Coefficients `[N]`: the unconstrained optimum, as in EDM2, whose sum is 1 up
-    to the error of the fit; exactly one 1 if the average itself is stored.
+    Coefficients `[N]`: the unconstrained optimum, whose sum is 1 up to the
+    error of the fit (EDM2's code divides them by their sum); exactly one 1 if
+    the average itself is stored.
   """
   times, gammas = np.broadcast_arrays(
     np.asarray(times, np.float64), np.asarray(gammas, np.float64)

@@ -4,6 +4,7 @@
 """
 
 import copy
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,12 @@ from jax.sharding import Mesh, NamedSharding
 from scm_jax import networks
 from scm_jax.networks import Network, magnitude, sharded
 from scm_jax.training import build, objective, offload, sharding
-from scm_jax.training.step import TrainState, init_state, make_train_step
+from scm_jax.training.step import (
+  TrainState,
+  init_state,
+  make_check,
+  make_train_step,
+)
 
 
 class Program(NamedTuple):
@@ -26,6 +32,8 @@ class Program(NamedTuple):
     teacher: parameters of the teacher, where every step asks it, else None.
     batch: the global batch.
     seed: see `step.seed_of`.
+    check: jitted, `check(state, teacher, batch, seed) -> sums`, or None; see
+      `step.make_check`.
   """
 
   step: jax.stages.Wrapped
@@ -33,6 +41,12 @@ class Program(NamedTuple):
   teacher: Any
   batch: dict[str, jax.ShapeDtypeStruct]
   seed: jax.ShapeDtypeStruct
+  check: jax.stages.Wrapped | None = None
+
+  @property
+  def arguments(self) -> tuple[Any, ...]:
+    """Those of `step`, in order."""
+    return self.state, self.teacher, self.batch, self.seed
 
 
 def make(
@@ -50,25 +64,26 @@ def make(
       teacher of the same config.
     weak: the network that guides that teacher, if it has one.
   """
-  network = networks.build(build.network_config(config))
+  student = networks.build(build.network_config(config))
   state = abstract_state(config, mesh)
   teacher_params = None
+  base = objective.Networks(student)
   if build.asks_teacher(config):
     teacher = teacher or teacher_network(config)
     teacher_params = abstract_teacher(config, mesh, teacher, weak)
-    specs = _specs(teacher_params)
-    teacher = sharded.on_shards(teacher, specs)
-    weak = weak and sharded.on_shards(weak, specs["guide"])
-  goal = objective.build(
-    config,
-    sharded.on_shards(network, _specs(state.params)),
-    build.codec(config),
-    teacher,
-    weak,
+    base = objective.Networks(student, teacher, weak)
+  given = _specs(teacher_params)
+  specs = objective.Networks(
+    _specs(state.params), given, given["guide"] if weak else None
   )
+  scatter = config.sharding.reduce_dtype
+  on_shards = functools.partial(sharded.on_shards, reduce_dtype=scatter)
+  place = lambda networks: networks.map(on_shards, specs)
+  goal = objective.build(config, base, build.codec(config), place)
   step = make_train_step(config, goal, mesh, state, teacher_params)
+  check = make_check(config, goal, mesh, state, teacher_params)
   batch, seed = abstract_batch(config, mesh), abstract_seed(mesh)
-  return Program(step, state, teacher_params, batch, seed)
+  return Program(step, state, teacher_params, batch, seed, check)
 
 
 def abstract_state(config: Any, mesh: Mesh) -> TrainState:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from scm_jax.networks import Network, magnitude
 from scm_jax.training import accumulation, ema, offload, optimizer, sharding
-from scm_jax.training.objective import Objective
+from scm_jax.training.objective import Objective, scales
 
 
 @flax.struct.dataclass
@@ -92,8 +92,9 @@ def make_train_step(
   placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
   specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
   parts = sharding.microbatches(config, mesh.size)
+  options = accumulation.Options(parts, scales(config), config.isolate)
   gradient = accumulation.make_gradient(
-    objective, mesh, specs(state.params), specs(teacher), parts
+    objective, mesh, specs(state.params), specs(teacher), options
   )
 
   def train_step(state, teacher_params, batch, seed):
@@ -125,6 +126,46 @@ def make_train_step(
     in_shardings=(placed(state), placed(teacher), batch, whole),
     out_shardings=(placed(state), whole),
   )
+
+
+def make_check(
+  config: Any, objective: Objective, mesh: Mesh, state: Any, teacher: Any
+) -> jax.stages.Wrapped | None:
+  """`check(state, teacher, batch, seed) -> sums`, jitted, or None.
+
+  It compares tangents with float32's (see `objectives.precision`), of about
+  `config.objective.check_samples` samples of the batch, one a device at least.
+  Where the objective takes no tangents it is None.
+
+  Args as in `make_train_step`.
+  """
+  if objective.check is None:
+    return None
+  specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
+  count = max(1, config.objective.check_samples // mesh.size)
+
+  def on_device(params, teacher_params, draws, step):
+    few = jax.tree.map(lambda x: x[:count], draws)
+    sums = objective.check(params, teacher_params, few, step)
+    return jax.lax.psum(sums, mesh.axis_names)
+
+  checked = jax.shard_map(
+    on_device,
+    mesh=mesh,
+    in_specs=(
+      *(specs(state.params), specs(teacher)),
+      *(sharding.BATCH, sharding.REPLICATED),
+    ),
+    out_specs=sharding.REPLICATED,
+    check_vma=False,
+  )
+
+  def check(state, teacher_params, batch, seed):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    draws = objective.draw(batch, key)
+    return checked(state.params, teacher_params, draws, state.step)
+
+  return jax.jit(check)
 
 
 def zero_nonfinite(grads: Any) -> tuple[Any, Array]:

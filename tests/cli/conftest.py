@@ -1,6 +1,8 @@
 """The three runs of a small digits config, by the commands that users type."""
 
+import json
 import pathlib
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -54,3 +56,18 @@ def runs(
     argv = ["train", f"--workdir={folder}/{run}", *flags(run, *start)]
     assert main.main(argv) == 0
   return folder
+
+
+@pytest.fixture
+def configured(runs, tmp_path):
+  """`configured(run, **fields)`: a copy whose config has them."""
+
+  def make(run, section="sample", **fields):
+    folder = tmp_path / f"{run}-{section}"
+    shutil.copytree(runs / run, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config[section] |= fields
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+  return make

@@ -37,7 +37,7 @@ def test_report(report, runs):
     (run["name"], run["objective"], run["steps"], run["nfe"])
     for run in content["runs"]
   ] == [
-    ("teacher, 63 NFE", "teacher", 32, 63),
+    ("teacher, 7 NFE", "teacher", 4, 7),  # the config's steps
     ("teacher, 1 step", "teacher", 1, 1),
     ("sCD, 1 step", "scd", 1, 1),
     ("sCD, 2 steps", "scd", 2, 2),
@@ -83,7 +83,7 @@ def test_made_once(report, argv, command, monkeypatch, caplog):
   assert f"{report}/report.json is up to date" in caplog.text
   assert f"report: {report}/report.json and {report}/report.png" in out
   table = out.splitlines()
-  for name in ("teacher, 63 NFE", "sCD, 2 steps", "sCT, 1 step"):
+  for name in ("teacher, 7 NFE", "sCD, 2 steps", "sCT, 1 step"):
     assert any(line.startswith(name) for line in table)
   for change in ("--seeds=1", "--num=201", "--steps=1"):
     with pytest.raises(Drawn):
@@ -132,7 +132,8 @@ def test_other_weights_at_the_same_step_are_another_question(
   [
     (["--steps=0"], 2, "--steps=0: give positive whole numbers, as 1,2"),
     (["--steps=two"], 2, "--steps=two: give positive whole numbers"),
-    (["--teacher-steps="], 2, "--teacher-steps=: give positive whole numbers"),
+    (["--teacher-steps=0"], 2, "--teacher-steps=0: give positive whole"),
+    (["--sigma-max=0"], 2, "--sigma-max is 0; it must be positive"),
     (["--num=-1"], 2, "--num is -1; it must be positive"),
     (["--features=inception"], 2, "inception"),
     (["--reference=scm_digit"], 1, "dataset 'scm_digit'"),

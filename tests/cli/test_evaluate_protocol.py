@@ -32,7 +32,9 @@ def _argv(runs, out, workdir="scd"):
   return [*argv, "--steps=2", f"--num={NUM}", f"--out={out}"]
 
 
-def test_choices_are_made_on_other_samples_and_reported_over_seeds(evaluate):
+def test_choices_are_made_on_other_samples_and_reported_over_seeds(
+  evaluate, caplog
+):
   more = "--t-mid=0.5,1.5", "--ema=0.05,0.1", "--select-num=60", "--seeds=3,7"
   report, text = evaluate(*more)
   [run] = report["runs"]
@@ -54,18 +56,87 @@ def test_choices_are_made_on_other_samples_and_reported_over_seeds(evaluate):
   assert run["fd_min"]["pixels"] == min(values)
   assert ["FD", "pixels", "mean", "sd", "min"] == text.split()[5:10]
   assert "over 2 seeds: mean, standard deviation and minimum" in text
-  assert "classes of the samples: as in the reference" in text
+  assert "classes of the samples: random" in text
+  # Few samples favour candidates that vary less, which is said everywhere.
+  assert any("of 60 images, fewer than the 150" in w for w in run["warnings"])
+  assert "beware: chosen by the Fréchet distance of 60 images" in text
+  assert "fewer than the 150" in caplog.text
   assert "beware: pixels: 150 samples for 64 features" in text
+
+
+def test_choices_by_kid_and_at_full_size_need_no_warning(evaluate):
+  two = "--t-mid=0.5,1.5"
+  for more, by, num in (
+    (("--select-by=kid", "--select-num=60"), "kid", 60),
+    ((), "fd", NUM),
+  ):
+    report, _ = evaluate(two, *more)
+    [run] = report["runs"]
+    found = run["selection"]
+    assert (found["by"], found["num"]) == (f"{by} pixels", num)
+    best = min(found["candidates"], key=lambda candidate: candidate[by])
+    assert run["t_mid"] == best["t_mid"]
+    assert not any("fewer than" in line for line in run["warnings"])
+
+
+def test_old_scores_can_be_had_by_flags(evaluate, monkeypatch):
+  """The classes that were the default, and a teacher's scale and solver."""
+  flags = "--labels=data", "--teacher-steps=32,1", "--guidance=1"
+  report, _ = evaluate(*flags, workdir="teacher")
+  found = [(run["steps"], run["guidance"]) for run in report["runs"]]
+  assert found == [(32, 1.0), (1, 1.0)]
+  assert {run["labels"] for run in report["runs"]} == {"data"}
+
+
+def test_all_settings_are_the_configs_unless_flags_say_otherwise(
+  evaluate, configured
+):
+  """Of a teacher that is guided, and of a student that cannot be."""
+  own = {"guidance": 1.5, "solver": "dpm_solver", "solver_steps": 3}
+  own |= {"t_mid": 0.9, "sigma_max": 40.0}
+  teacher = configured("teacher", **own)
+  report, text = evaluate(workdir=teacher)
+  [many, one] = report["runs"]
+  used = {"guidance": 1.5, "sigma_max": 40.0, "dtype": "float32"}
+  assert used.items() <= many.items() and used.items() <= one.items()
+  assert (many["steps"], many["nfe"], many["solver"]) == (3, 6, "dpm_solver")
+  assert (one["steps"], one["nfe"]) == (1, 2)
+  assert "solver dpm_solver, sigma_max 40.0, dtype float32" in text
+
+  changed = "--guidance=2", "--solver=heun", "--teacher-steps=2"
+  other, _ = evaluate(
+    *changed, "--sigma-max=80", "--dtype=bfloat16", workdir=teacher
+  )
+  [run] = other["runs"]
+  found = [run[key] for key in ("guidance", "solver", "steps", "nfe")]
+  assert found == [2.0, "heun", 2, 6]
+  assert (run["sigma_max"], run["dtype"]) == (80.0, "bfloat16")
+
+  [run] = evaluate(workdir=configured("scd", **own))[0]["runs"]
+  assert (run["guidance"], run["t_mid"], run["sigma_max"]) == (1.0, 0.9, 40.0)
+
+
+def test_the_configs_reference_is_the_default(evaluate, configured, tmp_path):
+  file = tmp_path / "reference.npy"
+  images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), np.uint8)
+  np.save(file, images)
+  folder = configured("scd", section="evaluate", reference=str(file))
+  report, _ = evaluate(workdir=folder)
+  assert report["reference"]["dataset"] == str(file)
+  assert "random, of all classes alike" in report["reference"]["labels"]
+  report, _ = evaluate("--reference=", workdir=folder)
+  assert report["reference"]["dataset"] == "scm_digits"
 
 
 def test_samples_kept_are_a_reference(evaluate, tmp_path):
   """Scored against themselves, their distance is nothing."""
-  _, text = evaluate("--labels=uniform", "--save-samples", "--save-every=1")
-  assert "classes of the samples: uniform" in text
+  made, text = evaluate("--labels=uniform", "--save-samples", "--save-every=1")
+  assert "classes of the samples: balanced" in text
+  assert made["runs"][0]["labels"] == "balanced"  # of which that was a name
   file = tmp_path / "out" / "samples" / "scd_2_steps_seed_0.npy"
   assert published.read(file).images.shape == (NUM, 8, 8, 1)
   again, _ = evaluate(
-    f"--reference={file}", "--labels=uniform", out=tmp_path / "again"
+    f"--reference={file}", "--labels=balanced", out=tmp_path / "again"
   )
   [run] = again["runs"]
   assert run["fd"]["pixels"] < 1e-6 and run["num_reference"] == NUM

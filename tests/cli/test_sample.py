@@ -1,8 +1,11 @@
 """The command `sample`: files, determinism, mistakes."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+
+import scm_jax
 
 
 @pytest.fixture
@@ -13,7 +16,7 @@ def draw(command, runs, tmp_path):
   def run(name, *argv):
     out = tmp_path / str(next(number))
     code, said, err = command(
-      "sample", f"--workdir={runs}/{name}", f"--out={out}", *argv
+      "sample", f"--workdir={runs / name}", f"--out={out}", *argv
     )
     assert (code, err) == (0, ""), err
     assert str(out) in said
@@ -66,6 +69,43 @@ def test_default_steps(draw):
   assert "7 network evaluations each" in said
 
 
+@pytest.mark.parametrize("run", ["teacher", "scd"])
+def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
+  """To the bit; and a flag overrides each. This student takes no scale."""
+  own = {"guidance": 1.5, "solver": "dpm_solver", "solver_steps": 3}
+  own |= {"t_mid": 0.9, "sigma_max": 40.0}
+  folder = configured(run, **own)
+  drawn = draw(folder, "--num=10")
+  loaded = scm_jax.load(folder).sample(num=10)
+  np.testing.assert_array_equal(drawn["samples"], loaded)
+  given = {
+    "teacher": (
+      *("--guidance=1.5", "--solver=dpm_solver", "--steps=3"),
+      "--sigma-max=40",
+    ),
+    "scd": ("--t-mid=0.9", "--sigma-max=40", "--guidance=1"),
+  }[run]
+  other = draw(run, "--num=10", *given)
+  np.testing.assert_array_equal(drawn["samples"], other["samples"])
+  assert drawn["said"].splitlines()[1:] == other["said"].splitlines()[1:]
+  line = drawn["said"].splitlines()[1]
+  used = {
+    "teacher": "steps 3, guidance 1.5, solver dpm_solver, sigma_max 40.0, ",
+    "scd": "steps 2, guidance 1.0, t_mid 0.9, sigma_max 40.0, ",
+  }[run]
+  assert line == used + "dtype float32"
+  plain = draw(run, "--num=10")["samples"]
+  assert (plain != drawn["samples"]).any()
+
+
+def test_another_type_is_that_of_load(draw, runs):
+  drawn = draw("scd", "--num=10", "--dtype=bfloat16")
+  assert "dtype bfloat16" in drawn["said"]
+  narrow = scm_jax.load(runs / "scd", dtype="bfloat16")
+  assert narrow.model.network.config.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(drawn["samples"], narrow.sample(num=10))
+
+
 def test_guidance_of_a_teacher_costs_twice_and_matters(draw):
   plain = draw("teacher", "--num=10", "--steps=1")
   guided = draw("teacher", "--num=10", "--steps=1", "--guidance=3")
@@ -99,7 +139,8 @@ def test_without_out_into_the_workdir(command, runs):
     (["--num=many"], 2, "invalid int value: 'many'"),
     (["--labels=10"], 2, "10 is not a class of 0 to 9"),
     (["--labels=-1"], 2, "-1 is not a class of 0 to 9"),
-    (["--guidance=3"], 2, "this student was trained without it as an input"),
+    (["--guidance=3"], 2, "this student was trained without guidance"),
+    (["--t-mid=2"], 2, "--t-mid=2: times are between 0 and pi/2"),
     (["--labels=one"], 2, "--labels=one: give whole numbers"),
     (["--ema=0.77"], 1, "keeps no average of width 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),

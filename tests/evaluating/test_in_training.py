@@ -1,8 +1,17 @@
-"""Where scores in training keep what they reuse."""
+"""What scores in training reuse, and what they are against."""
 
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from scm_jax.cli import configs
 from scm_jax.evaluating import in_training
+from scm_jax.training import build, workdir
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 
 @pytest.mark.parametrize("folder", ("gs://bucket/run", "gs://bucket/other"))
@@ -15,3 +24,31 @@ def test_a_bucket_is_not_taken_for_a_folder(folder, tmp_path, monkeypatch):
 
 def test_a_folder_holds_its_own_cache(tmp_path):
   assert in_training._cache(str(tmp_path)) == tmp_path / "features"
+
+
+@pytest.mark.parametrize(
+  "name, reference, warned",
+  [
+    ("imagenet512", "", True),  # latents, decoded or as previews
+    ("imagenet512", "real.npy", False),
+    ("digits", "", False),
+  ],
+)
+def test_decoded_latents_are_no_real_images(
+  name, reference, warned, data_dir, tmp_path, caplog
+):
+  """Which is said once, before the first score."""
+  file = f"{CONFIGS}/{name}.py:run=teacher,tiny"
+  config = configs.parse_config(
+    [f"--config={file}"]
+  ).copy_and_resolve_references()
+  if reference:
+    rng = np.random.default_rng(0)
+    config.evaluate.reference = str(tmp_path / reference)
+    np.save(tmp_path / reference, rng.integers(0, 256, (9, 8, 8, 3), np.uint8))
+  shapes = workdir.param_shapes(config)
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  model = build.model(config, zeros)
+  ready = in_training.Evaluation(config, str(tmp_path))._make(model)
+  assert bool(ready.known.warnings) == warned
+  assert ("decoded latents, not real images" in caplog.text) == warned

@@ -110,6 +110,18 @@ def test_equal_forms_share_all():
   assert conv is params["denoiser"]["conv_in"]["weight"]
 
 
+def test_a_head_of_another_kind_is_not_taken():
+  """Its linear layer has the same shape, and reads other features."""
+  teacher = dataclasses.replace(SPLIT, weighting="fourier")
+  started, report = transfer.start(draw(teacher), teacher, SPLIT)
+  assert report.misfits == () and "weighting" not in started
+  kernel = ("weighting/linear/bias", "weighting/linear/kernel")
+  assert report.fresh == kernel and set(kernel) < set(report.unused)
+  back, report = transfer.start(draw(SPLIT), SPLIT, teacher)
+  assert report.misfits == () and "weighting" not in back
+  assert "weighting/fourier/phases" in report.fresh
+
+
 @pytest.mark.parametrize(
   "change, said",
   [

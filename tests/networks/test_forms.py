@@ -45,7 +45,7 @@ def test_published_forms_are_asked_as_trigflow(kind, form, random_params):
   # The noise level matters: t itself in its place is another network.
   assert not np.allclose(F, -raw(T), rtol=1e-2)
 
-  head = weighting.Weighting(form)
+  head = weighting.Weighting(config.weighting_head)
   at_noise = head.apply(
     {"params": params["weighting"]}, jnp.asarray(C_NOISE, "f4")
   )

@@ -10,6 +10,7 @@ import pytest
 from scm_jax import networks
 from scm_jax.networks import DDPMppConfig, UNetConfig, rematerialization
 from scm_jax.objectives import consistency
+from scm_jax.objectives.point import Point
 
 TINY = {
   "resolution": 8,
@@ -30,11 +31,11 @@ def objective(config):
   network = networks.build(config)
 
   def loss(params, x0, z, t, key):
+    point = Point(x0, z, t, {}, {"dropout": key})
     return consistency.loss(
-      *(network.F, network.w, params, None, x0, z, t, {}, 1.0),
+      *(network.F, network.w, params, None, point, 1.0),
       sigma_d=0.5,
       options=consistency.Options(),
-      rngs={"dropout": key},
     )[0]
 
   return loss

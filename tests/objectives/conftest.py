@@ -12,6 +12,7 @@ from jax import Array
 
 from scm_jax import networks, trigflow
 from scm_jax.networks import magnitude
+from scm_jax.objectives.point import Point
 
 SIGMA_D = 0.5
 BATCH = 4
@@ -36,9 +37,9 @@ class Problem:
     return trigflow.interpolate(self.x0, self.z, self.t)
 
   @property
-  def arguments(self) -> tuple:
-    """What follows the velocity in an objective's arguments."""
-    return self.x0, self.z, self.t, self.cond
+  def point(self) -> Point:
+    """The batch, as objectives take it."""
+    return Point(self.x0, self.z, self.t, self.cond, self.rngs)
 
   def primal(self, u: Array, t: Array) -> tuple[Array, Array]:
     """The network at `(x / sigma_d, t)`, dropout on, and `w`."""

@@ -21,11 +21,10 @@ def loss_of(problem, params=None, velocity=None, r=1.0, options=None):
     problem.w,
     problem.params if params is None else params,
     velocity,
-    *problem.arguments,
+    problem.point,
     r,
     sigma_d=problem.sigma_d,
     options=options or Options(),
-    rngs=problem.rngs,
   )
 
 

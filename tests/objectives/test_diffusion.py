@@ -10,9 +10,8 @@ from scm_jax.objectives import diffusion
 
 def loss_of(problem, params, **kwargs):
   return diffusion.loss(
-    *(problem.F, problem.w, params, *problem.arguments),
+    *(problem.F, problem.w, params, problem.point),
     sigma_d=problem.sigma_d,
-    rngs=problem.rngs,
     **kwargs,
   )
 

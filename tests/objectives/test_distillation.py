@@ -14,6 +14,7 @@ import pytest
 from scm_jax import trigflow
 from scm_jax.networks import layers
 from scm_jax.objectives import consistency
+from scm_jax.objectives.point import Point
 
 SIGMA_D = 0.5
 WIDTH, FEATURES, BATCH, STEPS, WARMUP = 64, 32, 256, 3000, 500
@@ -86,7 +87,8 @@ def train():
 
     def loss(params):
       return consistency.loss(
-        *(F, w, params, velocity, x0, z, t, {}, jnp.minimum(1.0, i / WARMUP)),
+        *(F, w, params, velocity, Point(x0, z, t, {})),
+        jnp.minimum(1.0, i / WARMUP),
         sigma_d=SIGMA_D,
         options=consistency.Options(),
       )[0]

@@ -19,7 +19,7 @@ def clean(mlp):
 
 def sct(problem, params):
   return consistency.loss(
-    *(problem.F, problem.w, params, None, *problem.arguments, 1.0),
+    *(problem.F, problem.w, params, None, problem.point, 1.0),
     sigma_d=problem.sigma_d,
     options=consistency.Options(),
   )
@@ -27,7 +27,7 @@ def sct(problem, params):
 
 def diffuse(problem, params):
   return diffusion.loss(
-    *(problem.F, problem.w, params, *problem.arguments),
+    *(problem.F, problem.w, params, problem.point),
     sigma_d=problem.sigma_d,
   )
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from scm_jax.defaults import get_defaults
 from scm_jax.planning import estimate, targets
 from scm_jax.planning.estimate import Traffic
 
@@ -43,3 +44,22 @@ def test_nothing_is_known_of_cpus():
 )
 def test_growing(devices, mesh):
   assert estimate.mesh_at(devices, fsdp=8) == mesh
+
+
+def test_float32_counts_by_the_time_that_it_takes():
+  """A guided teacher and a tangent of their own: 4 of 7 forward passes."""
+  config = get_defaults()
+  config.run = "scd"
+  config.network.dtype = "bfloat16"
+  config.objective.guidance = "sampled"
+  v5p, a100 = targets.parse("v5p:4x4x4").card, A100.card
+  weigh = lambda card, step: estimate.weighted_flops(config, card, step, 1.0)
+  assert weigh(v5p, 6.0) == 6
+  config.objective.tangent_dtype = "float32"
+  config.objective.tangent_precision = "high"
+  assert weigh(v5p, 7.0) == 3 + 4 * 3  # three bfloat16 products for one
+  assert weigh(a100, 7.0) == 3 + 4 * 2  # TensorFloat-32
+  config.run = "sct"
+  assert weigh(v5p, 5.0) == 3 + 2 * 3  # no teacher
+  config.run = "teacher"
+  assert weigh(v5p, 3.0) == 3  # and no tangent

@@ -84,7 +84,7 @@ def test_suggestions_fit(parse, share, devices):
   if found is None:  # nothing else was left to try
     leanest = parse(
       "--config.network.remat=full",
-      "--config.teacher_dtype=bfloat16",
+      "--config.teacher_dtype=float16",
       "--config.offload=('averages', 'moments')",
       f"--config.microbatches={16 // devices}",
     )

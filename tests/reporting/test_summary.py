@@ -60,6 +60,23 @@ def test_best_settings_stand_for_a_size(tmp_path, make):
   assert found == {1.0: False, 1.5: True}
 
 
+def test_other_classes_or_types_are_other_rows(tmp_path, make):
+  """Beside a report of before, which names classes alone."""
+  new = {"sigma_max": 80.0, "dtype": "float32", "labels": "random"}
+  found = [{"labels": "uniform"}, new, new | {"dtype": "bfloat16"}]
+  records = [
+    make.record("scd", 2, {"pixels": 3.0 + i}, 100, **fields) | {"name": str(i)}
+    for i, fields in enumerate(found)
+  ]
+  rows = _rows(make.run(tmp_path / "scd", records))
+  keys = ("labels", "dtype")
+  assert [tuple(row.settings.get(key) for key in keys) for row in rows] == [
+    ("uniform", None),
+    ("random", "float32"),
+    ("random", "bfloat16"),
+  ]
+
+
 def test_seeds_of_sampling(tmp_path, make):
   """One training, two seeds: its own spread, paired with the teacher's."""
 

@@ -27,19 +27,25 @@ COLLECTIVES = (
   *("all-gather", "all-reduce", "reduce-scatter"),
   *("all-to-all", "collective-permute"),
 )
-# Name: devices, sizes of the mesh, microbatches, rematerialisation, and what
-# rests on the host.
+# Name: devices, sizes of the mesh, microbatches, rematerialisation, and other
+# fields of the config.
 LAYOUTS = {
   "alone": (1, 1, 1, 1, "none"),
   "data": (8, 8, 1, 1, "none"),
   "fsdp": (8, 1, 8, 2, "none"),
   "both": (8, 2, 4, 1, "full"),
   "half": (4, 2, 2, 4, "none"),
-  "offloaded": (8, 2, 4, 1, "full", ("averages", "moments")),
+  "offloaded": (8, 2, 4, 1, "full", {"offload": ("averages", "moments")}),
+  # In float16 with a scaled gradient, with gradients summed in float32 by name,
+  # in a tangent's own pass, and in a loop that may do a part again.
+  "float16": (8, 2, 4, 2, "none", {"network.dtype": "float16"}),
+  "reduced": (8, 1, 8, 1, "none", {"sharding.reduce_dtype": "float32"}),
+  "apart": (8, 2, 4, 1, "none", {"objective.tangent_dtype": "float32"}),
+  "isolated": (8, 2, 4, 2, "none", {"isolate": True}),
 }
 
 
-def make_config(data, fsdp, microbatches, remat, offload=()):
+def make_config(data, fsdp, microbatches, remat, fields=None):
   """A distillation with everything that is drawn: labels, scales, dropout."""
   config = get_defaults()
   config.run = "scd"
@@ -55,7 +61,7 @@ def make_config(data, fsdp, microbatches, remat, offload=()):
   config.mesh.update(data=data, fsdp=fsdp)
   config.sharding.min_size = 64
   config.microbatches = microbatches
-  config.offload = offload
+  config.update_from_flattened_dict(fields or {})
   return config
 
 
@@ -66,8 +72,7 @@ class Run:
     self.config = make_config(*layout)
     self.mesh = sharding.make_mesh(self.config, jax.devices()[:devices])
     self.program = program.make(self.config, self.mesh)
-    _, *arguments = self.program
-    self.compiled = self.program.step.lower(*arguments).compile()
+    self.compiled = self.program.step.lower(*self.program.arguments).compile()
 
   def initialize(self):
     """The state as a new run draws it."""
@@ -126,6 +131,24 @@ def count(compiled):
   }
 
 
+def reduced_in(reduce_dtype):
+  """Types in which a bfloat16 network's gradients are summed and scattered.
+
+  Of the program before the compiler, which on CPUs widens all of bfloat16.
+  """
+  fields = {
+    "network.dtype": "bfloat16",
+    "sharding.reduce_dtype": reduce_dtype,
+  }
+  config = make_config(1, 8, 1, "none", fields)
+  made = program.make(config, sharding.make_mesh(config))
+  text = made.step.lower(*made.arguments).as_text()
+  found = re.findall(
+    r"stablehlo\.reduce_scatter.*?\}\) : \(tensor<[\dx]*(\w+)>", text, re.S
+  )
+  return {name: found.count(name) for name in set(found)}
+
+
 def placement(run):
   """For each array of the state: its shape, and the parts' shapes."""
   trees = {"state": run.state, "teacher": run.teacher}
@@ -152,6 +175,7 @@ def main(folder):
   jax.config.update("jax_disable_most_optimizations", True)
   runs = {name: Run(*layout) for name, layout in LAYOUTS.items()}
   result = {name: {} for name in runs}
+  result["reduced_in"] = {name: reduced_in(name) for name in ("", "float32")}
   start = jax.device_get(runs["alone"].initialize())
   result["fsdp"]["initialized"] = difference(start, runs["fsdp"].initialize())
   # Another network than the student's: its guidance input is missing.

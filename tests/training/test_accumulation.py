@@ -17,7 +17,7 @@ SPEC = PartitionSpec()
 def loss(params, teacher_params, draws, step):
   """A weighted mean over finite samples, with a metric of every kind."""
   del teacher_params, step
-  x = draws["x"]
+  x = draws["x0"]
   valid = diagnostics.finite(x)
   x = diagnostics.select(valid, x)
   errors = jnp.square(x @ params["a"] - draws["t"])
@@ -26,6 +26,7 @@ def loss(params, teacher_params, draws, step):
     "loss": total,
     "output_rms": diagnostics.rms(valid, x),
     "nonfinite_samples": jnp.sum(~valid),
+    "valid": valid,
     "by_time": diagnostics.by_time(draws["t"], valid, loss=errors),
   }
 
@@ -34,15 +35,16 @@ def gradient(microbatches, bad=()):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(BATCH, 3)).astype(np.float32)
   x[list(bad)] = np.nan
-  draws = {"x": x, "t": rng.uniform(0, 1.5, BATCH).astype(np.float32)}
+  t = rng.uniform(0, 1.5, BATCH).astype(np.float32)
+  draws = {"x0": x, "t": t, "cond": {"label": np.arange(BATCH)}}
   mesh = Mesh(
     np.asarray(jax.devices()[:1]).reshape(1, 1),
     (sharding.DATA, sharding.FSDP),
     axis_types=(AxisType.Auto,) * 2,
   )
   function = accumulation.make_gradient(
-    Objective(lambda batch, key: batch, loss),
-    *(mesh, {"a": SPEC}, None, microbatches),
+    Objective(lambda batch, key: batch, loss, None),
+    *(mesh, {"a": SPEC}, None, accumulation.Options(microbatches)),
   )
   params = {"a": jnp.asarray([0.5, -1.0, 2.0])}
   return jax.jit(function)(params, None, draws, jnp.int32(0))
@@ -58,6 +60,8 @@ def test_equals_the_whole_batch(microbatches, bad):
   _, metrics = parts
   assert metrics["nonfinite_samples"] == len(bad)
   assert metrics["by_time"]["count"].sum() == BATCH - len(bad)
+  told = [*bad, -1, -1, -1, -1][: accumulation.NAMED]
+  assert metrics["left_out"]["label"].tolist() == told
 
 
 def test_the_whole_batch_is_what_the_objective_says():
@@ -66,7 +70,7 @@ def test_the_whole_batch_is_what_the_objective_says():
   t = rng.uniform(0, 1.5, BATCH).astype(np.float32)
   grads, metrics = gradient(4)
   params = {"a": jnp.asarray([0.5, -1.0, 2.0])}
-  draws = {"x": jnp.asarray(x), "t": jnp.asarray(t)}
+  draws = {"x0": jnp.asarray(x), "t": jnp.asarray(t)}
   expected, direct = jax.grad(loss, has_aux=True)(params, None, draws, 0)
   np.testing.assert_allclose(grads["a"], expected["a"], rtol=1e-5)
   for name in ("loss", "output_rms"):

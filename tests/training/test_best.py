@@ -25,10 +25,10 @@ def offer(make_config):
   fill = lambda x: jax.tree.map(lambda s: np.full(s.shape, x, s.dtype), shapes)
   model = build.model(config, fill(1.0))
 
-  def run(path, step, score):
+  def run(path, step, score, **others):
     params = {"denoiser": fill(step)["denoiser"]}
     offered = dataclasses.replace(model, params=params)
-    return best.offer(path, config, offered, step, {"fd": score})
+    return best.offer(path, config, offered, step, others or {"kid": score})
 
   return run
 
@@ -39,7 +39,7 @@ def _step(path):
   step = export_folder.description(folder)["step"]
   tensors, _ = safetensors.read(folder / export_folder.WEIGHTS)
   assert tensors and all((t == step).all() for t in tensors.values())
-  assert best.best(path) == 1 / step
+  assert best.best(path, "kid") == 1 / step
   return step
 
 
@@ -104,7 +104,7 @@ def test_the_first_one_is_whole_or_not_there(
     begun = _kill_at(patch, number, done=False)
     offer(path, 1, 1.0)
   best.put_back(path)
-  if best.best(path) is None:
+  if best.best(path, "kid") is None:
     assert begun[-1] != "rename"
     assert not path.exists() or not list(path.iterdir())
     assert offer(path, 1, 1.0)
@@ -123,3 +123,14 @@ def test_a_disk_that_fails_keeps_the_one_before(offer, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="best: No space left on device"):
       offer(path, 2, 0.5)
   assert _step(path) == 1
+
+
+def test_a_best_by_another_score_is_compared_by_this_one(offer, tmp_path):
+  """As of a run begun when the Fréchet distance chose."""
+  path = epath.Path(tmp_path)
+  assert offer(path, 1, None, fd=0.5, kid=1.0)
+  assert best.best(path, "fd") == 0.5
+  assert offer(path, 2, None, kid=0.5, fd=0.9)  # the better one by KID
+  assert not offer(path, 3, None, kid=0.6, fd=0.1)
+  assert _step(path) == 2
+  assert offer(path, 4, None, other=7.0)  # of which nothing is known

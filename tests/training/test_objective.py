@@ -41,9 +41,8 @@ def value(run, step=0, key=KEY, **fields):
   config.data.update(size=2, channels=1, num_classes=4)
   config.objective.update(warmup_steps=10, **fields)
   student, teacher = (Recorder(build.network_config(config)) for _ in range(2))
-  goal = objective.build(
-    config, student.network, PixelCodec(0.0, 0.5, 0.5), teacher.network
-  )
+  given = objective.Networks(student.network, teacher.network)
+  goal = objective.build(config, given, PixelCodec(0.0, 0.5, 0.5))
   params = {"a": jnp.float32(1.3), "w": jnp.float32(0.2)}
   total, metrics = goal.loss(
     params, {"a": jnp.float32(0.7)}, goal.draw(BATCH, key), jnp.int32(step)
@@ -69,6 +68,37 @@ def test_noisy_samples_are_of_the_batch():
       call["x"][i], np.cos(call["t"][i]) * x0[i] / 0.5, atol=5 * call["t"][i]
     )
   assert abs(np.log(0.5 * np.tan(call["t"])).mean() + 0.8) < 1.0
+
+
+def test_the_network_is_told_how_its_data_were_augmented():
+  """And of unaugmented data nothing, whatever else it is; keys are apart."""
+  config = get_defaults()
+  config.data.update(size=4, channels=1)
+  config.network.update(family="ddpmpp", augment=True)
+  image = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1))
+  batch = {"image": jnp.asarray(image, jnp.uint8)}
+  codec = PixelCodec(0.0, 0.5, 0.5)
+
+  def draws(**fields):
+    config.data.update(fields)
+    network = Recorder(build.network_config(config)).network
+    return objective.build(config, network, codec, None).draw(batch, KEY)
+
+  plain, changed = draws(augment=0.0), draws(augment=1.0)
+  x0 = codec.encode(batch["image"])
+  np.testing.assert_array_equal(plain["x0"], x0)
+  np.testing.assert_array_equal(plain["cond"]["augment"], np.zeros((64, 9)))
+  told = changed["cond"]["augment"]
+  assert np.all(np.any(told != 0, axis=1)) and np.std(told[:, 2]) > 0.7
+  mirrored = told[:, 0] > 0
+  assert 16 < mirrored.sum() < 48
+  for name in ("z", "t"):
+    np.testing.assert_array_equal(plain[name], changed[name])
+  # Without the affine part the data are those of the batch, or mirrored.
+  rare = draws(augment=1e-6)
+  mirrored = rare["cond"]["augment"][:, 0] > 0
+  expected = jnp.where(mirrored[:, None, None, None], x0[:, :, ::-1], x0)
+  np.testing.assert_array_equal(rare["x0"], expected)
 
 
 def test_label_dropout():

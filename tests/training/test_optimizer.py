@@ -8,6 +8,7 @@ import pytest
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import consistency, diffusion
+from scm_jax.objectives.point import Point
 from scm_jax.training import build, optimizer
 
 
@@ -81,12 +82,12 @@ def gradient(unit, kind):
 
   def loss(params):
     if kind == "diffusion":
-      given = x0, z, t, {}
+      given = Point(x0, z, t, {})
       return diffusion.loss(
-        *(F, w, params, *given), sigma_d=1.0, weighting_unit=unit
+        *(F, w, params, given), sigma_d=1.0, weighting_unit=unit
       )[0]
     options = consistency.Options(weighting_unit=unit)
-    given = None, x0, z, t, {}, 1.0
+    given = None, Point(x0, z, t, {}), 1.0
     return consistency.loss(
       *(F, w, params, *given), sigma_d=1.0, options=options
     )[0]

@@ -48,6 +48,28 @@ def test_loss_and_gradients_are_those_of_one_device(eight_devices, name):
   assert run["loss"] == pytest.approx(eight_devices["alone"]["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["apart", "isolated", "reduced"])
+def test_other_ways_to_the_same_gradient(eight_devices, name):
+  """A tangent in a pass of its own; a loop that would do a part again; sums
+  over the devices in a type that is named."""
+  run = eight_devices[name]
+  assert run["gradients"] < 1e-5
+  assert run["metrics"] < 1e-5
+
+
+def test_float16_keeps_the_digits_of_the_gradient(eight_devices):
+  """Rounding is 2^-11; without scaling most entries would be lost."""
+  assert eight_devices["float16"]["gradients"] < 0.02
+  assert eight_devices["float16"]["metrics"] < 0.02
+
+
+def test_the_type_in_which_gradients_are_summed(eight_devices):
+  """Of a bfloat16 network; its time path is float32 in any case."""
+  plain, wide = (eight_devices["reduced_in"][name] for name in ("", "float32"))
+  assert plain["bf16"] > 10 and "bf16" not in wide
+  assert wide["f32"] == sum(plain.values())
+
+
 def test_a_state_is_drawn_the_same_in_its_shards(eight_devices):
   assert eight_devices["fsdp"]["initialized"] < 1e-6
 

@@ -82,7 +82,8 @@ def test_whenever_the_signal_comes_the_last_step_is_saved(
 
   def step(state, teacher_params, batch, seed):
     zero = jnp.float32(0)
-    metrics = {"loss": zero, "output_rms": zero, "nonfinite_samples": zero}
+    names = ("loss", "output_rms", "nonfinite_samples", "nonfinite_gradients")
+    metrics = dict.fromkeys(names, zero)
     return state.replace(step=state.step + 1), metrics
 
   make = loop.program.make

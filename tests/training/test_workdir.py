@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from scm_jax import configuration
+from scm_jax import configuration, networks
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import magnitude
 from scm_jax.training import build, checksum, ema, starting, workdir
@@ -44,9 +44,32 @@ def test_a_config_of_an_older_version(make_config, tmp_path):
   for field in ("watchdog", "mesh", "sharding"):
     del old[field]
   del old["network"]["remat"], old["objective"]["target"]
+  del old["network"]["weighting"]
   (path / "config.json").write_text(json.dumps(old))
   assert configuration.diff(config, workdir.load_config(path)) == []
   workdir.open_for(config, str(path))  # it continues
+
+
+def test_a_teacher_of_an_older_version(make_config, tmp_path):
+  """Its head saw the time otherwise; it loads, and a student starts from it."""
+  config = make_config("teacher", "--config.network.weighting=positional")
+  network = networks.build(build.network_config(config))
+  averages = {ema.name(a): network.init(jax.random.key(1)) for a in config.ema}
+  path = workdir.write_averages(tmp_path / "old", config, averages, 1, {})
+  old = json.loads((path / "config.json").read_text())
+  del old["network"]["weighting"]
+  (path / "config.json").write_text(json.dumps(old))
+  for kind in ("positional", "fourier"):
+    for reset in (True, False):
+      student = make_config(
+        *("sct", f"--config.network.weighting={kind}"),
+        *(f"--config.teacher={path}", "--config.objective.warmup_steps=1"),
+        f"--config.objective.reset_weighting={reset}",
+      )
+      teacher = starting.load_teacher(student, tmp_path, begun=False)
+      weights = starting.load_start(student, teacher)
+      kept = kind == "positional" and not reset
+      assert ("weighting" in weights) == kept
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ class SCMPipeline(DiffusionPipeline):
     t_mid: the second time, in radians.
     sigma_max: the noise level that sampling starts from.
     solver: of a diffusion model, `heun` or `dpm_solver`.
+    guidance: default of `guidance_scale`.
   """
 
   _optional_components = ["scheduler", "guide", "vae"]
@@ -57,6 +58,7 @@ class SCMPipeline(DiffusionPipeline):
     t_mid: float = 1.1,
     sigma_max: float = 80.0,
     solver: str = "heun",
+    guidance: float = 1.0,
   ):
     super().__init__()
     self.register_modules(unet=unet, scheduler=scheduler, guide=guide, vae=vae)
@@ -66,6 +68,7 @@ class SCMPipeline(DiffusionPipeline):
       t_mid=t_mid,
       sigma_max=sigma_max,
       solver=solver,
+      guidance=guidance,
     )
 
   @torch.no_grad()
@@ -73,7 +76,7 @@ class SCMPipeline(DiffusionPipeline):
     self,
     class_labels=None,
     num_inference_steps: int | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     batch_size: int = 1,
     generator: torch.Generator | list[torch.Generator] | None = None,
     latents: Tensor | None = None,
@@ -87,7 +90,7 @@ class SCMPipeline(DiffusionPipeline):
       num_inference_steps: of the consistency sampler, or of the solver.
       guidance_scale: input of a consistency model that takes it; of a
         diffusion model, classifier-free guidance, which costs a second
-        evaluation.
+        evaluation; 1 is none. None is the run's own.
       batch_size: how many images, when there are no labels.
       generator: of all noise; a list has one for each image.
       latents: noise of unit variance `[B, C, H, W]` to start from.
@@ -96,6 +99,8 @@ class SCMPipeline(DiffusionPipeline):
       return_dict: or a tuple of the images alone.
     """
     steps = num_inference_steps or self.config.steps
+    if guidance_scale is None:
+      guidance_scale = self.config.guidance
     label, count = self._labels(class_labels, batch_size)
     shape = count, *self.unet.shape
     if latents is None:
@@ -247,7 +252,11 @@ class SCMPipeline(DiffusionPipeline):
       data = (data - low) / (high - low) * 2 - 1
     if output_type == "pt":
       return data
-    levels = ((data + 1) * 127.5).round().clamp(0, 255)
+    levels = (data + 1) * 127.5
+    if not self.unet.config["latents"]:
+      levels = levels.round()
+    # Decoded latents are truncated, as EDM2's are.
+    levels = levels.clamp(0, 255).floor()
     levels = levels.permute(0, 2, 3, 1).cpu().numpy()
     if output_type == "np":
       return levels / 255

@@ -102,6 +102,11 @@ class Block(nn.Module):
     self.emb_linear = Linear(width, outputs * (2 if self.split else 1))
     if not self.split:
       self.emb_gain = nn.Parameter(torch.empty(()))
+    self.gained = config["form"] == "trigflow" and (
+      config["double_norm"] == "gained"
+    )
+    if self.gained:
+      self.emb_shift_gain = nn.Parameter(torch.empty(()))
     between = inputs if decoder else outputs
     self.conv_res0 = Linear(between, outputs, 3, 3)
     self.conv_res1 = Linear(outputs, outputs, 3, 3)
@@ -141,6 +146,8 @@ class Block(nn.Module):
     if self.config["form"] == "edm2":
       return y * per_pixel(scale)
     scale, shift = normalize(scale, dim=1), normalize(shift, dim=1)
+    if self.gained:
+      shift = shift * self.emb_shift_gain.float()
     return normalize(y, dim=1) * per_pixel(scale) + per_pixel(shift)
 
   def attend(self, x: Tensor) -> Tensor:

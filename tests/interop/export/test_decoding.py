@@ -55,6 +55,12 @@ def test_what_is_written(folder):
     assert shapes == [["b", 16, 16, 3], ["b", 4, 4, 4]]
 
 
+def assert_same_levels(found, wanted):
+  """Truncated alike, but where arithmetic crosses a level."""
+  difference = np.abs(np.int32(found) - np.int32(wanted))
+  assert difference.max() <= 1 and (difference > 0).mean() < 0.02
+
+
 def test_without_an_autoencoder_there_is_none(export_of):
   folder = export_of("latents", formats=("diffusers",))
   assert not (folder / "vae").exists()
@@ -90,11 +96,11 @@ def test_baked_programs_decode_any_batch(model_of, draw, pixels_of):
   program = stablehlo.program(model, weights, 1, baked=True)
   call = jax.jit(jax.export.deserialize(bytearray(program.data)).call)
   latents = draw(model, NOISE, LABELS, 1)
-  levels = np.clip(np.round((pixels_of(latents) + 1) * 127.5), 0, 255)
+  levels = np.floor(np.clip((pixels_of(latents) + 1) * 127.5, 0, 255))
   for n in (5, 2):
     images, data = call(NOISE[:, :n], LABELS[:n], np.float32(1))
     np.testing.assert_allclose(data, latents[:n], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(np.int32(images), levels[:n], atol=1)
+    assert_same_levels(images, levels[:n])
 
 
 def test_the_autoencoder_counts_when_baked(model_of, monkeypatch):
@@ -176,5 +182,5 @@ def test_diffusers_decodes(folder, model_of, draw, pixels_of, tmp_path):
       latents=torch.tensor(NOISE[0].transpose(0, 3, 1, 2)),
       output_type="np",
     ).images
-    wanted = np.clip(np.round((pixels - low) / (high - low) * 255), 0, 255)
-    np.testing.assert_allclose(images * 255, wanted, atol=1.01)
+    wanted = np.clip((pixels - low) / (high - low) * 255, 0, 255)
+    assert_same_levels(np.round(images * 255), np.floor(wanted))

@@ -124,6 +124,23 @@ def test_a_teacher_is_marked_and_takes_many_steps(load, export_of):
   assert len(asked) == 4
 
 
+def test_guidance_is_the_runs_own_by_default(load):
+  """And 1 in folders of before, which say nothing."""
+  pipe, noise = load("student"), torch.randn(1, 1, 4, 4)
+  draw = lambda **given: (
+    pipe(
+      [1], num_inference_steps=1, latents=noise, output_type="pt", **given
+    ).images
+  )
+  plain = draw()
+  torch.testing.assert_close(draw(guidance_scale=1.0), plain, rtol=0, atol=0)
+  wanted = draw(guidance_scale=1.7)
+  assert not torch.equal(wanted, plain)
+  pipe.register_to_config(guidance=1.7)
+  torch.testing.assert_close(draw(), wanted, rtol=0, atol=0)
+  pipe.register_to_config(guidance=1.0)
+
+
 def test_output_types(load):
   pipe = load("student")
   draw = lambda kind: (

@@ -1,6 +1,7 @@
 """`scm_jax.load`: sampling from Python."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import subprocess
@@ -16,6 +17,7 @@ import scm_jax
 from scm_jax import editing
 from scm_jax.cli import configs
 from scm_jax.errors import UserError
+from scm_jax.interop import export
 from scm_jax.training import checkpoint, workdir
 
 DIGITS = pathlib.Path(__file__).parents[3] / "configs/digits.py"
@@ -77,6 +79,34 @@ def test_defaults_of_a_teacher(export_of):
   teacher = scm_jax.load(export_of("teacher", formats=()))
   assert teacher.steps == 32  # of a run whose config does not say
   assert teacher.sample([0], steps=2).shape == (1, 4, 4, 1)
+
+
+def test_an_export_draws_as_its_run_was_configured(model_of, tmp_path):
+  """As `scm-jax sample` does; exports of before have the config, too."""
+  config = {"run": "scd", "sample": {"guidance": 1.7}, "network": {}}
+  origin = export.Origin(config, 7, "0.050")
+  request = export.Request(formats=("diffusers",), num=0)
+  tuned = dataclasses.replace(model_of("student"), guidance=1.7)
+  folder = export.write(tuned, origin, tmp_path / "export", request)
+  loaded, labels = scm_jax.load(folder), np.array(LABELS)
+  assert loaded.model.guidance == 1.7
+  images = loaded.sample(LABELS)
+  explicit = loaded.sample(LABELS, guidance=1.7)
+  np.testing.assert_array_equal(images, explicit)
+  assert not np.array_equal(images, loaded.sample(LABELS, guidance=1.0))
+  read, _ = workdir.load(folder)
+  assert_close(read.sample(labels), images)
+  index = json.loads((folder / "model_index.json").read_text())
+  assert index["guidance"] == 1.7
+
+  # A teacher that was always given labels takes no scale, whatever is said.
+  config = {"sample": {"guidance": 1.7, "solver_steps": 3}}
+  config |= {"objective": {"label_dropout": 0.0}, "run": "teacher"}
+  origin = export.Origin(config, 7, "0.050")
+  request = export.Request(formats=(), num=0)
+  folder = export.write(model_of("teacher"), origin, tmp_path / "t", request)
+  teacher = scm_jax.load(folder)
+  assert (teacher.steps, teacher.model.scale()) == (3, 1.0)
 
 
 def assert_close(a, b):

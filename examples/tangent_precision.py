@@ -1,0 +1,204 @@
+"""Measures how well low precision keeps the tangent of a trained sCD student.
+
+    python examples/tangent_precision.py --workdir=runs/scd
+
+prints the error of the tangent against float32's, by time, for each type and
+precision that `config.network.dtype`, `config.network.precision` and
+`config.network.last_float32` (or `config.objective.tangent_dtype` and
+`tangent_precision`, for a tangent with a pass of its own) can name. Every
+table has two figures a time: the median over samples of a sample's relative
+error; and the error of the mean over samples relative to that mean, which
+shows a bias.
+
+Products in less than float32 are emulated, so that a CPU tells what a TPU or a
+GPU does: their operands are rounded, and split into two bfloat16 numbers where
+the hardware does so. The sums of products are float32.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.extend import core
+
+from scm_jax.data import pipeline, sources
+from scm_jax.objectives import consistency
+from scm_jax.objectives.point import Point
+from scm_jax.training import build, objective, program, workdir
+
+TIMES = (0.05, 0.2, 0.63, 1.1, 1.47)
+
+
+class Row(NamedTuple):
+  """A way to take the tangent.
+
+  Attributes:
+    name: in the table.
+    dtype: of the student and the teacher.
+    precision: of their products.
+    late: blocks at the end in float32.
+    hardware: that takes the products, `tpu` or `gpu`.
+    weights: type in which the teacher's weights are kept.
+  """
+
+  name: str
+  dtype: str
+  precision: str = "highest"
+  late: int = 0
+  hardware: str = "tpu"
+  weights: str = "float32"
+
+
+ROWS = (
+  Row("bfloat16", "bfloat16"),
+  Row("bfloat16, last 4 blocks float32", "bfloat16", late=4),
+  Row("bfloat16, last 12 blocks float32", "bfloat16", late=12),
+  Row("float16", "float16"),
+  Row("float16, last 4 blocks float32", "float16", late=4),
+  Row("float32 of one bfloat16 product", "float32", "default"),
+  Row("float32 of three bfloat16 products", "float32", "high"),
+  Row("float32 of TensorFloat-32", "float32", "high", hardware="gpu"),
+  Row("float32, teacher's weights float16", "float32", weights="float16"),
+  Row("float32, teacher's weights bfloat16", "float32", weights="bfloat16"),
+)
+
+
+def rounded(x: Array, mantissa: int) -> Array:
+  """float32 numbers with fewer bits of mantissa, to nearest even."""
+  return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=mantissa)
+
+
+def product(multiply: Callable, a: Array, b: Array, kind: str) -> Array:
+  """A float32 product as hardware takes it."""
+  if kind == "tf32":
+    return multiply(rounded(a, 10), rounded(b, 10))
+  a_high, b_high = rounded(a, 7), rounded(b, 7)
+  if kind == "bf16":
+    return multiply(a_high, b_high)
+  a_low, b_low = rounded(a - a_high, 7), rounded(b - b_high, 7)
+  small = multiply(a_low, b_high) + multiply(a_high, b_low)
+  return multiply(a_high, b_high) + small
+
+
+def kind_of(given: Any, hardware: str) -> str | None:
+  """What stands for a product of a precision; None is float32 itself."""
+  given = given[0] if isinstance(given, tuple) else given
+  if given == lax.Precision.HIGHEST:
+    return None
+  if hardware == "gpu":
+    return "tf32"
+  return "bf16x3" if given == lax.Precision.HIGH else "bf16"
+
+
+def emulated(f: Callable, hardware: str) -> Callable:
+  """`f` with its float32 products taken as on a TPU or a GPU."""
+
+  def call(*args):
+    closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+    leaves = jax.tree.leaves(args)
+    found = evaluate(closed.jaxpr, closed.consts, leaves, hardware)
+    return jax.tree.unflatten(jax.tree.structure(shape), found)
+
+  return call
+
+
+def evaluate(jaxpr: Any, consts: Any, args: Any, hardware: str) -> list[Any]:
+  """Evaluates a program, products as `kind_of` says."""
+  values = dict(zip(jaxpr.constvars, consts, strict=True))
+  values |= dict(zip(jaxpr.invars, args, strict=True))
+  read = lambda v: v.val if isinstance(v, core.Literal) else values[v]
+  for equation in jaxpr.eqns:
+    inputs = [read(v) for v in equation.invars]
+    results = apply(equation, inputs, hardware)
+    values |= dict(zip(equation.outvars, results, strict=True))
+  return [read(v) for v in jaxpr.outvars]
+
+
+def apply(equation: Any, inputs: list[Any], hardware: str) -> list[Any]:
+  """The results of one operation."""
+  bind = functools.partial(equation.primitive.bind, **equation.params)
+  inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+  if inner is not None:
+    body = getattr(inner, "jaxpr", inner)
+    consts = getattr(inner, "consts", ())
+    return evaluate(body, consts, inputs, hardware)
+  if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+    kind = kind_of(equation.params["precision"], hardware)
+    if kind and all(x.dtype == jnp.float32 for x in inputs):
+      return [product(bind, *inputs, kind)]
+  found = bind(*inputs)
+  return found if equation.primitive.multiple_results else [found]
+
+
+def batch(config: Any, count: int) -> Any:
+  """Data, noise and condition of `count` samples, drawn as in training."""
+  stream = pipeline.Batches(
+    sources.open_source(config.data), batch_size=count, seed=1
+  )
+  network = build.network_config(config)
+  draw = functools.partial(
+    *(objective.draw_batch, config, network, build.codec(config))
+  )
+  return draw(next(iter(stream.iterate(0))), jax.random.key(1))
+
+
+def relative(g: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
+  """Median relative error of a sample, and error of the mean, in per cent."""
+  axes = tuple(range(1, g.ndim))
+  norm = lambda x, axis=None: np.sqrt(np.sum(np.square(x), axis=axis))
+  samples = norm(g - exact, axes) / norm(exact, axes)
+  mean = norm((g - exact).mean(0)) / norm(exact.mean(0))
+  return 100 * float(np.median(samples)), 100 * float(mean)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--workdir", required=True, help="of a run of sCD")
+  parser.add_argument("--num", type=int, default=128, help="samples a time")
+  args = parser.parse_args()
+  student, about = workdir.load(args.workdir)
+  config = about["config"].copy_and_resolve_references()
+  teacher, _ = workdir.load(config.teacher, config.teacher_ema)
+  base = objective.Networks(student.network, teacher.network, teacher.weak)
+  draws = batch(config, args.num)
+  options = objective.tangent_options(config)
+
+  def raw(row):
+    """Tangents of all times, `[T, B, ...]`."""
+    given = base.cast(row.dtype, row.precision, row.late)
+    config.teacher_dtype = row.weights
+    theirs = program.cast_teacher(config, teacher.weights)
+
+    def at(params, weights, t):
+      point = Point(draws["x0"], draws["z"], t, draws["cond"])
+      return consistency.tangents(
+        *(given.student.F, params),
+        objective.velocity_of(config, given, weights),
+        *(point, 1.0),
+        sigma_d=config.sigma_d,
+        options=options,
+      ).g
+
+    run = jax.jit(emulated(at, row.hardware))
+    times = [jnp.full(args.num, t, jnp.float32) for t in TIMES]
+    found = [run(student.params, theirs, t) for t in times]
+    return np.asarray(found, np.float64)
+
+  exact = raw(Row("float32", "float32"))
+  print("| tangent in | " + " | ".join(f"t = {t}" for t in TIMES) + " |")
+  print("|---" * (len(TIMES) + 1) + "|")
+  size = lambda g: np.sqrt(np.square(g).mean(axis=tuple(range(1, g.ndim))))
+  print("| RMS of g | " + " | ".join(f"{v:.4f}" for v in size(exact)) + " |")
+  for row in ROWS:
+    found = map(relative, raw(row), exact)
+    cells = [f"{sample:.2g} %, {mean:.2g} %" for sample, mean in found]
+    print(f"| {row.name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,55 @@
+"""Checks of the tangent while a run trains."""
+
+import pytest
+
+
+def errors(lines):
+  """The check's lines, by step."""
+  return {
+    line["step"]: {k: v for k, v in line.items() if k.startswith("tangent_")}
+    for line in lines
+    if any(name.startswith("tangent_error/") for name in line)
+  }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_check_finds_what_rounds_and_changes_nothing(
+  dtype,
+  reference,
+  train,
+  make_config,
+  read_metrics,
+  state_at,
+  assert_equal_states,
+  tmp_path,
+):
+  flags = ("scd", f"--config.teacher={reference}", "--config.total_steps=4")
+  flags = (*flags, f"--config.network.dtype={dtype}")
+  plain, checked = tmp_path / "plain", tmp_path / "checked"
+  assert train(make_config(*flags), plain)
+  assert train(make_config(*flags, "--config.objective.check_every=2"), checked)
+  assert_equal_states(state_at(plain, 4), state_at(checked, 4))
+
+  assert errors(read_metrics(plain)) == {}
+  found = errors(read_metrics(checked))
+  assert found.keys() == {2, 4}
+  for scalars in found.values():
+    if dtype == "float32":
+      assert max(scalars.values()) < 1e-5
+    else:
+      assert 1e-4 < min(scalars.values()) and max(scalars.values()) < 1
+
+
+def test_a_tangent_in_float32_is_checked_as_it_is_taken(
+  reference, train, make_config, read_metrics, tmp_path
+):
+  """The run is bfloat16; its tangent is not."""
+  config = make_config(
+    *("scd", f"--config.teacher={reference}", "--config.total_steps=2"),
+    "--config.network.dtype=bfloat16",
+    "--config.objective.tangent_dtype=float32",
+    "--config.objective.check_every=2",
+  )
+  assert train(config, tmp_path)
+  [scalars] = errors(read_metrics(tmp_path)).values()
+  assert max(scalars.values()) < 1e-5
