@@ -15,8 +15,8 @@ and --config.data.data_dir=datasets from then on.
 
 Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl|xxl`, `latents=paper|edm2` (see
 below), `on=gpu|tpu`, the hardware, whose types differ (docs/configs.md,
-Precision), and `tiny` for a check of the code path in a minute on one core (eight
-steps; the rest is compilation), with built-in data.
+Precision), and `tiny` for a check of the code path in a minute on one core
+(eight steps; the rest is compilation), with built-in data.
 
 Latents of 64x64x4 come from `stabilityai/sd-vae-ft-mse`. The paper encodes
 images in [-1, 1] and normalises by its own constants (Section G.1);
