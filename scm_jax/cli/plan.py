@@ -8,7 +8,7 @@ from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl \\
-    --config.mesh.fsdp=8 --config.network.remat=full --target=a100-80gb:8x8
+    --target=a100-80gb:8x8
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=s --target=v5e:4x4 \\
     --search
 scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json"""

@@ -38,9 +38,8 @@ def _train(config: Any, workdir: str) -> None:
   import jax
 
   from scm_jax.planning import fitting
-  from scm_jax.training import build, loop
+  from scm_jax.training import loop
 
-  build.check(config)
   fitting.check(config)
   evaluate = None
   if config.evaluate_every:

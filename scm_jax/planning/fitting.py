@@ -15,11 +15,13 @@ from scm_jax import configuration
 from scm_jax.errors import ConfigError
 from scm_jax.planning import memory, search, targets
 from scm_jax.planning.targets import GB
-from scm_jax.training import offload, sharding
+from scm_jax.training import build, offload, sharding
 from scm_jax.training.sharding import DATA, FSDP
 
 # An estimate so many times what a device has is no error of the estimate.
 CLEARLY = 1.25
+# Of the memory, what the suggested flags leave free: the estimate's own error.
+_FREE = 0.1
 # Passes of fewer images leave a device idle for much of the time.
 _SMALL_PASS = 16
 
@@ -30,12 +32,14 @@ def check(config: Any) -> None:
   Says nothing if it fits, or if the memory is not known, as on CPUs.
 
   Raises:
-    ConfigError: it clearly does not fit, and `config.memory_check` is "stop".
+    ConfigError: it clearly does not fit, and `config.memory_check` is "stop";
+      or the config makes no run.
   """
   device = jax.local_devices()[0]
   limit = capacity(device)
   if limit is None or config.memory_check == "off":
     return
+  build.check(config)
   mesh = sharding.make_mesh(config).shape
   step = memory.Step(config)
   need = step.need(config, mesh[DATA], mesh[FSDP])
@@ -69,12 +73,12 @@ def suggestion(
     limit: bytes of a device.
 
   Returns:
-    None if nothing makes it fit.
+    None if nothing makes it fit and leaves a tenth of the memory free.
   """
-  devices = sizes[0] * sizes[1]
+  devices, room = sizes[0] * sizes[1], (1 - _FREE) * limit
   for other, fsdp in _ways(config, devices, sizes[1]):
     need = step.need(other, devices // fsdp, fsdp)
-    if need.total <= limit:
+    if need.total <= room:
       return _flags(config, other), need
   return None
 

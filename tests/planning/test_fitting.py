@@ -88,7 +88,7 @@ def test_suggestions_fit(parse, share, devices):
       "--config.offload=('averages', 'moments')",
       f"--config.microbatches={16 // devices}",
     )
-    assert step.need(leanest, 1, devices).total > room
+    assert step.need(leanest, 1, devices).total > (1 - fitting._FREE) * room
     return
   flags, less = found
   assert less.total <= room

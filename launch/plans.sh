@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Plans the paper's largest runs for the hardware they are meant for.
+#
+#     launch/plans.sh [PATTERN]
+#
+# One after another, into docs/plans/ (or OUT=FOLDER). Plans that are there are
+# passed over, and so are those whose name the shell's PATTERN does not match. A
+# plan for GPUs takes about four minutes of one core, one for TPUs about nine.
+# SCM_JAX=COMMAND runs another program than scm-jax.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly OUT=${OUT:-docs/plans} PATTERN=${1:-*}
+# Without it a plan for TPUs takes an hour or more.
+export JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1.0
+
+plan() {
+  local size=$1 target=$2 on=gpu
+  [[ $target != v* ]] || on=tpu
+  local name=imagenet512-scd-$size-${target/:/-}
+  # shellcheck disable=SC2053  # a pattern
+  [[ $name == $PATTERN ]] || return 0
+  [[ ! -e $OUT/$name.json ]] || return 0
+  echo "$name"
+  ${SCM_JAX:-scm-jax} plan --target="$target" --json \
+    --config="configs/imagenet512.py:run=scd,size=$size,on=$on" >"$OUT/.$name"
+  mv "$OUT/.$name" "$OUT/$name.json"
+}
+
+# Distillation needs the most of the three runs. Both ends of the sizes first.
+for size in xxl s l m xl; do
+  plan "$size" a100-80gb:1x8
+  plan "$size" a100-80gb:8x8
+done
+for size in xxl s l m xl; do
+  slice=16x16
+  [[ $size != [sm] ]] || slice=8x16
+  plan "$size" "v5e:$slice"
+  plan "$size" v5p:4x4x4
+done
