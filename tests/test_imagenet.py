@@ -59,7 +59,9 @@ def test_every_command_does_its_part(result):
   images = np.asarray(result["samples"], np.uint8)
   assert images.shape == (8, 32, 32, 3) and images.std() > 1
   (run,) = result["runs"]
-  assert run["num"] == 80 and run["nfe"] == 3
+  # Three evaluations with and three without the label, as the config has it.
+  assert run["num"] == 80 and (run["guidance"], run["nfe"]) == (1.4, 6)
+  assert any("decoded latents, not real" in line for line in run["warnings"])
   assert run["fd"]["inception"] > 0
 
 

@@ -21,7 +21,9 @@ RANDOM = "random"
 _STREAM = 1  # tells the labels' random numbers from others of the same seed
 
 
-def _random(reference: "Reference", num: int, classes: int, seed: int):
+def _random(
+  reference: "Reference", num: int, classes: int, seed: int
+) -> np.ndarray:
   """Label i is a function of (seed, i): EDM2's protocol."""
   bits = np.random.PCG64(np.random.SeedSequence((seed, _STREAM)))
   places = np.random.Generator(bits).random(num)
@@ -29,12 +31,16 @@ def _random(reference: "Reference", num: int, classes: int, seed: int):
   return known[np.int64(places * len(known))]
 
 
-def _balanced(reference: "Reference", num: int, classes: int, seed: int):
+def _balanced(
+  reference: "Reference", num: int, classes: int, seed: int
+) -> np.ndarray:
   del reference, seed
   return np.arange(num) % classes
 
 
-def _data(reference: "Reference", num: int, classes: int, seed: int):
+def _data(
+  reference: "Reference", num: int, classes: int, seed: int
+) -> np.ndarray:
   """The reference's own; of a part of it, each class has its share."""
   del classes, seed
   known = reference.labels
@@ -57,8 +63,6 @@ WAYS: dict[str, tuple[Callable, str]] = {
   "balanced": (_balanced, "balanced, each as often as any other"),
   "data": (_data, "as in the reference"),
 }
-
-
 ALIASES = {"uniform": "balanced"}  # older names
 
 
@@ -75,11 +79,19 @@ def draw(
     seed: of the samples.
 
   Raises:
-    ConfigError: the reference does not say how often each class occurs.
+    ConfigError: the reference does not say how often each class occurs, or has
+      classes that the network does not have.
   """
   if not classes:
     return None
-  return np.asarray(WAYS[way][0](reference, num, classes, seed), np.int32)
+  found = np.asarray(WAYS[way][0](reference, num, classes, seed), np.int32)
+  if found.max(initial=0) >= classes:
+    raise ConfigError(
+      f"the reference {reference.about.get('dataset')} has a class "
+      f"{found.max()}, and the network {classes} classes; give "
+      "--labels=balanced"
+    )
+  return found
 
 
 def describe(way: str, reference: "Reference") -> str:

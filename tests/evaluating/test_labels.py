@@ -81,6 +81,13 @@ def test_balanced_labels_flatter_a_distance():
   assert 0.6 < mean("balanced") / mean("random") < 0.95
 
 
+@pytest.mark.parametrize("way", ["random", "data"])
+def test_classes_that_the_network_does_not_have(way):
+  with pytest.raises(ConfigError, match="a class 2, and the network 2 classes"):
+    labels.draw(way, SORTED, 300, 2, seed=0)
+  assert labels.draw("balanced", SORTED, 300, 2, seed=0).max() == 1
+
+
 def test_a_reference_without_labels_says_so():
   with pytest.raises(ConfigError, match="fid.npz .* --labels=random"):
     labels.draw("data", NO_LABELS, 10, 4, seed=0)
