@@ -145,10 +145,10 @@ def _rotation(angle: Array) -> Array:
 
 
 def resample(image: Array, back: Array, move: Array) -> Array:
-  """The image `[H, W, C]` that has at `p` what `image` has at `back (p - move)`.
+  """The image whose value at `p` is that of `image` at `back (p - move)`.
 
   Args:
-    image: of at least two pixels a side.
+    image: `[H, W, C]`, of at least two pixels a side.
     back: `[2, 2]`, of coordinates (right, down) about the image's centre.
     move: `[2]`, in pixels.
   """
