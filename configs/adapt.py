@@ -10,10 +10,11 @@
     scm-jax sample --workdir=runs/scd --steps=2 --guidance=1.4
 
 The first run puts the weights of EDM2's form into sCM's (c_noise = t,
-positional embedding, double normalisation) and trains until the network gives
-the imported one's velocity again; it prints which weights it took. sCD then
-starts from it and follows the imported network itself. `run=sct` starts
-likewise and needs no teacher: --config.start=runs/adapted alone.
+positional embedding, double normalisation), imitates with the rest what it can
+of the imported network, and trains until it gives that network's velocity
+again; it prints which weights it took. sCD then starts from it and follows the
+imported network itself. `run=sct` starts likewise and needs no teacher:
+--config.start=runs/adapted alone.
 
 Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64|cifar10`, `size=`
 as in the config of that name, `guide` for sCD with the scale as an input, which
@@ -48,8 +49,8 @@ def get_config(arg: str = ""):
   )
   config = DATA[choice.data].get_config(_base(choice))
 
-  # Of EDM2's shapes, so that modulations carry over.
-  config.network.double_norm = "shared"
+  # Of EDM2's shapes, with gains that keep its blocks' magnitudes.
+  config.network.double_norm = "gained"
   config.teacher_ema = 0.0  # a public file holds one average
   if choice.run == "teacher":
     _adapt(config, choice.tiny)

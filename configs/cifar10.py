@@ -19,10 +19,11 @@ FID that the paper reports: teacher 2.15 (Section G.1; 35 evaluations); sCT 2.85
 in one step and 2.06 in two; sCD 3.66 and 2.52 (Table 1).
 
 Images are augmented as in EDM (probability 0.12), and the network is told how;
-the filter that resamples them is another (see `data/augmentation.py`). The paper
-does not say whether it augments: its teacher has "the same settings" as EDM's,
-and its students the teacher's. Without: --config.data.augment=0, and in all
-three runs --config.network.augment=false; --config.data.flip=true mirrors.
+the filter that resamples them is another (see `data/augmentation.py`). The
+paper does not say whether it augments: its teacher has "the same settings" as
+EDM's, and its students the teacher's. Runs of earlier versions only mirrored:
+--config.data.augment=0 --config.network.augment=false --config.data.flip=true,
+for a teacher and its students alike.
 """
 
 from configs import paper

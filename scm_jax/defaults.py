@@ -38,8 +38,8 @@ def _network() -> config_dict.ConfigDict:
   return _fields(
     family="unet",  # EDM2's U-Net; or "ddpmpp", DDPM++ (see presets.py)
     form="trigflow",  # or the published one: "edm2" (unet), "edm" (ddpmpp)
-    # The unet's; or "shared", with EDM2's parameter count, or "gained", that
-    # with a learnt gain on the shift, to start from EDM2's networks.
+    # The unet's; or "shared", with EDM2's parameter count; or "gained", that
+    # with learnt gains, to start from EDM2's networks.
     double_norm="split",
     # What the head of w_phi sees: "positional" features of t, for students;
     # or "fourier" features of ln(sigma), for teachers, as EDM2 has.

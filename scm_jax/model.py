@@ -340,7 +340,7 @@ def _bind(
 ) -> tuple[Callable[..., Array], networks.Cond]:
   """See `Model.bind`."""
   network = recipe.network
-  cond = networks.null_cond(network.config, len(label))
+  cond = networks.null_cond(network.config, label.shape[0])
   if network.config.num_classes:
     cond["label"] = label
   if network.config.guidance:

@@ -241,3 +241,13 @@ def test_an_autoencoder_decodes_within_the_sampler(student):
   )
   white = dataclasses.replace(model, decoder={"shift": 100.0}).sample(LABELS)
   np.testing.assert_array_equal(white, 255)
+
+
+def test_sampling_says_that_nothing_was_augmented():
+  config = networks.DDPMppConfig(resolution=4, in_channels=1, augment=True)
+  codec = PixelCodec(0.0, 0.5, 0.5)
+  model = Model(networks.build(config), {}, codec, consistency=True)
+  label, scale = jnp.zeros(5, jnp.int32), jnp.float32(1.0)
+  _, cond = model.bind({}, label, scale)
+  assert cond.keys() == {"augment"}
+  np.testing.assert_array_equal(cond["augment"], np.zeros((5, 9)))

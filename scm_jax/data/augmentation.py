@@ -31,6 +31,8 @@ from scm_jax.networks import AUGMENTATIONS
 # EDM's deviations: of the logarithm to base 2 of both scalings, and of a move
 # in sides of the image.
 SCALING, MOVE = 0.2, 0.125
+# The products of TPUs and recent GPUs would else be shorter than float32.
+EXACT = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 # CDF 9/7, from the middle tap outwards. The sums over all taps are 2 and 1, so
 # that a constant stays one.
 DOUBLING = (
@@ -136,7 +138,8 @@ def _back(change: Change) -> Array:
   # On the screen y points down, where a positive angle turns clockwise.
   turned, axis = _rotation(change.angle), _rotation(-change.axis)
   widths = jnp.exp2(jnp.stack([-log_stretch, log_stretch]))
-  return jnp.exp2(-log_scale) * turned @ (axis * widths) @ axis.T
+  back = EXACT("ij,jk,k,lk->il", turned, axis, widths, axis)
+  return jnp.exp2(-log_scale) * back
 
 
 def _rotation(angle: Array) -> Array:
@@ -145,17 +148,16 @@ def _rotation(angle: Array) -> Array:
 
 
 def resample(image: Array, back: Array, move: Array) -> Array:
-  """The image `[H, W, C]` that has at `p` what `image` has at `back (p - move)`.
+  """The image whose value at `p` is that of `image` at `back (p - move)`.
 
   Args:
-    image: of at least two pixels a side.
+    image: `[H, W, C]`, of at least two pixels a side.
     back: `[2, 2]`, of coordinates (right, down) about the image's centre.
     move: `[2]`, in pixels.
   """
   height, width, _ = image.shape
-  exact = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
   up = _doubling(height), _doubling(width)
-  fine = exact("ih,jw,hwc->ijc", *up, image)
+  fine = EXACT("ih,jw,hwc->ijc", *up, image)
   # In half pixels; beyond the border as far as the halving filter reaches.
   reach = len(HALVING) - 1
   middle = jnp.array([width - 1.0, height - 1.0])
@@ -163,9 +165,9 @@ def resample(image: Array, back: Array, move: Array) -> Array:
     jnp.arange(2 * n - 1 + 2 * reach) - reach for n in image.shape[:2]
   )
   p = jnp.stack(jnp.meshgrid(right, down), -1) - middle
-  source = exact("xy,hwy->hwx", back, p - 2 * move) + middle
+  source = EXACT("xy,hwy->hwx", back, p - 2 * move) + middle
   moved = _bilinear(fine, source[..., 1], source[..., 0])
-  return exact("hi,wj,ijc->hwc", _halving(height), _halving(width), moved)
+  return EXACT("hi,wj,ijc->hwc", _halving(height), _halving(width), moved)
 
 
 def _bilinear(image: Array, row: Array, column: Array) -> Array:

@@ -41,7 +41,8 @@ _IN_BLOCK: dict[str, Path] = {
   "conv_res1.weight": ("conv1", "weight"),
   "conv_skip.weight": ("skip", "weight"),
   "emb_gain": ("modulation", "gain"),
-  "emb_shift_gain": ("modulation", "shift_gain"),  # ours alone
+  "emb_scale_gain": ("modulation", "scale_gain"),  # these two are ours alone
+  "emb_shift_gain": ("modulation", "shift_gain"),
   "emb_linear.weight": ("modulation", "emb", "weight"),
   "attn_qkv.weight": ("attention", "qkv", "weight"),
   "attn_proj.weight": ("attention", "proj", "weight"),

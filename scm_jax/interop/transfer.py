@@ -26,6 +26,7 @@ class Transfer:
   Attributes:
     copied: taken from the source.
     negated: taken with the other sign: F of TrigFlow is minus EDM's.
+    fitted: made so that the network imitates the source (`imitation`).
     fresh: drawn afresh, since the source has nothing of the kind.
     unused: the source's, without a place in the network.
     misfits: what should fit and does not, with its shapes here and there.
@@ -36,14 +37,21 @@ class Transfer:
   fresh: tuple[str, ...]
   unused: tuple[str, ...]
   misfits: tuple[str, ...]
+  fitted: tuple[str, ...] = ()
 
   def __str__(self) -> str:
     """One line for each kind, blocks of a kind together."""
     lines = []
-    for field in ("copied", "negated", "fresh", "unused"):
+    for field in ("copied", "negated", "fitted", "fresh", "unused"):
       if group := getattr(self, field):
         lines.append(f"{field} ({len(group)}): {', '.join(_summary(group))}")
     return "\n".join(lines)
+
+  def with_fitted(self, names: Container[str]) -> "Transfer":
+    """The same where some that were fresh have been fitted."""
+    fitted = tuple(name for name in self.fresh if name in names)
+    fresh = tuple(name for name in self.fresh if name not in names)
+    return dataclasses.replace(self, fitted=fitted, fresh=fresh)
 
 
 def start(

@@ -31,8 +31,9 @@ class UNetConfig(NetworkConfig):
     double_norm: where the `trigflow` form takes scale and shift from: `split`,
       the halves of a linear layer of twice EDM2's width; `shared`, EDM2's own
       layer, so that the form has as many parameters as EDM2; or `gained`, the
-      same with a gain on the shift, learnt from zero on, so that a network of
-      EDM2's form can be taken over.
+      same with two learnt gains a block, of the scale from 1 and of the shift
+      from 0 on, so that EDM2's networks can be taken over (see
+      `interop.imitation`).
   """
 
   label_balance: float = 0.5
@@ -99,6 +100,7 @@ class Modulation(nn.Module):
     # y = norm(x) * pnorm(s(t)) + pnorm(b(t)) (Section 4.1).
     scale, shift = magnitude.pixel_norm(scale), magnitude.pixel_norm(shift)
     if c.double_norm == "gained":
+      scale *= self.param("scale_gain", nn.initializers.ones, ())
       shift *= self.param("shift_gain", nn.initializers.zeros, ())
     return magnitude.pixel_norm(y) * per_pixel(scale) + per_pixel(shift)
 

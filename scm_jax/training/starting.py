@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 from etils import epath
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from scm_jax import files
 from scm_jax.errors import ConfigError
-from scm_jax.interop import transfer
+from scm_jax.interop import imitation, transfer
 from scm_jax.model import Model
 from scm_jax.training import build, checksum, workdir
 
@@ -157,6 +158,13 @@ def weights(config: ConfigDict, model: Model, folder: str) -> dict[str, Any]:
     ConfigError: their networks differ in more than form and guidance.
   """
   params, report = _transfer(config, model, folder)
+  fitted = imitation.imitate(
+    model.params, model.network.config, build.network_config(config)
+  )
+  if fitted:
+    flat = traverse_util.flatten_dict(params) | fitted
+    params = traverse_util.unflatten_dict(flat)
+    report = report.with_fitted({"/".join(path) for path in fitted})
   if report.fresh or report.unused:
     logging.info("weights of %s:\n%s", folder, report)
   if config.objective.reset_weighting:

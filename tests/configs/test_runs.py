@@ -12,7 +12,14 @@ from scm_jax import networks
 from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.data import pipeline, sources
 from scm_jax.errors import ConfigError
-from scm_jax.training import build, ema, optimizer, program, sharding
+from scm_jax.training import (
+  build,
+  ema,
+  optimizer,
+  posthoc,
+  program,
+  sharding,
+)
 from scm_jax.training.step import init_state
 
 # Millions of parameters: EDM2's, and with the double normalisation's shift.
@@ -204,6 +211,43 @@ def test_latents_that_make_no_run(load, change, said):
   with pytest.raises(ConfigError) as error:
     build.check(config)
   assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "change", "said"),
+  [
+    ("cifar10", {"network.augment": False}, "the network is not told what"),
+    ("cifar10", {"data.flip": True}, "and mirrors them itself"),
+    ("cifar10", {"data.augment": 1.5}, "is 1.5; it is a probability"),
+    ("imagenet64", {"network.augment": True}, "is an input of ddpmpp"),
+    ("imagenet64", {"network.weighting": "log"}, "choose one of positional"),
+  ],
+)
+def test_augmentation_and_heads_that_make_no_run(load, name, change, said):
+  config = load(name, "run=teacher").copy_and_resolve_references()
+  build.check(config)
+  config.update_from_flattened_dict(change)
+  with pytest.raises(ConfigError) as error:
+    build.check(config)
+  assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_snapshots_of_narrow_averages_are_not_rounded(load):
+  """What float16 leaves in the average that students start from."""
+  times = 4096.0 * np.arange(1, 1_048_000 // 4096 + 1)
+  for size in CHANNELS:
+    config = load("imagenet512", f"run=teacher,size={size}")
+    student = load("imagenet512", f"run=scd,size={size}")
+    stored = times[times <= config.total_steps]
+    widths = np.repeat([ema.gamma(0.05), ema.gamma(0.10)], len(stored))
+    coefficients = posthoc.solve(
+      *(np.tile(stored, 2), widths, stored[-1]),
+      ema.gamma(student.teacher_ema),
+    )
+    # A rounding error is up to 2^-11 of a weight, and uniform.
+    ulp = {"float16": 2.0**-11, "float32": 2.0**-24}[config.snapshot_dtype]
+    noise = np.linalg.norm(coefficients) * ulp / 3**0.5
+    assert noise < 0.006
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet64", "imagenet512"])

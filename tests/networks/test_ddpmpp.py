@@ -53,6 +53,26 @@ def test_starts_at_almost_zero(form):
   assert all(jax.tree.leaves(same))
 
 
+def test_is_told_of_augmentation(random_params):
+  """A new network does not heed it; a trained one does, and zero is nothing."""
+  network = networks.build(dataclasses.replace(ONE_LEVEL, augment=True))
+  x, t, cond = inputs(ONE_LEVEL)
+  told = jnp.asarray(np.random.default_rng(2).normal(size=(3, 9)), jnp.float32)
+  F = jax.jit(network.F)
+  ask = lambda params, told: F(params, x, t, cond | {"augment": told})
+  fresh = jax.jit(network.init)(jax.random.key(0, impl="rbg"))
+  np.testing.assert_array_equal(ask(fresh, told), ask(fresh, 0 * told))
+  params = random_params(network)
+  assert not np.allclose(ask(params, told), ask(params, 0 * told), rtol=1e-2)
+  without = {**params, "denoiser": {**params["denoiser"]}}
+  embedding = without["denoiser"]["embedding"]
+  without["denoiser"]["embedding"] = {
+    name: part for name, part in embedding.items() if name != "emb_augment"
+  }
+  plain = jax.jit(networks.build(ONE_LEVEL).F)(without, x, t, cond)
+  np.testing.assert_array_equal(ask(params, 0 * told), plain)
+
+
 def test_where_it_attends():
   denoiser = abstract_params(TINY)["denoiser"]
   attends = {name for name in denoiser if "attention" in denoiser[name]}

@@ -106,6 +106,7 @@ class Block(nn.Module):
       config["double_norm"] == "gained"
     )
     if self.gained:
+      self.emb_scale_gain = nn.Parameter(torch.empty(()))
       self.emb_shift_gain = nn.Parameter(torch.empty(()))
     between = inputs if decoder else outputs
     self.conv_res0 = Linear(between, outputs, 3, 3)
@@ -147,6 +148,7 @@ class Block(nn.Module):
       return y * per_pixel(scale)
     scale, shift = normalize(scale, dim=1), normalize(shift, dim=1)
     if self.gained:
+      scale = scale * self.emb_scale_gain.float()
       shift = shift * self.emb_shift_gain.float()
     return normalize(y, dim=1) * per_pixel(scale) + per_pixel(shift)
 

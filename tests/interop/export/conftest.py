@@ -38,6 +38,7 @@ MODELS = {
   "deep": (True, DEEP | {"guidance": True}),
   "deep-edm2": (True, DEEP | {"form": "edm2"}),
   "deep-shared": (True, DEEP | NO_LABELS | {"double_norm": "shared"}),
+  "deep-gained": (True, DEEP | NO_LABELS | {"double_norm": "gained"}),
   "latents": (True, {"in_channels": 4}),
   "decoded": (True, {"in_channels": 4}),
   "teacher": (False, {}),
