@@ -9,7 +9,7 @@ output, and with `double_norm="gained"` a block's gain is the magnitude that its
 features had.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -31,6 +31,7 @@ def imitate(
   params: Mapping[str, Any],
   source: networks.NetworkConfig,
   target: networks.NetworkConfig,
+  fetch: Callable[[Any], np.ndarray] = np.asarray,
 ) -> dict[Path, jax.Array | np.ndarray]:
   """Parameters of `target`, by their paths, that imitate `source`.
 
@@ -38,6 +39,7 @@ def imitate(
     params: of the source.
     source: its config.
     target: of the network that starts from it, of the same shapes.
+    fetch: brings one array to the host, whole, wherever it lies.
 
   Returns:
     Nothing unless an EDM2 network becomes one of sCM's form.
@@ -46,7 +48,7 @@ def imitate(
     return {}
   found: dict[Path, Any] = {
     ("denoiser", "embedding", "emb_noise", "weight"): _embedding(
-      params["denoiser"]["embedding"], source
+      params["denoiser"]["embedding"], source, fetch
     )
   }
   if getattr(target, "double_norm", "") == "gained":
@@ -62,14 +64,14 @@ def _times(number: int) -> np.ndarray:
 
 
 def _embedding(
-  old: Mapping[str, Any], config: networks.NetworkConfig
+  old: Mapping[str, Any], config: networks.NetworkConfig, fetch: Callable
 ) -> np.ndarray:
   """The weight `[features, width]` that gives `old`'s output of `t`'s features.
 
   Fitted in float64, since features of `t` are nearly dependent.
   """
   weight, frequencies, phases = (
-    np.asarray(leaf, np.float64)
+    np.asarray(fetch(leaf), np.float64)
     for leaf in (
       old["emb_noise"]["weight"],
       old["fourier"]["frequencies"],

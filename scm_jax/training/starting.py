@@ -159,7 +159,8 @@ def weights(config: ConfigDict, model: Model, folder: str) -> dict[str, Any]:
   """
   params, report = _transfer(config, model, folder)
   fitted = imitation.imitate(
-    model.params, model.network.config, build.network_config(config)
+    *(model.params, model.network.config, build.network_config(config)),
+    fetch=checksum.fetch,
   )
   if fitted:
     flat = traverse_util.flatten_dict(params) | fitted
