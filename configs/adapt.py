@@ -17,9 +17,10 @@ imported network itself. `run=sct` starts likewise and needs no teacher:
 --config.start=runs/adapted alone.
 
 Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64|cifar10`, `size=`
-as in the config of that name, `guide` for sCD with the scale as an input, which
-needs a teacher that was imported with one, and `tiny` for a check of the code
-path in seconds on one core. Data, hardware and the rest are as in that config.
+and `on=gpu|tpu` as in the config of that name, `guide` for sCD with the scale
+as an input, which needs a teacher that was imported with one, and `tiny` for a
+check of the code path in seconds on one core. Data and the rest are as in that
+config.
 The paper trains its teachers from scratch: the adaptation's numbers are ours.
 
 A teacher of the published form may also be a run of ours, and for CIFAR-10 it
@@ -44,6 +45,7 @@ def get_config(arg: str = ""):
     run=paper.RUNS,
     data=tuple(DATA),
     size=("", *imagenet512.SIZES),
+    on=("", *paper.HARDWARE),
     guide=False,
     tiny=False,
   )
@@ -69,8 +71,13 @@ def _base(choice) -> str:
   sizes = getattr(DATA[choice.data], "SIZES", ())
   if choice.size and choice.size not in sizes:
     raise ConfigError(f"{choice.data} has no network of size {choice.size}")
+  if choice.on and not sizes:
+    raise ConfigError(
+      f"{choice.data} computes alike on all hardware; leave on= out"
+    )
   base = f"run={choice.run}"
   base += f",size={choice.size}" if choice.size else ""
+  base += f",on={choice.on}" if choice.on else ""
   base += ",latents=edm2" if choice.data == "imagenet512" else ""
   return base + (",tiny" if choice.tiny else "")
 
