@@ -170,6 +170,12 @@ def weights(config: ConfigDict, model: Model, folder: str) -> dict[str, Any]:
     logging.info("weights of %s:\n%s", folder, report)
   if config.objective.reset_weighting:
     params.pop("weighting", None)
+  elif "weighting" not in params:
+    raise ConfigError(
+      f"config.objective.reset_weighting is false, but the weighting head of "
+      f"{folder} is of another kind than config.network.weighting="
+      f"{config.network.weighting}; give the kind of {folder}, or true"
+    )
   return params
 
 

@@ -13,6 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from scm_jax import configuration, networks, samplers
+from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
 from scm_jax.training import ema, loop, program, workdir
 from scm_jax.training.step import TrainState
@@ -150,6 +151,17 @@ def test_complete_run_says_so_and_does_nothing(
   assert (folder / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_weighting_head_of_another_kind_is_not_dropped_in_silence(
+  reference, train, make_config, tmp_path
+):
+  config = make_config(
+    *("sct", f"--config.teacher={reference}"),
+    "--config.objective.reset_weighting=false",
+  )
+  with pytest.raises(ConfigError, match="config.network.weighting=positional"):
+    train(config, tmp_path)
+
+
 @pytest.mark.parametrize("reset", [True, False])
 def test_student_starts_from_the_teachers_average(
   reset, reference, train, make_config, state_at, monkeypatch, tmp_path
@@ -170,6 +182,7 @@ def test_student_starts_from_the_teachers_average(
     "sct",
     f"--config.teacher={reference}",
     f"--config.objective.reset_weighting={reset}",
+    "--config.network.weighting=fourier",  # the teacher's
     f"--config.teacher_ema={make_config('teacher').ema[1]}",
   )
   with pytest.raises(Crash):

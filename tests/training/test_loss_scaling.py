@@ -28,7 +28,7 @@ CONFIG = UNetConfig(
 def problem():
   network = networks.build(CONFIG)
   rng = np.random.default_rng(0)
-  params = dict(network.init(jax.random.key(0)))
+  params = dict(jax.jit(network.init)(jax.random.key(0)))
   params["denoiser"] = dict(params["denoiser"], out_gain=jnp.float32(1))
   x0, z = (jnp.asarray(rng.normal(0, 0.5, (8, 8, 8, 4)), jnp.float32),) * 2
   return params, Point(x0, z, jnp.linspace(0.1, 1.5, 8), {})
