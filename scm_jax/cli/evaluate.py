@@ -7,7 +7,6 @@ from typing import Any
 
 from scm_jax.cli import console, settings
 from scm_jax.errors import ConfigError
-from scm_jax.evaluating import labels
 
 EXAMPLE = """\
 scm-jax evaluate --workdir=runs/digits/scd --steps=1,2
@@ -137,8 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--labels",
-    choices=(*labels.WAYS, *labels.ALIASES),
-    default=labels.RANDOM,
+    metavar="WAY",
+    default="random",
     help="classes of the samples: random ones, as published distances have "
     "them; each as often as any other (balanced; formerly uniform); or as "
     "often as in the reference (data); default random",
@@ -181,14 +180,14 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   from etils import epath
 
-  from scm_jax.evaluating import evaluate
+  from scm_jax.evaluating import evaluate, labels
   from scm_jax.evaluating.request import Request, Way
   from scm_jax.metrics import report
   from scm_jax.training import distributed
 
   request = Request(
     workdirs=workdirs,
-    labels=labels.ALIASES.get(args.labels, args.labels),
+    labels=labels.named(args.labels),
     dtype=args.dtype,
     select_by=args.select_by,
     reference=args.reference,

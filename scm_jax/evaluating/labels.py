@@ -8,21 +8,19 @@ is the default; the others are for comparisons of one's own.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scm_jax import spelling
 from scm_jax.errors import ConfigError
-
-if TYPE_CHECKING:  # which imports jax, too slow for a --help
-  from scm_jax.evaluating.reference import Reference
+from scm_jax.evaluating.reference import Reference
 
 RANDOM = "random"
 _STREAM = 1  # tells the labels' random numbers from others of the same seed
 
 
 def _random(
-  reference: "Reference", num: int, classes: int, seed: int
+  reference: Reference, num: int, classes: int, seed: int
 ) -> np.ndarray:
   """Label i is a function of (seed, i): EDM2's protocol."""
   bits = np.random.PCG64(np.random.SeedSequence((seed, _STREAM)))
@@ -32,14 +30,14 @@ def _random(
 
 
 def _balanced(
-  reference: "Reference", num: int, classes: int, seed: int
+  reference: Reference, num: int, classes: int, seed: int
 ) -> np.ndarray:
   del reference, seed
   return np.arange(num) % classes
 
 
 def _data(
-  reference: "Reference", num: int, classes: int, seed: int
+  reference: Reference, num: int, classes: int, seed: int
 ) -> np.ndarray:
   """The reference's own; of a part of it, each class has its share."""
   del classes, seed
@@ -66,8 +64,20 @@ WAYS: dict[str, tuple[Callable, str]] = {
 ALIASES = {"uniform": "balanced"}  # older names
 
 
+def named(way: str) -> str:
+  """The name in `WAYS` that `--labels` means.
+
+  Raises:
+    ConfigError: there is no such way.
+  """
+  way = ALIASES.get(way, way)
+  if way not in WAYS:
+    raise ConfigError(f"--labels={way}: {spelling.hint(way, WAYS)}")
+  return way
+
+
 def draw(
-  way: str, reference: "Reference", num: int, classes: int, seed: int
+  way: str, reference: Reference, num: int, classes: int, seed: int
 ) -> np.ndarray | None:
   """Classes `[num]` of the samples, or None for a network without classes.
 
@@ -94,7 +104,7 @@ def draw(
   return found
 
 
-def describe(way: str, reference: "Reference") -> str:
+def describe(way: str, reference: Reference) -> str:
   """What a report says of the samples' classes."""
   if way == RANDOM and reference.labels is None:
     return "random, of all classes alike"
