@@ -41,7 +41,7 @@ def check(config: Any) -> None:
     return
   build.check(config)
   mesh = sharding.make_mesh(config).shape
-  step = memory.Step(config)
+  step = memory.Step(config, device.platform)
   need = step.need(config, mesh[DATA], mesh[FSDP])
   if need.total <= limit:
     return

@@ -16,10 +16,13 @@ from scm_jax.planning import arithmetic
 from scm_jax.training import build, sharding
 
 # What compiled programs hold at their peak (docs/planning.md says how well this
-# meets them): of the residuals' bytes, by policy, for compilers fuse pointwise
-# operations and so keep fewer arrays than `jax.vjp` names, and a block that is
-# computed again needs its own for a while; and of the whole weights.
-KEPT = {"none": 0.44, "dots": 1.3, "full": 1.3}
+# meets them): of the residuals' bytes, by platform and policy, and of the whole
+# weights. Compilers fuse pointwise operations and so keep fewer arrays than
+# `jax.vjp` names; a block that is computed again needs its own for a while.
+KEPT = {
+  "gpu": {"none": 0.44, "dots": 1.3, "full": 1.3},
+  "tpu": {"none": 0.31, "dots": 1.3, "full": 1.3},
+}
 _WEIGHTS = 1.5
 # Of the images that the residuals are counted for. No layer has so many
 # channels, so that an array whose first axis is as long is one for each image.
@@ -54,8 +57,14 @@ class Step:
   Tracing takes seconds for the largest networks; `need` only adds up.
   """
 
-  def __init__(self, config: Any):
-    """Traces the state, and the teacher where every step asks it."""
+  def __init__(self, config: Any, platform: str = "gpu"):
+    """Traces the state, and the teacher where every step asks it.
+
+    Args:
+      config: of the run.
+      platform: of the devices, as jax names it; `KEPT` has `gpu` and `tpu`.
+    """
+    self._share = KEPT.get(platform, KEPT["gpu"])
     self._shapes = arithmetic.trace(config)
     params = self._shapes.state.params
     self._elements = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -71,8 +80,7 @@ class Step:
       data, fsdp: sizes of the mesh.
     """
     resident, gradients = self._fixed(config, data, fsdp)
-    types = [config.network.dtype, config.objective.tangent_dtype or "bfloat16"]
-    itemsize = max(jnp.dtype(dtype).itemsize for dtype in types)
+    itemsize = jnp.dtype(config.network.dtype).itemsize
     weights = round(_WEIGHTS * self._elements * itemsize)
     parts = sharding.microbatches(config, data * fsdp)
     images = config.batch_size // (data * fsdp * parts)
@@ -97,7 +105,7 @@ class Step:
     policy = config.network.remat
     if policy not in self._residuals:
       self._residuals[policy] = residuals(config, self._shapes.state.params)
-    return KEPT[policy] * self._residuals[policy]
+    return self._share[policy] * self._residuals[policy]
 
 
 def residuals(config: Any, params: Any) -> float:

@@ -97,8 +97,8 @@ def load_start(
   if config.start:
     model = workdir.load_stored(config.start, 0.0, where).model
     check_data(config, model, config.start)
-    return weights(config, model, config.start)
-  return weights(config, teacher, config.teacher) if teacher else None
+    return weights(config, model, config.start, where)
+  return weights(config, teacher, config.teacher, where) if teacher else None
 
 
 def check_teacher(config: ConfigDict, model: Model, theirs: ConfigDict) -> None:
@@ -151,8 +151,16 @@ def check_data(config: ConfigDict, model: Model, folder: str) -> None:
     )
 
 
-def weights(config: ConfigDict, model: Model, folder: str) -> dict[str, Any]:
+def weights(
+  config: ConfigDict, model: Model, folder: str, where: workdir.Where = None
+) -> dict[str, Any]:
   """The parameters that a run takes from a model; the rest is drawn.
+
+  Args:
+    config: of the run.
+    model: that it starts from.
+    folder: the model's workdir, for messages.
+    where: see `workdir.load_stored`.
 
   Raises:
     ConfigError: their networks differ in more than form and guidance.
@@ -163,6 +171,7 @@ def weights(config: ConfigDict, model: Model, folder: str) -> dict[str, Any]:
     fetch=checksum.fetch,
   )
   if fitted:
+    fitted = _in_place(fitted, where)
     flat = traverse_util.flatten_dict(params) | fitted
     params = traverse_util.unflatten_dict(flat)
     report = report.with_fitted({"/".join(path) for path in fitted})
@@ -177,6 +186,22 @@ def weights(config: ConfigDict, model: Model, folder: str) -> dict[str, Any]:
       f"{config.network.weighting}; give the kind of {folder}, or true"
     )
   return params
+
+
+def _in_place(
+  fitted: dict[imitation.Path, Any], where: workdir.Where
+) -> dict[imitation.Path, Any]:
+  """Arrays of this host in the shards that `where` gives them."""
+  if where is None:
+    return fitted
+  whole = {path: checksum.fetch(leaf) for path, leaf in fitted.items()}
+  like = where(traverse_util.unflatten_dict(whole))
+  return {
+    path: jax.make_array_from_callback(
+      leaf.shape, leaf.sharding, lambda part, x=whole[path]: x[part]
+    )
+    for path, leaf in traverse_util.flatten_dict(like).items()
+  }
 
 
 def _transfer(

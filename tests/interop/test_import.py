@@ -202,7 +202,7 @@ def test_adaptation_and_distillation(command, imported, caplog, tmp_path):
   with caplog.at_level("INFO"):
     code, _, err = train(command, "teacher", adapted, teacher)
   assert code == 0, err
-  assert "\nnegated (1): out_gain\nfresh (3): embedding/emb_noi" in caplog.text
+  assert "\nnegated (1): out_gain\nfitted (6): " in caplog.text
 
   code, _, err = train(
     *(command, "scd,guide", student, teacher),

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from scm_jax.cli import configs
-from scm_jax.planning import memory
+from scm_jax.planning import memory, targets
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -74,12 +74,14 @@ def test_every_configured_plan_has_its_row():
 
 
 @functools.cache
-def student(size):
+def student(size, on):
   """The config of a distillation of a size, and its step."""
   file = ROOT / "configs" / "imagenet512.py"
-  config = configs.parse_config([f"--config={file}:run=scd,size={size}"])
+  config = configs.parse_config(
+    [f"--config={file}:run=scd,size={size},on={on}"]
+  )
   config.teacher = "random"
-  return config, memory.Step(config)
+  return config, memory.Step(config, on)
 
 
 @pytest.mark.slow
@@ -89,7 +91,8 @@ def test_the_estimate_at_start_meets_the_compiler(path):
   images = plan["global_batch"] // plan["devices"] // plan["microbatches"]
   if images > _MOST_IMAGES:
     pytest.skip("more images in a pass than the estimate was found for")
-  config, step = student(size_of(path))
+  on = targets.parse(plan["target"]).card.platform
+  config, step = student(size_of(path), on)
   config = config.copy_and_resolve_references()
   config.microbatches = plan["microbatches"]
   config.network.remat = plan["remat"]
