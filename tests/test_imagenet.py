@@ -68,7 +68,8 @@ def test_every_command_does_its_part(result):
 @pytest.mark.slow
 def test_the_same_on_8_devices_as_on_1(chains):
   one, eight = chains[1], chains[8]
-  assert one["dataset"] == eight["dataset"]
+  assert len(one["dataset"]) > 10
+  np.testing.assert_allclose(one["dataset"], eight["dataset"], rtol=1e-6)
   close = {"rtol": 1e-3, "atol": 1e-3}  # of bfloat16, summed in another order
   np.testing.assert_allclose(one["losses"], eight["losses"], **close)
   images = [np.asarray(c["samples"], np.int16) for c in (one, eight)]
