@@ -29,7 +29,7 @@ from jax.extend import core
 from scm_jax.data import pipeline, sources
 from scm_jax.objectives import consistency
 from scm_jax.objectives.point import Point
-from scm_jax.training import build, objective, program, workdir
+from scm_jax.training import objective, program, resolve, workdir
 
 TIMES = (0.05, 0.2, 0.63, 1.1, 1.47)
 
@@ -140,9 +140,9 @@ def batch(config: Any, count: int) -> Any:
   stream = pipeline.Batches(
     sources.open_source(config.data), batch_size=count, seed=1
   )
-  network = build.network_config(config)
+  network = resolve.network_config(config)
   draw = functools.partial(
-    *(objective.draw_batch, config, network, build.codec(config))
+    *(objective.draw_batch, config, network, resolve.codec(config))
   )
   return draw(next(iter(stream.iterate(0))), jax.random.key(1))
 

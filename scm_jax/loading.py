@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from scm_jax.drawing import Sampler
 from scm_jax.errors import UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
 from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 
 __all__ = ["Sampler", "load"]
 

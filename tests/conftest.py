@@ -16,6 +16,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Where libtpu is installed, to compile with, jax would look for a TPU and say
 # on standard error that there is none.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiled programs are shared by test processes, by the commands that tests
+# run, and by one session with the next. Set before jax is imported.
+_CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 _MUCH = 2_000_000_000  # bytes of a test process
 
@@ -57,30 +63,9 @@ def tfds_data_dir(
 
 
 @pytest.fixture(scope="session")
-def compilation_cache(
-  tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[pathlib.Path]:
-  """Programs compiled once for all runs, here and in other processes.
-
-  With JAX_COMPILATION_CACHE_DIR set, they are kept there for the next session.
-  """
-  import jax
-  from jax.experimental.compilation_cache import compilation_cache
-
-  folder = tmp_path_factory.getbasetemp() / "jax_compilation_cache"
-  folder = pathlib.Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", folder))
-  names = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-  )
-  before = [getattr(jax.config, name) for name in names]
-  for name, value in zip(names, (str(folder), 0.0), strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-  yield folder
-  for name, value in zip(names, before, strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
+def compilation_cache() -> pathlib.Path:
+  """The folder of compiled programs, which all test processes share."""
+  return pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture(scope="session")

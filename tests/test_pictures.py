@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scm_jax import errors, pictures
+from scm_jax import errors, image_grid
 
 
 def _numbered(count, height, width, channels=1):
@@ -13,7 +13,7 @@ def _numbered(count, height, width, channels=1):
 
 
 def test_images_run_left_to_right_then_down():
-  image = pictures.image_grid(_numbered(5, 4, 6), 3, min_size=1, gap=2)
+  image = image_grid.image_grid(_numbered(5, 4, 6), 3, min_size=1, gap=2)
   assert image.shape == (2 * (4 + 2) + 2, 3 * (6 + 2) + 2, 1)
   assert image.dtype == np.uint8
   for index in range(5):
@@ -27,7 +27,7 @@ def test_images_run_left_to_right_then_down():
 
 def test_small_images_are_enlarged_by_whole_factors():
   images = np.random.default_rng(0).integers(0, 255, (1, 8, 8, 3), np.uint8)
-  image = pictures.image_grid(images, 1, min_size=60, gap=0)
+  image = image_grid.image_grid(images, 1, min_size=60, gap=0)
   assert image.shape == (64, 64, 3)
   np.testing.assert_array_equal(image[::8, ::8], images[0])
   np.testing.assert_array_equal(image[7::8, 7::8], images[0])
@@ -36,7 +36,7 @@ def test_small_images_are_enlarged_by_whole_factors():
 def test_large_images_are_left_alone():
   images = _numbered(1, 100, 70)
   np.testing.assert_array_equal(
-    pictures.image_grid(images, 1, gap=0), images[0]
+    image_grid.image_grid(images, 1, gap=0), images[0]
   )
 
 
@@ -44,7 +44,7 @@ def test_large_images_are_left_alone():
 def test_png_holds_the_same_pixels(tmp_path, channels):
   shape = (5, 7, channels)
   image = np.random.default_rng(1).integers(0, 255, shape, np.uint8)
-  path = pictures.save_png(tmp_path / "new" / "a.png", image)
+  path = image_grid.save_png(tmp_path / "new" / "a.png", image)
   with Image.open(path) as found:
     assert found.mode == ("L" if channels == 1 else "RGB")
     np.testing.assert_array_equal(np.array(found).reshape(shape), image)
@@ -61,9 +61,9 @@ def test_png_holds_the_same_pixels(tmp_path, channels):
 )
 def test_other_arrays_are_one_line_errors(images):
   with pytest.raises(errors.UserError, match=r"must be uint8 \[N, H, W, C\]"):
-    pictures.image_grid(images, 2)
+    image_grid.image_grid(images, 2)
 
 
 def test_no_columns_is_an_error():
   with pytest.raises(ValueError, match="columns"):
-    pictures.image_grid(_numbered(1, 2, 2), 0)
+    image_grid.image_grid(_numbered(1, 2, 2), 0)

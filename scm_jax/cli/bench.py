@@ -7,7 +7,7 @@ from scm_jax.cli import configs, console
 from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-  from scm_jax.training import latency
+  from scm_jax.training.benchmarks import sampling
 
 EXAMPLE = """\
 scm-jax bench --config=configs/digits.py:run=scd
@@ -57,33 +57,34 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   import json
 
-  from scm_jax.training import abstract, benchmark, build
+  from scm_jax.training import resolve
+  from scm_jax.training.benchmarks import abstract, train_step
 
   # A teacher's weights are random here, so that none need be named.
   if not config.teacher:
     config.teacher = "random"
-  build.check(config)
+  resolve.check(config)
   if args.abstract:
     result = abstract.measure(config, args.compile)
   else:
     rates = _rates()
-    result = benchmark.measure(config, args.repeats, rates, args.sample_batch)
+    result = train_step.measure(config, args.repeats, rates, args.sample_batch)
   show = abstract_table if args.abstract else table
   print(json.dumps(result) if args.json else show(result))
   return 0
 
 
-def _rates() -> "latency.Rates | None":
+def _rates() -> "sampling.Rates | None":
   """Of the devices here, where their maker's are known."""
   import jax
 
   from scm_jax.planning import targets
-  from scm_jax.training import latency
+  from scm_jax.training.benchmarks import sampling
 
   card = targets.card_here(jax.devices()[0].device_kind)
   if card is None or not card.flops:
     return None
-  return latency.Rates(card.flops, card.bandwidth)
+  return sampling.Rates(card.flops, card.bandwidth)
 
 
 def table(result: dict) -> str:

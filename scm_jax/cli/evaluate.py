@@ -180,10 +180,10 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   from etils import epath
 
-  from scm_jax.evaluating import evaluate, labels
-  from scm_jax.evaluating.request import Request, Way
+  from scm_jax.evaluation import evaluate, labels
+  from scm_jax.evaluation.request import Request, Way
   from scm_jax.metrics import report
-  from scm_jax.training import distributed
+  from scm_jax.training.processes import startup
 
   request = Request(
     workdirs=workdirs,
@@ -198,10 +198,10 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   )
   way = Way(batch_size, save_every, args.save_samples, args.cache)
   out = epath.Path(args.out or workdirs[0])
-  with distributed.together("evaluate"):
+  with startup.together("evaluate"):
     _die_when_told()
     result = evaluate.evaluate(request, out, way)
-    if distributed.is_main():
+    if startup.is_main():
       print(report.format_table(result))
       print(f"report: {out / 'report.json'} and {out / 'report.png'}")
   return 0

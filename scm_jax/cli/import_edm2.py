@@ -76,18 +76,19 @@ def _converted(
   import os
 
   from scm_jax.interop import convert, edm2
-  from scm_jax.training import build, ema
+  from scm_jax.training import resolve
+  from scm_jax.training.ema import averaging
 
   step, sigma_rel = convert.training(os.path.basename(file))
   pickle = edm2.read(file)
   try:
     config = convert.config(pickle, step, sigma_rel)
     config.network.dtype = dtype
-    params = convert.params(pickle, build.network_config(config))
+    params = convert.params(pickle, resolve.network_config(config))
   except UserError as error:
     raise UserError(f"{file} is not an EDM2 network: {error}") from error
   origin = {"format": "EDM2 network pickle", "file": os.path.basename(file)}
-  return config, {ema.name(sigma_rel): params}, step, origin
+  return config, {averaging.name(sigma_rel): params}, step, origin
 
 
 def _check_pair(file: str, config: "ConfigDict", guide: "ConfigDict") -> None:

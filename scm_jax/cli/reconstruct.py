@@ -47,19 +47,20 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   import jax
 
-  from scm_jax.training import averages, ema, workdir
+  from scm_jax.training import workdir
+  from scm_jax.training.ema import averaging, loading
 
   config = workdir.load_config(args.workdir)
   workdir.check_free(args.out)  # now, not when all is done
   like = workdir.param_shapes(config)
   kept, errors, step = {}, {}, 0
   for width in widths:
-    params, step, error = averages.reconstruct(
+    params, step, error = loading.reconstruct(
       args.workdir, config, width, like, args.step
     )
     # On the host, so that no device ever holds more than two copies.
-    kept[ema.name(width)] = jax.device_get(params)
-    errors[ema.name(width)] = error
+    kept[averaging.name(width)] = jax.device_get(params)
+    errors[averaging.name(width)] = error
   with config.unlocked():
     config.ema = widths
   origin = {

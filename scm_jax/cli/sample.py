@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   import numpy as np
   from etils import epath
 
-  from scm_jax import files, pictures
+  from scm_jax import files, image_grid
   from scm_jax.interop import export_folder
   from scm_jax.training import workdir
 
@@ -121,8 +121,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   np.savez_compressed(buffer, samples=images, labels=labels)
   files.write_bytes(out / "samples.npz", buffer.getvalue())
   columns = min(10, args.num)
-  pictures.save_png(
-    out / "grid.png", pictures.image_grid(images[:400], columns)
+  image_grid.save_png(
+    out / "grid.png", image_grid.image_grid(images[:400], columns)
   )
   nfe = model.evaluations(steps, guidance)
   print(f"{len(images)} images, {nfe} network evaluations each: {out}")

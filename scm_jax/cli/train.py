@@ -27,9 +27,9 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   config = configs.parse_config(config_argv)
   console.start()
 
-  from scm_jax.training import distributed
+  from scm_jax.training.processes import startup
 
-  with distributed.together():
+  with startup.together():
     _train(config, args.workdir)
   return 0
 
@@ -43,7 +43,7 @@ def _train(config: Any, workdir: str) -> None:
   fitting.check(config)
   evaluate = None
   if config.evaluate_every:
-    from scm_jax.evaluating.in_training import Evaluation
+    from scm_jax.evaluation.in_training import Evaluation
 
     evaluate = Evaluation(config, workdir)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from scm_jax import pictures
+from scm_jax import image_grid
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
@@ -107,7 +107,7 @@ def write(
     if report:
       (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     if request.num:
-      pictures.save_png(folder / "grid.png", _grid(model, request))
+      image_grid.save_png(folder / "grid.png", _grid(model, request))
     card = model_card.text(
       *(model, origin, request.name, request.license, _formats(request)),
       *(report, request.num > 0, request.solver_steps),
@@ -177,7 +177,7 @@ def _grid(model: Model, request: Request) -> np.ndarray:
     steps=2 if model.consistency else request.solver_steps,
     batch_size=min(request.num, 64),
   )
-  return pictures.image_grid(images, min(10, request.num))
+  return image_grid.image_grid(images, min(10, request.num))
 
 
 @contextlib.contextmanager

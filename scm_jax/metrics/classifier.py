@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.pictures import check_images
+from scm_jax.image_grid import check_images
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scm_jax.errors import UserError
+from scm_jax.image_grid import check_images
 from scm_jax.metrics.classifier import (
   Classifier,
   FeatureNet,
@@ -15,7 +16,6 @@ from scm_jax.metrics.classifier import (
   make_network,
   normalize,
 )
-from scm_jax.pictures import check_images
 
 
 def train(

@@ -7,7 +7,7 @@ import numpy as np
 
 from scm_jax import spelling
 from scm_jax.errors import ConfigError
-from scm_jax.metrics import classifier_cache, pretrained, sharing
+from scm_jax.metrics import classifier_cache, multihost, pretrained
 from scm_jax.metrics.classifier import Settings
 from scm_jax.metrics.features import (
   ClassifierExtractor,
@@ -78,7 +78,7 @@ def make(
     if name == "pixels":
       made.append(PixelExtractor(image_shape))
     elif name == "classifier":
-      trained = sharing.first(
+      trained = multihost.first(
         lambda: classifier_cache.load_or_train(*labelled(), cache_dir, settings)
       )
       made.append(ClassifierExtractor(trained))

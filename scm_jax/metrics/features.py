@@ -17,8 +17,8 @@ import numpy as np
 from jax import Array
 
 from scm_jax.errors import UserError
+from scm_jax.image_grid import check_images
 from scm_jax.metrics.classifier import Classifier, make_network, normalize
-from scm_jax.pictures import check_images
 
 
 class Extractor(Protocol):

@@ -14,9 +14,9 @@ import numpy as np
 
 from scm_jax import files
 from scm_jax.errors import UserError
+from scm_jax.image_grid import check_images, image_grid
 from scm_jax.metrics import charts
 from scm_jax.metrics.report import main_features
-from scm_jax.pictures import check_images, image_grid
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from scm_jax.metrics import sharing
+from scm_jax.image_grid import check_images
+from scm_jax.metrics import multihost
 from scm_jax.metrics.accumulator import (
   KEPT,
   Accumulator,
@@ -27,7 +28,6 @@ from scm_jax.metrics.accumulator import (
 )
 from scm_jax.metrics.features import Extractor, fingerprint
 from scm_jax.metrics.partial import DAMAGED, Partial
-from scm_jax.pictures import check_images
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Extraction:
 
     The least number of which its devices and the others' make up `size`.
     """
-    return -(-sharing.portion(size) // self.devices) * self.devices
+    return -(-multihost.portion(size) // self.devices) * self.devices
 
 
 class Witness(Protocol):
@@ -149,10 +149,10 @@ def collect(
       extraction, batches, total, keep, witness, partial, progress
     )
 
-  parts = sharing.agree(mine)
-  found = {name: merge(sharing.every(part)) for name, part in parts.items()}
+  parts = multihost.agree(mine)
+  found = {name: merge(multihost.every(part)) for name, part in parts.items()}
   if witness:
-    witness.join(sharing.every(witness.state()))
+    witness.join(multihost.every(witness.state()))
   return found
 
 
@@ -160,7 +160,7 @@ def _collect(
   extraction, batches, total, keep, witness, partial, progress
 ) -> dict[str, Collected]:
   """Statistics of this process's part."""
-  mine = sharing.span(total)
+  mine = multihost.span(total)
   accumulators, start = _begin(extraction, total, keep, witness, partial)
 
   def add(first, images, outputs):
@@ -188,7 +188,7 @@ def _collect(
 
 def _begin(extraction, total, keep, witness, partial):
   """Accumulators, and the sample that they go on from."""
-  mine = sharing.span(total)
+  mine = multihost.span(total)
 
   def fresh():
     return {
@@ -251,7 +251,7 @@ class Progress:
   """
 
   def __init__(self, total: int, seconds: float = 30.0):
-    self._total, self._every = len(sharing.span(total)), seconds
+    self._total, self._every = len(multihost.span(total)), seconds
     self._start = self._said = time.monotonic()
     self._first: int | None = None
 

@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh
 from scm_jax import networks
 from scm_jax.networks import magnitude
 from scm_jax.planning.estimate import Traffic
-from scm_jax.training import build, offload, program, sharding
+from scm_jax.training import offload, program, resolve, sharding
 from scm_jax.training.sharding import DATA, FSDP
 from scm_jax.training.step import init_state
 
@@ -45,9 +45,9 @@ class Shapes(NamedTuple):
 
 def trace(config: Any) -> Shapes:
   """Those of a config; takes seconds for the largest networks."""
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   state = jax.eval_shape(lambda: init_state(config, network))
-  if not build.asks_teacher(config):
+  if not resolve.asks_teacher(config):
     return Shapes(state, None)
   teacher = program.teacher_network(config)
   return Shapes(state, jax.eval_shape(teacher.init, jax.random.key(0)))

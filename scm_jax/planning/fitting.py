@@ -15,7 +15,7 @@ from scm_jax import configuration
 from scm_jax.errors import ConfigError
 from scm_jax.planning import memory, search, targets
 from scm_jax.planning.targets import GB
-from scm_jax.training import build, offload, sharding
+from scm_jax.training import offload, resolve, sharding
 from scm_jax.training.sharding import DATA, FSDP
 
 # An estimate so many times what a device has is no error of the estimate.
@@ -39,7 +39,7 @@ def check(config: Any) -> None:
   limit = capacity(device)
   if limit is None or config.memory_check == "off":
     return
-  build.check(config)
+  resolve.check(config)
   mesh = sharding.make_mesh(config).shape
   step = memory.Step(config, device.platform)
   need = step.need(config, mesh[DATA], mesh[FSDP])

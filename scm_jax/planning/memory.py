@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from scm_jax import networks
 from scm_jax.planning import arithmetic
-from scm_jax.training import build, sharding
+from scm_jax.training import resolve, sharding
 
 # What compiled programs hold at their peak (docs/planning.md says how well this
 # meets them): of the residuals' bytes, by platform and policy, and of the whole
@@ -117,7 +117,7 @@ def residuals(config: Any, params: Any) -> float:
     config: of the run.
     params: the network's parameters, as shapes.
   """
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   data = config.data
   shape = (_IMAGES, data.size, data.size, data.channels)
 

@@ -27,7 +27,8 @@ from scm_jax.planning import (
   targets,
   topology,
 )
-from scm_jax.training import abstract, benchmark, build, program, sharding
+from scm_jax.training import program, resolve, sharding
+from scm_jax.training.benchmarks import abstract, train_step
 
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -44,7 +45,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
   """
   config = configuration.from_json(request["config"])
   target = targets.parse(request["target"])
-  build.check(config)
+  resolve.check(config)
   result: dict[str, Any] = {}
   shapes = arithmetic.trace(config)
   mesh = None
@@ -105,7 +106,7 @@ def _compiled(
   found["compile_seconds"] = time.perf_counter() - start
   memory: Any = compiled.memory_analysis()
   found |= {
-    "peak_bytes": benchmark.peak_bytes(memory),
+    "peak_bytes": train_step.peak_bytes(memory),
     "argument_bytes": memory.argument_size_in_bytes,
     "temp_bytes": memory.temp_size_in_bytes,
     "aliased_bytes": memory.alias_size_in_bytes,

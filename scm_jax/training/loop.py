@@ -12,30 +12,28 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from scm_jax import networks, pictures
+from scm_jax import image_grid, networks
 from scm_jax.interop import autoencoder
 from scm_jax.model import Model
 from scm_jax.objectives import precision
 from scm_jax.training import (
-  best,
-  build,
-  distributed,
-  ema,
+  initialization,
   offload,
-  profiling,
   program,
+  resolve,
   sharding,
-  signals,
-  starting,
   workdir,
-  writers,
 )
-from scm_jax.training.checkpoint import Checkpoints
-from scm_jax.training.health import Health
-from scm_jax.training.metrics import Window
-from scm_jax.training.snapshots import Snapshots
+from scm_jax.training.checkpoints import best
+from scm_jax.training.checkpoints.storage import Checkpoints
+from scm_jax.training.ema import averaging
+from scm_jax.training.ema.snapshots import Snapshots
+from scm_jax.training.monitoring import profiling, signals, writers
+from scm_jax.training.monitoring.health import Health
+from scm_jax.training.monitoring.watchdog import Watchdog
+from scm_jax.training.monitoring.windows import Window
+from scm_jax.training.processes import startup
 from scm_jax.training.step import TrainState, init_state, seed_of
-from scm_jax.training.watchdog import Watchdog
 
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
 
@@ -62,10 +60,10 @@ def train(
     ConfigError: the config makes no run, or the workdir belongs to another.
     UserError: the run diverged, or its files cannot be read or written.
   """
-  build.check(config)
+  resolve.check(config)
   path = workdir.open_for(config, folder)
   checkpoints = Checkpoints(path, config.keep_checkpoints, config.keep_every)
-  names = [ema.name(width) for width in ema.widths(config)]
+  names = [averaging.name(width) for width in averaging.widths(config)]
   snapshots = Snapshots(
     path, config.snapshot_every, names, config.snapshot_dtype
   )
@@ -94,12 +92,12 @@ def _train(
   start = 0 if state is None else int(state.step)
   stream = batches(start)
   where = functools.partial(sharding.placed, config, mesh)
-  teacher = starting.load_teacher(config, path, state is not None, where)
+  teacher = initialization.load_teacher(config, path, state is not None, where)
   decoder = None  # held on this host until a grid needs it
   if config.data.autoencoder:
     decoder = autoencoder.load(config.data.autoencoder)
   # All that a user may have got wrong has been looked at: the workdir is ours.
-  main = distributed.is_main()
+  main = startup.is_main()
   if main:
     workdir.write_config(path, config)
   others = (teacher.network, teacher.weak) if teacher else (None, None)
@@ -200,9 +198,9 @@ def _initial_state(
   config: ConfigDict, mesh: Mesh, placed: TrainState, teacher: Model | None
 ) -> TrainState:
   """The state of a new run, drawn in its shards; `placed` says where."""
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   rule = functools.partial(sharding.placed, config, mesh)
-  start = starting.load_start(config, teacher, rule)
+  start = initialization.load_start(config, teacher, rule)
 
   def init(start, seed):
     return init_state(config, network, start, seed)
@@ -231,10 +229,10 @@ def _due(every: int, step: int) -> bool:
 
 def _first_average(config, mesh, state, decoder) -> Model:
   """The model of the first average, whole on every device."""
-  average = offload.fetch(state.ema[ema.name(config.ema[0])])
+  average = offload.fetch(state.ema[averaging.name(config.ema[0])])
   if mesh.size > 1:  # every device draws all of it: few images, no exchange
     average = sharding.replicate(average, mesh)
-  model = build.model(config, average)
+  model = resolve.model(config, average)
   return autoencoder.attach(model, *decoder) if decoder else model
 
 
@@ -248,7 +246,7 @@ def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
   here = jax.tree.map(lambda leaf: leaf.addressable_data(0), model.params)
   model = dataclasses.replace(model, params=here)
   scores = evaluate(model)
-  if distributed.is_main():
+  if startup.is_main():
     writer.write_scalars(step, scores)
     if best.offer(path, config, model, step, scores):
       logging.info("the best so far, kept in %s", path / best.FOLDER)
@@ -267,8 +265,8 @@ def _write_samples(config, mesh, state, decoder, path, writer) -> None:
     num=num,
     batch_size=min(num, config.sample.batch_size),
   )
-  if not distributed.is_main():
+  if not startup.is_main():
     return
-  picture = pictures.image_grid(images, columns)
-  pictures.save_png(path / "samples" / f"step_{step:08d}.png", picture)
+  picture = image_grid.image_grid(images, columns)
+  image_grid.save_png(path / "samples" / f"step_{step:08d}.png", picture)
   writer.write_images(step, {"samples": picture[None]})

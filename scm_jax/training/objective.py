@@ -16,7 +16,7 @@ from scm_jax.networks import Network
 from scm_jax.objectives import consistency, diffusion, precision, velocity
 from scm_jax.objectives.point import Point
 from scm_jax.training import loss_scaling
-from scm_jax.training.build import asks_teacher
+from scm_jax.training.resolve import asks_teacher
 
 # What is drawn for a batch: arrays whose first axis is the sample.
 Draws = dict[str, Any]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from scm_jax import networks
 from scm_jax.networks import Network, magnitude, sharded
-from scm_jax.training import build, objective, offload, sharding
+from scm_jax.training import objective, offload, resolve, sharding
 from scm_jax.training.step import (
   TrainState,
   init_state,
@@ -64,11 +64,11 @@ def make(
       teacher of the same config.
     weak: the network that guides that teacher, if it has one.
   """
-  student = networks.build(build.network_config(config))
+  student = networks.build(resolve.network_config(config))
   state = abstract_state(config, mesh)
   teacher_params = None
   base = objective.Networks(student)
-  if build.asks_teacher(config):
+  if resolve.asks_teacher(config):
     teacher = teacher or teacher_network(config)
     teacher_params = abstract_teacher(config, mesh, teacher, weak)
     base = objective.Networks(student, teacher, weak)
@@ -79,7 +79,7 @@ def make(
   scatter = config.sharding.reduce_dtype
   on_shards = functools.partial(sharded.on_shards, reduce_dtype=scatter)
   place = lambda networks: networks.map(on_shards, specs)
-  goal = objective.build(config, base, build.codec(config), place)
+  goal = objective.build(config, base, resolve.codec(config), place)
   step = make_train_step(config, goal, mesh, state, teacher_params)
   check = make_check(config, goal, mesh, state, teacher_params)
   batch, seed = abstract_batch(config, mesh), abstract_seed(mesh)
@@ -88,7 +88,7 @@ def make(
 
 def abstract_state(config: Any, mesh: Mesh) -> TrainState:
   """Shapes, types and shardings of a run's state."""
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   state = jax.eval_shape(lambda: init_state(config, network))
   return offload.placed(config, sharding.placed(config, mesh, state))
 
@@ -131,7 +131,7 @@ def teacher_network(config: Any) -> Network:
   """The network of a teacher that was trained by the same config."""
   config = copy.deepcopy(config)
   config.run = "teacher"
-  return networks.build(build.network_config(config))
+  return networks.build(resolve.network_config(config))
 
 
 def cast_teacher(config: Any, params: Any) -> Any:

@@ -11,7 +11,8 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from scm_jax.networks import Network, magnitude
-from scm_jax.training import accumulation, ema, offload, optimizer, sharding
+from scm_jax.training import accumulation, offload, optimizer, sharding
+from scm_jax.training.ema import averaging
 from scm_jax.training.objective import Objective, scales
 
 
@@ -61,7 +62,7 @@ def init_state(
     step=jnp.int32(0),
     params=params,
     opt_state=optimizer.build(config).init(params),
-    ema=ema.init(params, config.ema),
+    ema=averaging.init(params, config.ema),
   )
 
 
@@ -115,7 +116,9 @@ def make_train_step(
       "learning_rate": optimizer.learning_rate(config, state.step),
     }
     averages = offload.fetch(state.ema, rest.ema)
-    averages = ema.update(averages, params, ema.shares(config, step))
+    averages = averaging.update(
+      averages, params, averaging.shares(config, step)
+    )
     return TrainState(step, params, opt_state, averages), metrics
 
   batch = sharding.batch_sharding(mesh)

@@ -16,7 +16,9 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
 from scm_jax.model import Model
-from scm_jax.training import averages, build, checkpoint, ema
+from scm_jax.training import resolve
+from scm_jax.training.checkpoints import storage
+from scm_jax.training.ema import averaging, loading
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
 ORIGIN = "origin.json"  # of a workdir of averages alone
@@ -160,7 +162,7 @@ def _read_config(path: epath.PathLike) -> ConfigDict:
 def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
   """`DIR/checkpoints/STEP` as its workdir and step; other folders and None."""
   path = epath.Path(path)
-  if path.parent.name == checkpoint.FOLDER and path.name.isdigit():
+  if path.parent.name == storage.FOLDER and path.name.isdigit():
     return path.parent.parent, int(path.name)
   return path, None
 
@@ -215,7 +217,7 @@ def load_stored(
   if export_folder.description(path):
     return _load_export(path, average, where)
   params, about = _load_average(path, average, where)
-  model = build.model(about["config"], params)
+  model = resolve.model(about["config"], params)
   guide = _load_guide(path, where)
   if guide:
     model = dataclasses.replace(model, guide=guide.model)
@@ -224,10 +226,10 @@ def load_stored(
 
 def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
   model, origin = export_folder.read(path, where)
-  if average and ema.name(average) != origin.ema:
+  if average and averaging.name(average) != origin.ema:
     raise UserError(
       f"{path} is an export of the average {origin.ema} alone; export "
-      f"{ema.name(average)} from its run"
+      f"{averaging.name(average)} from its run"
     )
   config = load_config(path)
   about = {"config": config, "step": origin.step, "ema": origin.ema}
@@ -256,13 +258,17 @@ def _load_average(path, average, where) -> tuple[Any, dict]:
   like = param_shapes(config)
   if where:
     like = where(like)
-  params, step, _ = averages.load(path, config, average, like, step)
-  return params, {"config": config, "step": step, "ema": ema.name(average)}
+  params, step, _ = loading.load(path, config, average, like, step)
+  return params, {
+    "config": config,
+    "step": step,
+    "ema": averaging.name(average),
+  }
 
 
 def param_shapes(config: ConfigDict) -> Any:
   """Shapes and types of the parameters of a run's network."""
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   return jax.eval_shape(network.init, jax.random.key(0))
 
 
@@ -304,7 +310,7 @@ def write_averages(
     if partial.exists():
       partial.rmtree()
     partial.mkdir(parents=True)
-    checkpoints = checkpoint.Checkpoints(partial)
+    checkpoints = storage.Checkpoints(partial)
     try:
       checkpoints.save_ema(kept, step)
     finally:

@@ -9,7 +9,7 @@ import pytest
 from scm_jax.cli import bench
 from scm_jax.networks import weighting
 from scm_jax.planning import targets
-from scm_jax.training import latency
+from scm_jax.training.benchmarks import sampling
 
 # No dataset, and a step that asks its teacher once.
 BARE = ("--config.data.name=none", "--config.objective.guidance=none")
@@ -89,16 +89,16 @@ def test_json(command, flags, quick_compilation):
 
 def test_floors():
   """Small batches wait for the parameters, large ones for the arithmetic."""
-  rates = latency.Rates(flops=1e15, bandwidth=4e12)
-  floor = lambda batch, steps: latency.floor_ms(
+  rates = sampling.Rates(flops=1e15, bandwidth=4e12)
+  floor = lambda batch, steps: sampling.floor_ms(
     batch, steps, size=3_000_000_000, flops=1e12, rates=rates
   )
   assert floor(1, 1) == pytest.approx(1.0)  # memory alone: 0.75
   assert floor(1, 2) == 2 * floor(1, 1)
   assert floor(64, 1) == pytest.approx(64.0)
-  small = latency.floor_ms(1, 2, size=4_000_000, flops=1e6, rates=rates)
+  small = sampling.floor_ms(1, 2, size=4_000_000, flops=1e6, rates=rates)
   assert small == pytest.approx(2 * 1e-3)
-  assert latency.floor_ms(1, 1, 1, 1.0, None) is None
+  assert sampling.floor_ms(1, 1, 1, 1.0, None) is None
 
 
 def test_rates_of_the_devices_here(monkeypatch):

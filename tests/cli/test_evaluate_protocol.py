@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from scm_jax.metrics import published
+from scm_jax.metrics import reference_files
 
 NUM = 150
 
@@ -134,7 +134,7 @@ def test_samples_kept_are_a_reference(evaluate, tmp_path):
   assert "classes of the samples: balanced" in text
   assert made["runs"][0]["labels"] == "balanced"  # of which that was a name
   file = tmp_path / "out" / "samples" / "scd_2_steps_seed_0.npy"
-  assert published.read(file).images.shape == (NUM, 8, 8, 1)
+  assert reference_files.read(file).images.shape == (NUM, 8, 8, 1)
   again, _ = evaluate(
     f"--reference={file}", "--labels=balanced", out=tmp_path / "again"
   )

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from scm_jax.evaluating import labels
-from scm_jax.evaluating.reference import Reference
+from scm_jax.evaluation import labels
+from scm_jax.evaluation.reference import Reference
 from scm_jax.metrics import frechet
-from scm_jax.training import checksum, workdir
+from scm_jax.training import workdir
+from scm_jax.training.checkpoints import checksum
 
 
 def scores_of(path, name):

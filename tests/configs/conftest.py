@@ -32,11 +32,11 @@ def parameters(load) -> Callable[[str, str], int]:
   import jax
 
   from scm_jax import networks
-  from scm_jax.training import build
+  from scm_jax.training import resolve
 
   @functools.cache
   def count(network: networks.NetworkConfig) -> int:
     init = networks.build(network).init
     return networks.parameter_count(jax.eval_shape(init, jax.random.key(0)))
 
-  return lambda name, arg: count(build.network_config(load(name, arg)))
+  return lambda name, arg: count(resolve.network_config(load(name, arg)))

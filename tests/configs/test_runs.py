@@ -12,14 +12,8 @@ from scm_jax import networks
 from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.data import pipeline, sources
 from scm_jax.errors import ConfigError
-from scm_jax.training import (
-  build,
-  ema,
-  optimizer,
-  posthoc,
-  program,
-  sharding,
-)
+from scm_jax.training import optimizer, program, resolve, sharding
+from scm_jax.training.ema import averaging, posthoc
 from scm_jax.training.step import init_state
 
 # Millions of parameters: EDM2's, and with the double normalisation's shift.
@@ -54,8 +48,8 @@ IMAGENET = [
 
 
 def abstract_state(config):
-  build.check(config)
-  network = networks.build(build.network_config(config))
+  resolve.check(config)
+  network = networks.build(resolve.network_config(config))
   return jax.eval_shape(lambda: init_state(config, network))
 
 
@@ -80,7 +74,7 @@ def test_imagenet_state(load, name, run, size):
 
   # Two moments, and as many averages as the config names; all float32.
   weights = total(state.params)
-  assert set(state.ema) == {ema.name(a) for a in config.ema}
+  assert set(state.ema) == {averaging.name(a) for a in config.ema}
   assert all(total(average) == weights for average in state.ema.values())
   moments = [
     leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim or leaf.size
@@ -136,7 +130,7 @@ def test_cifar10(load, run):
 
 @pytest.mark.parametrize(("name", "run", "size"), IMAGENET)
 def test_dropout_acts_where_the_paper_says(load, name, run, size):
-  network = build.network_config(load(name, f"run={run},size={size}"))
+  network = resolve.network_config(load(name, f"run={run},size={size}"))
   small = size == "s"
   expected = {
     ("imagenet64", "teacher"): 0.0 if small else 0.1,
@@ -165,17 +159,17 @@ def test_only_sampled_guidance_of_latents(load):
 
 
 def test_codecs(load):
-  pixels = build.codec(load("imagenet64", "run=teacher"))
+  pixels = resolve.codec(load("imagenet64", "run=teacher"))
   assert pixels == PixelCodec(0.0, 0.5, 0.5)
   black_and_white = jnp.array([0, 255], jnp.uint8)
   np.testing.assert_allclose(pixels.encode(black_and_white), [-1, 1])
-  assert build.codec(load("cifar10", "run=sct")) == pixels
+  assert resolve.codec(load("cifar10", "run=sct")) == pixels
 
-  latents = build.codec(load("imagenet512", "run=teacher"))
+  latents = resolve.codec(load("imagenet512", "run=teacher"))
   assert latents == LatentCodec(
     (1.56, -0.695, 0.483, 0.729), (5.27, 5.91, 4.21, 4.31), 0.5, (-1.0, 1.0)
   )
-  theirs = build.codec(load("imagenet512", "run=teacher,latents=edm2"))
+  theirs = resolve.codec(load("imagenet512", "run=teacher,latents=edm2"))
   assert theirs == LatentCodec(
     (5.81, 3.25, 0.12, -2.15), (4.17, 4.62, 3.71, 3.28), 0.5, (0.0, 1.0)
   )
@@ -209,7 +203,7 @@ def test_latents_that_make_no_run(load, change, said):
   config = load("imagenet512", "run=teacher").copy_and_resolve_references()
   config.update_from_flattened_dict(change)
   with pytest.raises(ConfigError) as error:
-    build.check(config)
+    resolve.check(config)
   assert said in str(error.value)
 
 
@@ -225,10 +219,10 @@ def test_latents_that_make_no_run(load, change, said):
 )
 def test_augmentation_and_heads_that_make_no_run(load, name, change, said):
   config = load(name, "run=teacher").copy_and_resolve_references()
-  build.check(config)
+  resolve.check(config)
   config.update_from_flattened_dict(change)
   with pytest.raises(ConfigError) as error:
-    build.check(config)
+    resolve.check(config)
   assert said in str(error.value) and "\n" not in str(error.value)
 
 
@@ -239,10 +233,12 @@ def test_snapshots_of_narrow_averages_are_not_rounded(load):
     config = load("imagenet512", f"run=teacher,size={size}")
     student = load("imagenet512", f"run=scd,size={size}")
     stored = times[times <= config.total_steps]
-    widths = np.repeat([ema.gamma(0.05), ema.gamma(0.10)], len(stored))
+    widths = np.repeat(
+      [averaging.gamma(0.05), averaging.gamma(0.10)], len(stored)
+    )
     coefficients = posthoc.solve(
       *(np.tile(stored, 2), widths, stored[-1]),
-      ema.gamma(student.teacher_ema),
+      averaging.gamma(student.teacher_ema),
     )
     # A rounding error is up to 2^-11 of a weight, and uniform.
     ulp = {"float16": 2.0**-11, "float32": 2.0**-24}[config.snapshot_dtype]

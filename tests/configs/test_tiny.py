@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from scm_jax.cli import main
-from scm_jax.evaluating.dataset import Dataset
-from scm_jax.training import build, workdir
+from scm_jax.evaluation.dataset import Dataset
+from scm_jax.training import resolve, workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIDES = {"cifar10": 16, "imagenet64": 16, "imagenet512": 8}
@@ -126,7 +126,7 @@ def test_tiny_is_the_same_code_path(load):
   for name in SIDES:
     for run in RUNS:
       full, tiny = load(name, f"run={run}"), load(name, f"run={run},tiny")
-      build.check(tiny)
+      resolve.check(tiny)
       for field in kept:
         assert tiny.network[field] == full.network[field]
       for group in ("objective", "optimizer"):

@@ -8,7 +8,7 @@ import pytest
 from scm_jax import networks, trigflow
 from scm_jax.interop import convert, edm2, names
 from scm_jax.networks import magnitude, presets
-from scm_jax.training import build
+from scm_jax.training import resolve
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 TOLERANCE = 2e-5  # relative, in float32
@@ -49,8 +49,8 @@ def imported(reference):
   assert resolved.network.channel_mult == tuple(config["channel_mult"])
   assert resolved.network.attn_resolutions == tuple(config["attn_resolutions"])
   assert resolved.network.num_blocks == config["num_blocks"]
-  network_config = build.network_config(resolved)
-  model = build.model(resolved, convert.params(pickle, network_config))
+  network_config = resolve.network_config(resolved)
+  model = resolve.model(resolved, convert.params(pickle, network_config))
   return model.network, model.params
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scm_jax import errors
-from scm_jax.metrics import published
+from scm_jax.metrics import reference_files
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_edm2s(moments, tmp_path):
   other = {"mu": moments["mu"] + 1, "sigma": moments["sigma"] * 2}
   path = tmp_path / "img512.pkl"
   path.write_bytes(pickle.dumps({"fid": moments, "fd_dinov2": other}))
-  found = published.read(path)
+  found = reference_files.read(path)
   assert found.images is found.labels is None
   _check(found.moments["inception"], moments)
   _check(found.moments["dinov2"], other)
@@ -33,7 +33,7 @@ def test_edm2s(moments, tmp_path):
 
 def test_pytorch_fids(moments, tmp_path):
   np.savez(tmp_path / "fid.npz", **moments)
-  found = published.read(tmp_path / "fid.npz")
+  found = reference_files.read(tmp_path / "fid.npz")
   assert list(found.moments) == ["inception"] and found.images is None
   _check(found.moments["inception"], moments)
 
@@ -44,7 +44,7 @@ def test_adms(moments, tmp_path):
   spatial = {"mu_s": np.zeros(3), "sigma_s": np.eye(3)}
   path = tmp_path / "VIRTUAL_imagenet64_labeled.npz"
   np.savez(path, arr_0=images, arr_1=np.arange(5), **moments, **spatial)
-  found = published.read(path)
+  found = reference_files.read(path)
   _check(found.moments["inception"], moments)
   assert found.images.shape == (5, 8, 8, 3)
   assert found.labels.tolist() == [0, 1, 2, 3, 4]
@@ -55,7 +55,7 @@ def test_images_alone(tmp_path):
   np.savez(tmp_path / "samples.npz", arr_0=images)
   np.save(tmp_path / "samples.npy", images)
   for name in ("samples.npz", "samples.npy"):
-    found = published.read(tmp_path / name)
+    found = reference_files.read(tmp_path / name)
     assert found.moments == {} and found.labels is None
     np.testing.assert_array_equal(found.images, images)
 
@@ -80,7 +80,7 @@ class _Evil:
 def test_npz_files_that_will_not_do(content, said, tmp_path, capfd):
   np.savez(tmp_path / "x.npz", **content)
   with pytest.raises(errors.UserError, match=said):
-    published.read(tmp_path / "x.npz")
+    reference_files.read(tmp_path / "x.npz")
   assert "executed" not in capfd.readouterr().out
 
 
@@ -97,15 +97,15 @@ def test_npz_files_that_will_not_do(content, said, tmp_path, capfd):
 def test_pickles_that_will_not_do(content, said, tmp_path, capfd):
   (tmp_path / "x.pkl").write_bytes(content)
   with pytest.raises(errors.UserError, match=said):
-    published.read(tmp_path / "x.pkl")
+    reference_files.read(tmp_path / "x.pkl")
   assert "executed" not in capfd.readouterr().out
 
 
 def test_files_that_are_not_there_or_cut_short(tmp_path, moments):
   with pytest.raises(errors.UserError, match="No such file"):
-    published.read(tmp_path / "no.npz")
+    reference_files.read(tmp_path / "no.npz")
   np.savez(tmp_path / "x.npz", **moments)
   data = (tmp_path / "x.npz").read_bytes()
   (tmp_path / "x.npz").write_bytes(data[: len(data) // 2])
   with pytest.raises(errors.UserError, match="cannot be used"):
-    published.read(tmp_path / "x.npz")
+    reference_files.read(tmp_path / "x.npz")

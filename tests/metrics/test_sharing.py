@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scm_jax import errors
-from scm_jax.metrics import accumulator, features, sharing, streaming
+from scm_jax.metrics import accumulator, features, multihost, streaming
 from scm_jax.metrics.accumulator import Accumulator
 from scm_jax.metrics.partial import Partial
 
@@ -55,12 +55,12 @@ def test_spans_are_all_samples_once_and_even(total, count, monkeypatch):
   spans = []
   for index in range(count):
     monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-    spans.append(sharing.span(total))
+    spans.append(multihost.span(total))
   assert [i for span in spans for i in span] == list(range(total))
   sizes = {len(span) for span in spans}
   assert max(sizes) - min(sizes) <= 1
   assert (
-    (sharing.portion(256) - 1) * count < 256 <= sharing.portion(256) * count
+    (multihost.portion(256) - 1) * count < 256 <= multihost.portion(256) * count
   )
 
 
@@ -88,10 +88,10 @@ def test_one_process_is_by_itself(tmp_path):
     raise errors.ConfigError("no")
 
   path = tmp_path / "partial"
-  assert list(sharing.every(3)) == [3] and sharing.first(lambda: 4) == 4
-  assert sharing.own(path) == path
+  assert list(multihost.every(3)) == [3] and multihost.first(lambda: 4) == 4
+  assert multihost.own(path) == path
   with pytest.raises(errors.ConfigError, match="^no$"):
-    sharing.agree(fail)
+    multihost.agree(fail)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from scm_jax import errors
-from scm_jax.metrics import features, sharing, streaming
+from scm_jax.metrics import features, multihost, streaming
 
 INDEX = int(sys.argv[2])
 
@@ -55,12 +55,12 @@ def share_a_pass():
 
 
 def exchange():
-  sharing._PIECE = 64  # so that a few thousand bytes are several pieces
+  multihost._PIECE = 64  # so that a few thousand bytes are several pieces
   lengths, exact = [], True
   for sizes in ((0, 3), (5000, 1), (4 * 64 * 5 + 2, 4 * 64 * 3)):
     # Every value that a byte can have, and a float64 that is no float32.
     data = [np.arange(size, dtype=np.uint8) for size in sizes]
-    found = list(sharing.every((data[INDEX], np.pi)))
+    found = list(multihost.every((data[INDEX], np.pi)))
     lengths.append([len(part) for part, _ in found])
     exact &= all((a == b).all() for a, (b, _) in zip(data, found, strict=True))
     exact &= all(pi == np.pi for _, pi in found)
@@ -73,7 +73,7 @@ def fail():
       raise errors.ConfigError("bad flag")
 
   try:
-    sharing.agree(make)
+    multihost.agree(make)
   except errors.UserError as error:
     words = str(error)
     if INDEX:  # says it itself
@@ -91,7 +91,7 @@ print(
     {
       **share_a_pass(),
       **exchange(),
-      "first": sharing.first(lambda: f"of process {INDEX}"),
+      "first": multihost.first(lambda: f"of process {INDEX}"),
       "failed": fail(),
     }
   )

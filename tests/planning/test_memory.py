@@ -7,7 +7,7 @@ import pytest
 
 from scm_jax import networks
 from scm_jax.planning import memory
-from scm_jax.training import build
+from scm_jax.training import resolve
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def params(config):
 
 
 def shapes(config):
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   return jax.eval_shape(network.init, jax.random.key(0))
 
 

@@ -16,7 +16,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from scm_jax.cli import configs
-from scm_jax.training import cluster
+from scm_jax.training.processes import cluster
 
 DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
 # One level of one block: the same code path, a third of the compilation.

@@ -18,8 +18,8 @@ import numpy as np
 from scm_jax import networks
 from scm_jax.defaults import get_defaults
 from scm_jax.networks import parameter_count
-from scm_jax.training import build, program, sharding
-from scm_jax.training.checkpoint import Checkpoints
+from scm_jax.training import program, resolve, sharding
+from scm_jax.training.checkpoints.storage import Checkpoints
 from scm_jax.training.step import init_state, seed_of
 
 BATCH = 16
@@ -76,7 +76,7 @@ class Run:
 
   def initialize(self):
     """The state as a new run draws it."""
-    network = networks.build(build.network_config(self.config))
+    network = networks.build(resolve.network_config(self.config))
     # The output gain starts at 0; nothing else would move at first.
     start = {"denoiser": {"out_gain": jnp.ones(())}}
     where = jax.tree.map(lambda leaf: leaf.sharding, self.program.state)

@@ -22,18 +22,9 @@ import pytest
 from scm_jax import configuration
 from scm_jax.defaults import get_defaults
 from scm_jax.interop import export, export_folder, transfer
-from scm_jax.training import (
-  averages,
-  build,
-  checkpoint,
-  ema,
-  loop,
-  posthoc,
-  sharding,
-  snapshots,
-  starting,
-  workdir,
-)
+from scm_jax.training import initialization, loop, resolve, sharding, workdir
+from scm_jax.training.checkpoints import storage
+from scm_jax.training.ema import averaging, loading, posthoc, snapshots
 
 DEVICES = 8
 WIDTHS = (0.05, 0.1)
@@ -66,7 +57,7 @@ def draw(config, seed):
 
 
 def draw_averages(config, seed):
-  names = [ema.name(width) for width in WIDTHS]
+  names = [averaging.name(width) for width in WIDTHS]
   return {name: draw(config, seed + i) for i, name in enumerate(names)}
 
 
@@ -79,7 +70,7 @@ def write_models(folder):
   plain = workdir.write_averages(
     folder / "plain", config, draw_averages(config, 0), STEP, {}
   )
-  writer = snapshots.Snapshots(plain, 4, [ema.name(w) for w in WIDTHS])
+  writer = snapshots.Snapshots(plain, 4, [averaging.name(w) for w in WIDTHS])
   for step in range(4, STEP, 4):
     writer.save(step, jax.device_put(draw_averages(config, 10 * step)))
   writer.close()
@@ -123,7 +114,7 @@ class Watch:
   modules = frozenset(
     module.__file__
     for module in (
-      *(averages, build, checkpoint, loop, posthoc, snapshots, starting),
+      *(loading, resolve, storage, loop, posthoc, snapshots, initialization),
       *(workdir, export_folder, transfer),
     )
   )
@@ -209,7 +200,7 @@ def load(name, config, mesh, folder, watch):
 
   with pytest.MonkeyPatch.context() as patch, watch.on():
     patch.setattr(workdir, "load_stored", spying)
-    model = starting.load_teacher(config, record, False, where)
+    model = initialization.load_teacher(config, record, False, where)
   # The guide is read first.
   average = kept.pop().average
   kept.clear()
@@ -231,10 +222,10 @@ def start(config, mesh, watch):
   """Likewise what a run without a teacher starts from."""
   where = functools.partial(sharding.placed, config, mesh)
   with watch.on():
-    ours = starting.load_start(config, None, where)
+    ours = initialization.load_start(config, None, where)
   result = {"most": watch.most, "placed": by_the_rule(config, mesh, ours)}
   ours = fetched(ours)
-  theirs = fetched(starting.load_start(config, None))
+  theirs = fetched(initialization.load_start(config, None))
   return result | {"weights": compare(ours, theirs)}
 
 

@@ -8,7 +8,7 @@ import pytest
 from scm_jax import codec, networks, trigflow
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.training import build, objective
+from scm_jax.training import objective, resolve
 
 BATCH = {
   "image": jnp.asarray(
@@ -27,7 +27,7 @@ def F(params, x, t, cond, **kwargs):
 
 def network(config):
   w = lambda params, t: 0 * t
-  return networks.Network(lambda key: {}, F, w, build.network_config(config))
+  return networks.Network(lambda key: {}, F, w, resolve.network_config(config))
 
 
 def settings(**fields):
@@ -73,11 +73,11 @@ def test_the_teacher_may_be_guided(weak):
 def test_what_makes_no_run():
   config = settings(target="teacher")
   with pytest.raises(ConfigError, match="objective.target is 'teacher' but"):
-    build.check(config)
+    resolve.check(config)
   config.teacher = "runs/edm2"
-  build.check(config)
+  resolve.check(config)
   config.objective.guidance = "sampled"
   with pytest.raises(ConfigError, match="objective.guidance is 'sampled'"):
-    build.check(config)
+    resolve.check(config)
   config.run = "scd"
-  build.check(config)
+  resolve.check(config)

@@ -10,7 +10,8 @@ from etils import epath
 from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.interop import export_folder, safetensors
-from scm_jax.training import best, build, workdir
+from scm_jax.training import resolve, workdir
+from scm_jax.training.checkpoints import best
 
 
 class _Killed(BaseException):
@@ -23,7 +24,7 @@ def offer(make_config):
   config = make_config("teacher")
   shapes = workdir.param_shapes(config)
   fill = lambda x: jax.tree.map(lambda s: np.full(s.shape, x, s.dtype), shapes)
-  model = build.model(config, fill(1.0))
+  model = resolve.model(config, fill(1.0))
 
   def run(path, step, score, **others):
     params = {"denoiser": fill(step)["denoiser"]}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scm_jax.errors import UserError
-from scm_jax.training.checkpoint import Checkpoints
+from scm_jax.training.checkpoints.storage import Checkpoints
 from scm_jax.training.step import TrainState
 
 

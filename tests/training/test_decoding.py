@@ -11,7 +11,7 @@ import scm_jax
 from scm_jax.cli import configs
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder
-from scm_jax.training import build, starting, workdir
+from scm_jax.training import initialization, resolve, workdir
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs/imagenet512.py"
 SMALL = ("network.channel_mult=(1,)", "network.attn_resolutions=()")
@@ -92,7 +92,7 @@ def test_the_autoencoder_is_gone(draw, student, moved, file):
 
 def test_training_needs_no_teachers_autoencoder(student, moved):
   config = make_config("sct", f"start={student}")
-  assert "denoiser" in starting.load_start(config, None)
+  assert "denoiser" in initialization.load_start(config, None)
   assert workdir.load_stored(student, 0.0).average
 
 
@@ -114,13 +114,13 @@ def test_images_need_none(file):
     ]
   )
   with pytest.raises(ConfigError, match=r"data\.autoencoder decodes latents"):
-    build.check(config)
+    resolve.check(config)
 
 
 def test_another_number_of_channels(student):
-  from scm_jax.networks.autoencoder import AutoencoderConfig, build
+  from scm_jax.networks.autoencoder import AutoencoderConfig
 
-  network = build(AutoencoderConfig((8,), blocks=1, latent_channels=16))
+  network = resolve(AutoencoderConfig((8,), blocks=1, latent_channels=16))
   model, _ = workdir.load(student, autoencoder="")
   with pytest.raises(ConfigError, match="4 channels, the autoencoder's 16"):
     autoencoder.attach(model, network, {})

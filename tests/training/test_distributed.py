@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.training import cluster, rollcall
-from scm_jax.training.cluster import Cluster
+from scm_jax.training.processes import cluster, peers
+from scm_jax.training.processes.cluster import Cluster
 
 STEPS = 60  # of the reference run
 PATIENCE = 900  # seconds to wait for a process before a test fails
@@ -126,7 +126,7 @@ def gather(free_port):
     def call(index):
       try:
         here = Cluster(coordinator, count, index)
-        results[index] = rollcall.Lines(here, patience, heartbeat=100)
+        results[index] = peers.Lines(here, patience, heartbeat=100)
       except UserError as error:
         results[index] = str(error)
 

@@ -7,7 +7,7 @@ import pytest
 
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.training import ema
+from scm_jax.training.ema import averaging
 
 # sigma_rel and gamma; 0.05 and 0.10 are the two that EDM2 keeps.
 GAMMAS = {
@@ -25,7 +25,7 @@ GAMMAS = {
 
 @pytest.mark.parametrize("sigma_rel", GAMMAS)
 def test_gamma(sigma_rel):
-  gamma = ema.gamma(sigma_rel)
+  gamma = averaging.gamma(sigma_rel)
   assert gamma == pytest.approx(GAMMAS[sigma_rel], abs=0.006)
   # By its meaning: the weights `m^gamma` of the steps spread this wide.
   m = (np.arange(100_000) + 0.5) / 100_000
@@ -44,10 +44,10 @@ def config():
 
 def run(config, history, start):
   """The averages after each of the updates that gave `history`."""
-  averages, all_averages = ema.init(start, config.ema), []
+  averages, all_averages = averaging.init(start, config.ema), []
   update = jax.jit(
-    lambda averages, params, step: ema.update(
-      averages, params, ema.shares(config, step)
+    lambda averages, params, step: averaging.update(
+      averages, params, averaging.shares(config, step)
     )
   )
   for step, params in enumerate(history, 1):
@@ -64,10 +64,10 @@ def test_update_is_the_power_weighted_sum(config):
   first, *_, last = run(config, history, start)
   assert set(first) == set(last) == {"0.050", "0.100"}
   for sigma_rel in config.ema:
-    name = ema.name(sigma_rel)
+    name = averaging.name(sigma_rel)
     np.testing.assert_array_equal(first[name]["a"]["b"], history[0])
     # The integral of tau^gamma over each step, as a share of the whole.
-    edges = (np.arange(steps + 1) / steps) ** (ema.gamma(sigma_rel) + 1)
+    edges = (np.arange(steps + 1) / steps) ** (averaging.gamma(sigma_rel) + 1)
     np.testing.assert_allclose(
       last[name]["a"]["b"], np.diff(edges) @ history, atol=1e-5
     )
@@ -77,7 +77,7 @@ def test_update_is_the_power_weighted_sum(config):
 def test_shares_in_float32(step):
   """After a million steps, `1 - 1 / step` would be wrong by per cents."""
   for exponent in GAMMAS.values():
-    share = ema.share(jnp.int32(step), exponent)
+    share = averaging.share(jnp.int32(step), exponent)
     assert share.dtype == jnp.float32
     exact = 1 - (1 - np.float64(1) / step) ** (exponent + 1)
     np.testing.assert_allclose(share, exact, rtol=1e-5)
@@ -88,7 +88,7 @@ def test_half_life(config):
   config.ema = (20_000.0,)  # 200 steps
   config.ema_rampup_ratio = 0.1
   steps = 3000
-  shares = ema.shares(config, jnp.arange(1, steps + 1))["20000"]
+  shares = averaging.shares(config, jnp.arange(1, steps + 1))["20000"]
   shares = np.asarray(shares, np.float64)
   assert shares[0] == 1.0  # nothing of the start stays
 
@@ -107,7 +107,7 @@ def test_half_life(config):
   assert shares[1000] > 1.9 * constant
 
   config.ema_rampup_ratio = 0.0
-  shares = ema.shares(config, jnp.array([1, 2, 3000]))["20000"]
+  shares = averaging.shares(config, jnp.array([1, 2, 3000]))["20000"]
   np.testing.assert_allclose(shares, constant, rtol=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_half_lives_and_widths_side_by_side(config):
   history = np.ones((3, 2), np.float32) * np.arange(3.0)[:, None]
   *_, last = run(config, history, {"a": {"b": jnp.full(2, 1e6)}})
   assert set(last) == {"500000", "0.050"}
-  assert ema.widths(config) == (0.05,)
+  assert averaging.widths(config) == (0.05,)
   for average in last.values():
     assert ((average["a"]["b"] > 1) & (average["a"]["b"] <= 2)).all()
 
@@ -124,7 +124,7 @@ def test_half_lives_and_widths_side_by_side(config):
 def test_names_tell_averages_apart():
   names = {0.05: "0.050", 0.1: "0.100", 0.0499: "0.0499", 0.2125: "0.2125"}
   names |= {5e5: "500000", 1.0: "1", 1.5: "1.5"}
-  assert {number: ema.name(number) for number in names} == names
+  assert {number: averaging.name(number) for number in names} == names
 
 
 @pytest.mark.parametrize(
@@ -141,21 +141,21 @@ def test_names_tell_averages_apart():
 def test_averages_that_cannot_be_kept(averages, said, config):
   config.ema = averages
   with pytest.raises(ConfigError, match=said):
-    ema.check(config)
+    averaging.check(config)
 
 
 def test_snapshots_need_a_width(config):
   config.ema, config.snapshot_every = (500_000.0,), 10
   with pytest.raises(ConfigError, match="has half-lives only; add one"):
-    ema.check(config)
+    averaging.check(config)
   config.ema = (500_000.0, 0.05)
-  ema.check(config)
+  averaging.check(config)
 
 
 def test_averages_start_as_copies():
   params = {"w": jnp.arange(3.0)}
-  averages = ema.init(params, (0.05, 0.1))
-  assert set(averages) == {ema.name(0.05), ema.name(0.1)}
+  averages = averaging.init(params, (0.05, 0.1))
+  assert set(averages) == {averaging.name(0.05), averaging.name(0.1)}
   for average in averages.values():
     np.testing.assert_array_equal(average["w"], params["w"])
     # The state is donated: no buffer may appear in it twice.

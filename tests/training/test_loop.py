@@ -15,7 +15,8 @@ from PIL import Image
 from scm_jax import configuration, networks, samplers
 from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
-from scm_jax.training import ema, loop, program, workdir
+from scm_jax.training import loop, program, workdir
+from scm_jax.training.ema import averaging
 from scm_jax.training.step import TrainState
 
 STEPS = 60  # of the reference run
@@ -201,7 +202,7 @@ def test_student_starts_from_the_teachers_average(
   close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
   jax.tree.map(close, start.params["denoiser"], teacher.params["denoiser"])
   for sigma_rel in config.ema:
-    average = start.ema[ema.name(sigma_rel)]
+    average = start.ema[averaging.name(sigma_rel)]
     jax.tree.map(np.testing.assert_array_equal, average, start.params)
 
   # The average that was asked for, not the parameters the teacher ended with.

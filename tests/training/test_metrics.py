@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from scm_jax.objectives.diagnostics import TIME_BINS
-from scm_jax.training.metrics import Window
+from scm_jax.training.monitoring.windows import Window
 
 
 def bins(**values):

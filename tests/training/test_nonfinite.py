@@ -10,8 +10,9 @@ from jax.sharding import AxisType, Mesh
 
 from scm_jax.errors import UserError
 from scm_jax.networks import layers
-from scm_jax.training import accumulation, health, sharding
-from scm_jax.training.metrics import Window
+from scm_jax.training import accumulation, sharding
+from scm_jax.training.monitoring import health
+from scm_jax.training.monitoring.windows import Window
 from scm_jax.training.objective import Objective
 
 BAD = 3  # the class that overflows inside of the network

@@ -8,7 +8,7 @@ import pytest
 from scm_jax import networks, trigflow
 from scm_jax.codec import PixelCodec
 from scm_jax.defaults import get_defaults
-from scm_jax.training import build, objective
+from scm_jax.training import objective, resolve
 
 KEY = jax.random.key(3, impl="rbg")  # compiles sooner than the default
 BATCH = {
@@ -40,7 +40,9 @@ def value(run, step=0, key=KEY, **fields):
   config.run = run
   config.data.update(size=2, channels=1, num_classes=4)
   config.objective.update(warmup_steps=10, **fields)
-  student, teacher = (Recorder(build.network_config(config)) for _ in range(2))
+  student, teacher = (
+    Recorder(resolve.network_config(config)) for _ in range(2)
+  )
   given = objective.Networks(student.network, teacher.network)
   goal = objective.build(config, given, PixelCodec(0.0, 0.5, 0.5))
   params = {"a": jnp.float32(1.3), "w": jnp.float32(0.2)}
@@ -81,7 +83,7 @@ def test_the_network_is_told_how_its_data_were_augmented():
 
   def draws(**fields):
     config.data.update(fields)
-    network = Recorder(build.network_config(config)).network
+    network = Recorder(resolve.network_config(config)).network
     given = objective.Networks(network)
     return objective.build(config, given, codec).draw(batch, KEY)
 

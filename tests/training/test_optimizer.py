@@ -9,7 +9,7 @@ from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import consistency, diffusion
 from scm_jax.objectives.point import Point
-from scm_jax.training import build, optimizer
+from scm_jax.training import optimizer, resolve
 
 
 @pytest.fixture
@@ -129,12 +129,12 @@ def test_radam_needs_the_loss_of_a_sample(config):
   assert np.abs(radam["sample"]).max() <= 1e-4
 
   config.total_steps = 1
-  build.check(config)
+  resolve.check(config)
   config.objective.weighting_unit = "pixel"
   with pytest.raises(ConfigError, match="weighting_unit is 'pixel'.*sample"):
-    build.check(config)
+    resolve.check(config)
   config.optimizer.name = "adam"
-  build.check(config)
+  resolve.check(config)
 
 
 def test_an_unknown_optimizer_is_named(config):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from scm_jax.training import ema, posthoc
+from scm_jax.training.ema import averaging, posthoc
 
 WIDTHS = (0.05, 0.10)
 
@@ -22,7 +22,7 @@ def profile(tau, time, gamma):
 def grid(number, widths=WIDTHS, last=1.0):
   """Times and exponents of snapshots at even distances up to `last`."""
   times = np.repeat(last * (np.arange(number) + 1) / number, len(widths))
-  return times, np.tile([ema.gamma(width) for width in widths], number)
+  return times, np.tile([averaging.gamma(width) for width in widths], number)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_times_of_a_long_run_do_not_overflow():
 def test_coefficients_are_the_numerical_optimum(width):
   """Of the profiles on a fine grid of times, by a general solver."""
   times, gammas = grid(6)
-  target = 0.95, ema.gamma(width)
+  target = 0.95, averaging.gamma(width)
   coefficients = posthoc.solve(times, gammas, *target)
   assert coefficients.dtype == np.float64
   tau = (np.arange(200_000) + 0.5) / 200_000
@@ -79,7 +79,7 @@ def test_more_snapshots_fit_better(width):
   errors = []
   for number in (4, 16, 64, 256):
     times, gammas = grid(number, last=4096.0 * number)
-    target = times[-1], ema.gamma(width)
+    target = times[-1], averaging.gamma(width)
     coefficients = posthoc.solve(times, gammas, *target)
     errors.append(posthoc.error(coefficients, times, gammas, *target))
     assert coefficients.sum() == pytest.approx(1.0, abs=errors[-1])
@@ -99,22 +99,23 @@ def test_a_tracked_average_is_reconstructed():
   def step(averages, now):
     number, params = now
     shares = {
-      ema.name(width): ema.share(number, ema.gamma(width)) for width in kept
+      averaging.name(width): averaging.share(number, averaging.gamma(width))
+      for width in kept
     }
-    averages = ema.update(averages, {"w": params}, shares)
+    averages = averaging.update(averages, {"w": params}, shares)
     return averages, averages
 
-  start = ema.init({"w": jnp.zeros(20)}, kept)
+  start = averaging.init({"w": jnp.zeros(20)}, kept)
   numbers = jnp.arange(1, steps + 1)
   _, history = jax.lax.scan(step, start, (numbers, jnp.asarray(walk)))
-  tracked = history[ema.name(wanted)]["w"][-1]
+  tracked = history[averaging.name(wanted)]["w"][-1]
 
   errors = []
   for number in (4, 8, 16, 32):
     times, gammas = grid(number, last=steps)
-    target = steps, ema.gamma(wanted)
+    target = steps, averaging.gamma(wanted)
     coefficients = posthoc.solve(times, gammas, *target)
-    names = [ema.name(width) for width in WIDTHS] * number
+    names = [averaging.name(width) for width in WIDTHS] * number
     loads = [
       lambda t=t, name=name: {"w": history[name]["w"][int(t) - 1]}
       for t, name in zip(times, names, strict=True)
@@ -126,7 +127,7 @@ def test_a_tracked_average_is_reconstructed():
 
   # The width asked for is closer than either of those that were kept.
   for width in WIDTHS:
-    other = history[ema.name(width)]["w"][-1]
+    other = history[averaging.name(width)]["w"][-1]
     assert jnp.std(other - tracked) / walk.std() > 100 * errors[-1]
 
 

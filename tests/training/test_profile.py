@@ -5,7 +5,7 @@ import logging
 import jax.numpy as jnp
 import pytest
 
-from scm_jax.training import profiling
+from scm_jax.training.monitoring import profiling
 
 
 def traces(folder):

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.training import build, program, sharding
+from scm_jax.training import program, resolve, sharding
 
 SPLIT = ("data", "fsdp", "both", "half")
 FSDP = {"alone": 1, "data": 1, "fsdp": 8, "both": 4, "half": 2}
@@ -149,7 +149,7 @@ def test_only_the_state_can_rest():
   config = config_of(offload=("averages", "moment"), total_steps=1)
   config.data.update(size=8)
   with pytest.raises(ConfigError, match="config.offload names 'moment'"):
-    build.check(config)
+    resolve.check(config)
 
 
 def test_hosts_are_outermost():

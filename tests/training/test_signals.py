@@ -7,7 +7,8 @@ import signal
 import jax.numpy as jnp
 import pytest
 
-from scm_jax.training import loop, signals
+from scm_jax.training import loop
+from scm_jax.training.monitoring import signals
 
 
 def raise_signal(number=signal.SIGTERM):

@@ -12,16 +12,10 @@ from etils import epath
 
 from scm_jax.errors import UserError
 from scm_jax.networks import magnitude
-from scm_jax.training import (
-  averages,
-  ema,
-  posthoc,
-  snapshots,
-  starting,
-  workdir,
-)
-from scm_jax.training.checkpoint import Checkpoints
-from scm_jax.training.snapshots import Snapshots
+from scm_jax.training import initialization, workdir
+from scm_jax.training.checkpoints.storage import Checkpoints
+from scm_jax.training.ema import averaging, loading, posthoc, snapshots
+from scm_jax.training.ema.snapshots import Snapshots
 
 NAMES = ("0.050", "0.100")
 
@@ -160,9 +154,9 @@ def stored():
     config = workdir.load_config(folder)
     like = workdir.param_shapes(config)
     return {
-      (step, width): snapshots.load(folder, step, ema.name(width), like)
+      (step, width): snapshots.load(folder, step, averaging.name(width), like)
       for step in snapshots.steps(folder)
-      for width in ema.widths(config)
+      for width in averaging.widths(config)
     }
 
   return read
@@ -178,7 +172,7 @@ def test_a_run_leaves_snapshots_of_its_widths(run, stored, state_at):
   assert set(kept) == {(n, w) for n in (3, 6, 9, 12) for w in widths}
   saved = state_at(run, 6)
   for width in widths:
-    path = f"ema['{ema.name(width)}']['denoiser']['conv_in']['weight']"
+    path = f"ema['{averaging.name(width)}']['denoiser']['conv_in']['weight']"
     np.testing.assert_array_equal(
       kept[6, width]["denoiser"]["conv_in"]["weight"],
       saved[path].astype(np.float16),
@@ -240,9 +234,9 @@ def test_load_reconstructs_any_width(run, stored, caplog):
   kept = {key: tree for key, tree in stored(run).items() if key[0] < 12}
   like = workdir.param_shapes(config)
   for width in config.ema:  # float32 in the checkpoint
-    kept[12, width] = averages.load(run, config, width, like).params
-  times, gammas = zip(*((t, ema.gamma(w)) for t, w in kept), strict=True)
-  target = 12, ema.gamma(0.07)
+    kept[12, width] = loading.load(run, config, width, like).params
+  times, gammas = zip(*((t, averaging.gamma(w)) for t, w in kept), strict=True)
+  target = 12, averaging.gamma(0.07)
   coefficients = posthoc.solve(times, gammas, *target)
   error = posthoc.error(coefficients, times, gammas, *target)
   assert f"misses {100 * error:.2g} %" in line and 0 < error < 0.1
@@ -270,14 +264,14 @@ def test_what_is_kept_is_read_not_fitted(run, caplog):
   caplog.set_level(logging.INFO)
   for average in (0.0, 0.1, 0.05, 0.2):
     _, about = workdir.load(run, average)
-    assert about["ema"] == ema.name(average or 0.1)
+    assert about["ema"] == averaging.name(average or 0.1)
   assert not [x for x in caplog.messages if "reconstructing" in x]
 
 
 def test_a_snapshots_own_width_and_step_come_back_exactly(run, stored):
   config = workdir.load_config(run)
   like = workdir.param_shapes(config)
-  made = averages.reconstruct(run, config, 0.05, like, step=6)
+  made = loading.reconstruct(run, config, 0.05, like, step=6)
   assert made.step == 6 and made.error == 0
   assert_same(made.params, stored(run)[6, 0.05])
 
@@ -293,7 +287,7 @@ def test_steps_of_which_nothing_is_stored(step, run):
   config = workdir.load_config(run)
   like = workdir.param_shapes(config)
   with pytest.raises(UserError, match=f"has no averages of step {step}: its"):
-    averages.reconstruct(run, config, 0.05, like, step)
+    loading.reconstruct(run, config, 0.05, like, step)
 
 
 def test_numbers_that_name_no_average(run):
@@ -307,24 +301,24 @@ def test_a_teacher_of_any_width(run, make_config, tmp_path):
   """Held to be the same for the student's life, as any other."""
   flags = f"--config.teacher={run}", "--config.teacher_ema=0.07"
   config = make_config("scd", *flags)
-  teacher = starting.load_teacher(config, tmp_path, begun=False)
+  teacher = initialization.load_teacher(config, tmp_path, begun=False)
   jax.tree.map(
     np.testing.assert_array_equal,
     *(teacher.params, workdir.load(run, 0.07)[0].params),
   )
   noted = json.loads((tmp_path / "teacher.json").read_text())
   assert noted["ema"] == "0.070" and noted["step"] == 12
-  assert starting.load_teacher(config, tmp_path, begun=True) is not None
+  assert initialization.load_teacher(config, tmp_path, begun=True) is not None
   config = make_config("scd", flags[0], "--config.teacher_ema=0.071")
   with pytest.raises(UserError, match="has changed since this run began"):
-    starting.load_teacher(config, tmp_path, begun=True)
+    initialization.load_teacher(config, tmp_path, begun=True)
 
 
 def test_a_workdir_of_averages(run, make_config, train, tmp_path):
   """Loads as any; is no run; appears whole or not at all."""
   config = workdir.load_config(run)
   like = workdir.param_shapes(config)
-  params = averages.load(run, config, 0.05, like).params
+  params = loading.load(run, config, 0.05, like).params
   zeros = jax.tree.map(jnp.zeros_like, params)
   kept = {"0.050": jax.device_get(params), "500": zeros}
   out = tmp_path / "a/made"

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from scm_jax.training import ema, workdir
+from scm_jax.training import workdir
+from scm_jax.training.ema import averaging
 
 PATIENCE = 900  # seconds to wait for a process before a test fails
 TEACHERS = ("checkpoint", "snapshots", "guided", "export")
@@ -71,7 +72,12 @@ def test_two_processes_share_a_teacher(
   normal = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)
   draw = lambda: jax.tree.map(normal, workdir.param_shapes(config))
   write = lambda folder, **more: workdir.write_averages(
-    folder, config, {ema.name(a): draw() for a in config.ema}, 1, {}, **more
+    folder,
+    config,
+    {averaging.name(a): draw() for a in config.ema},
+    1,
+    {},
+    **more,
   )
   teacher = write(
     tmp_path / "teacher",

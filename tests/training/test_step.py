@@ -11,7 +11,8 @@ import pytest
 from scm_jax import networks
 from scm_jax.defaults import get_defaults
 from scm_jax.networks import magnitude
-from scm_jax.training import benchmark, build, program, sharding
+from scm_jax.training import program, resolve, sharding
+from scm_jax.training.benchmarks import train_step
 from scm_jax.training.step import init_state, seed_of, zero_nonfinite
 
 STEPS = 3
@@ -44,7 +45,7 @@ def small_config(run):
 def scd():
   """A distillation's step, a fresh state for it, and the other arguments."""
   config = small_config("scd")
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   compiled = program.make(config, sharding.make_mesh(config))
   # The output gain starts at 0; nothing else would move at first.
   start = {"denoiser": {"out_gain": jnp.ones(())}}
@@ -200,13 +201,13 @@ def test_flops_in_forward_passes():
   config.batch_size = 32
   config.data.size = 8
   config.network.update(channels=64, dropout=0.0)
-  flops = benchmark.flops_in_forwards(config)
+  flops = train_step.flops_in_forwards(config)
   assert 2.9 <= flops["diffusion"] <= 3.1
   assert 3.9 <= flops["sct"] <= 4.15
   assert 4.9 <= flops["scd"] <= 5.2
   # A tangent with a pass of its own costs one forward pass more.
   config.objective.tangent_dtype = "float32"
-  apart = benchmark.flops_in_forwards(config)
+  apart = train_step.flops_in_forwards(config)
   assert apart["diffusion"] == flops["diffusion"]
   for run in ("sct", "scd"):
     assert 0.9 <= apart[run] - flops[run] <= 1.1

@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from scm_jax.training.watchdog import Watchdog
+from scm_jax.training.monitoring.watchdog import Watchdog
 
 
 def hung(event):

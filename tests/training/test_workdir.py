@@ -10,7 +10,9 @@ import pytest
 from scm_jax import configuration, networks
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import magnitude
-from scm_jax.training import build, checksum, ema, starting, workdir
+from scm_jax.training import initialization, resolve, workdir
+from scm_jax.training.checkpoints import checksum
+from scm_jax.training.ema import averaging
 
 
 def one_line(info) -> str:
@@ -53,8 +55,10 @@ def test_a_config_of_an_older_version(make_config, tmp_path):
 def test_a_teacher_of_an_older_version(make_config, tmp_path):
   """Its head saw the time otherwise; it loads, and a student starts from it."""
   config = make_config("teacher", "--config.network.weighting=positional")
-  network = networks.build(build.network_config(config))
-  averages = {ema.name(a): network.init(jax.random.key(1)) for a in config.ema}
+  network = networks.build(resolve.network_config(config))
+  averages = {
+    averaging.name(a): network.init(jax.random.key(1)) for a in config.ema
+  }
   path = workdir.write_averages(tmp_path / "old", config, averages, 1, {})
   old = json.loads((path / "config.json").read_text())
   del old["network"]["weighting"]
@@ -66,12 +70,12 @@ def test_a_teacher_of_an_older_version(make_config, tmp_path):
         *(f"--config.teacher={path}", "--config.objective.warmup_steps=1"),
         f"--config.objective.reset_weighting={reset}",
       )
-      teacher = starting.load_teacher(student, tmp_path, begun=False)
+      teacher = initialization.load_teacher(student, tmp_path, begun=False)
       if kind == "fourier" and not reset:
         with pytest.raises(ConfigError, match="config.network.weighting"):
-          starting.load_start(student, teacher)
+          initialization.load_start(student, teacher)
         continue
-      weights = starting.load_start(student, teacher)
+      weights = initialization.load_start(student, teacher)
       assert ("weighting" in weights) == (not reset)
 
 
@@ -145,7 +149,7 @@ def test_loads_the_average_that_is_asked_for(reference, state_at):
   saved = state_at(reference, 60)
   for sigma_rel in (0.0, *config.ema):
     model, about = workdir.load(reference, sigma_rel)
-    name = ema.name(sigma_rel or config.ema[0])
+    name = averaging.name(sigma_rel or config.ema[0])
     assert about["ema"] == name and about["step"] == 60
     assert configuration.diff(about["config"], config) == []
     path = f"ema['{name}']['denoiser']['conv_in']['weight']"
@@ -158,7 +162,7 @@ def test_loads_the_average_that_is_asked_for(reference, state_at):
     gain = saved[f"ema['{name}']['denoiser']['out_gain']"]
     assert model.params["denoiser"]["out_gain"] == gain
     assert not model.consistency
-    assert model.codec == build.codec(config)
+    assert model.codec == resolve.codec(config)
 
 
 def test_what_cannot_be_loaded(reference, make_config, tmp_path):
@@ -191,20 +195,20 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   teacher, path = copy_at(4), tmp_path / "student"
   path.mkdir()
   config = student(make_config, teacher)
-  model = starting.load_teacher(config, path, begun=False)
+  model = initialization.load_teacher(config, path, begun=False)
   assert not model.consistency
   noted = json.loads((path / "teacher.json").read_text())
   assert noted["workdir"] == str(teacher) and noted["step"] == 4
-  assert noted["ema"] == ema.name(config.ema[0])
+  assert noted["ema"] == averaging.name(config.ema[0])
 
   # The same weights in another place are the same teacher.
   moved = teacher.rename(tmp_path / "moved")
   config = student(make_config, moved)
-  assert starting.load_teacher(config, path, begun=True) is not None
+  assert initialization.load_teacher(config, path, begun=True) is not None
   # The weights of another step are not.
   shutil.rmtree(moved / "checkpoints/4")
   with pytest.raises(ConfigError) as info:
-    starting.load_teacher(config, path, begun=True)
+    initialization.load_teacher(config, path, begun=True)
   text = one_line(info)
   assert "has changed since this run began" in text
   assert "step was 4" in text and "now 2" in text
@@ -212,9 +216,9 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   # Nor is another average.
   config = student(make_config, moved, f"--config.teacher_ema={config.ema[1]}")
   with pytest.raises(ConfigError, match="has changed since"):
-    starting.load_teacher(config, path, begun=True)
+    initialization.load_teacher(config, path, begun=True)
   # A run that has nothing yet begins with what is there.
-  assert starting.load_teacher(config, path, begun=False) is not None
+  assert initialization.load_teacher(config, path, begun=False) is not None
   assert json.loads((path / "teacher.json").read_text())["step"] == 2
 
 
@@ -235,7 +239,7 @@ def test_a_teacher_that_does_not_fit(
 ):
   config = student(make_config, reference, change)
   with pytest.raises(ConfigError) as info:
-    starting.load_teacher(config, tmp_path, begun=False)
+    initialization.load_teacher(config, tmp_path, begun=False)
   assert named in one_line(info) and str(reference) in one_line(info)
   assert not list(tmp_path.iterdir())
 
@@ -244,13 +248,13 @@ def test_a_students_guidance_input_is_its_own(reference, make_config, tmp_path):
   config = student(
     make_config, reference, "--config.objective.guidance=sampled"
   )
-  assert starting.load_teacher(config, tmp_path, begun=False) is not None
+  assert initialization.load_teacher(config, tmp_path, begun=False) is not None
 
 
 def test_a_student_is_no_teacher(reference_student, make_config, tmp_path):
   config = student(make_config, reference_student)
   with pytest.raises(ConfigError, match="is not a diffusion teacher's workdir"):
-    starting.load_teacher(config, tmp_path, begun=False)
+    initialization.load_teacher(config, tmp_path, begun=False)
 
 
 def test_checksums_differ_by_any_bit():

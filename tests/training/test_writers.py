@@ -20,7 +20,7 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.util import tensor_util
 
 from scm_jax.errors import UserError
-from scm_jax.training import events, growing, writers
+from scm_jax.training.monitoring import append_file, events, writers
 
 
 class FakeBucket(memory.MemoryFileSystem):
@@ -154,7 +154,7 @@ def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
   """And a run goes on there as on a disk."""
   path = bucket / "metrics.jsonl"
   clock = [100.0]
-  monkeypatch.setattr(growing.time, "monotonic", lambda: clock[0])
+  monkeypatch.setattr(append_file.time, "monotonic", lambda: clock[0])
   writer = writers.JsonlWriter(path, 0)
   seen = []
   for step in range(1, 6):

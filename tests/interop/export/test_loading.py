@@ -18,7 +18,8 @@ from scm_jax import editing
 from scm_jax.cli import configs
 from scm_jax.errors import UserError
 from scm_jax.interop import export
-from scm_jax.training import checkpoint, workdir
+from scm_jax.training import workdir
+from scm_jax.training.checkpoints import storage
 
 DIGITS = pathlib.Path(__file__).parents[3] / "configs/digits.py"
 LABELS = (0, 2, 1)
@@ -219,7 +220,7 @@ def test_one_of_several_checkpoints(tmp_path):
   run = workdir.write_averages(
     tmp_path / "run", config, {"0.100": average(3.0)}, 3, {}
   )
-  checkpoints = checkpoint.Checkpoints(run, keep=2)
+  checkpoints = storage.Checkpoints(run, keep=2)
   checkpoints.save_ema({"0.100": average(5.0)}, 5)
   checkpoints.close()
   gain = lambda path: float(

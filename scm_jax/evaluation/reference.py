@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.evaluating.dataset import Dataset, Sight
-from scm_jax.evaluating.request import Request, Way, digest, file_digest
-from scm_jax.metrics import accumulator, published, sharing, streaming
+from scm_jax.evaluation.dataset import Dataset, Sight
+from scm_jax.evaluation.request import Request, Way, digest, file_digest
+from scm_jax.metrics import accumulator, multihost, reference_files, streaming
 from scm_jax.metrics.accumulator import Collected
 from scm_jax.metrics.partial import (
   DAMAGED,
@@ -53,7 +53,7 @@ class Reference:
 
 def is_file(reference: str) -> bool:
   """Whether a reference is a file, not a dataset's name."""
-  return reference.endswith(published.SUFFIXES)
+  return reference.endswith(reference_files.SUFFIXES)
 
 
 _DECODED = (
@@ -100,7 +100,7 @@ def of_file(
     UserError: it cannot be used, or has not the features that are asked for.
   """
   file = request.reference or ""
-  found = published.read(file)
+  found = reference_files.read(file)
   spaces: dict[str, Collected] = {}
   images = found.images
   if images is not None:
@@ -150,7 +150,7 @@ def of_dataset(
   Raises:
     UserError: the dataset cannot be read, or the cache not be written.
   """
-  mark, marks = sharing.first(data.fingerprint), extraction.marks
+  mark, marks = multihost.first(data.fingerprint), extraction.marks
   classes = bool(data.data.num_classes)
   seen_path = folder / f"reference_{digest(_FORMAT, mark, classes)[:16]}.npz"
   paths = {
@@ -158,19 +158,19 @@ def of_dataset(
     f"{digest(_FORMAT, mark, marks[name], request.keep)[:16]}.npz"
     for name in marks
   }
-  spaces, seen = sharing.first(lambda: _cached(paths, seen_path))
+  spaces, seen = multihost.first(lambda: _cached(paths, seen_path))
   missing = [name for name in paths if name not in spaces]
   if missing or seen is None:
     _LOG.info("reference: %d images of %s", len(data), data.data.name)
     asked = digest(mark, *(marks[name] for name in missing), request.keep)
     partial = Partial(
-      sharing.own(folder / f"reference_partial_{asked[:16]}"), way.save_every
+      multihost.own(folder / f"reference_partial_{asked[:16]}"), way.save_every
     )
     new, seen = _pass(
       data, extraction.only(missing), size, request.keep, partial
     )
     kept = {paths[name]: _arrays(new[name]) for name in missing}
-    sharing.first(lambda: _write(kept | {seen_path: seen}))
+    multihost.first(lambda: _write(kept | {seen_path: seen}))
     partial.remove()
     spaces |= new
   else:

@@ -19,7 +19,7 @@ from scm_jax import configuration, files
 from scm_jax.errors import UserError
 from scm_jax.interop import export_folder, safetensors
 from scm_jax.model import Model
-from scm_jax.training import ema
+from scm_jax.training.ema import averaging
 
 FOLDER, SCORE = "best", "score.json"
 _NEXT, _PREVIOUS = f"{FOLDER}.partial", f"{FOLDER}.previous"
@@ -57,7 +57,9 @@ def offer(
   if kept is not None and kept <= score:
     return False
   origin = export_folder.Origin(
-    json.loads(configuration.to_json(config)), step, ema.name(config.ema[0])
+    json.loads(configuration.to_json(config)),
+    step,
+    averaging.name(config.ema[0]),
   )
   record = {"by": name, "score": score, "step": step, "scores": dict(scores)}
   try:

@@ -15,7 +15,7 @@ import numpy as np
 from scm_jax import networks
 from scm_jax.interop import export_folder
 from scm_jax.model import Model
-from scm_jax.training import build
+from scm_jax.training import resolve
 
 STEPS = (1, 2)  # of the student
 
@@ -95,9 +95,9 @@ def random_model(config: Any, consistency: bool) -> Model:
   elif not consistency:
     config.run = "teacher"
   model = Model(
-    network=networks.build(build.network_config(config)),
+    network=networks.build(resolve.network_config(config)),
     params=None,
-    codec=build.codec(config),
+    codec=resolve.codec(config),
     consistency=consistency,
     solver=config.sample.solver,
   )

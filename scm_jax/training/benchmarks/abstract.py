@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 from scm_jax import networks
-from scm_jax.training import benchmark, build, sharding
+from scm_jax.training import resolve, sharding
+from scm_jax.training.benchmarks import train_step
 
 
 def measure(config: Any, compiled: bool = False) -> dict[str, Any]:
@@ -25,11 +26,11 @@ def measure(config: Any, compiled: bool = False) -> dict[str, Any]:
   """
   config = _on_one_device(config)
   mesh = sharding.make_mesh(config, jax.devices()[:1])
-  step, arguments = benchmark.train_step(config, mesh)
+  step, arguments = train_step.train_step(config, mesh)
   lowered, (state, teacher, batch, _) = step.lower(*arguments), arguments
-  forward = benchmark.lower_forward(config)
+  forward = train_step.lower_forward(config)
   return {
-    "config": benchmark.describe(config),
+    "config": train_step.describe(config),
     "params": networks.parameter_count(state.params),
     "teacher_params": networks.parameter_count(teacher) if teacher else None,
     "flops": {"forward": _flops(forward), "step": _flops(lowered)},
@@ -47,7 +48,7 @@ def _on_one_device(config: Any) -> Any:
   config = copy.deepcopy(config)
   config.mesh.update(data=1, fsdp=1)
   config.microbatches = 1
-  build.check(config)
+  resolve.check(config)
   return config
 
 
@@ -61,4 +62,4 @@ def _bytes(tree: Any) -> int:
 
 def _peak(lowered: Any) -> int | None:
   memory = lowered.compile().memory_analysis()
-  return memory and benchmark.peak_bytes(memory)
+  return memory and train_step.peak_bytes(memory)

@@ -17,7 +17,7 @@ from etils import epath
 from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.training import offload
-from scm_jax.training.checkpoint import one_line, placed
+from scm_jax.training.checkpoints.storage import one_line, placed
 
 FOLDER = "snapshots"
 

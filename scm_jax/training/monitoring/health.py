@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.training.checkpoint import Checkpoints
-from scm_jax.training.metrics import Spoilt, Window
+from scm_jax.training.checkpoints.storage import Checkpoints
+from scm_jax.training.monitoring.windows import Spoilt, Window
 
 PATIENCE = 10  # steps in a row without a finite gradient that stop a run
 _SHOWN = 4  # samples that a message names

@@ -3,9 +3,9 @@
 import pytest
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.evaluating import evaluate
-from scm_jax.evaluating.request import Way
-from scm_jax.metrics import sharing
+from scm_jax.evaluation import evaluate
+from scm_jax.evaluation.request import Way
+from scm_jax.metrics import multihost
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def others(monkeypatch):
 
   def set_to(answer):
     every = lambda value: iter([value, answer(value)])
-    monkeypatch.setattr(sharing, "every", every)
+    monkeypatch.setattr(multihost, "every", every)
 
   return set_to
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.evaluating.request import Request
-from scm_jax.evaluating.subject import Subject
+from scm_jax.evaluation.candidate import Subject
+from scm_jax.evaluation.request import Request
 from scm_jax.interop import export_folder
 from scm_jax.model import Model
-from scm_jax.training import checksum, workdir
+from scm_jax.training import workdir
+from scm_jax.training.checkpoints import checksum
 
 Score = Callable[[Subject], float]
 

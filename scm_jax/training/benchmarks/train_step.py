@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scm_jax import networks
-from scm_jax.training import build, latency, program, sharding
+from scm_jax.training import program, resolve, sharding
+from scm_jax.training.benchmarks import sampling
 from scm_jax.training.step import init_state
 
 OBJECTIVES = {"diffusion": "teacher", "sct": "sct", "scd": "scd"}
@@ -45,7 +46,7 @@ def flops(lowered: Any) -> float:
 
 def lower_forward(config: Any) -> Any:
   """One forward pass over the config's batch, lowered."""
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   params = jax.eval_shape(network.init, jax.random.key(0))
   batch, side = config.batch_size, config.data.size
   x = jax.ShapeDtypeStruct(
@@ -98,7 +99,7 @@ def time_step(config: Any, repeats: int) -> dict[str, Any]:
   function, arguments = train_step(config, mesh)
   compiled = function.lower(*arguments).compile()
   state, *others = arguments
-  network = networks.build(build.network_config(config))
+  network = networks.build(resolve.network_config(config))
   where = jax.tree.map(lambda leaf: leaf.sharding, state)
   state = jax.jit(lambda: init_state(config, network), out_shardings=where)()
   others = [materialize(other) for other in others]
@@ -134,7 +135,7 @@ def peak_bytes(memory: Any) -> int:
 def measure(
   config: Any,
   repeats: int = 10,
-  rates: latency.Rates | None = None,
+  rates: sampling.Rates | None = None,
   sample_batch: int = 64,
 ) -> dict[str, Any]:
   """The object that `bench --json` prints; null is what was not measured.
@@ -154,7 +155,7 @@ def measure(
   if rates and step["flops"]:
     mfu = step["flops"] / (median / 1e3) / rates.flops
   forward = flops(lower_forward(config))
-  sample_ms, sampling = latency.measure(
+  sample_ms, samplers = sampling.measure(
     config, forward / config.batch_size, rates, repeats, sample_batch
   )
   return {
@@ -170,7 +171,7 @@ def measure(
       "p90": float(np.percentile(step["ms"], 90)),
     },
     "sample_ms": sample_ms,
-    "sampling": sampling,
+    "sampling": samplers,
     "images_per_second": config.batch_size / (median / 1e3),
     "peak_bytes": step["peak_bytes"],
     "mfu": mfu,

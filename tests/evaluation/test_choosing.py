@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.evaluating import choosing, evaluate
-from scm_jax.evaluating.reference import Reference
-from scm_jax.evaluating.request import Request
+from scm_jax.evaluation import evaluate, selection
+from scm_jax.evaluation.reference import Reference
+from scm_jax.evaluation.request import Request
 from scm_jax.metrics import frechet, kernel
 from scm_jax.metrics.accumulator import Collected
 
@@ -45,7 +45,7 @@ def _chosen(by: str, distance, num: int, seed: int) -> float:
   def candidate(share):
     return types.SimpleNamespace(share=share, settings=lambda: {"share": share})
 
-  best, table = choosing.choose(
+  best, table = selection.choose(
     [candidate(share) for share in SHRUNK],
     lambda candidate: distance(noise * (1 - candidate.share)),
     by,
@@ -80,6 +80,6 @@ def test_one_candidate_is_not_scored():
   def score(candidate):
     raise AssertionError(candidate)
 
-  assert choosing.choose(["only"], score, "fd") == ("only", [])
+  assert selection.choose(["only"], score, "fd") == ("only", [])
   with pytest.raises(UserError, match="nothing to choose"):
-    choosing.choose([], score, "fd")
+    selection.choose([], score, "fd")

@@ -26,8 +26,8 @@ from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 
-from scm_jax import pictures
-from scm_jax.training.growing import GrowingFile
+from scm_jax import image_grid
+from scm_jax.training.monitoring.append_file import GrowingFile
 
 # A file beyond this is closed and another begun; TensorBoard reads them all. It
 # bounds what an object in a bucket takes in memory and at every upload.
@@ -106,7 +106,7 @@ def _pictures(images: np.ndarray) -> tensor_pb2.TensorProto:
   """Width, height and a PNG of each."""
   height, width = images.shape[1:3]
   strings = [b"%d" % width, b"%d" % height]
-  strings += [pictures.encode_png(image) for image in images]
+  strings += [image_grid.encode_png(image) for image in images]
   size = tensor_shape_pb2.TensorShapeProto.Dim(size=len(strings))
   return tensor_pb2.TensorProto(
     dtype=types_pb2.DT_STRING,

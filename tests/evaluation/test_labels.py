@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from scm_jax.errors import ConfigError
-from scm_jax.evaluating import labels
-from scm_jax.evaluating.reference import Reference
+from scm_jax.evaluation import labels
+from scm_jax.evaluation.reference import Reference
 from scm_jax.metrics import frechet
 
 SORTED = Reference({}, {}, np.repeat([0, 1, 2], [50, 100, 150]))

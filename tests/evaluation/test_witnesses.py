@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from scm_jax.evaluating.dataset import Sight
-from scm_jax.evaluating.subject import Kept, Picked
+from scm_jax.evaluation.candidate import Kept, Picked
+from scm_jax.evaluation.dataset import Sight
 
 
 def _images(count):

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from scm_jax.errors import UserError
 from scm_jax.training import workdir
-from scm_jax.training.events import EventWriter
-from scm_jax.training.growing import GrowingFile
+from scm_jax.training.monitoring.append_file import GrowingFile
+from scm_jax.training.monitoring.events import EventWriter
 
 
 class Writer(Protocol):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from scm_jax.errors import UserError
-from scm_jax.training.cluster import Cluster
+from scm_jax.training.processes.cluster import Cluster
 
 
 class Lines:

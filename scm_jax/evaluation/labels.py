@@ -13,7 +13,7 @@ import numpy as np
 
 from scm_jax import spelling
 from scm_jax.errors import ConfigError
-from scm_jax.evaluating.reference import Reference
+from scm_jax.evaluation.reference import Reference
 
 RANDOM = "random"
 _STREAM = 1  # tells the labels' random numbers from others of the same seed

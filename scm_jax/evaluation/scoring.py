@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from scm_jax.evaluating import labels as labelling
-from scm_jax.evaluating import subject
-from scm_jax.evaluating.reference import Reference
-from scm_jax.evaluating.request import Request, Way, digest
-from scm_jax.evaluating.subject import Subject
-from scm_jax.metrics import scores, sharing, streaming
+from scm_jax.evaluation import candidate
+from scm_jax.evaluation import labels as labelling
+from scm_jax.evaluation.candidate import Subject
+from scm_jax.evaluation.reference import Reference
+from scm_jax.evaluation.request import Request, Way, digest
+from scm_jax.metrics import multihost, scores, streaming
 from scm_jax.metrics.partial import DAMAGED, Partial, read_arrays, write_arrays
 
 _LOG = logging.getLogger(__name__)
@@ -79,14 +79,14 @@ class Scorer:
       sorted(self.reference.about.items()),
     )[:24]
     finished = self.folder / f"{key}.npz"
-    if done := sharing.first(lambda: _finished(finished, save)):
+    if done := multihost.first(lambda: _finished(finished, save)):
       return done
     places = self._places(labels, num, num_classes)
-    witness = subject.Picked(places)
+    witness = candidate.Picked(places)
     if save is not None:
-      witness = subject.Kept(places, save, num)
-    partial = Partial(sharing.own(self.folder / key), self.way.save_every)
-    collected = subject.collect(
+      witness = candidate.Kept(places, save, num)
+    partial = Partial(multihost.own(self.folder / key), self.way.save_every)
+    collected = candidate.collect(
       drawn,
       self.extraction,
       labels,
@@ -97,7 +97,7 @@ class Scorer:
       witness=witness,
       partial=partial,
     )
-    if isinstance(witness, subject.Kept):
+    if isinstance(witness, candidate.Kept):
       witness.finish()
 
     def score() -> tuple[dict[str, Any], np.ndarray]:
@@ -105,10 +105,10 @@ class Scorer:
         collected, self.reference.spaces, seed=seed, allow_few=allow_few
       )
       row = witness.row()
-      write_arrays(finished, subject.to_result(found, row))
+      write_arrays(finished, candidate.to_result(found, row))
       return found, row
 
-    result = sharing.first(score)
+    result = multihost.first(score)
     partial.remove()
     return result
 
@@ -134,7 +134,7 @@ def _finished(
   if not path.exists() or (save is not None and not save.exists()):
     return None
   try:
-    return subject.from_result(read_arrays(path))
+    return candidate.from_result(read_arrays(path))
   except DAMAGED:
     _LOG.warning("scoring again: %s is damaged", path)
     return None

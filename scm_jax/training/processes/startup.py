@@ -14,8 +14,8 @@ import jax
 from jax.errors import JaxRuntimeError
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.training import cluster
-from scm_jax.training.rollcall import Lines
+from scm_jax.training.processes import cluster
+from scm_jax.training.processes.peers import Lines
 
 # Seconds that a process has to say itself why it fails when another is gone.
 GRACE = 5

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.training import checkpoint, ema, posthoc, snapshots
+from scm_jax.training.checkpoints import storage
+from scm_jax.training.ema import averaging, posthoc, snapshots
 
 # A fit that misses more of the profile than this is worth a warning.
 POOR_FIT = 0.1
@@ -58,7 +59,7 @@ def load(
     UserError: no such checkpoint, or no such average and no snapshots.
     ConfigError: a number that can name no average.
   """
-  name, names = ema.name(average), [ema.name(a) for a in config.ema]
+  name, names = averaging.name(average), [averaging.name(a) for a in config.ema]
   if name not in names:
     if average >= 1 or not snapshots.steps(path):
       raise UserError(
@@ -92,7 +93,7 @@ def reconstruct(
     UserError: nothing is stored up to that step, or it cannot be read.
     ConfigError: a number that can be no width.
   """
-  ema.check_average(width)
+  averaging.check_average(width)
   if width >= 1:
     raise ConfigError(f"a half-life cannot be reconstructed: {width:g} images")
   steps = snapshots.steps(path)
@@ -109,14 +110,26 @@ def reconstruct(
       f"{steps[0]}, its newest checkpoint is of step {newest}"
     )
   times = [s.step for s in stored]
-  fit = times, [ema.gamma(s.width) for s in stored], step, ema.gamma(width)
+  fit = (
+    times,
+    [averaging.gamma(s.width) for s in stored],
+    step,
+    averaging.gamma(width),
+  )
   coefficients = posthoc.solve(*fit)
   error = posthoc.error(coefficients, *fit)
   logging.log(
     logging.WARNING if error > POOR_FIT else logging.INFO,
     "reconstructing the average of width %s at step %d from %d stored ones "
     "(steps %d to %d); the fit misses %.2g %% of its profile",
-    *(ema.name(width), step, len(stored), times[0], times[-1], 100 * error),
+    *(
+      averaging.name(width),
+      step,
+      len(stored),
+      times[0],
+      times[-1],
+      100 * error,
+    ),
   )
   params = posthoc.combine(coefficients.tolist(), [s.load for s in stored])
   return Average(params, step, error)
@@ -124,15 +137,15 @@ def reconstruct(
 
 def _stored(path, config, like, steps) -> tuple[list[_Stored], int]:
   """The averages to fit with, by time, and the newest checkpoint's step."""
-  widths = ema.widths(config)
+  widths = averaging.widths(config)
   # Which of the checkpoints can be read is known once one of them has been.
-  newest = _read(path, ema.name(widths[0]), like)[1]
+  newest = _read(path, averaging.name(widths[0]), like)[1]
 
   def from_snapshot(step, width):
-    return snapshots.load(path, step, ema.name(width), like)
+    return snapshots.load(path, step, averaging.name(width), like)
 
   def from_checkpoint(step, width):
-    params, found = _read(path, ema.name(width), like)
+    params, found = _read(path, averaging.name(width), like)
     if found != step:
       raise UserError(
         f"{path} was given the checkpoint of step {found} while that of step "
@@ -152,9 +165,9 @@ def _stored(path, config, like, steps) -> tuple[list[_Stored], int]:
 
 
 def _read(path, name, like, step=None) -> tuple[Any, int]:
-  if not (epath.Path(path) / checkpoint.FOLDER).exists():
+  if not (epath.Path(path) / storage.FOLDER).exists():
     raise UserError(f"{path} has no checkpoint yet; train first")
-  checkpoints = checkpoint.Checkpoints(path, reading=True)
+  checkpoints = storage.Checkpoints(path, reading=True)
   try:
     averages, step = checkpoints.restore_ema({name: like}, step)
   finally:

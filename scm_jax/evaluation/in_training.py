@@ -15,13 +15,14 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from scm_jax.errors import ConfigError
-from scm_jax.evaluating import labels, reference, subject
-from scm_jax.evaluating.dataset import Dataset
-from scm_jax.evaluating.request import Request, Way, digest
-from scm_jax.metrics import extractors, frechet, kernel, sharing, streaming
+from scm_jax.evaluation import candidate, labels, reference
+from scm_jax.evaluation.dataset import Dataset
+from scm_jax.evaluation.request import Request, Way, digest
+from scm_jax.metrics import extractors, frechet, kernel, multihost, streaming
 from scm_jax.metrics.scores import Set
 from scm_jax.model import Model
-from scm_jax.training import best, distributed
+from scm_jax.training.checkpoints import best
+from scm_jax.training.processes import startup
 
 _LOG = logging.getLogger(__name__)
 PREFIX = "in_training"  # of the scores' names
@@ -66,7 +67,7 @@ class Evaluation:
     extractors.check(asked.features, weights)
     self._weights = weights
     self._ready: _Ready | None = None
-    if distributed.is_main():
+    if startup.is_main():
       best.put_back(epath.Path(folder))
 
   def __call__(self, model: Model) -> dict[str, float]:
@@ -85,11 +86,11 @@ class Evaluation:
     config, asked = self._config, self._config.evaluate
     self._ready = self._ready or self._make(model)
     extraction, known = self._ready
-    drawn = subject.Subject(
+    drawn = candidate.Subject(
       model, model.steps, model.scale(), {"config": config}, ""
     )
     classes, seed = config.data.num_classes, 0
-    collected = subject.collect(
+    collected = candidate.collect(
       drawn,
       extraction,
       labels.draw(labels.RANDOM, known, asked.num, classes, seed),
@@ -98,7 +99,7 @@ class Evaluation:
       size=min(config.sample.batch_size, asked.num),
       keep=asked.num,
     )
-    scores = sharing.first(lambda: _score(collected, known.spaces))
+    scores = multihost.first(lambda: _score(collected, known.spaces))
     first, value = next(iter(scores.items()))
     _LOG.info("%s %.4g, of %d images alone", first, value, asked.num)
     return scores
@@ -112,7 +113,7 @@ class Evaluation:
     extraction = streaming.Extraction(
       extractors.make(
         config.evaluate.features,
-        subject.image_shape(model),
+        candidate.image_shape(model),
         lambda: dataset("").everything(),
         weights=self._weights,
         cache_dir=self._cache,

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.evaluating.request import digest
+from scm_jax.evaluation.request import digest
 from scm_jax.metrics import streaming
 from scm_jax.metrics.accumulator import Collected
 from scm_jax.metrics.partial import Arrays, Partial
 from scm_jax.model import Model
-from scm_jax.training import checksum
+from scm_jax.training.checkpoints import checksum
 
 _LOG = logging.getLogger(__name__)
 

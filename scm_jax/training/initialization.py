@@ -13,7 +13,8 @@ from scm_jax import files
 from scm_jax.errors import ConfigError
 from scm_jax.interop import imitation, transfer
 from scm_jax.model import Model
-from scm_jax.training import build, checksum, workdir
+from scm_jax.training import resolve, workdir
+from scm_jax.training.checkpoints import checksum
 
 
 def load_teacher(
@@ -74,7 +75,7 @@ def _checksum(stored: workdir.Stored) -> int:
     return checksum.of(guide and guide.average, value)
   for path, leaf in jax.tree_util.tree_leaves_with_path(guide.average):
     alone = {path[-1].key: checksum.fetch(leaf)}
-    alone = build.on_sphere(guide.about["config"], alone)
+    alone = resolve.on_sphere(guide.about["config"], alone)
     value = checksum.of(jax.device_get(alone), value)
   return value
 
@@ -113,7 +114,7 @@ def check_teacher(config: ConfigDict, model: Model, theirs: ConfigDict) -> None:
   if not config.start:
     _transfer(config, model, folder)  # for what it may refuse
   check_data(config, model, folder)
-  if not build.asks_teacher(config) or config.objective.guidance == "none":
+  if not resolve.asks_teacher(config) or config.objective.guidance == "none":
     return
   if not (model.guide or config.data.num_classes):
     raise ConfigError(
@@ -135,7 +136,7 @@ def check_data(config: ConfigDict, model: Model, folder: str) -> None:
     model: its teacher, or what it starts from.
     folder: the model's workdir, for the message.
   """
-  theirs, ours = model.network.config, build.network_config(config)
+  theirs, ours = model.network.config, resolve.network_config(config)
   for field in ("resolution", "in_channels", "num_classes"):
     a, b = getattr(theirs, field), getattr(ours, field)
     if a != b:
@@ -143,7 +144,7 @@ def check_data(config: ConfigDict, model: Model, folder: str) -> None:
         f"the teacher {folder} does not fit this network: {field} is {a} there "
         f"and {b} here; give both the same config.network and config.data"
       )
-  theirs, ours = model.codec, build.codec(config)
+  theirs, ours = model.codec, resolve.codec(config)
   if theirs != ours:
     raise ConfigError(
       f"the teacher {folder} was trained on data scaled as {theirs}, this run "
@@ -167,7 +168,7 @@ def weights(
   """
   params, report = _transfer(config, model, folder)
   fitted = imitation.imitate(
-    *(model.params, model.network.config, build.network_config(config)),
+    *(model.params, model.network.config, resolve.network_config(config)),
     fetch=checksum.fetch,
   )
   if fitted:
@@ -207,7 +208,7 @@ def _in_place(
 def _transfer(
   config: ConfigDict, model: Model, folder: str
 ) -> tuple[dict[str, Any], transfer.Transfer]:
-  source, target = model.network.config, build.network_config(config)
+  source, target = model.network.config, resolve.network_config(config)
   if type(source) is not type(target):
     raise ConfigError(
       f"the teacher {folder} and this network are of different families; give "

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from scm_jax.cli import configs
-from scm_jax.evaluating import in_training
-from scm_jax.training import build, workdir
+from scm_jax.evaluation import in_training
+from scm_jax.training import resolve, workdir
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -48,7 +48,7 @@ def test_decoded_latents_are_no_real_images(
     np.save(tmp_path / reference, rng.integers(0, 256, (9, 8, 8, 3), np.uint8))
   shapes = workdir.param_shapes(config)
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-  model = build.model(config, zeros)
+  model = resolve.model(config, zeros)
   ready = in_training.Evaluation(config, str(tmp_path))._make(model)
   assert bool(ready.known.warnings) == warned
   assert ("decoded latents, not real images" in caplog.text) == warned

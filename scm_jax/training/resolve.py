@@ -13,7 +13,8 @@ from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.model import Model
 from scm_jax.networks import attention, rematerialization, weighting
-from scm_jax.training import ema, offload
+from scm_jax.training import offload
+from scm_jax.training.ema import averaging
 
 RUNS = ("teacher", "sct", "scd")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -75,7 +76,7 @@ def check(config: Any) -> None:
       f"config.data.size is {config.data.size}, which {levels} levels of "
       "config.network.channel_mult cannot halve"
     )
-  ema.check(config)
+  averaging.check(config)
   pixel = config.objective.weighting_unit == "pixel"
   if config.optimizer.name == "radam" and pixel:
     raise ConfigError(

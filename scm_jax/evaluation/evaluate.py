@@ -14,30 +14,19 @@ from etils import epath
 
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.evaluating import (
-  choosing,
-  labels,
-  reference,
-  scoring,
-  subject,
-)
-from scm_jax.evaluating.dataset import Dataset
-from scm_jax.evaluating.reference import Reference
-from scm_jax.evaluating.request import (
-  Request,
-  Way,
-  digest,
-  file_digest,
-)
-from scm_jax.evaluating.scoring import Scorer
-from scm_jax.evaluating.subject import Subject
+from scm_jax.evaluation import candidate, labels, reference, scoring, selection
+from scm_jax.evaluation.candidate import Subject
+from scm_jax.evaluation.dataset import Dataset
+from scm_jax.evaluation.reference import Reference
+from scm_jax.evaluation.request import Request, Way, digest, file_digest
+from scm_jax.evaluation.scoring import Scorer
 from scm_jax.metrics import (
   extractors,
   figure,
+  multihost,
   pretrained,
   report,
   scores,
-  sharing,
   streaming,
 )
 from scm_jax.metrics.features import ClassifierExtractor
@@ -66,19 +55,19 @@ def evaluate(
   """
   way = way or Way()
   extractors.check(request.features, dict(request.weights))
-  loader = choosing.Loader(request)
+  loader = selection.Loader(request)
   if request.reference is None:
     _, about = loader.load(request.workdirs[0], request.ema[0])
     asked_for = about["config"].evaluate.reference
     request = dataclasses.replace(request, reference=asked_for)
-  choosing.check(request, loader)
+  selection.check(request, loader)
   files = [_weights_digest(*pair) for pair in request.weights]
   if request.reference and reference.is_file(request.reference):
     files.append(file_digest(request.reference))
-  state = [*choosing.state(request, loader), *files]
+  state = [*selection.state(request, loader), *files]
   asked = json.loads(json.dumps([dataclasses.asdict(request), state]))
   _check_shared(asked, way)
-  if kept := sharing.first(lambda: _kept(asked, way, out)):
+  if kept := multihost.first(lambda: _kept(asked, way, out)):
     _LOG.info("%s is up to date", out / "report.json")
     return kept
   scorer = _scorer(request, way, out, loader)
@@ -86,7 +75,7 @@ def evaluate(
   rows: dict[str, np.ndarray] = {}
   if scorer.reference.row is not None:
     rows["real images"] = scorer.reference.row
-  for candidates in choosing.groups(request, loader):
+  for candidates in selection.groups(request, loader):
     name = _name(candidates[0], records)
     record, rows[name] = _record(scorer, name, candidates, out)
     records.append(record)
@@ -106,14 +95,14 @@ def evaluate(
     report.write_report(out / "report.json", result)
     return result
 
-  result = sharing.first(write)
+  result = multihost.first(write)
   shutil.rmtree(scorer.folder, ignore_errors=True)
   return result
 
 
 def _check_shared(asked: Any, way: Way) -> None:
   """Raises UserError unless the processes can share the work."""
-  marks = list(sharing.every(digest(asked)))
+  marks = list(multihost.every(digest(asked)))
   for index, mark in enumerate(marks):
     if mark != marks[0]:
       raise UserError(
@@ -159,7 +148,7 @@ def _weights_digest(name: str, path: str) -> str:
 
 
 def _scorer(
-  request: Request, way: Way, out: epath.Path, loader: choosing.Loader
+  request: Request, way: Way, out: epath.Path, loader: selection.Loader
 ) -> Scorer:
   """Makes the extractors and the reference's statistics."""
   model, about = loader.load(request.workdirs[0], request.ema[0])
@@ -180,7 +169,7 @@ def _scorer(
   extraction = streaming.Extraction(
     extractors.make(
       request.features,
-      subject.image_shape(model),
+      candidate.image_shape(model),
       labelled,
       weights=dict(request.weights),
       cache_dir=cache,
@@ -282,7 +271,7 @@ def _choose(
       "--select-by=kid"
     )
     _LOG.warning(warnings[0])
-  chosen, table = choosing.choose(candidates, score, by)
+  chosen, table = selection.choose(candidates, score, by)
   if not table:
     return chosen, {}, warnings
   about = {"num": few, "seed": fresh, "by": f"{by} {main}"}

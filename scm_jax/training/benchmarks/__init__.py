@@ -1,0 +1,1 @@
+"""Measurements of the train step and of sampling."""

@@ -1,0 +1,1 @@
+"""Moving averages of the parameters: updated, stored, reconstructed, loaded."""
