@@ -44,6 +44,8 @@ def imitate(
   Returns:
     Nothing unless an EDM2 network becomes one of sCM's form.
   """
+  if not isinstance(source, unet.UNetConfig):
+    return {}
   if source.form != "edm2" or target.published:
     return {}
   found: dict[Path, Any] = {
@@ -64,7 +66,7 @@ def _times(number: int) -> np.ndarray:
 
 
 def _embedding(
-  old: Mapping[str, Any], config: networks.NetworkConfig, fetch: Callable
+  old: Mapping[str, Any], config: unet.UNetConfig, fetch: Callable
 ) -> np.ndarray:
   """The weight `[features, width]` that gives `old`'s output of `t`'s features.
 

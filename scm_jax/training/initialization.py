@@ -75,7 +75,7 @@ def _checksum(stored: workdir.Stored) -> int:
     return checksum.of(guide and guide.average, value)
   for path, leaf in jax.tree_util.tree_leaves_with_path(guide.average):
     alone = {path[-1].key: checksum.fetch(leaf)}
-    alone = resolve.on_sphere(guide.about["config"], alone)
+    alone = resolve.constrained(guide.about["config"], alone)
     value = checksum.of(jax.device_get(alone), value)
   return value
 
