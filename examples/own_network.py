@@ -13,6 +13,8 @@ import optax
 
 from scm_jax import OBJECTIVES, Point, Student, samplers, velocity
 
+SHAPES = (34, 128), (128, 128), (128, 128), (128, 2)
+
 
 def F(params, x, t, cond):
   """The network: noisy points over sigma_d [B, 2] and times [B], radians."""
@@ -28,10 +30,10 @@ def draw_data(key, count=512):
   return radius * jnp.hstack([jnp.cos(9 * radius), jnp.sin(9 * radius)])
 
 
-def train(objective, params, teacher=None, steps=5000, rate=2e-3, **options):
+def train(objective, params, steps, teacher=None, **options):
   spec = OBJECTIVES[objective]
   options = spec.options(adaptive_weighting=False, **options)
-  optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
+  optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
 
   def update(carry, step):
     params, state = carry
@@ -40,29 +42,27 @@ def train(objective, params, teacher=None, steps=5000, rate=2e-3, **options):
     z = options.sigma_d * jax.random.normal(keys[1], x0.shape)
     point = Point(x0, z, **spec.draw(keys[2], len(x0), options))
     loss = lambda p: spec.loss(Student(F), p, point, teacher, options, step)
-    gradient, metrics = jax.grad(loss, has_aux=True)(params)
+    gradient, _ = jax.grad(loss, has_aux=True)(params)
     updates, state = optimizer.update(gradient, state)
-    return (optax.apply_updates(params, updates), state), metrics["loss"]
+    return (optax.apply_updates(params, updates), state), None
 
   start = params, optimizer.init(params)
-  return jax.lax.scan(update, start, jnp.arange(steps))[0][0]
+  return jax.jit(lambda: jax.lax.scan(update, start, jnp.arange(steps)))()[0][0]
 
 
 def main(path="own_network.png", steps=5000):
-  shapes, key = [(34, 128), (128, 128), (128, 128), (128, 2)], jax.random.key(1)
-  params = [jax.random.normal(key, s) / s[0] ** 0.5 for s in shapes]
-  params = jax.jit(partial(train, "teacher", steps=steps))(params)
+  keys = jax.random.split(jax.random.key(1), 3)
+  params = [jax.random.normal(keys[0], s) / s[0] ** 0.5 for s in SHAPES]
+  params = train("teacher", params, steps)
   teacher = velocity.from_network(partial(F, params), sigma_d=0.5)
-  distil = partial(train, "scd", teacher=teacher, warmup_steps=steps // 10)
-  student = partial(F, jax.jit(partial(distil, steps=steps))(params))
-  noise = jax.random.normal(jax.random.key(2), (1, 2000, 2))
-  start = samplers.consistency_times(1, sigma_d=0.5)
-  points, _ = samplers.consistency_path(student, noise, {}, start, sigma_d=0.5)
-  plt.plot(*draw_data(key, 2000).T, ".", label="data")
-  plt.plot(*points.T, ".", label="student, one evaluation a point")
+  params = train("scd", params, steps, teacher, warmup_steps=steps // 10)
+  noise = jax.random.normal(keys[1], (1, 2000, 2))
+  times = samplers.consistency_times(1, sigma_d=0.5)
+  student = samplers.consistency_path(partial(F, params), noise, {}, times, 0.5)
+  plt.plot(*draw_data(keys[2], 2000).T, ".", label="data")
+  plt.plot(*student[0].T, ".", label="student, one evaluation a point")
   plt.legend()
   plt.savefig(path)
-  return points
 
 
 if __name__ == "__main__":
