@@ -5,6 +5,11 @@ wrong, where, and what to do; the command line prints that line without a
 traceback.
 """
 
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+
 
 class UserError(Exception):
   """The work could not be done (exit code 1): a missing file, a full disk."""
@@ -16,6 +21,44 @@ class ConfigError(UserError):
   """Bad arguments or configuration (exit code 2): a typo, a wrong shape."""
 
   exit_code = 2
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Turns every error of a file's reader into one line that names the file.
+
+  A damaged file can make its reader raise almost anything: zipfile raises
+  NotImplementedError for a changed version, UnicodeDecodeError for a changed
+  name; numpy raises TokenError for a header that is cut short. The body should
+  therefore read a file and interpret its content, and do nothing else.
+
+  Args:
+    path: the file that the body reads.
+
+  Raises:
+    UserError: the body raised an exception, which is the cause of this one. A
+      UserError of the body is passed on as it is.
+  """
+  name = os.fspath(path)
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # parsers remark on damaged headers
+      yield
+  except UserError:
+    raise
+  except OSError as error:
+    reason = error.strerror or one_line(error)
+    raise UserError(f"cannot read {name}: {reason}") from error
+  except ValueError as error:
+    raise UserError(f"cannot use {name}: {one_line(error)}") from error
+  except Exception as error:
+    reason = f"it is damaged ({type(error).__name__}: {one_line(error)})"
+    raise UserError(f"cannot use {name}: {reason}") from error
+
+
+def one_line(error: BaseException, length: int = 200) -> str:
+  """Returns an exception's text on one line, cut to `length` characters."""
+  return " ".join(str(error).split())[:length] or "no reason is given"
 
 
 def missing_package(error: ImportError) -> str | None:

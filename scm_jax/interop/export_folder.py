@@ -97,9 +97,15 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return None
   if not isinstance(content, dict) or content.get("format") != FORMAT:
     return None
-  if content["version"] > VERSION:
+  version = content.get("version")
+  if not isinstance(version, int):
     raise UserError(
-      f"{path} is an export of version {content['version']}; this scm_jax "
+      f"{pathlib.Path(path) / CONFIG} is damaged: it states no version; export "
+      "it again"
+    )
+  if version > VERSION:
+    raise UserError(
+      f"{path} is an export of version {version}; this scm_jax "
       f"reads up to {VERSION}: update it"
     )
   return content
@@ -129,7 +135,7 @@ def read(
     raise UserError(f"{path} is not an export: its {CONFIG} does not say so")
   try:
     return _model(path, about, where)
-  except (KeyError, TypeError, ValueError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(
       f"{pathlib.Path(path) / CONFIG} is damaged, or of another scm_jax "
       f"({error}); export it again"

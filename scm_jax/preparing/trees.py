@@ -8,8 +8,10 @@ import zipfile
 from collections.abc import Iterable
 from typing import Protocol
 
+from scm_jax import errors
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.preparing.listing import Item, Listing
+from scm_jax.preparing.pixels import UnreadableError
 
 IMAGES = frozenset(
   ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
@@ -58,12 +60,8 @@ class Zip:
 
   @functools.cached_property
   def _archive(self) -> zipfile.ZipFile:
-    try:
+    with errors.reading(self.path):
       return zipfile.ZipFile(self.path)
-    except (zipfile.BadZipFile, OSError) as error:
-      raise UserError(
-        f"{self.path} cannot be read as a zip: {error}"
-      ) from error
 
   def names(self) -> Iterable[str]:
     for name in self._archive.namelist():
@@ -71,7 +69,12 @@ class Zip:
         yield name[len(self.inside) :]
 
   def read(self, name: str) -> bytes:
-    return self._archive.read(self.inside + name)
+    try:
+      return self._archive.read(self.inside + name)
+    except OSError:
+      raise
+    except Exception as error:  # zipfile raises many kinds for a damaged file
+      raise UnreadableError(errors.one_line(error)) from error
 
 
 class Tree:
@@ -115,7 +118,9 @@ class Tree:
       )
     names.sort()
     if has_labels:
-      items, classes = _edm2(names, self.files.read(LABELS), where)
+      with errors.reading(f"{LABELS} in {where}"):
+        labels = self.files.read(LABELS)
+      items, classes = _edm2(names, labels, where)
     else:
       items, classes = _by_folder(names, where)
     return Listing(where, items, classes, bool(latents), ignored)

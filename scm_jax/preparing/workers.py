@@ -8,8 +8,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from concurrent import futures
 from concurrent.futures import process
@@ -18,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import ImageOps
 
+from scm_jax import errors
 from scm_jax.errors import UserError
 from scm_jax.preparing import crop, pixels, sources
 from scm_jax.preparing.listing import Item, Source
@@ -83,8 +82,6 @@ def prepare(source: Source, work: Work, item: Item) -> Prepared:
   except OSError as error:  # the disk's fault, not the image's: never skipped
     reason = error.strerror or str(error)
     raise UserError(f"{item.key} cannot be read: {reason}") from error
-  except (zipfile.BadZipFile, zlib.error) as error:  # damaged in the archive
-    return Prepared(item, None, None, error=str(error))
   if item.mirrored:
     image = ImageOps.mirror(image)
   if work.form == "png":
@@ -101,8 +98,9 @@ def _stored_latents(data: bytes, work: Work) -> np.ndarray:
   """EDM2's file of one image: means and deviations, [2 C, h, w]."""
   try:
     array = np.load(io.BytesIO(data), allow_pickle=False)
-  except (ValueError, EOFError) as error:
-    raise pixels.UnreadableError(f"not a NumPy array: {error}") from error
+  except Exception as error:  # NumPy raises many kinds for a damaged file
+    reason = f"not a NumPy array: {errors.one_line(error)}"
+    raise pixels.UnreadableError(reason) from error
   height, width, channels = stored_shape(work.size)
   wanted = [channels, height, width]
   if list(array.shape) != wanted or array.dtype.kind != "f":
