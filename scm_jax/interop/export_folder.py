@@ -70,6 +70,27 @@ def describe(model: Model, origin: Origin) -> dict[str, Any]:
   }
 
 
+def write(
+  folder: Any, model: Model, origin: Origin, weights: Mapping[str, Any]
+) -> None:
+  """Writes `config.json` and `model.safetensors`.
+
+  Args:
+    folder: an existing folder, as a `pathlib` or `epath` path.
+    model: the model that the export describes.
+    origin: the run and step that the model comes from.
+    weights: `model.weights` in the types to store; see `cast`.
+
+  Raises:
+    OSError: the files cannot be written.
+  """
+  about = describe(model, origin)
+  (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
+  metadata = {"format": "scm_jax", "kind": about["kind"]}
+  with (folder / WEIGHTS).open("wb") as stream:
+    safetensors.write(stream, flatten(weights), metadata)
+
+
 def _describe_network(config: networks.NetworkConfig) -> dict[str, Any]:
   family = next(
     name

@@ -248,7 +248,7 @@ def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
   scores = evaluate(model)
   if startup.is_main():
     writer.write_scalars(step, scores)
-    if best.offer(path, config, model, step, scores):
+    if best.keep_if_best(path, config, model, step, scores):
       logging.info("the best so far, kept in %s", path / best.FOLDER)
 
 
