@@ -1,10 +1,11 @@
-"""The public autoencoder's weights, in diffusers' layout, in and out.
+"""Reading and writing the public autoencoder's weights in diffusers' layout.
 
-A safetensors file of `AutoencoderKL`: `encoder.down_blocks.0.resnets.1.conv1
-.weight`, filters OIHW and `[out, in]`. Older files call the attention's layers
-query, key, value and proj_attn. All sizes but the number of groups follow from
-the tensors; that one comes from a `config.json` beside the file, and without
-one is 32 or whatever less the widths allow.
+The file is a safetensors file of `AutoencoderKL`, with names such as
+`encoder.down_blocks.0.resnets.1.conv1.weight` and filters OIHW or `[out, in]`.
+Older files name the attention's layers query, key, value and proj_attn. All
+sizes but the number of groups follow from the tensors; that number is read from
+a `config.json` beside the file, and is otherwise the largest one up to 32 that
+divides all widths.
 """
 
 import dataclasses
@@ -23,9 +24,9 @@ from flax import traverse_util
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors
-from scm_jax.model import Model
 from scm_jax.networks import autoencoder
 from scm_jax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from scm_jax.sampler import Sampler
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 # The paper's (Section G.1) and EDM2's.
@@ -41,17 +42,17 @@ _OLD = re.compile(rf"(attentions\.\d+)\.({'|'.join(_OLD_NAMES)})\.")
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
-  """The autoencoder of a file.
+  """Reads an autoencoder.
 
   Args:
-    path: the safetensors file, or the folder that it is in.
+    path: the safetensors file, or its folder.
 
   Returns:
-    Its functions, and its parameters: numpy's arrays in float32.
+    The autoencoder's functions, and its parameters as float32 NumPy arrays.
 
   Raises:
-    UserError: there is no such file, or it is something else; the message says
-      what to fetch.
+    UserError: the file is missing, or is not an autoencoder; the message says
+      which file to fetch.
   """
   file = pathlib.Path(path)
   file = file / WEIGHTS if file.is_dir() else file
@@ -73,43 +74,44 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
   return network, params
 
 
-def attach(model: Model, network: Autoencoder, params: Any) -> Model:
-  """The model with an autoencoder, which decodes its samples.
+def attach(sampler: Sampler, network: Autoencoder, params: Any) -> Sampler:
+  """Returns the sampler with an autoencoder that decodes its samples.
 
   Raises:
-    ConfigError: it has no latents, or others.
+    ConfigError: the network draws images, or latents of another autoencoder.
   """
-  if not isinstance(model.codec, LatentCodec):
+  if not isinstance(sampler.codec, LatentCodec):
     raise ConfigError("this network draws images; it needs no autoencoder")
-  ours = model.network.config.in_channels
+  ours = sampler.network.config.in_channels
   theirs = network.config.latent_channels
   if ours != theirs:
     raise ConfigError(
-      f"this network's latents have {ours} channels, the autoencoder's {theirs}"
+      f"this network's latents have {ours} channels, and the autoencoder's "
+      f"have {theirs}"
     )
-  codec = dataclasses.replace(model.codec, autoencoder=network)
-  return dataclasses.replace(model, codec=codec, decoder=params)
+  codec = dataclasses.replace(sampler.codec, autoencoder=network)
+  return dataclasses.replace(sampler, codec=codec, decoder=params)
 
 
-def attach_file(model: Model, path: str | os.PathLike[str]) -> Model:
-  """`attach` of the autoencoder at `path`, on a device; "" is none.
+def attach_file(sampler: Sampler, path: str | os.PathLike[str]) -> Sampler:
+  """Reads the autoencoder at `path` to a device and attaches it; "" is none.
 
   Raises:
-    UserError: as `load` and `attach`.
+    UserError: see `load` and `attach`.
   """
   if not path:
-    return model
+    return sampler
   network, params = load(path)
-  return attach(model, network, jax.device_put(params))
+  return attach(sampler, network, jax.device_put(params))
 
 
-def of(model: Model) -> Autoencoder | None:
-  """What decodes a model's samples; its parameters are `model.decoder`."""
-  return getattr(model.codec, "autoencoder", None)
+def of(sampler: Sampler) -> Autoencoder | None:
+  """Returns a sampler's autoencoder, whose parameters are its `decoder`."""
+  return getattr(sampler.codec, "autoencoder", None)
 
 
 class _Misfit(Exception):
-  """Why tensors are not an autoencoder's."""
+  """The reason why tensors are not those of an autoencoder."""
 
 
 def _fetch(file: pathlib.Path) -> str:
@@ -117,7 +119,7 @@ def _fetch(file: pathlib.Path) -> str:
 
 
 def _modern(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
-  """A tensor by its name of today."""
+  """Returns a tensor by its current name and in its current shape."""
   name = _OLD.sub(lambda m: f"{m[1]}.{_OLD_NAMES[m[2]]}.", name)
   if ".attentions." in name and tensor.shape[2:] == (1, 1):
     tensor = tensor[..., 0, 0]  # a dense layer, once a 1x1 convolution
@@ -127,7 +129,7 @@ def _modern(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
 def _config(
   tensors: Mapping[str, np.ndarray], beside: pathlib.Path
 ) -> AutoencoderConfig:
-  """The sizes that tensors have."""
+  """Derives the autoencoder's sizes from its tensors."""
 
   def shape(name: str) -> tuple[int, ...]:
     if name not in tensors:
@@ -155,7 +157,7 @@ def _config(
 
 
 def _groups(config: pathlib.Path) -> int | None:
-  """What a `config.json` says, if it is there and of an autoencoder."""
+  """Reads the number of groups, if there is an autoencoder's `config.json`."""
   try:
     content = json.loads(config.read_text())
   except (OSError, ValueError):
@@ -168,7 +170,7 @@ def _groups(config: pathlib.Path) -> int | None:
 def _params(
   network: Autoencoder, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-  """Parameters from tensors by their names, which must fit to the last one."""
+  """Converts tensors to parameters; no tensor may be missing or left over."""
   wanted = traverse_util.flatten_dict(_shapes(network))
   for path, spec in wanted.items():
     name = to_name(path)
@@ -180,7 +182,7 @@ def _params(
   if more := tensors.keys() - {to_name(path) for path in wanted}:
     raise _Misfit(f"it also has a tensor {min(more)}")
   params = params_from_tensors(network, tensors)
-  # Copied, because they are the file's bytes until then.
+  # Copied, because the tensors are views of the file's bytes.
   return jax.tree.map(lambda x: np.array(x, np.float32, order="C"), params)
 
 
@@ -191,7 +193,7 @@ def _shapes(network: Autoencoder) -> Any:
 def params_from_tensors(
   network: Autoencoder, tensors: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Our parameters from diffusers' tensors; numpy's arrays, or traced ones."""
+  """Converts diffusers' tensors, NumPy arrays or traced ones, to parameters."""
   paths = traverse_util.flatten_dict(_shapes(network))
   return traverse_util.unflatten_dict(
     {path: _to_ours(tensors[to_name(path)], path) for path in paths}
@@ -199,7 +201,7 @@ def params_from_tensors(
 
 
 def params_to_tensors(params: Any) -> dict[str, np.ndarray]:
-  """The inverse of `params_from_tensors`."""
+  """Converts parameters to diffusers' tensors, by their names."""
   return {
     to_name(path): np.ascontiguousarray(_to_theirs(np.asarray(array), path))
     for path, array in traverse_util.flatten_dict(params).items()
@@ -207,14 +209,14 @@ def params_to_tensors(params: Any) -> dict[str, np.ndarray]:
 
 
 def to_name(path: tuple[str, ...]) -> str:
-  """Diffusers' name of the parameter at `path`."""
+  """Returns diffusers' name of the parameter at `path`."""
   parts = [re.sub(r"_(\d+)$", r".\1", part) for part in path[:-1]]
   leaf = "bias" if path[-1] == "bias" else "weight"  # a kernel, or a scale
   return ".".join([*parts, leaf])
 
 
 def _to_ours(tensor: Any, path: tuple[str, ...]) -> Any:
-  """A tensor with our order of axes."""
+  """Returns a tensor with its axes in this package's order."""
   if path[-1] != "kernel":
     return tensor
   return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
@@ -232,9 +234,9 @@ def write(
   """Writes a folder that `load` and diffusers' `AutoencoderKL` read.
 
   Args:
-    folder: is made; files in it are replaced.
-    network: its sizes.
-    params: its parameters.
+    folder: the folder, which is made; files in it are replaced.
+    network: the autoencoder's functions.
+    params: the autoencoder's parameters.
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -245,7 +247,7 @@ def write(
 
 
 def _describe(config: AutoencoderConfig) -> dict[str, Any]:
-  """The content of diffusers' `config.json`."""
+  """Returns the content of diffusers' `config.json`."""
   levels = len(config.channels)
   return {
     "_class_name": _CLASS,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from scm_jax import networks
 from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
-from scm_jax.model import Model
 from scm_jax.networks import attention, rematerialization, weighting
+from scm_jax.sampler import Sampler
 from scm_jax.training import offload
 from scm_jax.training.ema import averaging
 
@@ -184,22 +184,23 @@ def network_config(config: Any) -> networks.NetworkConfig:
   )
 
 
-def model(config: Any, average: Any) -> Model:
+def model(config: Any, average: Any) -> Sampler:
   """What a run's averaged parameters draw with.
 
   The model's parameters lie where the average lies, in the same shards.
   """
-  return Model(
+  return Sampler(
     network=networks.build(network_config(config)),
     params=on_sphere(config, average),
     codec=codec(config),
-    consistency=config.run != "teacher",
+    kind="diffusion" if config.run == "teacher" else "consistency",
     t_mid=config.sample.t_mid,
     sigma_max=config.sample.sigma_max,
     solver=config.sample.solver,
     solver_steps=config.sample.solver_steps,
     guidance=config.sample.guidance,
     unconditional=bool(config.objective.label_dropout),
+    batch_size=config.sample.batch_size,
   )
 
 

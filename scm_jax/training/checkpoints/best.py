@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from scm_jax import configuration, files
 from scm_jax.errors import UserError
 from scm_jax.interop import export_folder, safetensors
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training.ema import averaging
 
 FOLDER, SCORE = "best", "score.json"
@@ -26,13 +26,13 @@ _NEXT, _PREVIOUS = f"{FOLDER}.partial", f"{FOLDER}.previous"
 
 # Scores of a model whose parameters this process holds whole; the first of
 # them, of which less is better, says which is best. All processes call it.
-Evaluate = Callable[[Model], Mapping[str, float]]
+Evaluate = Callable[[Sampler], Mapping[str, float]]
 
 
 def offer(
   path: epath.Path,
   config: ConfigDict,
-  model: Model,
+  model: Sampler,
   step: int,
   scores: Mapping[str, float],
 ) -> bool:
@@ -108,7 +108,7 @@ def put_back(path: epath.Path) -> None:
 
 def _write(
   folder: epath.Path,
-  model: Model,
+  model: Sampler,
   origin: export_folder.Origin,
   record: Mapping[str, Any],
 ) -> None:
