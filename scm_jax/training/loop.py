@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from scm_jax import image_grid, networks
 from scm_jax.interop import autoencoder
-from scm_jax.model import Model
 from scm_jax.objectives import precision
+from scm_jax.sampler import Sampler
 from scm_jax.training import (
   initialization,
   offload,
@@ -102,7 +102,9 @@ def _train(
   main = startup.is_main()
   if main:
     workdir.write_config(path, config)
-  others = (teacher.network, teacher.weak) if teacher else (None, None)
+  others = (
+    (teacher.network, teacher.guidance_network) if teacher else (None, None)
+  )
   compiled = program.make(config, mesh, *others)
   if state is None:
     state = _initial_state(config, mesh, compiled.state, teacher)
@@ -197,7 +199,7 @@ def _train(
 
 
 def _initial_state(
-  config: ConfigDict, mesh: Mesh, placed: TrainState, teacher: Model | None
+  config: ConfigDict, mesh: Mesh, placed: TrainState, teacher: Sampler | None
 ) -> TrainState:
   """The state of a new run, drawn in its shards; `placed` says where."""
   network = networks.build(resolve.network_config(config))
@@ -229,7 +231,7 @@ def _due(every: int, step: int) -> bool:
   return bool(every) and step % every == 0
 
 
-def _first_average(config, mesh, state, decoder) -> Model:
+def _first_average(config, mesh, state, decoder) -> Sampler:
   """The model of the first average, whole on every device."""
   average = offload.fetch(state.ema[averaging.name(config.ema[0])])
   if mesh.size > 1:  # every device draws all of it: few images, no exchange
@@ -260,13 +262,7 @@ def _write_samples(config, mesh, state, decoder, path, writer) -> None:
   model = _first_average(config, mesh, state, decoder)
   columns = config.data.num_classes or 8
   columns = min(columns, 10)
-  num = config.sample.num
-  labels = np.arange(num) % max(config.data.num_classes, 1)
-  images = model.sample(
-    labels if config.data.num_classes else None,
-    num=num,
-    batch_size=min(num, config.sample.batch_size),
-  )
+  images = model.sample(num=config.sample.num)
   if not startup.is_main():
     return
   picture = image_grid.image_grid(images, columns)

@@ -11,8 +11,8 @@ from scm_jax import networks, schema
 from scm_jax.codec import Codec, LatentCodec, PixelCodec
 from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.model import Model
 from scm_jax.objectives import OBJECTIVES, Options
+from scm_jax.sampler import Sampler
 from scm_jax.training import offload
 from scm_jax.training.ema import averaging
 
@@ -150,22 +150,23 @@ def network_config(config: Any) -> networks.NetworkConfig:
   )
 
 
-def model(config: Any, average: Any) -> Model:
+def model(config: Any, average: Any) -> Sampler:
   """What a run's averaged parameters draw with.
 
   The model's parameters lie where the average lies, in the same shards.
   """
-  return Model(
+  return Sampler(
     network=networks.build(network_config(config)),
     params=constrained(config, average),
     codec=codec(config),
-    consistency=OBJECTIVES[config.run].kind == "consistency",
+    kind=OBJECTIVES[config.run].kind,
     t_mid=config.sample.t_mid,
     sigma_max=config.sample.sigma_max,
     solver=config.sample.solver,
     solver_steps=config.sample.solver_steps,
     guidance=config.sample.guidance,
     unconditional=bool(config.objective.label_dropout),
+    batch_size=config.sample.batch_size,
   )
 
 

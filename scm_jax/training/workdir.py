@@ -14,7 +14,7 @@ from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, loading
@@ -69,7 +69,7 @@ class Stored(NamedTuple):
     guide: the network that guides it, if it has one.
   """
 
-  model: Model
+  model: Sampler
   about: dict[str, Any]
   average: Any
   guide: "Stored | None" = None
@@ -168,7 +168,7 @@ def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
 
 def load(
   path: epath.PathLike, average: float = 0.0, autoencoder: str | None = None
-) -> tuple[Model, dict]:
+) -> tuple[Sampler, dict]:
   """The model of a workdir, at its newest checkpoint, or of an export.
 
   Args:
@@ -219,22 +219,25 @@ def load_stored(
   model = resolve.model(about["config"], params)
   guide = _load_guide(path, where)
   if guide:
-    model = dataclasses.replace(model, guide=guide.model)
+    model = dataclasses.replace(
+      model,
+      guidance_network=guide.model.network,
+      guidance_params=guide.model.params,
+    )
   return Stored(model, about, params, guide)
 
 
 def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
   model, origin = export_folder.read(path, where)
-  if average and averaging.name(average) != origin.ema:
-    raise UserError(
-      f"{path} is an export of the average {origin.ema} alone; export "
-      f"{averaging.name(average)} from its run"
-    )
+  export_folder.check_ema(path, origin, average)
   config = load_config(path)
   about = {"config": config, "step": origin.step, "ema": origin.ema}
   guide = None
-  if model.guide:
-    guide = Stored(model.guide, about, model.guide.params)
+  if model.guidance_network:
+    second = dataclasses.replace(
+      model, network=model.guidance_network, params=model.guidance_params
+    )
+    guide = Stored(second, about, second.params)
   return Stored(model, about, model.params, guide)
 
 

@@ -161,7 +161,7 @@ def test_loads_the_average_that_is_asked_for(reference, state_at):
     )
     gain = saved[f"ema['{name}']['denoiser']['out_gain']"]
     assert model.params["denoiser"]["out_gain"] == gain
-    assert not model.consistency
+    assert model.kind == "diffusion"
     assert model.codec == resolve.codec(config)
 
 
@@ -196,7 +196,7 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   path.mkdir()
   config = student(make_config, teacher)
   model = initialization.load_teacher(config, path, begun=False)
-  assert not model.consistency
+  assert model.kind == "diffusion"
   noted = json.loads((path / "teacher.json").read_text())
   assert noted["workdir"] == str(teacher) and noted["step"] == 4
   assert noted["ema"] == averaging.name(config.ema[0])

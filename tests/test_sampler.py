@@ -1,6 +1,8 @@
-"""A model as something that draws images, whatever the batches."""
+"""The class that draws: batches, guidance, labels, programs."""
 
 import dataclasses
+import re
+import weakref
 
 import chex
 import jax
@@ -8,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax import networks
+from scm_jax import networks, sampler_programs
 from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
-from scm_jax.model import Model
 from scm_jax.networks import autoencoder, magnitude
+from scm_jax.sampler import Sampler
 
 LABELS = np.array([0, 2, 1, 2, 0])
 
@@ -25,7 +27,7 @@ def quick_compilation():
   jax.config.update("jax_disable_most_optimizations", False)
 
 
-def build(consistency, **fields):
+def build(kind, **fields):
   config = networks.UNetConfig(
     resolution=4,
     in_channels=1,
@@ -35,7 +37,7 @@ def build(consistency, **fields):
     num_blocks=1,
     attn_resolutions=(),
     channels_per_head=8,
-    guidance=consistency,
+    guidance=kind == "consistency",
   )
   network = networks.build(config)
   rng = np.random.default_rng(0)
@@ -46,17 +48,17 @@ def build(consistency, **fields):
   params["denoiser"]["out_gain"] = jnp.float32(0.5)
   params = magnitude.normalize_weights(params)
   codec = PixelCodec(-0.2, 0.5, 0.5)
-  return Model(network, params, codec, consistency, **fields)
+  return Sampler(network, params, codec, kind, **fields)
 
 
 @pytest.fixture(scope="module")
 def student():
-  return build(consistency=True)
+  return build("consistency")
 
 
 @pytest.fixture(scope="module")
 def teacher():
-  return build(consistency=False)
+  return build("diffusion")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,8 @@ def test_images(images):
 
 
 def test_samples_do_not_depend_on_the_batch(student, images):
-  assert_same_images(student.sample(LABELS, batch_size=2), images)
+  two_at_once = dataclasses.replace(student, batch_size=2)
+  assert_same_images(two_at_once.sample(LABELS), images)
   assert_same_images(student.sample(LABELS[:2]), images[:2])
 
 
@@ -96,27 +99,66 @@ def test_samples_are_a_function_of_seed_and_label(student, images):
     assert not np.array_equal(images[i], images[(i + 3) % 5])
 
 
-def test_no_label(student):
-  expected = student.sample(np.full(5, 3))
-  np.testing.assert_array_equal(student.sample(None, num=5), expected)
-  with pytest.raises(ValueError, match="labels, or num"):
-    student.sample(None)
+def test_labels(student):
+  """Classes are repeated in turn, and None is every class in turn."""
+  assert student.labels(None, 5).tolist() == [0, 1, 2, 0, 1]
+  assert student.labels(2, 3).tolist() == [2, 2, 2]
+  assert student.labels([3, 0]).tolist() == [3, 0]
+  for labels, num in (([], None), (None, 0), ([0], -1)):
+    with pytest.raises(ConfigError, match="nothing to draw"):
+      student.labels(labels, num)
+
+
+def test_which_labels_are_legal(student):
+  """The number of classes is no label, which some networks never saw."""
+  always_labelled = dataclasses.replace(student, unconditional=False)
+  config = dataclasses.replace(student.network.config, num_classes=0)
+  unlabelled = dataclasses.replace(student, network=networks.build(config))
+  assert unlabelled.labels(num=2).tolist() == [0, 0]
+  for sampler, label in (
+    (student, 4),
+    (student, -1),
+    (always_labelled, 3),
+    (unlabelled, 0),
+  ):
+    with pytest.raises(ConfigError, match="label"):
+      sampler.sample([label])
+
+
+def test_batches_reach_the_host_as_they_are_drawn(student, monkeypatch):
+  """The devices never hold more than two, however many images are drawn."""
+  on_devices, drawn = [], Sampler.draw
+
+  def draw(self, *args, **kwargs):
+    batch = drawn(self, *args, **kwargs)
+    on_devices.append(weakref.ref(batch))
+    return batch
+
+  monkeypatch.setattr(Sampler, "draw", draw)
+  sampler = dataclasses.replace(student, batch_size=2)
+  seen = 0
+  for batch in sampler.batches(sampler.labels(num=11), steps=1):
+    assert isinstance(batch, np.ndarray)
+    seen += len(batch)
+    assert sum(array() is not None for array in on_devices) <= 2
+  assert seen == 11 and len(on_devices) == 6
 
 
 def test_one_program_serves_all_batches(student):
-  """And all seeds, labels and scales of guidance."""
+  """And all seeds, labels, scales of guidance and parameters."""
   network = student.network
   once = network._replace(F=chex.assert_max_traces(network.F, n=1))
-  model = dataclasses.replace(student, network=once)
+  sampler = dataclasses.replace(student, network=once, batch_size=2)
   for seed in range(2):
-    model.sample(LABELS, steps=1, seed=seed, guidance=1.5 + seed, batch_size=2)
+    other = jax.tree.map(jnp.negative, sampler) if seed else sampler
+    other.sample(LABELS, steps=1, seed=seed, guidance=1.5 + seed)
   chex.clear_trace_counter()
 
 
 def test_one_step_of_a_teacher_is_the_consistency_formula(student):
   one = student.sample(LABELS, steps=1)
   for solver in ("heun", "dpm_solver"):
-    diffusion = dataclasses.replace(student, consistency=False, solver=solver)
+    diffusion = dataclasses.replace(student, kind="diffusion", solver=solver)
     np.testing.assert_array_equal(diffusion.sample(LABELS, steps=1), one)
 
 
@@ -144,17 +186,17 @@ def test_evaluations(student, teacher):
   assert fast.evaluations(32, guidance=1.5) == 64
 
 
-def test_a_teacher_and_its_guide(teacher):
+def test_a_teacher_and_its_guidance_network(teacher):
   """Guided by a copy of itself it is itself; by another it is moved."""
-  twin = dataclasses.replace(teacher, guide=teacher)
+  second = {"guidance_network": teacher.network}
+  twin = dataclasses.replace(teacher, guidance_params=teacher.params, **second)
   plain = twin.sample(LABELS, steps=2)
   np.testing.assert_array_equal(teacher.sample(LABELS, steps=2), plain)
   assert_same_images(twin.sample(LABELS, steps=2, guidance=2.0), plain)
 
-  # A guide that says "no velocity" makes of guidance a factor.
+  # A second network that says "no velocity" makes of guidance a factor.
   silent = jax.tree.map(jnp.zeros_like, teacher.params)
-  weak = dataclasses.replace(teacher, params=silent)
-  guided = dataclasses.replace(teacher, guide=weak)
+  guided = dataclasses.replace(teacher, guidance_params=silent, **second)
   drawn = guided.sample(LABELS, steps=2, guidance=2.0)
   doubled = jax.tree.map(jnp.copy, teacher.params)
   doubled["denoiser"]["out_gain"] *= 2.0
@@ -163,6 +205,10 @@ def test_a_teacher_and_its_guide(teacher):
   assert np.abs(drawn.astype(int) - plain).mean() > 5
   assert guided.evaluations(2, guidance=2.0) == 6
   assert guided.parameters == teacher.parameters
+  again = guided.with_weights(jax.tree.map(jnp.copy, guided.weights))
+  np.testing.assert_array_equal(
+    again.sample(LABELS, steps=2, guidance=2.0), drawn
+  )
 
 
 def test_defaults_are_the_models_own(student, teacher):
@@ -178,29 +224,35 @@ def test_defaults_are_the_models_own(student, teacher):
 
 def test_a_network_that_cannot_be_guided_is_not(student, teacher):
   """Its own scale is 1, whatever its config says; another is refused."""
-  config = dataclasses.replace(student.network.config, guidance=False)
+  without = dataclasses.replace(student.network.config, guidance=False)
   unlabelled = dataclasses.replace(teacher.network.config, num_classes=0)
-  for model, why in (
-    (
-      dataclasses.replace(student, network=networks.build(config)),
-      "trained without guidance as an input",
-    ),
-    (
-      dataclasses.replace(teacher, unconditional=False),
-      "always given labels",
-    ),
-    (
-      dataclasses.replace(teacher, network=networks.build(unlabelled)),
-      "takes no labels",
-    ),
+  always_labelled = dataclasses.replace(teacher, unconditional=False)
+  for sampler in (
+    dataclasses.replace(student, network=networks.build(without)),
+    always_labelled,
+    dataclasses.replace(teacher, network=networks.build(unlabelled)),
   ):
-    model = dataclasses.replace(model, guidance=1.4)
-    assert not model.takes_guidance
-    assert model.scale() == model.scale(1.0) == 1.0
-    with pytest.raises(ConfigError, match=f"guidance 1.7: .*{why}"):
-      model.scale(1.7)
-  guided = dataclasses.replace(teacher, unconditional=False, guide=teacher)
-  assert guided.scale(1.7) == 1.7  # away from another network
+    sampler = dataclasses.replace(sampler, guidance=1.4)
+    why = sampler.guidance_refusal()
+    assert why and sampler.guidance_scale() == sampler.guidance_scale(1.0) == 1
+    for refused in (
+      lambda s=sampler: s.guidance_scale(1.7),
+      lambda s=sampler: s.sample(num=1, guidance=1.7),
+    ):
+      with pytest.raises(ConfigError, match=re.escape(why)):
+        refused()
+  guided = dataclasses.replace(
+    always_labelled,
+    guidance_network=teacher.network,
+    guidance_params=teacher.params,
+  )
+  assert guided.guidance_scale(1.7) == 1.7
+
+
+def test_a_kind_or_solver_that_is_none_is_refused(student):
+  for fields in ({"kind": "diffusoin"}, {"solver": "huen"}):
+    with pytest.raises(ValueError, match=next(iter(fields.values()))):
+      dataclasses.replace(student, **fields)
 
 
 def test_settings_tell_samplers_apart(student, teacher):
@@ -246,8 +298,8 @@ def test_an_autoencoder_decodes_within_the_sampler(student):
 def test_sampling_says_that_nothing_was_augmented():
   config = networks.DDPMppConfig(resolution=4, in_channels=1, augment=True)
   codec = PixelCodec(0.0, 0.5, 0.5)
-  model = Model(networks.build(config), {}, codec, consistency=True)
+  sampler = Sampler(networks.build(config), {}, codec)
   label, scale = jnp.zeros(5, jnp.int32), jnp.float32(1.0)
-  _, cond = model.bind({}, label, scale)
+  _, cond = sampler_programs.bind(sampler, label, scale)
   assert cond.keys() == {"augment"}
   np.testing.assert_array_equal(cond["augment"], np.zeros((5, 9)))
