@@ -64,6 +64,19 @@ def _gather(whole: Array, spec: PartitionSpec) -> Array:
   return whole
 
 
+def lazily_gathered(path: Any, leaf: Any) -> bool:
+  """Returns whether a layer gathers a sharded leaf where it uses it.
+
+  All other leaves are gathered whole before the first layer runs.
+
+  Args:
+    path: the leaf's path in the parameters, as JAX's tree functions give it.
+    leaf: the leaf, or its shape and type.
+  """
+  del leaf  # today the name alone decides
+  return path[-1].key == magnitude.WEIGHT
+
+
 def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:
   """A `Network` as functions of shards of its parameters.
 
@@ -82,7 +95,7 @@ def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:
       shard = Shard(value, spec, reduce_dtype)
       if not any(spec):
         return value
-      return shard if path[-1].key == magnitude.WEIGHT else gather(shard)
+      return shard if lazily_gathered(path, value) else gather(shard)
 
     return {
       part: jax.tree_util.tree_map_with_path(leaf, params[part], specs[part])
