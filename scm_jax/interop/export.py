@@ -13,22 +13,18 @@ The folder can be pushed to a model hub as it is. It is written whole or not at
 all.
 """
 
-import contextlib
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
-from scm_jax import image_grid
+from scm_jax import files, image_grid
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
   export_folder,
   export_pytorch,
   model_card,
-  safetensors,
   stablehlo,
 )
 from scm_jax.interop.export_folder import Origin
@@ -58,7 +54,7 @@ def write(
   Raises:
     ConfigError: the network cannot be written in a format, or `out` holds
       something other than an export.
-    OSError: the folder cannot be written; nothing of it is left.
+    UserError: the folder cannot be written; an earlier export is still there.
   """
   check(sampler, request)
   sampler = export_folder.as_computed(sampler, request.dtype)
@@ -67,8 +63,12 @@ def write(
   weights = export_folder.cast(sampler.weights, request.dtype or "float32")
   stored = sampler.with_weights(weights)
   formats = request.written
-  with whole_folder(out) as folder:
-    _write_weights(folder, stored, origin)
+  _check_replaceable(pathlib.Path(out))
+  with files.replaced_folder(out) as folder:
+    export_folder.write(folder, stored, origin)
+    if network := autoencoder.of(sampler):
+      path = folder / export_folder.AUTOENCODER
+      autoencoder.write(path, network, sampler.decoder)
     if "stablehlo" in formats:
       _write_stablehlo(folder / "stablehlo", stored, request)
     published = sampler.network.config.form == "edm2"
@@ -110,21 +110,6 @@ def _with_dtype(origin: Origin, dtype: str) -> Origin:
   return origin._replace(config=origin.config | {"network": network})
 
 
-def _write_weights(
-  folder: pathlib.Path, sampler: Sampler, origin: Origin
-) -> None:
-  _write_json(
-    folder / export_folder.CONFIG, export_folder.describe(sampler, origin)
-  )
-  with open(folder / export_folder.WEIGHTS, "wb") as stream:
-    tensors = export_folder.flatten(sampler.weights)
-    metadata = {"format": "scm_jax", "kind": sampler.kind}
-    safetensors.write(stream, tensors, metadata)
-  if network := autoencoder.of(sampler):
-    path = folder / export_folder.AUTOENCODER
-    autoencoder.write(path, network, sampler.decoder)
-
-
 def _write_stablehlo(
   folder: pathlib.Path, sampler: Sampler, request: Request
 ) -> None:
@@ -141,41 +126,6 @@ def _write_stablehlo(
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
   path.write_text(json.dumps(value, indent=2) + "\n")
-
-
-@contextlib.contextmanager
-def whole_folder(out: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """Yields a folder that takes the place of `out` when all is written.
-
-  Raises:
-    ConfigError: `out` holds something other than an export.
-  """
-  path = pathlib.Path(out).absolute()
-  _check_replaceable(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  beside = lambda word: path.with_name(f".{path.name}.{word}.{os.getpid()}")
-  temporary, old = beside("new"), beside("old")
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir()
-  try:
-    yield temporary
-    _replace(path, temporary, old)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(path: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
-  """Renames `new` to `path`; what is there is kept as `old` until then."""
-  if not path.exists():
-    new.rename(path)
-    return
-  path.rename(old)
-  try:
-    new.rename(path)
-  except OSError:
-    old.rename(path)
-    raise
-  shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(path: pathlib.Path) -> None:

@@ -70,6 +70,24 @@ def describe(sampler: Sampler, origin: Origin) -> dict[str, Any]:
   }
 
 
+def write(folder: Any, sampler: Sampler, origin: Origin) -> None:
+  """Writes `config.json` and `model.safetensors`.
+
+  Args:
+    folder: an existing folder, as a `pathlib` or `epath` path.
+    sampler: the sampler, its weights in the types to store (see `cast`).
+    origin: the run and step that the sampler comes from.
+
+  Raises:
+    OSError: the files cannot be written.
+  """
+  text = json.dumps(describe(sampler, origin), indent=2) + "\n"
+  (folder / CONFIG).write_text(text)
+  metadata = {"format": "scm_jax", "kind": sampler.kind}
+  with (folder / WEIGHTS).open("wb") as stream:
+    safetensors.write(stream, flatten(sampler.weights), metadata)
+
+
 def _describe_network(config: networks.NetworkConfig) -> dict[str, Any]:
   classes = {name: f.config for name, f in networks.FAMILIES.items()}
   fields = dataclasses.asdict(config) | {"dtype": jnp.dtype(config.dtype).name}
@@ -97,10 +115,16 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return None
   if not isinstance(content, dict) or content.get("format") != FORMAT:
     return None
-  if content["version"] > VERSION:
+  version = content.get("version")
+  if not isinstance(version, int):
     raise UserError(
-      f"{path} is an export of version {content['version']}, and this scm_jax "
-      f"reads up to {VERSION}; update scm_jax"
+      f"{pathlib.Path(path) / CONFIG} is damaged: it states no version; export "
+      "it again"
+    )
+  if version > VERSION:
+    raise UserError(
+      f"{path} is an export of version {version}, and this scm_jax reads up to "
+      f"{VERSION}; update scm_jax"
     )
   return content
 
@@ -148,7 +172,7 @@ def read(
     raise UserError(f"{path} is not an export: its {CONFIG} does not say so")
   try:
     return _read(path, content, where)
-  except (KeyError, TypeError, ValueError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(
       f"{pathlib.Path(path) / CONFIG} is damaged, or was written by another "
       f"version of scm_jax ({error}); export it again"
