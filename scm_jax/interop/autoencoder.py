@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
   """Loads an autoencoder.
 
   Args:
-    path: the safetensors file, or the folder that it is in.
+    path: the safetensors file, or its folder.
 
   Returns:
     The autoencoder's functions; and its parameters, float32 NumPy arrays.
@@ -90,7 +90,8 @@ def attach(sampler: Sampler, network: Autoencoder, params: Any) -> Sampler:
   theirs = network.config.latent_channels
   if ours != theirs:
     raise ConfigError(
-      f"this network's latents have {ours} channels, the autoencoder's {theirs}"
+      f"this network's latents have {ours} channels, and the autoencoder's "
+      f"have {theirs}"
     )
   codec = dataclasses.replace(sampler.codec, autoencoder=network)
   return dataclasses.replace(sampler, codec=codec, decoder=params)
@@ -104,7 +105,7 @@ def attach_file(sampler: Sampler, path: str | os.PathLike[str]) -> Sampler:
     path: the autoencoder's file or folder; "" returns the sampler as it is.
 
   Raises:
-    UserError: the autoencoder cannot be loaded, or does not fit the network.
+    UserError: the autoencoder cannot be loaded, or does not fit the sampler.
   """
   if not path:
     return sampler

@@ -75,23 +75,23 @@ def write(folder: Any, sampler: Sampler, origin: Origin) -> None:
 
   Args:
     folder: an existing folder, as a `pathlib` or `epath` path.
-    sampler: the sampler, its weights in the types to store (see `cast`).
-    origin: the run and step that the sampler comes from.
+    sampler: the sampler that the export describes, with its weights in the
+      types to store; see `cast`.
+    origin: the run and step that it comes from.
 
   Raises:
     OSError: the files cannot be written.
   """
-  text = json.dumps(describe(sampler, origin), indent=2) + "\n"
-  (folder / CONFIG).write_text(text)
-  metadata = {"format": "scm_jax", "kind": sampler.kind}
+  content = describe(sampler, origin)
+  (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+  metadata = {"format": "scm_jax", "kind": content["kind"]}
   with (folder / WEIGHTS).open("wb") as stream:
     safetensors.write(stream, flatten(sampler.weights), metadata)
 
 
 def _describe_network(config: networks.NetworkConfig) -> dict[str, Any]:
-  classes = {name: f.config for name, f in networks.FAMILIES.items()}
   fields = dataclasses.asdict(config) | {"dtype": jnp.dtype(config.dtype).name}
-  return {"family": _name_of(config, classes)} | fields
+  return {"family": networks.family_name(config)} | fields
 
 
 def _name_of(value: Any, classes: Mapping[str, type]) -> str:

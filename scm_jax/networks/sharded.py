@@ -15,6 +15,8 @@ import jax
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
+from scm_jax.networks import magnitude
+
 
 @flax.struct.dataclass
 class Shard(nn.meta.AxisMetadata):
@@ -84,6 +86,20 @@ def _gather(whole: Array, spec: PartitionSpec) -> Array:
     if axis is not None:
       whole = lax.all_gather(whole, axis, axis=dimension, tiled=True)
   return whole
+
+
+def gathered_dtype(path: Any, stored: Any, computed: Any) -> Any:
+  """Returns the type in which a layer gathers a sharded parameter.
+
+  `layers.Linear` casts its weight to the type that it computes in, and then
+  gathers it. Other layers gather a parameter as it is stored.
+
+  Args:
+    path: the parameter's path, as JAX's tree functions give it.
+    stored: the type in which the parameter is stored.
+    computed: the type in which the network computes.
+  """
+  return computed if path[-1].key == magnitude.WEIGHT else stored
 
 
 def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:

@@ -65,7 +65,7 @@ def train(
   resolve.check(config)
   path = workdir.open_for(config, folder)
   checkpoints = Checkpoints(path, config.keep_checkpoints, config.keep_every)
-  names = [averaging.name(width) for width in averaging.widths(config)]
+  names = [averaging.name(width) for width in averaging.relative_widths(config)]
   snapshots = Snapshots(
     path, config.snapshot_every, names, config.snapshot_dtype
   )

@@ -119,7 +119,7 @@ def make_train_step(
     }
     averages = offload.fetch(state.ema, rest.ema)
     averages = averaging.update(
-      averages, params, averaging.shares(config, step)
+      averages, params, averaging.update_weights(config, step)
     )
     return TrainState(step, params, opt_state, averages), metrics
 

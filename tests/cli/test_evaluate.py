@@ -138,7 +138,7 @@ def test_other_weights_at_the_same_step_are_another_question(
     (["--features=inception"], 2, "inception"),
     (["--reference=scm_digit"], 1, "dataset 'scm_digit'"),
     (["--reference=scm_digits:tset"], 2, "'tset'"),
-    (["--ema=0.77"], 1, "keeps no average of width 0.77"),
+    (["--ema=0.77"], 1, "keeps no EMA of 0.77"),
   ],
 )
 def test_mistakes(more, code, said, refused, runs, tmp_path):

@@ -190,7 +190,7 @@ def test_without_out_into_the_workdir(command, runs):
     (["--guidance=3"], 2, "this student was trained without guidance"),
     (["--t-mid=2"], 2, "--t-mid=2: a time must lie between 0 and pi/2"),
     (["--labels=one"], 2, "--labels=one: give whole numbers"),
-    (["--ema=0.77"], 1, "keeps no average of width 0.77; it has 0."),
+    (["--ema=0.77"], 1, "keeps no EMA of 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),
   ],
 )

@@ -170,7 +170,7 @@ def test_what_cannot_be_loaded(reference, make_config, tmp_path):
     workdir.load(tmp_path / "nowhere")
   with pytest.raises(UserError, match="is not a workdir: it has no config"):
     workdir.load(tmp_path)
-  with pytest.raises(UserError, match=r"keeps no average of width 0.3; it has"):
+  with pytest.raises(UserError, match=r"keeps no EMA of 0.3; it has"):
     workdir.load(reference, 0.3)
   path = claim(make_config("teacher"), tmp_path / "run")
   with pytest.raises(UserError, match="has no checkpoint yet; train first"):
