@@ -54,8 +54,7 @@ def write(
   Raises:
     ConfigError: the network cannot be written in a format, or `out` holds
       something other than an export.
-    UserError: the folder cannot be written; what was there before is still
-      there.
+    UserError: the folder cannot be written; an earlier export is still there.
   """
   check(sampler, request)
   sampler = export_folder.as_computed(sampler, request.dtype)
@@ -66,7 +65,10 @@ def write(
   formats = request.written
   _check_replaceable(pathlib.Path(out))
   with files.replaced_folder(out) as folder:
-    _write_weights(folder, stored, origin)
+    export_folder.write(folder, stored, origin)
+    if network := autoencoder.of(sampler):
+      path = folder / export_folder.AUTOENCODER
+      autoencoder.write(path, network, sampler.decoder)
     if "stablehlo" in formats:
       _write_stablehlo(folder / "stablehlo", stored, request)
     published = sampler.network.config.form == "edm2"
@@ -106,15 +108,6 @@ def _with_dtype(origin: Origin, dtype: str) -> Origin:
     return origin
   network = origin.config.get("network", {}) | {"dtype": dtype}
   return origin._replace(config=origin.config | {"network": network})
-
-
-def _write_weights(
-  folder: pathlib.Path, sampler: Sampler, origin: Origin
-) -> None:
-  export_folder.write(folder, sampler, origin)
-  if network := autoencoder.of(sampler):
-    path = folder / export_folder.AUTOENCODER
-    autoencoder.write(path, network, sampler.decoder)
 
 
 def _write_stablehlo(

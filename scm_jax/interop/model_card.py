@@ -10,15 +10,10 @@ from typing import Any
 from scm_jax.interop import autoencoder
 from scm_jax.interop.export_folder import Origin
 from scm_jax.interop.export_request import Request
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 
 PAPER = "https://arxiv.org/abs/2410.11081"
-OBJECTIVES = {
-  "teacher": "a TrigFlow diffusion model",
-  "sct": "a consistency model trained from data (sCT)",
-  "scd": "a consistency model distilled from a diffusion teacher (sCD)",
-}
-
 _DIFFUSERS = """\
 With diffusers, in PyTorch (`PATH` is this folder or this repository):
 
@@ -89,7 +84,8 @@ def _head(sampler: Sampler, request: Request) -> str:
 
 def _description(sampler: Sampler, origin: Origin) -> str:
   config, data = sampler.network.config, origin.config.get("data", {})
-  network = OBJECTIVES.get(origin.config.get("run", ""), "a network")
+  objective = OBJECTIVES.get(origin.config.get("run", ""))
+  network = objective.description if objective else "a network"
   classes = config.num_classes
   labels = f"{classes} classes" if classes else "no labels"
   size = f"{config.resolution}x{config.resolution}x{config.in_channels}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from scm_jax import networks
 from scm_jax.interop import export_folder
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 
@@ -90,10 +91,8 @@ def floor_ms(
 def random_sampler(config: Any, kind: str, batch: int = 256) -> Sampler:
   """Returns a sampler of the config's network with random weights."""
   config = config.copy_and_resolve_references()
-  if kind == "diffusion":
-    config.run = "teacher"
-  elif config.run == "teacher":
-    config.run = "scd"
+  if OBJECTIVES[config.run].kind != kind:
+    config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
   sampler = Sampler(
     network=networks.build(resolve.network_config(config)),
     params=None,
