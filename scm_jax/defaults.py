@@ -4,7 +4,12 @@
 table and equation numbers are those of arXiv 2410.11081.
 """
 
+from typing import Any
+
 from ml_collections import config_dict
+
+from scm_jax import networks, schema
+from scm_jax.objectives import OBJECTIVES
 
 
 def _fields(**fields) -> config_dict.ConfigDict:
@@ -35,76 +40,19 @@ def _data() -> config_dict.ConfigDict:
 
 
 def _network() -> config_dict.ConfigDict:
-  return _fields(
-    family="unet",  # EDM2's U-Net; or "ddpmpp", DDPM++ (see presets.py)
-    form="trigflow",  # or the published one: "edm2" (unet), "edm" (ddpmpp)
-    # The unet's; or "shared", with EDM2's parameter count; or "gained", that
-    # with learnt gains, to start from EDM2's networks.
-    double_norm="split",
-    # What the head of w_phi sees: "positional" features of t, for students;
-    # or "fourier" features of ln(sigma), for teachers, as EDM2 has.
-    weighting="positional",
-    channels=192,
-    channel_mult=(1, 2, 3, 4),
-    channel_mult_emb=0,  # the embedding's width; 0: the largest of channel_mult
-    num_blocks=3,
-    attn_resolutions=(16, 8),
-    channels_per_head=64,
-    dropout=0.0,
-    dropout_resolution=16,  # largest side with dropout (G.2)
-    # Or "bfloat16", or "float16" (GPUs alone), whose gradients are scaled. The
-    # time path is float32 in all of them.
-    dtype="float32",
-    # Of float32 products: "highest" is float32; "high" three bfloat16 products
-    # on TPUs, TensorFloat-32 on GPUs; "default" one, and TensorFloat-32.
-    precision="highest",
-    last_float32=0,  # blocks at the end, with the output's layer, in float32
-    augment=False,  # whether the augmentation is an input; DDPM++ alone has it
-    attention="einsum",  # or "chunked", without a matrix of all pairs
-    # What a block keeps for the backward pass: "none" is all of it, "full"
-    # nothing, "dots" results of convolutions and products.
-    remat="none",
-  )
+  # The options of all families; the config of each one says what they mean.
+  fields: dict[str, Any] = {"family": "unet"}  # a name in `networks.FAMILIES`
+  for family in reversed(networks.FAMILIES.values()):
+    fields |= schema.options(family.config)
+  return _fields(**fields | {"dtype": "float32"})
 
 
 def _objective() -> config_dict.ConfigDict:
-  return _fields(
-    # Both objectives.
-    P_mean=-0.8,  # of ln(sigma), the proposal of times (Table 5)
-    P_std=1.6,
-    adaptive_weighting=True,  # learn w_phi(t) (Equation 8)
-    # w_phi counts once a sample (Equation 8), which RAdam needs; or "pixel":
-    # the loss is D times as large, EDM2's sum, which Adam does not see.
-    weighting_unit="sample",
-    label_dropout=0.0,  # probability of training without the label
-    # The velocity that a diffusion run learns: the sample's own (Equation 4),
-    # or, to adapt a network to another's form, that of config.teacher.
-    target="data",  # or "teacher"
-    # sCM (Algorithm 1).
-    warmup_steps=10_000,  # H, of the tangent's second term
-    warmup="linear",  # or "variance_exact" (rCM)
-    derivative="jvp",  # or "finite_difference", or "discrete" (dsCD, App. E)
-    finite_difference_step=1e-3,
-    discrete_steps=1024,  # N of dsCD
-    tangent_norm="l2",  # or "rms", "clip", "none" (Section 4.2)
-    tangent_c=0.1,
-    # The type and precision of the network and the teacher where the tangent is
-    # taken; "": those of the network, in one pass with the value. Otherwise the
-    # tangent has a pass of its own, of a type and precision as in `network`.
-    tangent_dtype="",
-    tangent_precision="highest",
-    # Steps between checks of the tangent against float32's, on a few samples:
-    # `tangent_error/...` and `tangent_bias/...` in metrics.jsonl; 0: none.
-    check_every=0,
-    check_samples=64,
-    prior_weight="none",  # or "inverse_sigma", a further 1 / sigma
-    reduction="mean",  # of squares over the sample; or "sum"
-    reset_weighting=True,  # start the student's w_phi afresh
-    # Classifier-free guidance of sCD's teacher (Section 5.2).
-    guidance="none",  # or "fixed", or "sampled": the student takes the scale
-    guidance_scale=1.0,  # of "fixed"
-    guidance_range=(1.0, 2.0),  # of "sampled", uniform
-  )
+  # The options of all objectives; each one's module says what they mean.
+  fields = {}
+  for spec in reversed(OBJECTIVES.values()):
+    fields |= schema.options(spec.options)
+  return _fields(**fields)
 
 
 def _optimizer() -> config_dict.ConfigDict:
@@ -171,7 +119,7 @@ def _sharding() -> config_dict.ConfigDict:
 def get_defaults() -> config_dict.ConfigDict:
   """A config with every field; what has no default is empty or zero."""
   return _fields(
-    run="teacher",  # or "sct", "scd"
+    run="teacher",  # a name in `objectives.OBJECTIVES`
     seed=0,
     batch_size=2048,
     total_steps=0,

@@ -75,16 +75,16 @@ def _converted(
   """Config, averages, step and origin of a file's network."""
   import os
 
-  from scm_jax.interop import convert, edm2
+  from scm_jax.interop import edm2, edm2_conversion
   from scm_jax.training import resolve
   from scm_jax.training.ema import averaging
 
-  step, sigma_rel = convert.training(os.path.basename(file))
+  step, sigma_rel = edm2_conversion.training(os.path.basename(file))
   pickle = edm2.read(file)
   try:
-    config = convert.config(pickle, step, sigma_rel)
+    config = edm2_conversion.config(pickle, step, sigma_rel)
     config.network.dtype = dtype
-    params = convert.params(pickle, resolve.network_config(config))
+    params = edm2_conversion.params(pickle, resolve.network_config(config))
   except UserError as error:
     raise UserError(f"{file} is not an EDM2 network: {error}") from error
   origin = {"format": "EDM2 network pickle", "file": os.path.basename(file)}

@@ -11,7 +11,6 @@ import pathlib
 import tempfile
 from typing import NamedTuple
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from scm_jax.errors import ConfigError
@@ -68,7 +67,7 @@ class Evaluation:
     self._weights = weights
     self._ready: _Ready | None = None
     if startup.is_main():
-      best.put_back(epath.Path(folder))
+      best.recover(folder)
 
   def __call__(self, model: Model) -> dict[str, float]:
     """Fréchet and kernel distances of `config.evaluate.num` samples.

@@ -12,25 +12,21 @@
 Laid out to be pushed to a model hub as it is.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from scm_jax import image_grid
+from scm_jax import files, image_grid
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
   export_folder,
   export_pytorch,
   model_card,
-  safetensors,
   stablehlo,
 )
 from scm_jax.interop.export_folder import Origin
@@ -83,13 +79,14 @@ def write(
 
   Raises:
     ConfigError: the model has no such format, or `out` is something else.
-    OSError: it cannot be written; nothing of it is left.
+    UserError: it cannot be written; what was there before is still there.
   """
   check(model, request)
   model = export_folder.as_computed(model, request.dtype)
   origin = _retyped(origin, request.dtype)
   weights = export_folder.cast(model.weights, request.dtype or "float32")
-  with whole_folder(out) as folder:
+  _check_replaceable(pathlib.Path(out))
+  with files.replaced_folder(out) as folder:
     _write_weights(folder, model, origin, weights)
     if "stablehlo" in request.formats:
       _write_stablehlo(folder, model, weights, request)
@@ -142,12 +139,7 @@ def _retyped(origin: Origin, dtype: str) -> Origin:
 def _write_weights(
   folder: pathlib.Path, model: Model, origin: Origin, weights: Any
 ) -> None:
-  about = export_folder.describe(model, origin)
-  text = json.dumps(about, indent=2) + "\n"
-  (folder / export_folder.CONFIG).write_text(text)
-  with open(folder / export_folder.WEIGHTS, "wb") as stream:
-    metadata = {"format": "scm_jax", "kind": about["kind"]}
-    safetensors.write(stream, export_folder.flatten(weights), metadata)
+  export_folder.write(folder, model, origin, weights)
   if network := autoencoder.of(model):
     path = folder / export_folder.AUTOENCODER
     autoencoder.write(path, network, model.decoder)
@@ -178,41 +170,6 @@ def _grid(model: Model, request: Request) -> np.ndarray:
     batch_size=min(request.num, 64),
   )
   return image_grid.image_grid(images, min(10, request.num))
-
-
-@contextlib.contextmanager
-def whole_folder(out: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """A folder that takes the place of `out` once all is written.
-
-  Raises:
-    ConfigError: `out` has something other than an export.
-  """
-  path = pathlib.Path(out).absolute()
-  _check_replaceable(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  beside = lambda word: path.with_name(f".{path.name}.{word}.{os.getpid()}")
-  temporary, old = beside("new"), beside("old")
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir()
-  try:
-    yield temporary
-    _replace(path, temporary, old)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(path: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
-  """Renames `new` to `path`; what is there goes by way of `old`."""
-  if not path.exists():
-    new.rename(path)
-    return
-  path.rename(old)
-  try:
-    new.rename(path)
-  except OSError:
-    old.rename(path)
-    raise
-  shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(path: pathlib.Path) -> None:

@@ -70,6 +70,27 @@ def describe(model: Model, origin: Origin) -> dict[str, Any]:
   }
 
 
+def write(
+  folder: Any, model: Model, origin: Origin, weights: Mapping[str, Any]
+) -> None:
+  """Writes `config.json` and `model.safetensors`.
+
+  Args:
+    folder: an existing folder, as a `pathlib` or `epath` path.
+    model: the model that the export describes.
+    origin: the run and step that the model comes from.
+    weights: `model.weights` in the types to store; see `cast`.
+
+  Raises:
+    OSError: the files cannot be written.
+  """
+  about = describe(model, origin)
+  (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
+  metadata = {"format": "scm_jax", "kind": about["kind"]}
+  with (folder / WEIGHTS).open("wb") as stream:
+    safetensors.write(stream, flatten(weights), metadata)
+
+
 def _describe_network(config: networks.NetworkConfig) -> dict[str, Any]:
   family = next(
     name
@@ -97,9 +118,15 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return None
   if not isinstance(content, dict) or content.get("format") != FORMAT:
     return None
-  if content["version"] > VERSION:
+  version = content.get("version")
+  if not isinstance(version, int):
     raise UserError(
-      f"{path} is an export of version {content['version']}; this scm_jax "
+      f"{pathlib.Path(path) / CONFIG} is damaged: it states no version; export "
+      "it again"
+    )
+  if version > VERSION:
+    raise UserError(
+      f"{path} is an export of version {version}; this scm_jax "
       f"reads up to {VERSION}: update it"
     )
   return content
@@ -129,7 +156,7 @@ def read(
     raise UserError(f"{path} is not an export: its {CONFIG} does not say so")
   try:
     return _model(path, about, where)
-  except (KeyError, TypeError, ValueError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(
       f"{pathlib.Path(path) / CONFIG} is damaged, or of another scm_jax "
       f"({error}); export it again"

@@ -25,8 +25,8 @@ from scm_jax import networks
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
+  edm2_names,
   export_folder,
-  names,
   pytorch,
   safetensors,
 )
@@ -71,8 +71,8 @@ def tensors(params: Mapping[str, Any], resolution: int) -> dict[str, Any]:
       continue
     theirs = "unet.emb_guidance.weight"
     if path != _GUIDANCE:
-      theirs = names.to_name(path, resolution)
-    array = np.ascontiguousarray(names.to_theirs(array, path))
+      theirs = edm2_names.to_name(path, resolution)
+    array = np.ascontiguousarray(edm2_names.to_theirs(array, path))
     found[theirs.removeprefix("unet.")] = array.reshape(array.shape)
   return found
 

@@ -6,7 +6,6 @@ by them before it compiles anything.
 
 import functools
 import math
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -101,8 +100,10 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
   devices = data * fsdp
   microbatches = sharding.microbatches(config, devices)
   params = arguments.state.params
-  replicated = _bytes(
-    leaf for leaf in jax.tree.leaves(params) if not _is_sharded(leaf)
+  replicated = sum(
+    leaf.size * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(params)
+    if not _is_sharded(leaf)
   )
   split = local_bytes(params) - replicated
   gathered = microbatches * _gathered_bytes(config, params, arguments.teacher)
@@ -126,39 +127,50 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
 def _gathered_bytes(config: Any, params: Any, teacher: Any) -> float:
   """Returns the bytes that one microbatch gathers, of all devices together.
 
-  A leaf that its layer gathers is gathered in each forward and each backward
-  pass, in the type that the pass computes in. Other leaves are gathered once,
-  in the type that they are stored in, and kept until the backward pass ends.
+  Each sharded parameter is gathered in each forward and each backward pass.
   """
   distils = config.run != "teacher"
   objective = config.objective
   forwards = _FORWARDS[objective.derivative] if distils else 1
   evaluations = 2 if objective.guidance != "none" else 1
-  # The tangent, where it has a type of its own, is one more forward pass in it,
-  # and the teacher computes in that type, too.
+  dtype = config.network.dtype
   tangent_dtype = objective.tangent_dtype if distils else ""
-  values = 2 if tangent_dtype else forwards + 1
-  tangents = forwards if tangent_dtype else 0
-  lazy = _elements(_sharded(params, lazily=True))
-  taught = _elements(_sharded(teacher, lazily=True))
-  itemsize = _itemsize(config.network.dtype)
-  whole = _sharded(params, lazily=False) + _sharded(teacher, lazily=False)
+  if not tangent_dtype:
+    passes = (forwards + 1) * _sharded_bytes(params, dtype)
+    return passes + evaluations * _sharded_bytes(teacher, dtype)
+  # A tangent with a type of its own takes forward passes of its own in it, and
+  # the teacher computes in that type, too.
   return (
-    lazy * values * itemsize
-    + (lazy * tangents + taught * evaluations)
-    * (_itemsize(tangent_dtype) if tangent_dtype else itemsize)
-    + _bytes(whole)
+    2 * _sharded_bytes(params, dtype)
+    + forwards * _sharded_bytes(params, tangent_dtype)
+    + evaluations * _sharded_bytes(teacher, tangent_dtype)
   )
 
 
 def _scattered_bytes(config: Any, params: Any) -> float:
   """Returns the bytes of gradients that one microbatch sums and scatters."""
-  reduce_dtype = config.sharding.reduce_dtype
-  lazy = _elements(_sharded(params, lazily=True))
-  whole = _sharded(params, lazily=False)
-  if reduce_dtype:
-    return (lazy + _elements(whole)) * _itemsize(reduce_dtype)
-  return lazy * _itemsize(config.network.dtype) + _bytes(whole)
+  if config.sharding.reduce_dtype:
+    itemsize = jnp.dtype(config.sharding.reduce_dtype).itemsize
+    leaves = jax.tree.leaves(params)
+    return sum(x.size for x in leaves if _is_sharded(x)) * itemsize
+  return _sharded_bytes(params, config.network.dtype)
+
+
+def _sharded_bytes(tree: Any, dtype: str) -> int:
+  """Returns the bytes of a network's sharded parameters as layers gather them.
+
+  Args:
+    tree: the parameters.
+    dtype: the type that the layers compute in.
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  narrow = jnp.dtype(dtype).itemsize
+  return sum(
+    leaf.size
+    * (narrow if sharded.gathered_as_computed(path) else leaf.dtype.itemsize)
+    for path, leaf in leaves
+    if _is_sharded(leaf)
+  )
 
 
 def local_bytes(tree: Any) -> int:
@@ -170,30 +182,8 @@ def local_bytes(tree: Any) -> int:
   )
 
 
-def _sharded(tree: Any, lazily: bool) -> list[Any]:
-  """Returns the sharded leaves that layers gather, or those gathered before."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return [
-    leaf
-    for path, leaf in leaves
-    if _is_sharded(leaf) and sharded.lazily_gathered(path, leaf) == lazily
-  ]
-
-
 def _is_sharded(leaf: Any) -> bool:
   return any(leaf.sharding.spec)
-
-
-def _elements(leaves: Iterable[Any]) -> int:
-  return sum(leaf.size for leaf in leaves)
-
-
-def _bytes(leaves: Iterable[Any]) -> int:
-  return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-
-
-def _itemsize(dtype: str) -> int:
-  return jnp.dtype(dtype).itemsize
 
 
 def _ring(size: int) -> float:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from scm_jax import files
 from scm_jax.errors import ConfigError
-from scm_jax.interop import imitation, transfer
+from scm_jax.interop import imitation, partial_restore
 from scm_jax.model import Model
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
@@ -75,7 +75,7 @@ def _checksum(stored: workdir.Stored) -> int:
     return checksum.of(guide and guide.average, value)
   for path, leaf in jax.tree_util.tree_leaves_with_path(guide.average):
     alone = {path[-1].key: checksum.fetch(leaf)}
-    alone = resolve.on_sphere(guide.about["config"], alone)
+    alone = resolve.constrained(guide.about["config"], alone)
     value = checksum.of(jax.device_get(alone), value)
   return value
 
@@ -207,14 +207,14 @@ def _in_place(
 
 def _transfer(
   config: ConfigDict, model: Model, folder: str
-) -> tuple[dict[str, Any], transfer.Transfer]:
+) -> tuple[dict[str, Any], partial_restore.Report]:
   source, target = model.network.config, resolve.network_config(config)
   if type(source) is not type(target):
     raise ConfigError(
       f"the teacher {folder} and this network are of different families; give "
       "both the same config.network.family"
     )
-  params, report = transfer.start(model.params, source, target)
+  params, report = partial_restore.restore(model.params, source, target)
   if report.misfits:
     raise ConfigError(
       f"the teacher {folder} does not fit this network: {report.misfits[0]}; "

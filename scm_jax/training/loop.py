@@ -28,8 +28,10 @@ from scm_jax.training.checkpoints import best
 from scm_jax.training.checkpoints.storage import Checkpoints
 from scm_jax.training.ema import averaging
 from scm_jax.training.ema.snapshots import Snapshots
-from scm_jax.training.monitoring import profiling, signals, writers
+from scm_jax.training.monitoring import signals, writers
 from scm_jax.training.monitoring.health import Health
+from scm_jax.training.monitoring.profiler import Profiler
+from scm_jax.training.monitoring.progress import Progress
 from scm_jax.training.monitoring.watchdog import Watchdog
 from scm_jax.training.monitoring.windows import Window
 from scm_jax.training.processes import startup
@@ -115,10 +117,10 @@ def _train(
   del teacher  # and with it the weights as they were read
 
   writer = writers.create(path, start) if main else writers.nowhere()
-  progress = writers.Progress(start, config.total_steps)
+  progress = Progress(start, config.total_steps)
   profile = contextlib.nullcontext(lambda step: None)
   if config.profile and main:  # once all is compiled
-    profile = profiling.Profile(path, first=start + 10)
+    profile = Profiler(path, first=start + 10)
   window, finished = Window(), None
   health = Health(config, checkpoints)
 
@@ -248,7 +250,7 @@ def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
   scores = evaluate(model)
   if startup.is_main():
     writer.write_scalars(step, scores)
-    if best.offer(path, config, model, step, scores):
+    if best.keep_if_best(path, config, model, step, scores):
       logging.info("the best so far, kept in %s", path / best.FOLDER)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -305,11 +304,7 @@ def write_averages(
     UserError: there is something already, or it cannot be written.
   """
   path = check_free(folder)
-  partial = path.parent / f"{path.name}.partial"
-  try:
-    if partial.exists():
-      partial.rmtree()
-    partial.mkdir(parents=True)
+  with files.replaced_folder(path) as partial:
     checkpoints = storage.Checkpoints(partial)
     try:
       checkpoints.save_ema(kept, step)
@@ -318,13 +313,4 @@ def write_averages(
     files.write_text(partial / ORIGIN, json.dumps(origin, indent=2) + "\n")
     write_config(partial, config)
     beside(partial)
-    if path.exists():
-      path.rmdir()
-    partial.rename(path)
-  except OSError as error:
-    raise UserError(
-      f"cannot write {path}: {error.strerror or error}"
-    ) from error
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
   return path

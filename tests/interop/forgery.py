@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from scm_jax.interop import tensors
+from scm_jax.interop import torch_archive
 
 SOURCE = "raise SystemExit('the source code of a class was executed')"
-_STORAGES = {np.dtype(v): k for k, v in tensors.STORAGES.items()}
+_STORAGES = {np.dtype(v): k for k, v in torch_archive.STORAGES.items()}
 
 
 class Named:
@@ -50,7 +50,7 @@ RECONSTRUCT = Named("torch_utils.persistence", "_reconstruct_persistent_obj")
 REBUILD = Named("torch._utils", "_rebuild_tensor_v2")
 PARAMETER = Named("torch._utils", "_rebuild_parameter")
 FROM_BYTES = Named("torch.storage", "_load_from_bytes")
-TYPES = {name: Named("torch", name) for name in tensors.STORAGES}
+TYPES = {name: Named("torch", name) for name in torch_archive.STORAGES}
 OURS = [EasyDict, RECONSTRUCT]  # EDM2's, that is
 TORCH = [ModuleDict, REBUILD, PARAMETER, FROM_BYTES, *TYPES.values()]
 
@@ -101,9 +101,8 @@ def tensor(array: np.ndarray, parameter: bool = True) -> Any:
   """A tensor, or a parameter, of which the storage begins before it."""
   storage = Storage(np.concatenate([[7], array.ravel("K")]).astype(array.dtype))
   steps = tuple(s // array.itemsize for s in array.strides)
-  rebuilt = Reduces(
-    *(REBUILD, storage, 1, array.shape, steps, False, OrderedDict())
-  )
+  view = storage, 1, array.shape, steps
+  rebuilt = Reduces(REBUILD, *view, False, OrderedDict())
   if not parameter:
     return rebuilt
   return Reduces(PARAMETER, rebuilt, False, OrderedDict())
@@ -129,7 +128,7 @@ def legacy_archive(obj: Any) -> bytes:
   """`torch.save` of the older format."""
   file = io.BytesIO()
   little = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-  for start in (tensors.LEGACY_MAGIC, tensors.PROTOCOL, little):
+  for start in (torch_archive.LEGACY_MAGIC, torch_archive.PROTOCOL, little):
     pickle.dump(start, file, protocol=2)
   archiver = _Archiver(file)
   archiver.dump(obj)

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 import pickle
 import types
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from scm_jax.errors import UserError
-from scm_jax.interop import edm2, tensors
+from scm_jax.interop import edm2, state_dict, unpickling
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def read(tmp_path):
   def run(data: bytes) -> edm2.Pickle:
     path = tmp_path / "network.pkl"
     path.write_bytes(data)
-    return edm2.read(str(path))
+    return edm2.read(path)
 
   return run
 
@@ -45,7 +44,7 @@ def refused(read):
     with pytest.raises(UserError) as info:
       read(data)
     text = str(info.value)
-    assert "\n" not in text and "nothing in it was executed" in text
+    assert "\n" not in text and "network.pkl" in text
     return text
 
   return run
@@ -140,7 +139,7 @@ def test_source_code_is_never_executed(forgery, content, read):
 )
 def test_other_names_are_refused(module, name, refused):
   data = f"c{module}\n{name}\n(S'1'\ntR.".encode()
-  assert f"it names {module}.{name};" in refused(data)
+  assert f"it names {module}.{name}," in refused(data)
 
 
 def test_constructors_cannot_be_changed(refused):
@@ -153,7 +152,6 @@ def test_constructors_cannot_be_changed(refused):
   kind = b"ctorch.nn.modules.container\nModuleDict\n"
   for state in (b"}S'class_name'\nS'x'\nsb.", b"(N}S'state'\nI1\nstb."):
     refused(kind + state)
-  assert tensors.TENSORS[("torch._utils", "_rebuild_tensor_v2")]() is not None
 
 
 def test_every_cut_is_noticed(forgery, content, refused):
@@ -170,20 +168,6 @@ def test_cut_archives_are_noticed(archive, forgery, content, refused):
     written = getattr(forgery, archive)(data)
   for length in np.linspace(8, len(written) - 1, 30).astype(int):
     refused(written[:length])
-
-
-def test_random_damage_ends_in_one_line_or_none(forgery, content, read):
-  _, data = content()
-  written = bytearray(forgery.plain(data))
-  rng = np.random.default_rng(0)
-  for _ in range(300):
-    damaged = written.copy()
-    for place in rng.integers(0, len(written), 3):
-      damaged[place] = rng.integers(256)
-    try:
-      read(bytes(damaged))
-    except UserError as error:
-      assert "\n" not in str(error)
 
 
 def view(forgery, *args):
@@ -212,7 +196,7 @@ def test_views_beyond_their_storage(args, forgery, refused):
 def test_views_within_their_storage(forgery):
   with forgery.named():
     data = pickle.dumps(view(forgery, 1, (2, 2), (2, 1)))
-  assert edm2.unpickling.load(io.BytesIO(data), edm2.ADMITTED).shape == (2, 2)
+  assert unpickling.load(io.BytesIO(data), state_dict.ADMITTED).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -245,5 +229,5 @@ def test_weights_that_are_not_finite(forgery, content, refused):
 
 
 def test_no_such_file(tmp_path):
-  with pytest.raises(UserError, match="cannot be read: No such file"):
-    edm2.read(str(pathlib.Path(tmp_path) / "none.pkl"))
+  with pytest.raises(UserError, match="none.pkl: No such file"):
+    edm2.read(tmp_path / "none.pkl")

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from scm_jax.interop import edm2
+from scm_jax.interop import edm2, state_dict, unpickling
 
 torch = pytest.importorskip("torch")
 
@@ -102,6 +102,6 @@ def test_tensors_that_share_a_storage(written, tmp_path):
   """Views of one storage, as of a network that was never copied."""
   base = torch.arange(12.0).reshape(3, 4)
   file = io.BytesIO(pickle.dumps({"a": base.T, "b": base[1:, ::2]}))
-  found = edm2.unpickling.load(file, edm2.ADMITTED)
+  found = unpickling.load(file, state_dict.ADMITTED)
   np.testing.assert_array_equal(found["a"], base.T.numpy())
   np.testing.assert_array_equal(found["b"], base[1:, ::2].numpy())

@@ -47,15 +47,23 @@ def test_layers_gather_in_every_pass(least, split, config, microbatches):
   assert scattered == pytest.approx(passes * student)
 
 
-def test_what_is_gathered_before_the_first_layer_is_gathered_once(
-  least, split, config, monkeypatch
-):
-  """In the type in which it is stored, whatever the network computes in."""
-  monkeypatch.setattr(sharded, "lazily_gathered", lambda path, leaf: False)
+def test_some_layers_gather_what_is_stored(least, split, config, monkeypatch):
+  """They gather and scatter in float32, whatever the network computes in."""
+  monkeypatch.setattr(sharded, "gathered_as_computed", lambda path: False)
   student, teacher = split
   config.network.dtype = "bfloat16"
   gathered, scattered = least()
-  assert gathered == pytest.approx(3 / 4 * (student + teacher))
+  assert gathered == pytest.approx(3 / 4 * (2 * student + 2 * teacher))
   assert scattered == pytest.approx(3 / 4 * student)
   config.sharding.reduce_dtype = "bfloat16"
   assert least()[1] == pytest.approx(3 / 4 / 2 * student)
+
+
+def test_a_tangent_of_its_own_takes_a_pass_of_its_own(least, split, config):
+  """The teacher, too, computes in its type."""
+  student, teacher = split
+  config.network.dtype = "bfloat16"
+  config.objective.tangent_dtype = "float32"
+  gathered, scattered = least()
+  assert gathered == pytest.approx(3 / 4 * (student + student + 2 * teacher))
+  assert scattered == pytest.approx(3 / 4 / 2 * student)

@@ -160,8 +160,8 @@ def window(*bad):
 
 
 def test_steps_in_a_row_are_counted_across_windows():
-  first = window(True, False, True, True).spoilt(before=5)
+  first = window(True, False, True, True).nonfinite(5)
   assert (first.steps, first.longest, first.last) == (3, 6, 2)
-  second = window(True, True, False).spoilt(first.last)
+  second = window(True, True, False).nonfinite(first.last)
   assert (second.steps, second.longest, second.last) == (2, 4, 0)
-  assert window(False).spoilt(3).longest == 0
+  assert window(False).nonfinite(3).longest == 0

@@ -5,7 +5,7 @@ import logging
 import jax.numpy as jnp
 import pytest
 
-from scm_jax.training.monitoring import profiling
+from scm_jax.training.monitoring import profiler
 
 
 def traces(folder):
@@ -13,7 +13,7 @@ def traces(folder):
 
 
 def test_a_trace_is_written_some_steps_after_the_start(tmp_path):
-  with profiling.Profile(tmp_path, first=110, seconds=0) as trace:
+  with profiler.Profiler(tmp_path, first=110, seconds=0) as trace:
     for step in range(101, 115):
       trace(step)
       jnp.sin(jnp.ones(3)).block_until_ready()
@@ -27,7 +27,7 @@ def test_a_trace_is_written_some_steps_after_the_start(tmp_path):
 
 def test_a_trace_is_written_when_the_run_fails(tmp_path):
   with pytest.raises(KeyboardInterrupt):
-    with profiling.Profile(tmp_path, first=1) as trace:
+    with profiler.Profiler(tmp_path, first=1) as trace:
       trace(1)
       trace(2)
       raise KeyboardInterrupt
@@ -36,12 +36,12 @@ def test_a_trace_is_written_when_the_run_fails(tmp_path):
 
 def test_a_trace_an_hour(monkeypatch):
   clock, calls = [0.0], []
-  monkeypatch.setattr(profiling.time, "monotonic", lambda: clock[0])
-  profiler = profiling.jax.profiler
+  monkeypatch.setattr(profiler.time, "monotonic", lambda: clock[0])
+  traced = profiler.jax.profiler
   start = lambda folder: calls.append(("start", folder, step))
-  monkeypatch.setattr(profiler, "start_trace", start)
-  monkeypatch.setattr(profiler, "stop_trace", lambda: calls.append(step))
-  trace = profiling.Profile("folder", first=10)
+  monkeypatch.setattr(traced, "start_trace", start)
+  monkeypatch.setattr(traced, "stop_trace", lambda: calls.append(step))
+  trace = profiler.Profiler("folder", first=10)
   for step in range(1, 8000):
     clock[0] += 1.0  # a second a step: five steps are longer than 3 s
     trace(step)
@@ -51,7 +51,7 @@ def test_a_trace_an_hour(monkeypatch):
     *(("start", "folder", 7210), 7215),
   ]
   calls.clear()
-  trace = profiling.Profile("folder", first=10)
+  trace = profiler.Profiler("folder", first=10)
   for step in range(1, 1000):
     clock[0] += 0.01  # 3 s are longer than five steps
     trace(step)
@@ -62,13 +62,13 @@ def test_a_run_goes_on_without_its_trace(tmp_path, monkeypatch, caplog):
   def fail(*args):
     raise RuntimeError("Only one profile may be run at a time.")
 
-  monkeypatch.setattr(profiling.jax.profiler, "start_trace", fail)
+  monkeypatch.setattr(profiler.jax.profiler, "start_trace", fail)
   stopped = []
   monkeypatch.setattr(
-    profiling.jax.profiler, "stop_trace", lambda: stopped.append(1)
+    profiler.jax.profiler, "stop_trace", lambda: stopped.append(1)
   )
   with caplog.at_level(logging.WARNING):
-    with profiling.Profile(tmp_path, first=1) as trace:
+    with profiler.Profiler(tmp_path, first=1) as trace:
       trace(1)
       trace(2)
   assert caplog.messages == [

@@ -223,12 +223,12 @@ def test_whole_or_not_at_all(model_of, tmp_path, monkeypatch):
 
   with monkeypatch.context() as patch:
     patch.setattr(export.model_card, "text", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="x: No space"):
       export.write(model, origin, out, request)
     assert not list(tmp_path.iterdir())
   export.write(model, origin, out, request)
   monkeypatch.setattr(export.model_card, "text", fail)
-  with pytest.raises(OSError):
+  with pytest.raises(UserError, match="x: No space"):
     export.write(model, origin._replace(step=2), out, request)
   assert export_folder.read(out)[1].step == 1
   monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""From a public EDM2 network to a config and parameters of ours."""
+"""A config and parameters of ours for a public EDM2 network."""
 
 import re
 from typing import Any
@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from scm_jax import networks
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import UserError
-from scm_jax.interop import edm2, names
+from scm_jax.interop import edm2, edm2_names
+from scm_jax.interop.state_dict import Tensors
 
 BATCH = 2048  # of every published EDM2 network (arXiv 2312.02696, Table 6)
 # `edm2-img512-s-2147483-0.130.pkl`: thousands of images, sigma_rel.
@@ -19,10 +20,13 @@ _FILE = re.compile(r".*-(\d{5,})-(\d\.\d+)\.pkl")
 
 
 def training(file_name: str) -> tuple[int, float]:
-  """Steps and `sigma_rel` that a file's name tells; 0 where it does not.
+  """Returns the training steps and `sigma_rel` that a file's name states.
 
-  EDM2 counts thousands of images, rounded down, of a number that its batch
-  divides.
+  EDM2 states the number of images in thousands, rounded down; the number is a
+  multiple of the batch size.
+
+  Returns:
+    The steps, and the width of the EMA; both are 0 if the name states nothing.
   """
   match = _FILE.fullmatch(file_name)
   if not match:
@@ -30,44 +34,52 @@ def training(file_name: str) -> tuple[int, float]:
   return -(-int(match[1]) * 1000 // BATCH), float(match[2])
 
 
-def architecture(tensors: edm2.Tensors, resolution: int) -> dict[str, Any]:
-  """Fields of `config.network` that tensors' names and shapes tell.
+def architecture(tensors: Tensors, resolution: int) -> dict[str, Any]:
+  """Infers fields of `config.network` from the names and shapes of tensors.
+
+  Args:
+    tensors: arrays by PyTorch's names.
+    resolution: the side of the network's data.
 
   Raises:
-    KeyError: a tensor without which there is no telling.
+    KeyError: a tensor is missing that the fields are inferred from.
   """
-  width = lambda name: len(tensors[f"unet.{name}"])
-  block = lambda side, i=0: f"enc.{side}x{side}_block{i}"
+
+  def width(name: str) -> int:
+    return len(tensors[f"unet.{name}"])
+
+  def has(side: int, rest: str) -> bool:
+    return f"unet.enc.{side}x{side}_{rest}" in tensors
+
   sides, blocks = [resolution], 0
-  while f"unet.{block(sides[-1] // 2)}.emb_gain" in tensors:
+  while has(sides[-1] // 2, "block0.emb_gain"):
     sides.append(sides[-1] // 2)
-  while f"unet.{block(resolution, blocks)}.emb_gain" in tensors:
+  while has(resolution, f"block{blocks}.emb_gain"):
     blocks += 1
   channels = width("emb_fourier.freqs")
+  widths = [width(f"enc.{s}x{s}_block0.conv_res1.weight") for s in sides]
   return {
     "form": "edm2",
     "channels": channels,
-    "channel_mult": tuple(
-      width(f"{block(side)}.conv_res1.weight") // channels for side in sides
-    ),
+    "channel_mult": tuple(width // channels for width in widths),
     "channel_mult_emb": width("emb_noise.weight") // channels,
     "num_blocks": blocks,
     "attn_resolutions": tuple(
-      side for side in sides if f"unet.{block(side)}.attn_qkv.weight" in tensors
+      side for side in sides if has(side, "block0.attn_qkv.weight")
     ),
   }
 
 
 def config(pickle: edm2.Pickle, step: int, sigma_rel: float) -> ConfigDict:
-  """The config of a workdir that holds this network as a teacher.
+  """Returns the config of a workdir that holds a network as a teacher.
 
   Args:
     pickle: the network.
-    step: updates that it has seen.
-    sigma_rel: width of its average; 0 if not known.
+    step: the number of updates that trained the network.
+    sigma_rel: the width of the network's EMA; 0 if it is not known.
 
   Raises:
-    UserError: the network is no U-Net of EDM2's.
+    UserError: the network is not a U-Net of EDM2's.
   """
   c = get_defaults()
   c.run, c.sigma_d, c.ema = "teacher", pickle.sigma_d, (sigma_rel,)
@@ -84,23 +96,27 @@ def config(pickle: edm2.Pickle, step: int, sigma_rel: float) -> ConfigDict:
   )
   encoder = pickle.encoder or edm2.Encoder(False, 0.0, pickle.sigma_d)
   c.data.kind = "latents" if encoder.latents else "images"
-  with c.data.ignore_type():  # numbers for each channel, or one for all
+  with c.data.ignore_type():  # one number, or one for each channel
     c.data.mean, c.data.std = encoder.mean, encoder.std
   if encoder.latents:
-    c.data.image_range = (0.0, 1.0)  # of the images that Stability's VAE saw
+    c.data.image_range = (0.0, 1.0)  # as Stable Diffusion's VAE was trained
   return c
 
 
 def params(
   pickle: edm2.Pickle, network_config: networks.NetworkConfig
 ) -> dict[str, Any]:
-  """The parameters of `network_config`, with their magnitudes as stored.
+  """Returns a network's parameters, with their magnitudes as stored.
+
+  Args:
+    pickle: the network.
+    network_config: the config of ours that the parameters must fit.
 
   Raises:
-    UserError: the file lacks some, has others, or some of other shapes.
+    UserError: the file lacks tensors, has others, or has other shapes.
   """
   try:
-    converted = names.params_from_torch(pickle.tensors)
+    converted = edm2_names.params_from_torch(pickle.tensors)
   except KeyError as error:
     raise UserError(f"it has {error}, which no EDM2 network has") from error
   init = networks.build(network_config).init

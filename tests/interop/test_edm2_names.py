@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from scm_jax import networks, trigflow
-from scm_jax.interop import convert, edm2, names
+from scm_jax.interop import edm2, edm2_conversion, edm2_names
 from scm_jax.networks import magnitude, presets
 from scm_jax.training import resolve
 
@@ -45,12 +46,14 @@ def imported(reference):
     channels_per_head=config["channels_per_head"],
     encoder=None,
   )
-  resolved = convert.config(pickle, step=1, sigma_rel=0.1)
+  resolved = edm2_conversion.config(pickle, step=1, sigma_rel=0.1)
   assert resolved.network.channel_mult == tuple(config["channel_mult"])
   assert resolved.network.attn_resolutions == tuple(config["attn_resolutions"])
   assert resolved.network.num_blocks == config["num_blocks"]
   network_config = resolve.network_config(resolved)
-  model = resolve.model(resolved, convert.params(pickle, network_config))
+  model = resolve.model(
+    resolved, edm2_conversion.params(pickle, network_config)
+  )
   return model.network, model.params
 
 
@@ -103,8 +106,11 @@ def test_parity_needs_every_part(imported, reference):
 def test_names_and_back(reference):
   tensors, config = reference
   theirs = parameters(tensors)
-  ours = names.params_from_torch(theirs)
-  back = names.params_to_torch(ours, config["img_resolution"])
+  ours = edm2_names.params_from_torch(theirs)
+  back = {}
+  for path, array in traverse_util.flatten_dict(ours).items():
+    name = edm2_names.to_name(path, config["img_resolution"])
+    back[name] = edm2_names.to_theirs(array, path)
   assert back.keys() == theirs.keys()
   for name, tensor in theirs.items():
     np.testing.assert_allclose(back[name], tensor, rtol=1e-6)
@@ -127,11 +133,11 @@ def test_every_parameter_of_every_size_has_a_name(size):
   theirs, seen = {}, set()
   for path, leaf in jax.tree_util.tree_leaves_with_path(like):
     keys = tuple(key.key for key in path)
-    name = names.to_name(keys, 64)
-    assert names.to_path(name) == keys and name not in seen
+    name = edm2_names.to_name(keys, 64)
+    assert edm2_names.to_path(name) == keys and name not in seen
     seen.add(name)
-    theirs[name] = names.to_theirs(leaf, keys)
-  told = convert.architecture(theirs, 64)
+    theirs[name] = edm2_names.to_theirs(leaf, keys)
+  told = edm2_conversion.architecture(theirs, 64)
   assert told == {
     k: fields[k] for k in told if k not in ("form", "attn_resolutions")
   } | {"form": "edm2", "attn_resolutions": (16, 8)}
@@ -139,11 +145,11 @@ def test_every_parameter_of_every_size_has_a_name(size):
 
 def test_other_names():
   for name in ("unet.enc.64x32_conv.weight", "unet.enc.8x8_block0.conv_res2"):
-    assert names.to_path(name) is None
+    assert edm2_names.to_path(name) is None
   with pytest.raises(KeyError, match="unet.head"):
-    names.params_from_torch({"unet.head": np.zeros(1)})
+    edm2_names.params_from_torch({"unet.head": np.zeros(1)})
   with pytest.raises(KeyError, match="denoiser/head"):
-    names.to_name(("denoiser", "head"), 64)
+    edm2_names.to_name(("denoiser", "head"), 64)
 
 
 @pytest.mark.parametrize(
@@ -156,4 +162,4 @@ def test_other_names():
   ],
 )
 def test_what_a_files_name_tells(name, expected):
-  assert convert.training(name) == expected
+  assert edm2_conversion.training(name) == expected

@@ -1,4 +1,4 @@
-"""Sources that are files: a folder or a zip, by class folders or as EDM2's."""
+"""Reads images in class folders or beside EDM2's `dataset.json`, or zipped."""
 
 import functools
 import json
@@ -8,8 +8,10 @@ import zipfile
 from collections.abc import Iterable
 from typing import Protocol
 
+from scm_jax import errors
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.preparing.listing import Item, Listing
+from scm_jax.preparing.index import Index, Item
+from scm_jax.preparing.transform import UnreadableError
 
 IMAGES = frozenset(
   ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
@@ -19,7 +21,7 @@ LABELS = "dataset.json"  # EDM2's
 
 
 class Files(Protocol):
-  """Files with relative names, `/` between folders."""
+  """Files with relative names, with `/` between folders."""
 
   name: str
 
@@ -48,6 +50,12 @@ class Folder:
       return file.read()
 
 
+def _cannot_list(error: OSError) -> None:
+  raise ConfigError(
+    f"{error.filename} cannot be listed: {error.strerror}"
+  ) from error
+
+
 class Zip:
   """The files of an archive, or of a folder in it."""
 
@@ -58,12 +66,8 @@ class Zip:
 
   @functools.cached_property
   def _archive(self) -> zipfile.ZipFile:
-    try:
+    with errors.reading(self.path):
       return zipfile.ZipFile(self.path)
-    except (zipfile.BadZipFile, OSError) as error:
-      raise UserError(
-        f"{self.path} cannot be read as a zip: {error}"
-      ) from error
 
   def names(self) -> Iterable[str]:
     for name in self._archive.namelist():
@@ -71,69 +75,81 @@ class Zip:
         yield name[len(self.inside) :]
 
   def read(self, name: str) -> bytes:
-    return self._archive.read(self.inside + name)
+    try:
+      return self._archive.read(self.inside + name)
+    except OSError:
+      raise
+    except Exception as error:  # zipfile raises many kinds for a damaged file
+      raise UnreadableError(errors.one_line(error)) from error
 
 
-class Tree:
-  """Images in class folders, or with labels in EDM2's `dataset.json`."""
+class FileSource:
+  """Image files, or latents as EDM2 stores them (`.npy`)."""
 
   def __init__(self, files: Files):
     self.files = files
 
   def read(self, key: str) -> tuple[bytes, int | None]:
+    """Reads one file; its label is in the index."""
     return self.files.read(key), None
 
-  def list(self) -> Listing:
-    """Sorts the files.
+  def index(self) -> Index:
+    """Lists the files.
 
     Raises:
-      UserError: no images; images and latents; images beside class folders; a
-        `dataset.json` that does not fit.
+      UserError: there are no images, both images and latents, images beside
+        class folders, or a `dataset.json` that does not fit the files.
     """
-    names, ignored = [], 0
-    latents = 0
-    has_labels = False
-    for name in self.files.names():
-      suffix = posixpath.splitext(name)[1].lower()
-      if name == LABELS:
-        has_labels = True
-      elif _hidden(name) or suffix not in IMAGES | {LATENTS}:
-        ignored += 1
-      else:
-        names.append(name)
-        latents += suffix == LATENTS
     where = self.files.name
-    if not names:
+    names = list(self.files.names())
+    kept = sorted(name for name in names if _is_data(name))
+    if not kept:
       raise UserError(
-        f"no images in {where}; they are known by their names, which end in "
-        f"{' '.join(sorted(IMAGES))}"
+        f"there are no images in {where}; an image is known by the end of its "
+        f"name, which is one of {' '.join(sorted(IMAGES))}"
       )
-    if latents not in (0, len(names)):
+    latents = sum(_suffix(name) == LATENTS for name in kept)
+    if latents not in (0, len(kept)):
       raise UserError(
-        f"{where} holds {len(names) - latents} images and {latents} latents "
+        f"{where} holds {len(kept) - latents} images and {latents} latents "
         f"({LATENTS}); keep one kind"
       )
-    names.sort()
-    if has_labels:
-      items, classes = _edm2(names, self.files.read(LABELS), where)
+    labelled = LABELS in names
+    if labelled:
+      with errors.reading(f"{LABELS} in {where}"):
+        labels = self.files.read(LABELS)
+      items, classes = _by_label(kept, labels, where)
     else:
-      items, classes = _by_folder(names, where)
-    return Listing(where, items, classes, bool(latents), ignored)
+      items, classes = _by_folder(kept, where)
+    ignored = len(names) - len(kept) - labelled
+    return Index(where, items, classes, bool(latents), ignored)
 
 
-def _hidden(name: str) -> bool:
+def _suffix(name: str) -> str:
+  return posixpath.splitext(name)[1].lower()
+
+
+def _is_data(name: str) -> bool:
+  """Returns whether a file is an image or a latent, and not hidden."""
   parts = name.split("/")
-  return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+  hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+  return not hidden and _suffix(name) in IMAGES | {LATENTS}
 
 
 def _by_folder(
   names: list[str], where: str
 ) -> tuple[tuple[Item, ...], tuple[str, ...]]:
-  """Classes are the sorted folders, below any that all images share."""
-  depth = _shared_folders(names)
-  parts = [name.split("/")[depth:] for name in names]
+  """Takes the sorted folders, below any that all images share, as classes."""
+  parts = [name.split("/") for name in names]
+  depth = 0
+  while all(len(part) > depth + 2 for part in parts) and (
+    len({part[depth] for part in parts}) == 1
+  ):
+    depth += 1
   loose = [
-    name for name, part in zip(names, parts, strict=True) if not part[1:]
+    name
+    for name, part in zip(names, parts, strict=True)
+    if len(part) == depth + 1
   ]
   if len(loose) == len(names):
     return tuple(Item(name) for name in names), ()
@@ -142,31 +158,19 @@ def _by_folder(
       f"{where} has {len(loose)} images beside its class folders, such as "
       f"{loose[0]}; move them into one folder for each class"
     )
-  classes = sorted({part[0] for part in parts})
+  classes = sorted({part[depth] for part in parts})
   labels = {name: label for label, name in enumerate(classes)}
-  return (
-    tuple(
-      Item(name, labels[part[0]])
-      for name, part in zip(names, parts, strict=True)
-    ),
-    tuple(classes),
+  items = tuple(
+    Item(name, labels[part[depth]])
+    for name, part in zip(names, parts, strict=True)
   )
+  return items, tuple(classes)
 
 
-def _shared_folders(names: list[str]) -> int:
-  """How many folders all names share, while others lie below them."""
-  depth, split = 0, [name.split("/") for name in names]
-  while all(len(parts) > depth + 2 for parts in split) and (
-    len({parts[depth] for parts in split}) == 1
-  ):
-    depth += 1
-  return depth
-
-
-def _edm2(
+def _by_label(
   names: list[str], data: bytes, where: str
 ) -> tuple[tuple[Item, ...], tuple[str, ...]]:
-  """Labels of EDM2's file: pairs of a name and a number, or none at all."""
+  """Takes the labels of EDM2's file: pairs of a name and a number, or null."""
   try:
     labels = json.loads(data)["labels"]
     labels = None if labels is None else dict(labels)
@@ -186,9 +190,3 @@ def _edm2(
   count = max(labels[name] for name in names) + 1
   items = tuple(Item(name, labels[name]) for name in names)
   return items, tuple(str(label) for label in range(count))
-
-
-def _cannot_list(error: OSError) -> None:
-  raise ConfigError(
-    f"{error.filename} cannot be listed: {error.strerror}"
-  ) from error

@@ -3,7 +3,7 @@
 import pytest
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.preparing import sources
+from scm_jax.preparing import options
 
 FLAGS = ("--size=8", "--name=photos", "--shards=2")
 
@@ -29,8 +29,8 @@ def test_dataset_of_tfds(prepare, tmp_path, opened, data_dir):
 
 def test_what_is_not_there(tmp_path):
   def listed(name, split="train"):
-    spec = sources.Spec(f"tfds:{name}", split, str(tmp_path))
-    return sources.open_source(spec).list()
+    spec = options.SourceSpec(f"tfds:{name}", split, str(tmp_path))
+    return options.open_source(spec).index()
 
   with pytest.raises(ConfigError, match="TFDS has no dataset 'no_such'"):
     listed("no_such")
@@ -39,7 +39,7 @@ def test_what_is_not_there(tmp_path):
   assert f"{tmp_path}/downloads/manual" in str(error.value)
 
 
-def test_by_name():
-  assert sources.by_name("imagenet64") == "tfds:imagenet2012"
-  assert sources.by_name("imagenet512_latents") == "tfds:imagenet2012"
-  assert sources.by_name("cifar10") == "tfds:cifar10"
+def test_default_source():
+  assert options.default_source("imagenet64") == "tfds:imagenet2012"
+  assert options.default_source("imagenet512_latents") == "tfds:imagenet2012"
+  assert options.default_source("cifar10") == "tfds:cifar10"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scm_jax import networks
-from scm_jax.interop import transfer
+from scm_jax.interop import partial_restore
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 EDM2 = networks.UNetConfig(
@@ -47,7 +47,7 @@ def count(params):
 def test_of_edm2_into_trigflow(guidance):
   params = draw(EDM2)
   target = dataclasses.replace(SHARED, guidance=guidance)
-  started, report = transfer.start(params, EDM2, target)
+  started, report = partial_restore.restore(params, EDM2, target)
   assert report.misfits == ()
   assert report.negated == ("denoiser/out_gain",)
   guided = ("denoiser/embedding/emb_guidance/kernel",) if guidance else ()
@@ -78,7 +78,7 @@ def test_of_edm2_into_trigflow(guidance):
 
 
 def test_of_edm2_into_the_split_form():
-  _, report = transfer.start(draw(EDM2), EDM2, SPLIT)
+  _, report = partial_restore.restore(draw(EDM2), EDM2, SPLIT)
   assert report.misfits == ()
   modulations = [name for name in report.fresh if "modulation" in name]
   assert len(modulations) == len(report.fresh) - 3 == 10
@@ -87,7 +87,7 @@ def test_of_edm2_into_the_split_form():
 
 
 def test_the_report_names_all_kinds_once():
-  _, report = transfer.start(draw(EDM2), EDM2, SHARED)
+  _, report = partial_restore.restore(draw(EDM2), EDM2, SHARED)
   lines = str(report).splitlines()
   assert [line.split()[0] for line in lines] == [
     *("copied", "negated", "fresh", "unused")
@@ -101,7 +101,7 @@ def test_the_report_names_all_kinds_once():
 
 def test_equal_forms_share_all():
   params = draw(SHARED)
-  started, report = transfer.start(params, SHARED, SHARED)
+  started, report = partial_restore.restore(params, SHARED, SHARED)
   jax.tree.map(np.testing.assert_array_equal, started, params)
   assert count(started) == len(report.copied) == count(params)
   assert not (report.negated + report.fresh + report.unused + report.misfits)
@@ -113,11 +113,11 @@ def test_equal_forms_share_all():
 def test_a_head_of_another_kind_is_not_taken():
   """Its linear layer has the same shape, and reads other features."""
   teacher = dataclasses.replace(SPLIT, weighting="fourier")
-  started, report = transfer.start(draw(teacher), teacher, SPLIT)
+  started, report = partial_restore.restore(draw(teacher), teacher, SPLIT)
   assert report.misfits == () and "weighting" not in started
   kernel = ("weighting/linear/bias", "weighting/linear/kernel")
   assert report.fresh == kernel and set(kernel) < set(report.unused)
-  back, report = transfer.start(draw(SPLIT), SPLIT, teacher)
+  back, report = partial_restore.restore(draw(SPLIT), SPLIT, teacher)
   assert report.misfits == () and "weighting" not in back
   assert "weighting/fourier/phases" in report.fresh
 
@@ -138,14 +138,14 @@ def test_a_head_of_another_kind_is_not_taken():
 @pytest.mark.parametrize("source", [EDM2, SHARED], ids=["edm2", "trigflow"])
 def test_misfits(change, said, source):
   target = dataclasses.replace(SHARED, **change)
-  _, report = transfer.start(draw(source), source, target)
+  _, report = partial_restore.restore(draw(source), source, target)
   assert any(said in misfit for misfit in report.misfits)
 
 
 def test_the_sign_is_turned_with_the_convention():
   """With all features of the time silenced, the two networks agree."""
   params = draw(EDM2)
-  started, _ = transfer.start(params, EDM2, SHARED)
+  started, _ = partial_restore.restore(params, EDM2, SHARED)
   for tree in (params, started):
     for block in tree["denoiser"].values():
       if "modulation" in getattr(block, "keys", dict)():
@@ -184,7 +184,7 @@ def test_of_ddpmpp(guidance):
   )
   target = dataclasses.replace(edm, form="trigflow", guidance=guidance)
   params = draw(edm)
-  started, report = transfer.start(params, edm, target)
+  started, report = partial_restore.restore(params, edm, target)
   assert report.misfits == ()
   last = {f"denoiser/conv_out/{part}" for part in ("bias", "kernel")}
   assert set(report.negated) == last

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.preparing import listing, sources
+from scm_jax.preparing import index, options
 
 
 def listed(path):
-  return sources.open_source(sources.Spec(str(path))).list()
+  return options.open_source(options.SourceSpec(str(path))).index()
 
 
 def test_folder(tree, photographs):
@@ -35,7 +35,9 @@ def test_zip_is_the_same(tree, photographs, tmp_path):
   assert deep.classes == wanted.classes and deep.ignored == 2
   inside = listed(tmp_path / "deep.zip/a/b")
   assert inside.items == wanted.items
-  source = sources.open_source(sources.Spec(str(tmp_path / "deep.zip/a/b")))
+  source = options.open_source(
+    options.SourceSpec(str(tmp_path / "deep.zip/a/b"))
+  )
   assert source.read("n00/000.JPEG") == (files["a/b/n00/000.JPEG"], None)
 
 
@@ -86,7 +88,7 @@ def test_sources_that_are_not_there(tmp_path):
   with pytest.raises(UserError, match="no images in empty"):
     listed(tmp_path / "empty")
   (tmp_path / "x.zip").write_bytes(b"no zip")
-  with pytest.raises(UserError, match="cannot be read as a zip"):
+  with pytest.raises(UserError, match="x.zip: it is damaged"):
     listed(tmp_path / "x.zip")
   (tmp_path / "x.tar").write_bytes(b"")
   with pytest.raises(ConfigError, match="is a tar file; unpack it"):
@@ -94,11 +96,11 @@ def test_sources_that_are_not_there(tmp_path):
 
 
 def test_order_is_a_shuffle_that_depends_on_names_alone():
-  items = tuple(listing.Item(f"{i:03}") for i in range(200))
-  order = listing.shuffled(items, mirror=False)
+  items = tuple(index.Item(f"{i:03}") for i in range(200))
+  order = index.shuffled(items, mirror=False)
   assert sorted(order) == list(items) and order != list(items)
-  some = listing.shuffled(items[::2], mirror=False)
+  some = index.shuffled(items[::2], mirror=False)
   assert some == [item for item in order if item in some]
-  both = listing.shuffled(items, mirror=True)
+  both = index.shuffled(items, mirror=True)
   assert [item for item in both if not item.mirrored] == order
   assert len({(item.key, item.mirrored) for item in both}) == 400

@@ -1,4 +1,4 @@
-"""Sources that are TFDS datasets: prepared, or such as TFDS can fetch."""
+"""Images of a TFDS dataset: prepared, built in, or such as TFDS can fetch."""
 
 import functools
 
@@ -8,39 +8,38 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from scm_jax.data import bundled, sources
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.preparing.listing import Item, Listing
+from scm_jax.preparing.index import Index, Item
 
 
-class Dataset:
-  """The images of one split, as their files: not decoded, labels when read."""
+class TfdsSource:
+  """The images of one split as files, not decoded."""
 
   def __init__(self, name: str, split: str, data_dir: str):
     self.name = name
     self.split = split
     self.data_dir = epath.Path(data_dir)
 
-  def list(self) -> Listing:
-    """Opens the dataset, after downloading it if need be.
+  def index(self) -> Index:
+    """Opens the dataset, after downloading it if it is not there.
 
     Raises:
-      ConfigError: no such dataset or split, or none of images.
-      UserError: it cannot be fetched without a user's hands.
+      ConfigError: there is no such dataset or split, or it holds no images.
+      UserError: TFDS cannot fetch the dataset by itself.
     """
     info = self._builder.info
     features = dict(info.features.items())
-    images = features.get("image")
-    if not isinstance(images, tfds.features.Image):
+    if not isinstance(features.get("image"), tfds.features.Image):
       raise ConfigError(
         f"the TFDS dataset {self.name!r} has no 'image' feature"
       )
     label = features.get("label")
     known = isinstance(label, tfds.features.ClassLabel)
-    count = len(self._records)
     name = f"{info.full_name}:{self.split}"
-    items = tuple(Item(str(number)) for number in range(count))
-    return Listing(name, items, tuple(label.names) if known else ())
+    items = tuple(Item(str(number)) for number in range(len(self._records)))
+    return Index(name, items, tuple(label.names) if known else ())
 
   def read(self, key: str) -> tuple[bytes, int | None]:
+    """Reads one image file and its label, if it has one."""
     example = tf_example_pb2.Example.FromString(self._records[int(key)])
     features = example.features.feature
     label = None
@@ -70,7 +69,7 @@ class Dataset:
         f"TFDS has no dataset {self.name!r}, and there is none in "
         f"{self.data_dir}; its catalogue: tensorflow.org/datasets/catalog"
       ) from error
-    _check_by_hand(builder, self.data_dir / "downloads" / "manual")
+    _check_downloaded(builder, self.data_dir / "downloads" / "manual")
     try:
       bundled.prepare(builder)
     except UserError:
@@ -103,15 +102,16 @@ class Dataset:
       ) from error
 
 
-def _check_by_hand(
+def _check_downloaded(
   builder: tfds.core.DatasetBuilder, folder: epath.Path
 ) -> None:
-  """Raises UserError if files are missing that TFDS may not download."""
-  wanted = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-  if wanted and not (folder.exists() and any(folder.iterdir())):
+  """Raises UserError if files are missing that TFDS must not download."""
+  instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+  if instructions and not (folder.exists() and any(folder.iterdir())):
     raise UserError(
-      f"{builder.name!r} must be downloaded by hand, because its licence asks "
-      f"for it: put what is named here into {folder}, not unpacked, and run "
-      "again (or unpack it into a folder for each class and give --source=PATH;"
-      f" see docs/data.md). {' '.join(wanted.split())}"
+      f"{builder.name!r} must be downloaded by hand, because its licence "
+      f"requires it: put the files named here into {folder}, still packed, and "
+      "run the command again (or unpack them into one folder for each class "
+      "and give --source=PATH; see docs/data.md). "
+      f"{' '.join(instructions.split())}"
     )

@@ -1,18 +1,18 @@
-"""Numpy's arrays inside a pickle, by stand-ins for numpy's constructors."""
+"""Stand-ins for NumPy's constructors, which read arrays inside a pickle."""
 
 from typing import Any
 
 import numpy as np
 
 from scm_jax.interop import unpickling
-from scm_jax.interop.unpickling import Refused
+from scm_jax.interop.unpickling import Call, Refused
 
-# Types of numbers that may occur, by numpy's names without byte order.
+# NumPy's names, without byte order, of the types that are admitted.
 _TYPES = ("f2", "f4", "f8", "i4", "i8", "u1", "b1")
 
 
 class Dtype:
-  """`numpy.dtype(name, ...)`."""
+  """The stand-in for `numpy.dtype`; `dtype` is the type of numbers."""
 
   def __init__(self, name: Any, *rest: Any):
     del rest
@@ -26,7 +26,7 @@ class Dtype:
 
 
 class Array:
-  """An array, whose contents come after it."""
+  """The stand-in for `numpy.ndarray`; `value` is the array."""
 
   def __init__(self):
     self.value = np.zeros(0)
@@ -48,29 +48,34 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
   return array
 
 
+def _empty(*args: Any) -> Array:
+  del args
+  return Array()
+
+
 def _scalar(dtype: Any, data: Any) -> float:
   return _array(data, dtype, (1,), "C")[0].item()
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-  """`_codecs.encode`: how older pickles write bytes."""
+  """Stands in for `_codecs.encode`, by which older pickles write bytes."""
   if not isinstance(text, str) or encoding != "latin1":
     raise Refused("it encodes something other than bytes")
   return text.encode("latin1")
 
 
 _CONSTRUCTORS = {
-  ("multiarray", "_reconstruct"): unpickling.call(lambda *args: Array()),
-  ("multiarray", "scalar"): unpickling.call(_scalar),
-  ("numeric", "_frombuffer"): unpickling.call(_from_buffer),
+  ("multiarray", "_reconstruct"): Call(_empty),
+  ("multiarray", "scalar"): Call(_scalar),
+  ("numeric", "_frombuffer"): Call(_from_buffer),
 }
 ARRAYS: unpickling.Table = {
   ("numpy", "ndarray"): unpickling.record_type("ndarray"),
-  ("numpy", "dtype"): unpickling.call(Dtype),
-  ("_codecs", "encode"): unpickling.call(_encode),
+  ("numpy", "dtype"): Call(Dtype),
+  ("_codecs", "encode"): Call(_encode),
   **{
-    (f"numpy.{core}.{module}", name): make  # numpy 1 and numpy 2
-    for (module, name), make in _CONSTRUCTORS.items()
+    (f"numpy.{core}.{module}", name): call  # of NumPy 1 and of NumPy 2
+    for (module, name), call in _CONSTRUCTORS.items()
     for core in ("core", "_core")
   },
 }
