@@ -23,12 +23,17 @@ from scm_jax.errors import ConfigError, UserError
 
 MANIFEST = "manifest.json"  # what `scm-jax prepare` writes beside a dataset
 
-# The project's own datasets: name -> module and class of the builder.
+# The project's own datasets: the module and class of the builder, and the title
+# that reports show.
 BUILT_IN = {
-  "scm_digits": ("scm_jax.data.digits", "ScmDigits"),
-  "scm_mnist5k": ("scm_jax.data.mnist", "ScmMnist5k"),
-  "scm_patches": ("scm_jax.data.patches", "ScmPatches"),
-  "scm_patch_latents": ("scm_jax.data.patches", "ScmPatchLatents"),
+  "scm_digits": ("scm_jax.data.digits", "ScmDigits", "digits"),
+  "scm_mnist5k": ("scm_jax.data.mnist", "ScmMnist5k", "MNIST"),
+  "scm_patches": ("scm_jax.data.patches", "ScmPatches", "patches"),
+  "scm_patch_latents": (
+    "scm_jax.data.patches",
+    "ScmPatchLatents",
+    "patch latents",
+  ),
 }
 
 
@@ -76,7 +81,7 @@ def built_in(
   name: str, variant: str, root: epath.Path
 ) -> tfds.core.DatasetBuilder:
   """One of the project's own datasets, built in `root` if it is not there."""
-  module, cls = BUILT_IN[name]
+  module, cls, _ = BUILT_IN[name]
   # TFDS registers the class when its module is imported: here, not earlier.
   builder_cls = getattr(importlib.import_module(module), cls)
   variants = [config.name for config in builder_cls.BUILDER_CONFIGS]
