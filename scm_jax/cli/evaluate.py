@@ -182,7 +182,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   from scm_jax.evaluation import evaluate, labels
   from scm_jax.evaluation.request import Request, Way
-  from scm_jax.metrics import report
+  from scm_jax.reporting import tables
   from scm_jax.training.processes import startup
 
   request = Request(
@@ -202,7 +202,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     _die_when_told()
     result = evaluate.evaluate(request, out, way)
     if startup.is_main():
-      print(report.format_table(result))
+      print(tables.evaluation(result))
       print(f"report: {out / 'report.json'} and {out / 'report.png'}")
   return 0
 

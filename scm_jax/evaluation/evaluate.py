@@ -22,14 +22,15 @@ from scm_jax.evaluation.request import Request, Way, digest, file_digest
 from scm_jax.evaluation.scoring import Scorer
 from scm_jax.metrics import (
   extractors,
-  figure,
   multihost,
   pretrained,
-  report,
   scores,
   streaming,
 )
 from scm_jax.metrics.features import ClassifierExtractor
+from scm_jax.reporting import evaluation_figure as figure
+from scm_jax.reporting import records as report
+from scm_jax.reporting import titles
 from scm_jax.sampler import Sampler
 
 _LOG = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def evaluate(
       result,
       rows,
       headings=[str(c) for c in classes],
-      title=f"scm_jax on {known['dataset']}",
+      title=f"scm_jax on {titles.dataset(known['dataset'])}",
     )
     # Last, because its presence says that the evaluation is complete.
     report.write_report(out / "report.json", result)
