@@ -198,7 +198,7 @@ def _constrain(
 
 
 def codec(config: Any) -> Codec:
-  """Returns the codec between what the dataset stores and the network's data."""
+  """Returns the codec between stored data and the network's data."""
   data = config.data
   if data.kind == "images":
     return PixelCodec(data.mean, data.std, config.sigma_d)
