@@ -62,7 +62,8 @@ def write_figure(
   below = 1.6 + 0.42 * max(len(runs), 5)
   page = drawing.Page(_WIDTH, samples + below + 0.5)
   page.figure.suptitle(title, x=0.02, ha="left", size=17, weight="bold")
-  top, bottom = page.figure.subfigures(2, 1, height_ratios=[samples, below])
+  parts: Any = page.figure.subfigures(2, 1, height_ratios=[samples, below])
+  top, bottom = parts
   _draw_samples(top.subplots(), runs, rows, headings)
   _draw_charts(bottom.subplots(1, 2), runs)
   return files.write_bytes(path, page.png())
