@@ -63,7 +63,7 @@ def render(
 
 def _template() -> jinja2.Template:
   """Returns the page's template, which escapes all that is put into it."""
-  text = importlib.resources.files(__package__).joinpath("page.html")
+  text = importlib.resources.files("scm_jax.reporting").joinpath("page.html")
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True
   )
