@@ -1,4 +1,4 @@
-"""What is scored: a network with a sampler, and one pass over its samples."""
+"""Candidates for a score: one sampler each, and a pass over its samples."""
 
 import dataclasses
 import json
@@ -7,8 +7,6 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scm_jax.errors import UserError
@@ -16,7 +14,7 @@ from scm_jax.evaluation.request import digest
 from scm_jax.metrics import streaming
 from scm_jax.metrics.accumulator import Collected
 from scm_jax.metrics.partial import Arrays, Partial
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training.checkpoints import checksum
 
 _LOG = logging.getLogger(__name__)
@@ -24,17 +22,17 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """A network and all that decides its samples but their number and classes.
+  """A sampler and all that decides its samples but their number and classes.
 
   Attributes:
-    model: as loaded; its `t_mid` is the one used.
-    steps: of its sampler.
-    guidance: the scale.
-    about: `config`, `step` and `ema` of the checkpoint.
-    path: of the workdir.
+    model: the sampler.
+    steps: the number of steps.
+    guidance: the guidance scale.
+    about: the checkpoint's `config`, `step` and `ema`.
+    path: the workdir's path.
   """
 
-  model: Model
+  model: Sampler
   steps: int
   guidance: float
   about: Mapping[str, Any]
@@ -42,20 +40,21 @@ class Subject:
 
   @property
   def evaluations(self) -> int:
-    """Of the network, for one sample, guidance included."""
+    """The network evaluations for one sample, guidance included."""
     return self.model.evaluations(self.steps, self.guidance)
 
   def settings(self) -> dict[str, Any]:
-    """How it draws, for a report."""
+    """Returns how samples are drawn, for a report."""
     drawn = self.model.settings(self.steps, self.guidance)
     return {"ema": self.about["ema"]} | drawn
 
   def fingerprint(self) -> str:
-    """Hex digest of what its samples depend on."""
+    """Returns a hex digest of all that the samples depend on."""
     model, codec = self.model, self.model.codec
+    second = model.guidance_network
     return digest(
       model.network.config,
-      (model.weak.config if model.weak else None, model.consistency),
+      (second.config if second else None, model.kind),
       (model.t_mid, model.sigma_max, model.solver),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
@@ -64,48 +63,40 @@ class Subject:
     )
 
 
-def image_shape(model: Model) -> tuple[int, int, int]:
-  """(H, W, C) of what a network draws."""
-  config = model.network.config
-  shape = (1, config.resolution, config.resolution, config.in_channels)
-  x0 = jax.ShapeDtypeStruct(shape, jnp.float32)
-  return jax.eval_shape(model.codec.decode, x0, model.decoder).shape[1:]
-
-
 class Picked:
-  """A witness that keeps some of the images, by their places."""
+  """A `streaming.Witness` that keeps some of the images, by their numbers."""
 
   def __init__(self, places: list[int]):
-    """Wants these; -1 stands for none."""
+    """Stores which images to keep; -1 stands for none."""
     self._wanted, self._found = places, dict[int, np.ndarray]()
 
   def see(self, start: int, count: int, images: Any) -> None:
-    """Keeps those that are wanted."""
-    for place in {0, *self._wanted}:  # the first one says the shape
+    """Keeps the wanted images of a batch."""
+    for place in {0, *self._wanted}:  # the first image gives the shape
       if start <= place < start + count:
         self._found[place] = np.asarray(images[place - start])
 
   def state(self) -> Arrays:
-    """See `streaming.Witness`."""
+    """Returns the images that were kept, by their numbers."""
     return {str(place): image for place, image in self._found.items()}
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    """See `streaming.Witness`."""
+    """Continues from an earlier `state`."""
     self._found = {int(place): image for place, image in state.items()}
 
   def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """See `streaming.Witness`."""
+    """Adds what other processes kept."""
     for state in states:
       self._found |= {int(place): image for place, image in state.items()}
 
   def row(self) -> np.ndarray:
-    """The images [n, H, W, C]; white where none was wanted (place -1)."""
+    """Returns the images [n, H, W, C], a white one for each -1."""
     white = np.full_like(self._found[0], 255)
     return np.stack([self._found.get(place, white) for place in self._wanted])
 
 
 class Kept(Picked):
-  """As `Picked`, and all images go to a file, in place, one batch at a time."""
+  """A `Picked` that also writes all images to a file, batch by batch."""
 
   def __init__(self, places: list[int], path: pathlib.Path, total: int):
     super().__init__(places)
@@ -114,7 +105,7 @@ class Kept(Picked):
     self._file: np.memmap | None = None
 
   def see(self, start: int, count: int, images: Any) -> None:
-    """Writes them."""
+    """Writes the images of a batch."""
     super().see(start, count, images)
     try:
       if self._file is None:
@@ -131,23 +122,23 @@ class Kept(Picked):
       ) from error
 
   def state(self) -> Arrays:
-    """What was seen is on disk before the sums that count it."""
+    """Flushes the file, before the sums that count its images are saved."""
     if self._file is not None:
       self._file.flush()
     return super().state()
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    """Goes on in the file.
+    """Continues in the unfinished file.
 
     Raises:
-      ValueError: it has gone.
+      ValueError: the file is missing.
     """
     if not self._partial.exists():
       raise ValueError(f"{self._partial} is missing")
     super().restore(state)
 
   def finish(self) -> None:
-    """The file appears under its name."""
+    """Renames the finished file to its final name."""
     if self._file is not None:
       self._file.flush()
       self._file = None
@@ -168,8 +159,8 @@ def collect(
 ) -> dict[str, Collected]:
   """Draws `num` samples with `labels` [num], and collects their statistics.
 
-  All batches have the same `size`, whatever `num` is, for one compilation. Of
-  samples and batches, each process has its part.
+  All batches have the same `size`, whatever `num` is, for one compilation. Each
+  process draws its part of the samples, and of each batch.
   """
   size = extraction.share(size)
   model = subject.model.on(extraction.sharding)
@@ -199,10 +190,10 @@ def collect(
 
 
 def to_result(scores: Mapping[str, Any], row: np.ndarray) -> Arrays:
-  """A finished set as arrays, from which `from_result` makes it again."""
+  """Packs a finished set of scores and its images into arrays."""
   return {"scores": np.asarray(json.dumps(scores)), "row": row}
 
 
 def from_result(arrays: Arrays) -> tuple[dict[str, Any], np.ndarray]:
-  """The inverse of `to_result`."""
+  """Unpacks the arrays of `to_result`."""
   return json.loads(str(arrays["scores"])), arrays["row"]

@@ -14,7 +14,7 @@ from scm_jax.data import sources
 from scm_jax.errors import UserError
 from scm_jax.metrics.partial import Arrays
 from scm_jax.metrics.streaming import Extraction, fill_up
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 
 _LOOKED_AT = 1024  # elements that a fingerprint is made of, at most
 _THREADS = 8  # that read and decode elements
@@ -30,7 +30,7 @@ class Dataset:
     model: makes images of stored latents, as it does of its samples.
   """
 
-  def __init__(self, data: ConfigDict, reference: str, model: Model):
+  def __init__(self, data: ConfigDict, reference: str, model: Sampler):
     """Opens it.
 
     Args:

@@ -14,7 +14,7 @@ from etils import epath
 
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.evaluation import candidate, labels, reference, scoring, selection
+from scm_jax.evaluation import labels, reference, scoring, selection
 from scm_jax.evaluation.candidate import Subject
 from scm_jax.evaluation.dataset import Dataset
 from scm_jax.evaluation.reference import Reference
@@ -28,10 +28,10 @@ from scm_jax.metrics import (
   streaming,
 )
 from scm_jax.metrics.features import ClassifierExtractor
-from scm_jax.model import Model
 from scm_jax.reporting import evaluation_figure as figure
 from scm_jax.reporting import records as report
 from scm_jax.reporting import titles
+from scm_jax.sampler import Sampler
 
 _LOG = logging.getLogger(__name__)
 NAMES = {"teacher": "teacher", "sct": "sCT", "scd": "sCD"}
@@ -170,7 +170,7 @@ def _scorer(
   extraction = streaming.Extraction(
     extractors.make(
       request.features,
-      candidate.image_shape(model),
+      model.image_shape,
       labelled,
       weights=dict(request.weights),
       cache_dir=cache,
@@ -189,7 +189,7 @@ def _scorer(
   return Scorer(request, way, extraction, known, folder, num, size)
 
 
-def _preview(model: Model) -> tuple[str, ...]:
+def _preview(model: Sampler) -> tuple[str, ...]:
   """A warning where samples are not images."""
   codec = model.codec
   if not isinstance(codec, LatentCodec) or codec.autoencoder:
@@ -306,7 +306,7 @@ def _name(drawn: Subject, records: Sequence[dict[str, Any]]) -> str:
   """What a reader is shown, such as "sCD, 2 steps"; unique in the report."""
   run, steps = NAMES[drawn.about["config"].run], drawn.steps
   nfe = drawn.evaluations
-  if drawn.model.consistency:
+  if drawn.model.kind != "diffusion":
     name = f"{run}, {steps} step{'s' if steps > 1 else ''}"
   else:
     name = f"{run}, {nfe} NFE" if nfe > 1 else f"{run}, 1 step"

@@ -10,7 +10,7 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluation.candidate import Subject
 from scm_jax.evaluation.request import Request
 from scm_jax.interop import export_folder
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training import workdir
 from scm_jax.training.checkpoints import checksum
 
@@ -25,7 +25,7 @@ class Loader:
   """
 
   def __init__(self, request: Request):
-    def load(path: str, width: float) -> tuple[Model, dict]:
+    def load(path: str, width: float) -> tuple[Sampler, dict]:
       model, about = workdir.load(path, width, request.autoencoder)
       model = dataclasses.replace(model, **dict(request.changes))
       return export_folder.in_dtype(model, request.dtype), about
@@ -37,14 +37,14 @@ def check(request: Request, loader: Loader) -> None:
   """Raises ConfigError for scales that none of the networks takes."""
   if request.guidance in ((), (1.0,)):
     return
-  for path in request.workdirs:
-    if loader.load(path, request.ema[0])[0].takes_guidance:
-      return
-  raise ConfigError(
-    f"--guidance: none of {', '.join(request.workdirs)} takes a scale: a "
-    "student needs config.objective.guidance=sampled, a teacher "
-    "config.objective.label_dropout or a guide"
-  )
+  refusals = [
+    loader.load(path, request.ema[0])[0].guidance_refusal()
+    for path in request.workdirs
+  ]
+  if all(refusals):
+    raise ConfigError(
+      f"--guidance cannot be used for {request.workdirs[0]}: {refusals[0]}"
+    )
 
 
 def state(request: Request, loader: Loader) -> list[Any]:
@@ -66,7 +66,7 @@ def groups(request: Request, loader: Loader) -> Iterator[list[Subject]]:
   for path in request.workdirs:
     first, _ = loader.load(path, request.ema[0])
     steps = request.steps
-    if not first.consistency:
+    if first.kind == "diffusion":
       own = dict.fromkeys((first.solver_steps, 1))
       steps = request.teacher_steps or own
     for count in steps:
@@ -77,11 +77,11 @@ def _candidates(
   request: Request, loader: Loader, path: str, steps: int
 ) -> Iterator[Subject]:
   first, _ = loader.load(path, request.ema[0])
-  scales = (first.scale(),)
-  if request.guidance and first.takes_guidance:
+  scales = (first.guidance_scale(),)
+  if request.guidance and not first.guidance_refusal():
     scales = request.guidance
   times: Sequence[float | None] = (None,)
-  if request.t_mid and first.consistency and steps > 1:
+  if request.t_mid and "t_mid" in first.settings(steps, 1.0):
     times = request.t_mid
   for width, scale, t_mid in itertools.product(request.ema, scales, times):
     model, about = loader.load(path, width)

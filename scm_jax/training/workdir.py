@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, loading
@@ -39,7 +38,7 @@ class Stored(NamedTuple):
     guide: the network that guides it, if it has one.
   """
 
-  model: Model
+  model: Sampler
   about: dict[str, Any]
   average: Any
   guide: "Stored | None" = None
@@ -134,7 +133,7 @@ def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
 
 def load(
   path: epath.PathLike, average: float = 0.0, autoencoder: str | None = None
-) -> tuple[Model, dict]:
+) -> tuple[Sampler, dict]:
   """The model of a workdir, at its newest checkpoint, or of an export.
 
   Args:
@@ -185,22 +184,25 @@ def load_stored(
   model = resolve.model(about["config"], params)
   guide = _load_guide(path, where)
   if guide:
-    model = dataclasses.replace(model, guide=guide.model)
+    model = dataclasses.replace(
+      model,
+      guidance_network=guide.model.network,
+      guidance_params=guide.model.params,
+    )
   return Stored(model, about, params, guide)
 
 
 def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
   model, origin = export_folder.read(path, where)
-  if average and averaging.name(average) != origin.ema:
-    raise UserError(
-      f"{path} is an export of the average {origin.ema} alone; export "
-      f"{averaging.name(average)} from its run"
-    )
+  export_folder.check_ema(path, origin, average)
   config = load_config(path)
   about = {"config": config, "step": origin.step, "ema": origin.ema}
   guide = None
-  if model.guide:
-    guide = Stored(model.guide, about, model.guide.params)
+  if model.guidance_network:
+    second = dataclasses.replace(
+      model, network=model.guidance_network, params=model.guidance_params
+    )
+    guide = Stored(second, about, second.params)
   return Stored(model, about, model.params, guide)
 
 
@@ -270,11 +272,7 @@ def write_averages(
     UserError: there is something already, or it cannot be written.
   """
   path = check_free(folder)
-  partial = path.parent / f"{path.name}.partial"
-  try:
-    if partial.exists():
-      partial.rmtree()
-    partial.mkdir(parents=True)
+  with files.replaced_folder(path) as partial:
     checkpoints = storage.Checkpoints(partial)
     try:
       checkpoints.save_ema(kept, step)
@@ -283,13 +281,4 @@ def write_averages(
     files.write_text(partial / ORIGIN, json.dumps(origin, indent=2) + "\n")
     write_config(partial, config)
     beside(partial)
-    if path.exists():
-      path.rmdir()
-    partial.rename(path)
-  except OSError as error:
-    raise UserError(
-      f"cannot write {path}: {error.strerror or error}"
-    ) from error
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
   return path

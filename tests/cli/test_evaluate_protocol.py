@@ -205,7 +205,7 @@ def test_killed_outright_it_ends_with_the_same_bytes(
 @pytest.mark.parametrize(
   "more, code, said",
   [
-    (["--guidance=1,2"], 2, "none of"),
+    (["--guidance=1,2"], 2, "was trained without guidance as an input"),
     (["--guidance=x"], 2, "--guidance=x: give numbers, as 1,2"),
     (["--seeds=1,1"], 2, "--seeds=1,1: give whole numbers"),
     (["--t-mid=2"], 2, "--t-mid=2: times are between 0 and pi/2"),
