@@ -50,11 +50,17 @@ def main(argv: Sequence[str]) -> int:
   page.write_text(text)
   (docs / "reproduction").mkdir(exist_ok=True)
   for name, draw in FIGURES.items():
-    figure = drawing.Page(7.5, 4.5)
-    axes = figure.figure.subplots()
-    figure.label(axes, draw(axes, rows))
-    (docs / "reproduction" / f"{name}.png").write_bytes(figure.png())
+    (docs / "reproduction" / f"{name}.png").write_bytes(picture(draw, rows))
   return 0
+
+
+@drawing.styled
+def picture(draw: Callable, rows: pd.DataFrame) -> bytes:
+  """Returns one figure as PNG."""
+  page = drawing.Page(7.5, 4.5)
+  axes = page.figure.subplots()
+  page.label(axes, draw(axes, rows))
+  return page.png()
 
 
 def read(path: pathlib.Path) -> pd.DataFrame:
@@ -145,14 +151,13 @@ def thousands(params: int) -> str:
 def draw_quality(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
   """Draws the distance against evaluations, at the largest size."""
   found = plain(rows, "digits")
-  largest = found[(found.params == found.params.max()) & found[MAIN].notna()]
-  drawing.logarithmic(axes, "x", largest.nfe)
-  drawing.logarithmic(axes, "y", pd.concat(drawing.bar_ends(largest, MAIN)))
+  largest = found[found.params == found.params.max()]
   drawing.lines(axes, largest, "nfe", MAIN, "objective", "objective")
   charts.legend_entries(axes, largest)
+  axes.legend()
   title = f"Digits, {largest.params.max() / 1e6:.2f} million parameters"
-  pad = drawing.legend(axes)
-  drawing.finish(axes, title, "network evaluations", "Fréchet distance", pad)
+  names = {"xlabel": "network evaluations", "ylabel": "Fréchet distance"}
+  drawing.finish(axes, title=title, **names)
   return []
 
 
@@ -160,18 +165,16 @@ def draw_ratio(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
   """Draws the ratio to the teacher against parameters, at 1 and 2 steps."""
   found = plain(rows, "digits")
   students = found[found.nfe.isin((1, 2)) & (found.objective != "teacher")]
-  labels = charts.size_axes(axes, students, "ratio", reference=True)
-  y = "ratio to the teacher at 63 evaluations"
-  drawing.finish(axes, "", "parameters", y)
-  return labels
+  axes.set_ylabel("ratio to the teacher at 63 evaluations")
+  return charts.size_axes(axes, students, "ratio")
 
 
 def draw_choices(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
   """Draws a line for each choice left out, at 1 and 2 steps."""
   few = rows[rows.point.isin(CHOICES) & rows.nfe.isin((1, 2))]
   few = few.assign(label=few.point.map(CHOICES))
-  charts.ranking_axes(axes, few, "label", MAIN)
-  drawing.finish(axes, "", "Fréchet distance, classifier features")
+  drawing.ranking(axes, few, "label", MAIN)
+  drawing.finish(axes, xlabel="Fréchet distance, classifier features")
   return []
 
 

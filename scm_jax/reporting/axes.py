@@ -1,23 +1,63 @@
-"""Parts of charts: pages, logarithmic axes, numbered markers, labels.
+"""Parts of charts: pages, lines of numbered markers, rankings, labels.
 
-A chart's rows are those of a flat table (see `statistics`). matplotlib is
-imported where it is used and pyplot's global state is left alone.
+A chart's rows are those of a flat table (see `statistics`). pyplot and its
+global state are left alone.
 """
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 import pandas as pd
-
-if TYPE_CHECKING:
-  from matplotlib.axes import Axes
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 GREY = "#6B6B6B"
-_FINE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)  # ticks of part of a decade
-_AREA = 115  # of a marker that holds two digits, points squared
+STYLE = {
+  "axes.axisbelow": True,
+  "axes.edgecolor": "#BBBBBB",
+  "axes.grid": True,
+  "axes.labelsize": 9.5,
+  "axes.spines.right": False,
+  "axes.spines.top": False,
+  "axes.titlelocation": "left",
+  "axes.titlesize": 11,
+  "errorbar.capsize": 2.5,
+  "figure.constrained_layout.use": True,
+  "figure.dpi": 130,
+  "font.size": 9,
+  "grid.color": "#E6E6E6",
+  "legend.fontsize": 8.5,
+  "legend.frameon": False,
+  "lines.linewidth": 1.2,
+  "savefig.dpi": "figure",
+  "xtick.labelcolor": "#333333",
+  "ytick.labelcolor": "#333333",
+}
+# Numbers in markers.
+_MARKER = {"ms": 10.5, "mec": "white", "mew": 0.8, "zorder": 4}
+_NUMBER = {
+  "size": 6,
+  "weight": "bold",
+  "color": "white",
+  "ha": "center",
+  "va": "center_baseline",
+  "zorder": 5,
+}
+# Ticks of a decade, by how many decades are shown.
+_TICKS = (
+  (0.7, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)),
+  (2.5, (1, 2, 5)),
+  (99, (1,)),
+)
+
+# A decorator for functions that draw.
+styled = matplotlib.rc_context(STYLE)
 
 
 class Label(NamedTuple):
@@ -27,28 +67,19 @@ class Label(NamedTuple):
   y: float
   text: str
   color: str
-  weight: str = "normal"
 
 
 class Page:
-  """A figure with a grid of axes, and labels that are placed last of all."""
+  """A figure whose labels are placed last, when all else has its place."""
 
   def __init__(self, width: float, height: float):
     """Makes an empty figure of a size in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    self.figure = Figure(
-      (width, height), dpi=130, facecolor="white", layout="constrained"
-    )
-    self.figure.get_layout_engine().set(  # pyrefly: ignore[missing-attribute]
-      w_pad=0.12, h_pad=0.12, wspace=0.03, hspace=0.03
-    )
+    self.figure = Figure((width, height))
     FigureCanvasAgg(self.figure)
     self._labels: list[tuple[Axes, Sequence[Label]]] = []
 
-  def label(self, axes: "Axes", labels: Sequence[Label]) -> None:
-    """Asks for labels in some axes, the most important first."""
+  def label(self, axes: Axes, labels: Sequence[Label]) -> None:
+    """Requests labels in some axes, the most important first."""
     self._labels.append((axes, labels))
 
   def png(self) -> bytes:
@@ -69,31 +100,23 @@ def short(value: float) -> str:
   return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
-def heights(rows: pd.DataFrame, y: str) -> pd.Series:
+def positive(values: pd.Series) -> pd.Series:
   """Returns scores for a logarithmic axis.
 
   A score of 0, which has no logarithm, is drawn at half of the least other.
   """
-  values = rows[y].astype(float)
+  values = values.astype(float)
   least = values[values > 0].min()
   return values.clip(lower=least / 2 if least > 0 else 0.5)
 
 
-def bar_ends(rows: pd.DataFrame, y: str) -> tuple[pd.Series, pd.Series]:
-  """Returns the ends of rows' error bars, which stay on a logarithmic axis."""
-  values = heights(rows, y)
-  sd = rows[f"{y}_sd"].astype(float) if f"{y}_sd" in rows else 0.0 * values
-  sd = sd.fillna(0.0)
-  return np.maximum(values - sd, 0.1 * values), values + sd
-
-
 def lines(
-  axes: "Axes", rows: pd.DataFrame, x: str, y: str, by: str, aside: str
+  axes: Axes, rows: pd.DataFrame, x: str, y: str, by: str, aside: str
 ) -> list[pd.DataFrame]:
   """Draws a line with numbered markers and error bars through each series.
 
   Args:
-    axes: axes whose logarithmic x axis has its final limits.
+    axes: axes that get logarithmic scales.
     rows: a table with the columns `color`, `marker` and `nfe`.
     x: column of the horizontal position.
     y: column of the vertical position.
@@ -104,168 +127,102 @@ def lines(
   Returns:
     The rows of each series, with the columns `at_x` and `at_y`.
   """
-  places = list(dict.fromkeys(rows[aside]))
-  low, high = axes.get_xlim()
-  place = rows[aside].map(places.index) - (len(places) - 1) / 2
-  at_x = rows[x].astype(float) * (high / low) ** (0.018 * place)
-  rows = rows.assign(at_x=at_x, at_y=heights(rows, y)).sort_values("at_x")
-  drawn = [series for _, series in rows.groupby(by, sort=False)]
+  axes.set(xscale="log", yscale="log")
+  axes.margins(0.1)
+  rows = rows[rows[[x, y]].notna().all(axis=1)]
+  at_x = rows[x].astype(float)
+  names = list(dict.fromkeys(rows[aside]))
+  place = rows[aside].map(names.index) - (len(names) - 1) / 2
+  step = max(at_x.max() / at_x.min(), 2.0) ** 0.02
+  rows = rows.assign(at_x=at_x * step**place, at_y=positive(rows[y]))
+  drawn = [s for _, s in rows.sort_values("at_x").groupby(by, sort=False)]
   for series in drawn:
-    color = series.color.iloc[0]
-    axes.plot(
-      series.at_x, series.at_y, color=color, alpha=0.5, lw=1.3, zorder=2
-    )
-    error_bars(axes, series, "at_x", y)
-    for row in series.to_dict("records"):
-      numbered_marker(axes, row["at_x"], row["at_y"], row)
+    look = {"color": series.color.iloc[0], "marker": series.marker.iloc[0]}
+    deviation = series[f"{y}_sd"].astype(float)
+    axes.errorbar(series.at_x, series.at_y, deviation, **look, **_MARKER)
+    for row in series.itertuples():
+      axes.text(row.at_x, row.at_y, f"{row.nfe}", **_NUMBER)
   return drawn
 
 
-def series_labels(
-  drawn: Sequence[pd.DataFrame], point: int, weight: str = "normal"
-) -> list[Label]:
+def series_labels(drawn: Sequence[pd.DataFrame], point: int) -> list[Label]:
   """Returns a label for each series that `lines` drew.
 
   Args:
     drawn: the rows of each series.
     point: index of the point that is labelled, 0 or -1.
-    weight: weight of the letters.
   """
-  return [
-    Label(row.at_x, row.at_y, row.series, row.color, weight)
-    for row in (series.iloc[point] for series in drawn)
-  ]
+  ends = [series.iloc[point] for series in drawn]
+  return [Label(row.at_x, row.at_y, row.series, row.color) for row in ends]
 
 
-def error_bars(axes: "Axes", rows: pd.DataFrame, x: str, y: str) -> None:
-  """Draws vertical error bars where rows have a deviation."""
-  low, high = bar_ends(rows, y)
-  values = heights(rows, y)
-  for index in rows.index[high > low]:
-    axes.errorbar(
-      [rows[x][index]],
-      [values[index]],
-      [[values[index] - low[index]], [high[index] - values[index]]],
-      color=rows.color[index],
-      lw=1.2,
-      capsize=2.5,
-      zorder=3,
-    )
+def ranking(axes: Axes, rows: pd.DataFrame, by: str, y: str) -> None:
+  """Draws scores as numbered markers, one line for each value of a column.
 
-
-def numbered_marker(
-  axes: "Axes", x: float, y: float, row: Mapping[str, Any]
-) -> None:
-  """Draws a row's marker with its number of network evaluations in it."""
-  text = f"{row['nfe']}"
-  small = len(text) > 2
-  axes.scatter(
-    [x],
-    [y],
-    s=_AREA * (1.5 if small else 1),
-    color=row["color"],
-    marker=row["marker"],
-    edgecolors="white",
-    linewidths=0.8,
-    zorder=4,
-  )
-  axes.annotate(
-    text,
-    (x, y),
-    size=5.5 if small else 6.5,
-    weight="bold",
-    color="white",
-    ha="center",
-    va="center_baseline",
-    zorder=5,
-  )
-
-
-def logarithmic(axes: "Axes", name: str, values: Iterable[float]) -> None:
-  """Makes an axis logarithmic, with a margin around positive values.
-
-  Ticks are labelled with plain numbers, at 1, 2 and 5 where few decades show.
+  Args:
+    axes: axes that get a logarithmic horizontal scale.
+    rows: a flat table.
+    by: column of the lines' names; if they differ, scores stand beside markers.
+    y: column of the score.
   """
-  from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+  names = list(dict.fromkeys(rows[by]))
+  axes.set_xscale("log")
+  axes.margins(x=0.15)
+  scored = rows[rows[y].notna()]
+  scored = scored.assign(place=scored[by].map(names.index))
+  scored = scored.assign(at=positive(scored[y]), sd=scored[f"{y}_sd"])
+  for row in scored.itertuples():
+    look = {"color": row.color, "marker": row.marker, **_MARKER}
+    axes.errorbar(row.at, row.place, xerr=row.sd or math.nan, **look)
+    axes.text(row.at, row.place, f"{row.nfe}", **_NUMBER)
+  if scored[by].is_unique:
+    for place, at, score in zip(
+      scored.place, scored["at"], scored[y], strict=True
+    ):
+      beside = {"xytext": (9, 0), "textcoords": "offset points"}
+      axes.annotate(short(score), (at, place), **beside, va="center")
+  known = set(scored[by])
+  texts = [name if name in known else f"{name} (no scores)" for name in names]
+  axes.set_yticks(range(len(names)), texts)
+  axes.set_ylim(len(names) - 0.4, -0.6)
 
-  known = [value for value in values if value > 0]
-  low, high = (min(known), max(known)) if known else (1.0, 1.0)
-  margin = max((high / low) ** 0.09, 1.35 if name == "x" else 1.12)
-  axes.set(
-    **{f"{name}scale": "log", f"{name}lim": (low / margin, high * margin)}
-  )
-  axis = axes.xaxis if name == "x" else axes.yaxis
-  decades = math.log10(high * margin / low * margin)
-  if decades < 0.7:
-    axis.set_major_locator(LogLocator(subs=_FINE))
-  elif decades < 2.5:
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-  axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-  axis.set_minor_formatter(NullFormatter())
-  axis.grid(True, which="major", color="#E6E6E6", zorder=0)
+
+def finish(axes: Axes, **names: str) -> None:
+  """Writes names, and ticks of logarithmic axes as plain numbers.
+
+  Args:
+    axes: axes in which everything has been drawn.
+    **names: `title`, `xlabel` and `ylabel`.
+  """
+  axes.set(**names)
+  for axis in (axes.xaxis, axes.yaxis):
+    if axis.get_scale() == "log":
+      low, high = sorted(axis.get_view_interval())
+      decades = math.log10(high / low)
+      ticks = next(ticks for most, ticks in _TICKS if decades < most)
+      axis.set_major_locator(LogLocator(subs=ticks))
+      axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+      axis.set_minor_formatter(NullFormatter())
 
 
 def plain(value: float) -> str:
   """Returns a tick as a plain number: `0.0002`, `0.5`, `20`, `1,000`."""
-  if value >= 1000:
-    return f"{value:,.0f}"
-  return f"{value:.6f}".rstrip("0").rstrip(".") or f"{value:g}"
+  return f"{value:,.7f}".rstrip("0").rstrip(".")
 
 
-def legend(axes: "Axes", columns: int = 4) -> float:
-  """Draws the legend above the axes, where it covers nothing.
-
-  Returns:
-    The distance between axes and title that it needs, in points.
-  """
-  handles, names = axes.get_legend_handles_labels()
-  if not handles:
-    return 8.0
-  axes.legend(
-    handles,
-    names,
-    loc="lower left",
-    bbox_to_anchor=(-0.01, 1.0),
-    ncols=columns,
-    frameon=False,
-    fontsize=8.5,
-    columnspacing=1.2,
-    handletextpad=0.4,
-    borderaxespad=0.2,
-  )
-  return 11.0 + 14.5 * math.ceil(len(names) / columns)
+def legend(axes: Axes) -> None:
+  """Draws the legend beside the axes, where it covers nothing."""
+  if axes.get_legend_handles_labels()[1]:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def finish(
-  axes: "Axes", title: str, x: str, y: str = "", pad: float = 8
-) -> None:
-  """Writes title and axis labels, and draws a light frame.
-
-  Args:
-    axes: the axes.
-    title: the title.
-    x: the horizontal axis's label.
-    y: the vertical axis's label.
-    pad: distance between title and axes, in points.
-  """
-  for side in ("top", "right"):
-    axes.spines[side].set_visible(False)
-  for side in ("left", "bottom"):
-    axes.spines[side].set_color("#BBBBBB")
-  axes.set_axisbelow(True)
-  axes.tick_params(labelsize=9, colors="#333333")
-  axes.set_xlabel(x, size=9.5)
-  axes.set_ylabel(y, size=9.5)
-  axes.set_title(title, size=11, loc="left", pad=pad)
-
-
-def place_labels(axes: "Axes", labels: Sequence[Label]) -> None:
+def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
   """Writes labels near their points, where they cover nothing.
 
   The first labels come nearest to their points; a label for which there is no
   room is left out.
   """
-  import textalloc
+  import textalloc  # imports pyplot
 
   if not labels:
     return
@@ -282,10 +239,8 @@ def place_labels(axes: "Axes", labels: Sequence[Label]) -> None:
     y_lines=[path[:, 1] for path in drawn if len(path) > 1],
     textsize=8,
     textcolor=[label.color for label in labels],
-    fontweight=[label.weight for label in labels],
     linecolor=GREY,
     linewidth=0.5,
-    margin=0.008,
     min_distance=0.014,
     max_distance=0.3,
     nbr_candidates=400,
@@ -294,7 +249,7 @@ def place_labels(axes: "Axes", labels: Sequence[Label]) -> None:
   )
 
 
-def _paths(axes: "Axes") -> list[np.ndarray]:
+def _paths(axes: Axes) -> list[np.ndarray]:
   """Returns what is drawn in the axes, as paths [n, 2] in their units."""
   back = axes.transData.inverted()
   paths = [

@@ -7,10 +7,11 @@ against effective sampling compute.
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from scm_jax import files
 from scm_jax.errors import UserError
@@ -18,14 +19,12 @@ from scm_jax.image_grid import check_images, image_grid
 from scm_jax.reporting import axes as drawing
 from scm_jax.reporting import charts, statistics, tables, titles
 
-if TYPE_CHECKING:
-  from matplotlib.axes import Axes
-
 _WIDTH = 12.0  # inches
 _CELL = 0.8  # inches, the largest side of a sample
 _GAP = 3  # pixels between samples
 
 
+@drawing.styled
 def write_figure(
   path: str | os.PathLike[str],
   report: Mapping[str, Any],
@@ -62,10 +61,9 @@ def write_figure(
   below = 1.6 + 0.42 * max(len(runs), 5)
   page = drawing.Page(_WIDTH, samples + below + 0.5)
   page.figure.suptitle(title, x=0.02, ha="left", size=17, weight="bold")
-  parts: Any = page.figure.subfigures(2, 1, height_ratios=[samples, below])
-  top, bottom = parts
-  _draw_samples(top.subplots(), runs, rows, headings)
-  _draw_charts(bottom.subplots(1, 2), runs)
+  halves: Any = page.figure.subfigures(2, 1, height_ratios=[samples, below])
+  _draw_samples(halves[0].subplots(), runs, rows, headings)
+  _draw_charts(halves[1].subplots(1, 2), runs)
   return files.write_bytes(path, page.png())
 
 
@@ -80,22 +78,21 @@ def _check_rows(rows: Mapping[str, np.ndarray]) -> None:
     raise UserError(f"the rows of images differ in shape: {shapes}")
 
 
-def _draw_charts(pair: Sequence["Axes"], runs: pd.DataFrame) -> None:
+def _draw_charts(pair: Sequence[Axes], runs: pd.DataFrame) -> None:
   """Draws the ranking, and the distance against compute."""
   left, right = pair
   space = statistics.spaces(runs)[0]
-  y = f"fd_{space}"
-  charts.ranking_axes(left, runs, "name", y, detail=True)
-  drawing.finish(left, titles.quantity(space), "lower is better")
-  drawing.logarithmic(right, "x", runs.effective_compute.astype(float))
-  drawing.logarithmic(right, "y", pd.concat(drawing.bar_ends(runs, y)))
-  charts.compute_axes(right, runs, y, "objective")
-  right.legend(frameon=False, fontsize=10)
-  drawing.finish(right, "Distance against sampling compute", charts.COMPUTE)
+  drawing.ranking(left, runs, "name", f"fd_{space}")
+  title = titles.quantity(space)
+  drawing.finish(left, title=title, xlabel="lower is better")
+  charts.compute_axes(right, runs, f"fd_{space}", "objective")
+  right.legend()
+  title = "Distance against sampling compute"
+  drawing.finish(right, title=title, xlabel=charts.COMPUTE)
 
 
 def _draw_samples(
-  axes: "Axes",
+  axes: Axes,
   runs: pd.DataFrame,
   rows: Mapping[str, np.ndarray],
   headings: Sequence[str],
@@ -112,6 +109,7 @@ def _draw_samples(
     interpolation="antialiased",
   )
   axes.spines[:].set_visible(False)
+  axes.grid(False)
   axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
   axes.set_xticks(_centres(width, len(headings)), headings, size=11)
   known = {row["name"]: row for row in runs.to_dict("records")}
@@ -129,16 +127,12 @@ def _draw_samples(
       if name in known
     ]
     for y, text in cells:
-      axes.annotate(
-        text,
-        (width, y),
-        xytext=(38 + 56 * place, 0),
-        textcoords="offset points",
-        size=10.5,
-        ha="center",
-        va="bottom" if y < 0 else "center",
-        annotation_clip=False,
-      )
+      at: dict[str, Any] = {
+        "xytext": (38 + 56 * place, 0),
+        "textcoords": "offset points",
+      }
+      at |= {"ha": "center", "va": "bottom" if y < 0 else "center"}
+      axes.annotate(text, (width, y), **at, size=10.5, annotation_clip=False)
 
 
 def _centres(length: int, count: int) -> np.ndarray:

@@ -10,26 +10,27 @@ from scm_jax.reporting import records, statistics, titles
 MISSING = "–"
 
 
-def score(value: float | None) -> str:
+def score(value: Any) -> str:
   """Returns a score with three decimals, or two digits of a tiny one."""
-  if value is None or pd.isna(value):
+  if pd.isna(value):
     return ""
   return f"{value:.2g}" if 1e-9 < abs(value) < 0.001 else f"{value:.3f}"
 
 
 def plus_minus(row: Mapping[str, Any], name: str, scale: float = 1.0) -> str:
   """Returns `0.133 ± 0.015`, or the mean alone; "" if there is no score."""
-  mean, sd = row.get(name), row.get(f"{name}_sd")
-  if mean is None or pd.isna(mean):
+  mean: Any = row.get(name)
+  sd: Any = row.get(f"{name}_sd")
+  if pd.isna(mean):
     return ""
-  if sd is None or pd.isna(sd):
+  if pd.isna(sd):
     return score(scale * mean)
   return f"{score(scale * mean)} ± {score(scale * sd)}"
 
 
-def count(value: float | None) -> str:
+def count(value: Any) -> str:
   """Returns a number of parameters in a few characters: `1.523B`, `217k`."""
-  if value is None or pd.isna(value):
+  if pd.isna(value):
     return ""
   for unit, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
     if value >= unit:
@@ -37,14 +38,14 @@ def count(value: float | None) -> str:
   return f"{value:.0f}"
 
 
-def whole(value: float | None) -> str:
+def whole(value: Any) -> str:
   """Returns a whole number with separators: `50,000`."""
-  return "" if value is None or pd.isna(value) else f"{value:,.0f}"
+  return "" if pd.isna(value) else f"{value:,.0f}"
 
 
-def significant(value: float | None) -> str:
+def significant(value: Any) -> str:
   """Returns three significant digits: `0.0137`, `191`, `1,250`."""
-  if value is None or pd.isna(value):
+  if pd.isna(value):
     return ""
   return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
@@ -91,19 +92,8 @@ def filled(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
 
 
 def text(table: pd.DataFrame) -> str:
-  """Returns a table for a terminal, numbers to the right."""
-  widths = {name: max(len(name), table[name].str.len().max()) for name in table}
-  first = table.columns[0]
-
-  def line(cells: Mapping[str, str]) -> str:
-    return "  ".join(
-      cells[name].ljust(width) if name == first else cells[name].rjust(width)
-      for name, width in widths.items()
-    )
-
-  head = {name: name for name in table}
-  rule = {name: "-" * width for name, width in widths.items()}
-  return "\n".join(map(line, [head, rule, *table.to_dict("records")]))
+  """Returns a table for a terminal; its first column names the lines."""
+  return table.set_index(table.columns[0]).rename_axis(None).to_string()
 
 
 def markdown(table: pd.DataFrame) -> str:
