@@ -244,6 +244,15 @@ def test_one_of_several_checkpoints(tmp_path):
     scm_jax.load(run / "checkpoints/4")
 
 
+def test_an_export_holds_one_ema(export_of):
+  """By Python as by the command line; `average` is the former name."""
+  folder = export_of("student", formats=())
+  scm_jax.load(folder, ema=0.05)
+  for arguments in ({"ema": 0.1}, {"average": 0.1}):
+    with pytest.raises(UserError, match="EMA weights 0.050 alone"):
+      scm_jax.load(folder, **arguments)
+
+
 def test_weights_in_bfloat16(export_of, images):
   sampler = scm_jax.load(export_of("student", formats=()), dtype="bfloat16")
   weight = sampler.params["denoiser"]["conv_in"]["weight"]
