@@ -23,37 +23,6 @@ CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
 ORIGIN = "origin.json"  # of a workdir of averages alone
 GUIDE = "guide"  # a workdir inside one: of the network that guides its own
 
-# What may differ between a run's start and its continuation: how long, how
-# often and where; never what is computed at a step. The teacher's weights are
-# held to be the same by their checksum, wherever they lie.
-MAY_CHANGE = (
-  "total_steps",
-  "log_every",
-  "checkpoint_every",
-  "sample_every",
-  "evaluate_every",
-  "evaluate",
-  "keep_checkpoints",
-  "keep_every",
-  "snapshot_every",
-  "snapshot_dtype",
-  "divergence_limit",
-  "profile",
-  "sample",
-  "teacher",
-  "start",
-  "data.data_dir",
-  "data.autoencoder",
-  "mesh",
-  "sharding",
-  "memory_check",
-  "offload",
-  "microbatches",
-  "images_per_pass",
-  "network.remat",
-  "watchdog",
-)
-
 # From a tree of shapes to the same tree with shardings: where to read it to.
 # None stands for the first device of every process.
 Where = Callable[[Any], Any] | None
@@ -115,7 +84,7 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
   differences = [
     line
     for line in configuration.diff(old, new)
-    if not _may_change(line.partition(":")[0])
+    if not configuration.may_change(line.partition(":")[0])
   ]
   if differences:
     # The run and its seed before the details of groups.
@@ -127,10 +96,6 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
       "choose another --workdir"
     )
-
-
-def _may_change(field: str) -> bool:
-  return any(field == f or field.startswith(f + ".") for f in MAY_CHANGE)
 
 
 def load_config(path: epath.PathLike) -> ConfigDict:
