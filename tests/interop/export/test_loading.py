@@ -143,7 +143,7 @@ def test_paths_of_a_teacher(export_of):
   assert_close(path.x0[-1], teacher.sample([0, 1], steps=3, guidance=1.5))
   with pytest.raises(UserError, match="take 1 draws of noise, not 2"):
     teacher.from_noise(np.zeros((2, 1, 4, 4, 1)), 0)
-  with pytest.raises(UserError, match="cannot edit; load a student"):
+  with pytest.raises(UserError, match="cannot edit images; load a student"):
     teacher.edit(path.x0[-1], known=[[True]])
 
 
