@@ -122,7 +122,9 @@ def test_another_number_of_channels(student):
 
   network = build(AutoencoderConfig((8,), blocks=1, latent_channels=16))
   model, _ = workdir.load(student, autoencoder="")
-  with pytest.raises(ConfigError, match="4 channels, the autoencoder's 16"):
+  with pytest.raises(
+    ConfigError, match="4 channels, and the autoencoder's have 16"
+  ):
     autoencoder.attach(model, network, {})
 
 
