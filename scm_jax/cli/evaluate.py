@@ -205,7 +205,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   from etils import epath
 
   from scm_jax.evaluation import evaluate, labels, request
-  from scm_jax.metrics import report
+  from scm_jax.reporting import tables
   from scm_jax.training.processes import startup
 
   question = request.Request(
@@ -221,7 +221,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     _end_on_sigterm()
     result = evaluate.evaluate(question, out, request.RuntimeOptions(**runtime))
     if startup.is_main():
-      print(report.format_table(result))
+      print(tables.evaluation(result))
       print(f"report: {out / 'report.json'} and {out / 'report.png'}")
   return 0
 

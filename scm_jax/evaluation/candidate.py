@@ -1,34 +1,32 @@
-"""A network with a sampler that is scored, and a pass over its samples."""
+"""Candidates for a score: one sampler each, and a pass over its samples."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scm_jax.evaluation.request import PassOptions, digest
 from scm_jax.metrics import streaming
 from scm_jax.metrics.pass_checkpoint import PassCheckpoint
 from scm_jax.metrics.statistic import ImageSet
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training.checkpoints import checksum
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-  """A network and all that decides its samples except their number and classes.
+  """A sampler and all that decides its samples except their number and classes.
 
   Attributes:
-    model: the model as loaded, with the `t_mid` that is used.
-    steps: number of steps of its sampler.
+    model: the sampler.
+    steps: number of steps.
     guidance: the guidance scale.
     metadata: `config`, `step` and `ema` of the checkpoint.
     path: the workdir.
   """
 
-  model: Model
+  model: Sampler
   steps: int
   guidance: float
   metadata: Mapping[str, Any]
@@ -52,9 +50,10 @@ class Candidate:
   def fingerprint(self) -> str:
     """Returns a hex digest of everything that its samples depend on."""
     model, codec = self.model, self.model.codec
+    guide = model.guidance_network
     return digest(
       model.network.config,
-      (model.weak.config if model.weak else None, model.consistency),
+      (guide.config if guide else None, model.kind),
       (model.t_mid, model.sigma_max, model.solver),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
@@ -75,14 +74,6 @@ class Samples(NamedTuple):
   num: int
   labels: np.ndarray | None
   seed: int
-
-
-def image_shape(model: Model) -> tuple[int, int, int]:
-  """Returns (H, W, C) of the images that a network draws."""
-  config = model.network.config
-  shape = (1, config.resolution, config.resolution, config.in_channels)
-  x0 = jax.ShapeDtypeStruct(shape, jnp.float32)
-  return jax.eval_shape(model.codec.decode, x0, model.decoder).shape[1:]
 
 
 def collect(

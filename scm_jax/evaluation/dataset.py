@@ -14,7 +14,7 @@ from scm_jax.data import sources
 from scm_jax.errors import UserError
 from scm_jax.evaluation.observers import LabelCollector
 from scm_jax.metrics.streaming import Batches, Extraction, pad_batch
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 
 _FINGERPRINTED = 1024  # elements that a fingerprint is made of, at most
 _THREADS = 8  # threads that read and decode elements
@@ -26,16 +26,16 @@ class ImageDataset:
   Attributes:
     data: the section of the config that describes the dataset.
     source: the elements.
-    model: makes images of stored latents, as it does of its samples.
+    model: the sampler that makes images of stored latents.
   """
 
-  def __init__(self, data: ConfigDict, reference: str, model: Model):
+  def __init__(self, data: ConfigDict, reference: str, model: Sampler):
     """Opens the dataset.
 
     Args:
       data: the section of the config that describes the training data.
       reference: `name` or `name:split` of another dataset, or "".
-      model: the run's model.
+      model: the run's sampler.
 
     Raises:
       UserError, ConfigError: see `sources.open_source`.

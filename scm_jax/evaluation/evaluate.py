@@ -10,28 +10,22 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError
-from scm_jax.evaluation import candidate, question, reference, selection
+from scm_jax.evaluation import question, reference, selection
 from scm_jax.evaluation.candidate import Candidate
 from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.evaluation.request import PassOptions, Request, RuntimeOptions
 from scm_jax.evaluation.scoring import Scorer
 from scm_jax.evaluation.selection import Choice
-from scm_jax.metrics import (
-  extractors,
-  figure,
-  multihost,
-  registry,
-  report,
-  streaming,
-)
+from scm_jax.metrics import extractors, multihost, registry, streaming
 from scm_jax.metrics.extractor import Source
-from scm_jax.model import Model
+from scm_jax.objectives import OBJECTIVES
+from scm_jax.reporting import evaluation_figure, records, titles
+from scm_jax.sampler import Sampler
 
 _LOG = logging.getLogger(__name__)
-NAMES = {"teacher": "teacher", "sct": "sCT", "scd": "sCD"}
 DEFAULT_NUM = 50_000  # images at most, unless told otherwise: the usual number
 FOLDER = "evaluation_partial"  # partial statistics and finished sets
 
@@ -73,12 +67,12 @@ def evaluate(
     )
   scorer = _make_scorer(request, options, out, loader)
   selection.check_score(request.grid, scorer)
-  records: list[dict[str, Any]] = []
+  runs: list[dict[str, Any]] = []
   rows: dict[str, np.ndarray] = {}
   if scorer.reference.row is not None:
     rows["real images"] = scorer.reference.row
   for candidates in selection.groups(request.grid, loader):
-    name = _unique_name(candidates[0], records)
+    name = _unique_name(candidates[0], runs)
     choice = selection.select(candidates, scorer)
     files = {
       seed: question.sample_file(out, name, seed)
@@ -87,21 +81,21 @@ def evaluate(
     }
     _LOG.info("scoring %d images for each seed: %s", scorer.num, name)
     scores, rows[name] = scorer.score_seeds(choice.best, files)
-    records.append(_record(name, choice, scores, scorer))
+    runs.append(_record(name, choice, scores, scorer))
   classes = scorer.picture_classes(candidates[0].num_classes)
 
   def write() -> dict[str, Any]:
     known = scorer.describe_reference()
-    result = report.make_report(records, known) | {"asked": asked}
-    figure.write_figure(
+    result = records.make_report(runs, known) | {"asked": asked}
+    evaluation_figure.write_figure(
       out / "report.png",
       result,
       rows,
       headings=[str(label) for label in classes],
-      title=f"scm_jax on {known['dataset']}",
+      title=f"scm_jax on {titles.dataset(known['dataset'])}",
     )
     # Last, because its presence says that the evaluation is complete.
-    report.write_report(out / "report.json", result)
+    records.write_report(out / "report.json", result)
     return result
 
   result = multihost.from_process_zero(write)
@@ -115,7 +109,7 @@ def _check(request: Request, loader: selection.Loader) -> Request:
   extractors.check(request.features, dict(request.weights))
   by, columns = request.protocol.select_by, registry.columns()
   if by not in columns:
-    raise ConfigError(f"--select-by={by}: {spelling.hint(by, columns)}")
+    raise ConfigError(f"--select-by={by}: {errors.hint(by, columns)}")
   if request.reference is None:
     _, metadata = loader.load(grid.workdirs[0], grid.ema[0])
     default = metadata["config"].evaluate.reference
@@ -141,7 +135,7 @@ def _make_scorer(
 
   training_data = "" if reference.is_file(name) else name
   source = Source(
-    candidate.image_shape(model),
+    model.image_shape,
     lambda: open_dataset(training_data).everything(),
     dict(request.weights),
     cache,
@@ -163,7 +157,7 @@ def _make_scorer(
   return Scorer(extraction, known, protocol, passes, folder, num)
 
 
-def _preview_warnings(model: Model) -> tuple[str, ...]:
+def _preview_warnings(model: Sampler) -> tuple[str, ...]:
   """Returns a warning if samples are not images."""
   codec = model.codec
   if not isinstance(codec, LatentCodec) or codec.autoencoder:
@@ -180,7 +174,7 @@ def _record(
   """Returns a run's record in the report."""
   best = choice.best
   warnings = (*scorer.reference.warnings, *choice.warnings, *scores["warnings"])
-  return report.run_record(
+  return records.run_record(
     name,
     best.metadata["config"].run,
     steps=best.steps,
@@ -196,15 +190,15 @@ def _record(
   )
 
 
-def _unique_name(drawn: Candidate, records: Sequence[dict[str, Any]]) -> str:
-  """Returns a name such as "sCD, 2 steps", which no record has yet."""
-  run, steps = NAMES[drawn.metadata["config"].run], drawn.steps
+def _unique_name(drawn: Candidate, runs: Sequence[dict[str, Any]]) -> str:
+  """Returns a name such as "sCD, 2 steps", which no run has yet."""
+  label, steps = OBJECTIVES[drawn.metadata["config"].run].label, drawn.steps
   nfe = drawn.evaluations
-  if drawn.model.consistency:
-    name = f"{run}, {steps} step{'s' if steps > 1 else ''}"
+  if drawn.model.kind == "diffusion" and nfe > 1:
+    name = f"{label}, {nfe} NFE"
   else:
-    name = f"{run}, {nfe} NFE" if nfe > 1 else f"{run}, 1 step"
-  taken = [record["name"] for record in records]
+    name = f"{label}, {steps} step{'s' if steps > 1 else ''}"
+  taken = [run["name"] for run in runs]
   number = sum(
     other == name or other.startswith(name + " (") for other in taken
   )

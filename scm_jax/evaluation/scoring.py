@@ -14,11 +14,12 @@ from scm_jax.evaluation.candidate import Candidate, Samples
 from scm_jax.evaluation.observers import ImagePicker, SampleWriter
 from scm_jax.evaluation.reference import Reference
 from scm_jax.evaluation.request import PassOptions, Protocol, digest
-from scm_jax.metrics import array_file, multihost, report, scores, streaming
+from scm_jax.metrics import array_file, multihost, scores, streaming
 from scm_jax.metrics.classifier import ClassifierExtractor
 from scm_jax.metrics.metric import Options
 from scm_jax.metrics.pass_checkpoint import PassCheckpoint
 from scm_jax.metrics.statistic import Arrays
+from scm_jax.reporting import records
 
 _COLUMNS = 10  # columns of the report's picture
 Scored = tuple[dict[str, Any], np.ndarray]  # scores, and a row of the picture
@@ -49,7 +50,7 @@ class Scorer:
   @property
   def main_extractor(self) -> str:
     """Returns the name of the extractor to select by, and to show first."""
-    return report.main_space([e.name for e in self.extraction.extractors])
+    return records.main_space([e.name for e in self.extraction.extractors])
 
   def picture_classes(self, num_classes: int) -> list[int]:
     """Returns the classes of the picture's columns; none without classes."""

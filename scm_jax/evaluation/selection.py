@@ -13,7 +13,7 @@ from scm_jax.evaluation.request import CandidateGrid, NetworkOptions
 from scm_jax.evaluation.scoring import Scorer
 from scm_jax.interop import export_folder
 from scm_jax.metrics import registry
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training import workdir
 from scm_jax.training.checkpoints import checksum
 
@@ -24,14 +24,14 @@ class Loader:
   """Loads networks with some options, and caches the last few.
 
   Attributes:
-    load: `load(path, width)` returns a model, and `config`, `step` and `ema` of
-      its checkpoint, as `workdir.load` does.
+    load: `load(path, width)` returns a sampler, and its checkpoint's `config`,
+      `step` and `ema`, as `workdir.load` does.
   """
 
   def __init__(self, options: NetworkOptions):
     """Loads nothing yet."""
 
-    def load(path: str, width: float) -> tuple[Model, dict]:
+    def load(path: str, width: float) -> tuple[Sampler, dict]:
       model, metadata = workdir.load(path, width, options.autoencoder)
       model = dataclasses.replace(model, **dict(options.changes))
       return export_folder.in_dtype(model, options.dtype), metadata
@@ -43,14 +43,14 @@ def check_guidance(grid: CandidateGrid, loader: Loader) -> None:
   """Raises ConfigError for guidance scales that none of the networks takes."""
   if grid.guidance in ((), (1.0,)):
     return
-  for path in grid.workdirs:
-    if loader.load(path, grid.ema[0])[0].takes_guidance:
-      return
-  raise ConfigError(
-    f"--guidance: none of {', '.join(grid.workdirs)} takes a scale: a "
-    "student needs config.objective.guidance=sampled, a teacher "
-    "config.objective.label_dropout or a guide"
-  )
+  refusals = [
+    loader.load(path, grid.ema[0])[0].guidance_refusal()
+    for path in grid.workdirs
+  ]
+  if all(refusals):
+    raise ConfigError(
+      f"--guidance cannot be used for {grid.workdirs[0]}: {refusals[0]}"
+    )
 
 
 def weights_state(grid: CandidateGrid, loader: Loader) -> list[Any]:
@@ -76,7 +76,7 @@ def groups(grid: CandidateGrid, loader: Loader) -> Iterator[list[Candidate]]:
   for path in grid.workdirs:
     first, _ = loader.load(path, grid.ema[0])
     steps = grid.steps
-    if not first.consistency:
+    if first.kind == "diffusion":
       own = dict.fromkeys((first.solver_steps, 1))
       steps = grid.teacher_steps or own
     for count in steps:
@@ -88,11 +88,11 @@ def _candidates(
 ) -> Iterator[Candidate]:
   """Yields the candidates of one run with one number of steps."""
   first, _ = loader.load(path, grid.ema[0])
-  scales = (first.scale(),)
-  if grid.guidance and first.takes_guidance:
+  scales = (first.guidance_scale(),)
+  if grid.guidance and not first.guidance_refusal():
     scales = grid.guidance
   times: Sequence[float | None] = (None,)
-  if grid.t_mid and first.consistency and steps > 1:
+  if grid.t_mid and "t_mid" in first.settings(steps, 1.0):
     times = grid.t_mid
   for width, scale, t_mid in itertools.product(grid.ema, scales, times):
     model, metadata = loader.load(path, width)

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from scm_jax import files
 from scm_jax.errors import ConfigError
-from scm_jax.interop import imitation, transfer
-from scm_jax.model import Model
+from scm_jax.interop import imitation, partial_restore
+from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
 
@@ -22,7 +22,7 @@ def load_teacher(
   path: epath.Path,
   begun: bool,
   where: workdir.Where = None,
-) -> Model | None:
+) -> Sampler | None:
   """The teacher of a run, held to be the same for the run's whole life.
 
   Its checksum is written at the start; a continuation with other weights would
@@ -41,9 +41,9 @@ def load_teacher(
     return None
   stored = workdir.load_stored(config.teacher, config.teacher_ema, where)
   teacher, about = stored.model, stored.about
-  if teacher.consistency:
+  if teacher.kind != "diffusion":
     raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
-  check_teacher(config, teacher, about["config"])
+  check_teacher(config, teacher)
   seen = {
     "workdir": config.teacher,
     "step": about["step"],
@@ -75,13 +75,13 @@ def _checksum(stored: workdir.Stored) -> int:
     return checksum.of(guide and guide.average, value)
   for path, leaf in jax.tree_util.tree_leaves_with_path(guide.average):
     alone = {path[-1].key: checksum.fetch(leaf)}
-    alone = resolve.on_sphere(guide.about["config"], alone)
+    alone = resolve.constrained(guide.about["config"], alone)
     value = checksum.of(jax.device_get(alone), value)
   return value
 
 
 def load_start(
-  config: ConfigDict, teacher: Model | None, where: workdir.Where = None
+  config: ConfigDict, teacher: Sampler | None, where: workdir.Where = None
 ) -> Any:
   """Parameters that a new run begins with, or None to draw them all.
 
@@ -102,13 +102,12 @@ def load_start(
   return weights(config, teacher, config.teacher, where) if teacher else None
 
 
-def check_teacher(config: ConfigDict, model: Model, theirs: ConfigDict) -> None:
+def check_teacher(config: ConfigDict, model: Sampler) -> None:
   """Raises ConfigError for a teacher that is not one for a run.
 
   Args:
     config: of the run.
     model: the teacher.
-    theirs: its config.
   """
   folder = config.teacher
   if not config.start:
@@ -116,19 +115,14 @@ def check_teacher(config: ConfigDict, model: Model, theirs: ConfigDict) -> None:
   check_data(config, model, folder)
   if not resolve.asks_teacher(config) or config.objective.guidance == "none":
     return
-  if not (model.guide or config.data.num_classes):
+  if why := model.guidance_refusal():
     raise ConfigError(
       f"config.objective.guidance is {config.objective.guidance!r}, but the "
-      f"teacher {folder} takes no labels and has no guide"
-    )
-  if not (model.guide or theirs.objective.label_dropout):
-    raise ConfigError(
-      f"config.objective.guidance is {config.objective.guidance!r}, but the "
-      f"teacher {folder} was always given labels, and has no guide"
+      f"teacher {folder} cannot be guided: {why}"
     )
 
 
-def check_data(config: ConfigDict, model: Model, folder: str) -> None:
+def check_data(config: ConfigDict, model: Sampler, folder: str) -> None:
   """Raises ConfigError unless a model's data are a run's.
 
   Args:
@@ -153,7 +147,7 @@ def check_data(config: ConfigDict, model: Model, folder: str) -> None:
 
 
 def weights(
-  config: ConfigDict, model: Model, folder: str, where: workdir.Where = None
+  config: ConfigDict, model: Sampler, folder: str, where: workdir.Where = None
 ) -> dict[str, Any]:
   """The parameters that a run takes from a model; the rest is drawn.
 
@@ -206,15 +200,15 @@ def _in_place(
 
 
 def _transfer(
-  config: ConfigDict, model: Model, folder: str
-) -> tuple[dict[str, Any], transfer.Transfer]:
+  config: ConfigDict, model: Sampler, folder: str
+) -> tuple[dict[str, Any], partial_restore.Report]:
   source, target = model.network.config, resolve.network_config(config)
   if type(source) is not type(target):
     raise ConfigError(
       f"the teacher {folder} and this network are of different families; give "
       "both the same config.network.family"
     )
-  params, report = transfer.start(model.params, source, target)
+  params, report = partial_restore.restore(model.params, source, target)
   if report.misfits:
     raise ConfigError(
       f"the teacher {folder} does not fit this network: {report.misfits[0]}; "

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from scm_jax import networks
-from scm_jax.networks import Network, magnitude, sharded
+from scm_jax.networks import Network, sharded
 from scm_jax.training import objective, offload, resolve, sharding
 from scm_jax.training.step import (
   TrainState,
@@ -135,16 +135,13 @@ def teacher_network(config: Any) -> Network:
 
 
 def cast_teacher(config: Any, params: Any) -> Any:
-  """The teacher's parameters with its weights in `config.teacher_dtype`.
+  """Returns the teacher's parameters, its weights in `config.teacher_dtype`.
 
-  Gains, biases and frequencies are few, and stay as they are.
+  Weights are the arrays of two dimensions and more. Gains, biases and
+  frequencies are few, and stay as they are.
   """
   dtype = jnp.dtype(config.teacher_dtype)
-
-  def cast(path, x):
-    return x.astype(dtype) if path[-1].key == magnitude.WEIGHT else x
-
-  return jax.tree_util.tree_map_with_path(cast, params)
+  return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)
 
 
 def _specs(tree: Any) -> Any:

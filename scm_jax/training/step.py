@@ -10,7 +10,8 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
-from scm_jax.networks import Network, magnitude
+from scm_jax import networks
+from scm_jax.networks import Network
 from scm_jax.training import accumulation, offload, optimizer, sharding
 from scm_jax.training.ema import averaging
 from scm_jax.training.objective import Objective, scales
@@ -57,7 +58,7 @@ def init_state(
   params = network.init(jax.random.key(seed))
   if start is not None:
     params = overlay(dict(params), start)
-  params = magnitude.normalize_weights(params)
+  params = network.constraint.apply(params)
   return TrainState(
     step=jnp.int32(0),
     params=params,
@@ -90,6 +91,7 @@ def make_train_step(
     teacher: likewise its parameters, or None.
   """
   transformation, rest = optimizer.build(config), state
+  constraint = networks.FAMILIES[config.network.family].constraint
   placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
   specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
   parts = sharding.microbatches(config, mesh.size)
@@ -103,12 +105,12 @@ def make_train_step(
     draws = objective.draw(batch, key)
     grads, metrics = gradient(state.params, teacher_params, draws, state.step)
     grads, bad = zero_nonfinite(grads)
-    # The norm is of what the optimiser sees: tangent to the weights' sphere.
-    grads = magnitude.project_gradients(grads, state.params)
+    # The norm is of what the optimiser sees: tangent to the constraint.
+    grads = constraint.project(grads, state.params)
     moments = offload.fetch(state.opt_state, rest.opt_state)
     updates, opt_state = transformation.update(grads, moments, state.params)
     params = optax.apply_updates(state.params, updates)
-    params = magnitude.normalize_weights(params)
+    params = constraint.apply(params)
     step = state.step + 1
     metrics = metrics | {
       "gradient_norm": optax.tree.norm(grads),
@@ -117,7 +119,7 @@ def make_train_step(
     }
     averages = offload.fetch(state.ema, rest.ema)
     averages = averaging.update(
-      averages, params, averaging.shares(config, step)
+      averages, params, averaging.update_weights(config, step)
     )
     return TrainState(step, params, opt_state, averages), metrics
 

@@ -233,12 +233,12 @@ def test_snapshots_of_narrow_averages_are_not_rounded(load):
     config = load("imagenet512", f"run=teacher,size={size}")
     student = load("imagenet512", f"run=scd,size={size}")
     stored = times[times <= config.total_steps]
-    widths = np.repeat(
-      [averaging.gamma(0.05), averaging.gamma(0.10)], len(stored)
-    )
-    coefficients = posthoc.solve(
-      *(np.tile(stored, 2), widths, stored[-1]),
-      averaging.gamma(student.teacher_ema),
+    kept = [averaging.power_exponent(width) for width in (0.05, 0.10)]
+    exponents = np.repeat(kept, len(stored))
+    exponent = averaging.power_exponent(student.teacher_ema)
+    coefficients = posthoc.fit(
+      posthoc.Profile(np.tile(stored, 2), exponents),
+      posthoc.Profile(stored[-1], exponent),
     )
     # A rounding error is up to 2^-11 of a weight, and uniform.
     ulp = {"float16": 2.0**-11, "float32": 2.0**-24}[config.snapshot_dtype]

@@ -5,16 +5,10 @@
 
 import os
 import pathlib
-import shutil
-import subprocess
-import sys
 
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SHELLCHECK = shutil.which("shellcheck") or shutil.which(
-  "shellcheck", path=pathlib.Path(sys.executable).parent
-)
 FLAGS = ("--config=configs/digits.py:run=scd,tiny", "--workdir=runs/a")
 SBATCH = """
 printf '%s\\n' "sbatch $*" >> "{root}/calls"
@@ -105,12 +99,12 @@ def test_dry_run_prints_a_script_that_does_the_same(slurm, repo, program):
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
-    (("--node=2",), "cannot use '--node=2'"),
+    (("--node=2",), "'--node=2'"),
     (("--workdir=a",), "give --config"),
     (("--config=configs/digits.py",), "give --workdir"),
-    ((*FLAGS, "--nodes=0"), "--nodes=0 is no number"),
-    ((*FLAGS, "--gpus-per-node=x"), "--gpus-per-node=x is no number"),
-    (("--config=no.py", "--workdir=a"), "no config file no.py"),
+    ((*FLAGS, "--nodes=0"), "--nodes=0"),
+    ((*FLAGS, "--gpus-per-node=x"), "--gpus-per-node=x"),
+    (("--config=no.py", "--workdir=a"), "no.py"),
   ],
 )
 def test_bad_arguments_exit_2(slurm, flags, message):
@@ -122,7 +116,6 @@ def test_bad_arguments_exit_2(slurm, flags, message):
 def test_jax_without_gpus_is_said_before_anything_is_submitted(slurm):
   result, calls = slurm(*FLAGS, NO_CUDA="1")
   assert (result.returncode, calls) == (1, ["setup train"])
-  assert result.stderr.startswith("slurm.sh: JAX in .venv knows no GPUs: ")
   assert "pip install 'jax[cuda12]'" in result.stderr
   assert slurm(*FLAGS, "--gpus-per-node=0", NO_CUDA="1")[0].returncode == 0
 
@@ -130,10 +123,9 @@ def test_jax_without_gpus_is_said_before_anything_is_submitted(slurm):
 def test_a_refused_job_is_one_more_line(slurm):
   result, _ = slurm(*FLAGS, REFUSE="1")
   assert result.returncode == 1
-  assert result.stderr.splitlines() == [
-    "sbatch: error: Invalid qos",
-    "slurm.sh: sbatch refused the job: see above",
-  ]
+  first, second = result.stderr.splitlines()
+  assert first == "sbatch: error: Invalid qos"
+  assert second.startswith("slurm.sh: ")
 
 
 @pytest.mark.parametrize(
@@ -170,23 +162,3 @@ def test_an_attempt(tmp_path, program, bash, script, code, calls, said):
   assert result.returncode == code
   assert log.read_text() == calls
   assert said in result.stdout
-
-
-def test_help_does_nothing_else(slurm, repo):
-  before = sorted(repo.rglob("*"))
-  result, calls = slurm("--help")
-  assert (result.returncode, calls) == (0, [])
-  assert result.stdout.startswith("usage: launch/slurm.sh ")
-  assert {p.name for p in set(repo.rglob("*")) - set(before)} <= {"calls"}
-
-
-@pytest.mark.skipif(not SHELLCHECK, reason="no shellcheck here")
-def test_shellcheck_is_content_with_the_parts_too():
-  scripts = ("launch/slurm.sh", "launch/slurm/attempt.sh")
-  result = subprocess.run(
-    [str(SHELLCHECK), "--check-sourced", *scripts],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-  )
-  assert result.returncode == 0, result.stdout

@@ -109,7 +109,7 @@ def test_nothing_that_costs_speed_is_asked_for_without_need(parse):
 
 def test_nothing_makes_it_fit(parse, limit):
   limit(1000)
-  with pytest.raises(ConfigError, match="take more devices"):
+  with pytest.raises(ConfigError, match="larger devices"):
     fitting.check(parse())
 
 
