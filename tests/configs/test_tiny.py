@@ -6,7 +6,6 @@ By the commands that users type, on built-in data.
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,14 +17,6 @@ from scm_jax.training import resolve, workdir
 ROOT = pathlib.Path(__file__).parents[2]
 SIDES = {"cifar10": 16, "imagenet64": 16, "imagenet512": 8}
 RUNS = ("teacher", "sct", "scd")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", params=SIDES)

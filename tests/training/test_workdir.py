@@ -146,7 +146,7 @@ def test_a_config_that_cannot_be_written(make_config, tmp_path):
 def test_loads_the_average_that_is_asked_for(reference, state_at):
   """Normalised, since an average of points on a sphere lies inside it."""
   config = workdir.load_config(reference)
-  saved = state_at(reference, 60)
+  saved = state_at(reference, 12)
   for sigma_rel in (0.0, *config.ema):
     model, about = workdir.load(reference, sigma_rel)
     name = averaging.name(sigma_rel or config.ema[0])
