@@ -9,7 +9,7 @@ from scm_jax.planning import arithmetic
 
 @pytest.fixture
 def least(config):
-  """`least(**fields)`: bytes by kind on a mesh of 2 times 4 devices."""
+  """Returns `least(**fields)`: bytes by kind on 2 times 4 devices."""
 
   def call(**fields):
     config.update(fields)
@@ -25,7 +25,7 @@ def least(config):
 
 @pytest.fixture
 def split(config):
-  """The bytes of the parameters that are split, student's and teacher's."""
+  """Returns the bytes of the student's and teacher's split parameters."""
   mesh = arithmetic.abstract_mesh(1, 4)
   given = arithmetic.arguments(config, mesh, arithmetic.trace(config))
 
