@@ -36,14 +36,14 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:
   Raises:
     UserError: the file cannot be written (full disk, no permission, ...).
   """
-  path = _to_path(path)
-  if is_remote(path):  # an object appears whole or not at all by itself
-    with _reporting(path):
-      path.write_bytes(data)
-    return path
-  with replaced_file(path) as temporary:
+  target = _to_path(path)
+  if is_remote(target):  # an object appears whole or not at all by itself
+    with _reporting(target):
+      target.write_bytes(data)
+    return target
+  with replaced_file(target) as temporary:
     temporary.write_bytes(data)
-  return path
+  return target
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> os.PathLike[str]:
@@ -68,17 +68,17 @@ def replaced_file(
   Raises:
     UserError: the file cannot be written; the old one is still there.
   """
-  path = pathlib.Path(path)
-  folder = pathlib.Path(scratch or path.parent)
+  target = pathlib.Path(path)
+  folder = pathlib.Path(scratch or target.parent)
   # Unique, should two processes write the same file.
-  temporary = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"
-  with _reporting(path):
+  temporary = folder / f".{target.name}.{uuid.uuid4().hex}.tmp"
+  with _reporting(target):
     folder.mkdir(parents=True, exist_ok=True)
     try:
       yield temporary
       with open(temporary, "rb") as stream:
         os.fsync(stream.fileno())
-      os.replace(temporary, path)
+      os.replace(temporary, target)
     finally:
       temporary.unlink(missing_ok=True)
 
@@ -98,21 +98,21 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Any]:
     UserError: the folder cannot be written. On a disk the old one is still
       there; in a bucket the next `recover_folder` may complete the new one.
   """
-  path = _to_path(absolute(path))
-  recover_folder(path)
-  with _reporting(path):
-    partial = _neighbour(path, "partial")
+  target = _to_path(absolute(path))
+  recover_folder(target)
+  with _reporting(target):
+    partial = _neighbour(target, "partial")
     try:
       partial.mkdir(parents=True)
       yield partial
-      if is_remote(path):
-        _neighbour(path, "complete").write_bytes(b"")
-        _copy_into_place(path)
+      if is_remote(target):
+        _neighbour(target, "complete").write_bytes(b"")
+        _copy_into_place(target)
       else:
-        _swap_into_place(path)
+        _swap_into_place(target)
     except BaseException:
       with contextlib.suppress(UserError):
-        recover_folder(path)
+        recover_folder(target)
       raise
 
 
@@ -124,15 +124,16 @@ def recover_folder(path: str | os.PathLike[str]) -> None:
   Raises:
     UserError: the folder's parent cannot be written.
   """
-  path = _to_path(absolute(path))
-  with _reporting(path):
-    if is_remote(path):
-      if _neighbour(path, "complete").exists():
-        _copy_into_place(path)
-    elif not path.exists() and _neighbour(path, "previous").exists():
-      _neighbour(path, "previous").rename(path)
-    _remove(_neighbour(path, "partial"))
-    _remove(_neighbour(path, "previous"))
+  target = _to_path(absolute(path))
+  previous = _neighbour(target, "previous")
+  with _reporting(target):
+    if is_remote(target):
+      if _neighbour(target, "complete").exists():
+        _copy_into_place(target)
+    elif not target.exists() and previous.exists():
+      previous.rename(target)
+    _remove(_neighbour(target, "partial"))
+    _remove(previous)
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

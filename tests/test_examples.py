@@ -25,7 +25,7 @@ def load(name):
 
 
 def test_own_network(tmp_path):
-  """It draws its picture, and a short training comes near the spiral."""
+  """It draws its picture, and a short training lies near the spiral."""
   matplotlib.use("Agg")
   example = load("own_network")
   example.main(tmp_path / "picture.png", steps=2)
@@ -40,11 +40,15 @@ def test_own_network(tmp_path):
   noise = jax.random.normal(jax.random.key(2), (1, 500, 2))
   times = samplers.consistency_times(1, 0.5)
 
-  def distance(params):
-    """Returns the median distance of one-step samples from the spiral."""
+  def measure(params):
+    """Returns the spread of one-step samples, and their median distance."""
     F = functools.partial(example.F, params)
     points, _ = samplers.consistency_path(F, noise, {}, times, 0.5)
     gaps = jnp.linalg.norm(points[:, None] - spiral, axis=-1).min(1)
-    return float(np.median(gaps))
+    return float(points.std()), float(np.median(gaps))
 
-  assert distance(student) < 0.7 * distance(params)
+  # One step of the teacher ends at the mean of the data; a student's does not.
+  data = float(example.draw_data(jax.random.key(3), 2000).std())
+  assert measure(params)[0] < 0.5 * data
+  spread, distance = measure(student)
+  assert 0.8 * data < spread < 1.2 * data and distance < 0.1

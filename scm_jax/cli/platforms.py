@@ -18,7 +18,9 @@ _TPU_VARIABLES = (
   "TPU_WORKER_HOSTNAMES",
 )
 _TPU_DEVICES = ("accel*", "accel/*", "vfio/[0-9]*")
-_GPU_DEVICES = ("nvidia*", "dxg", "kfd", "dri/renderD*")
+# Those of NVIDIA (in WSL "dxg"), and AMD's.
+_NVIDIA_DEVICES = ("nvidia[0-9]*", "nvidiactl", "dxg")
+_GPU_DEVICES = (*_NVIDIA_DEVICES, "kfd")
 _CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
 # PCI classes of Google's other devices, its disks and network cards.
 _NO_TPU_CLASSES = ("0x01", "0x02")
@@ -44,8 +46,18 @@ def skip_absent_tpu(
     return
   if not _has_device(root, _GPU_DEVICES):
     environment["JAX_PLATFORMS"] = "cpu"
-  elif any(map(_installed, _CUDA_PLUGINS)) and _has_device(root, ["nvidia*"]):
+  elif has_nvidia_gpu(root):
     environment["JAX_PLATFORMS"] = "cuda,cpu"
+
+
+def has_nvidia_gpu(root: str | os.PathLike = "/") -> bool:
+  """Returns whether there is an NVIDIA GPU and JAX's plugin for it.
+
+  Args:
+    root: the root of the file system in which devices are looked for.
+  """
+  plugin = any(map(_installed, _CUDA_PLUGINS))
+  return plugin and _has_device(root, _NVIDIA_DEVICES)
 
 
 def _has_tpu(root: str | os.PathLike) -> bool:
@@ -65,7 +77,7 @@ def _is_tpu(device: pathlib.Path) -> bool:
   return vendor == _GOOGLE and not kind.startswith(_NO_TPU_CLASSES)
 
 
-def _has_device(root: str | os.PathLike, patterns: tuple | list) -> bool:
+def _has_device(root: str | os.PathLike, patterns: tuple[str, ...]) -> bool:
   folder = pathlib.Path(root, "dev")
   return any(any(folder.glob(pattern)) for pattern in patterns)
 

@@ -141,7 +141,7 @@ class Spec:
     color: its colour in charts, as matplotlib reads it.
     marker: its marker in charts, likewise.
     description: what a network trained by it is, for the model card.
-    kind: which samplers its networks draw with, a name in `samplers.KINDS`:
+    kind: how its networks are sampled, a name in `sampler_kinds.KINDS`:
       `diffusion` or `consistency`.
     options: the dataclass of its options, `Options` or one that adds to it.
     loss: the loss of a batch and its metrics; `step` is the number of updates

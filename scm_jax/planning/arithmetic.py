@@ -14,13 +14,11 @@ from jax.sharding import AbstractMesh
 
 from scm_jax import networks
 from scm_jax.networks import sharded
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.planning.estimate import Traffic
 from scm_jax.training import offload, program, resolve, sharding
 from scm_jax.training.sharding import DATA, FSDP
 from scm_jax.training.step import init_state
-
-# Passes over the student's weights before the backward one.
-_FORWARDS = {"jvp": 1, "finite_difference": 3, "discrete": 2}
 
 
 class Arguments(NamedTuple):
@@ -127,23 +125,22 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
 def _gathered_bytes(config: Any, params: Any, teacher: Any) -> float:
   """Returns the bytes that one microbatch gathers, of all devices together.
 
-  Each sharded parameter is gathered in each forward and each backward pass.
+  A sharded parameter is gathered by its layer, in each forward and each
+  backward pass.
   """
-  distils = config.run != "teacher"
-  objective = config.objective
-  forwards = _FORWARDS[objective.derivative] if distils else 1
-  evaluations = 2 if objective.guidance != "none" else 1
-  dtype = config.network.dtype
-  tangent_dtype = objective.tangent_dtype if distils else ""
-  if not tangent_dtype:
-    passes = (forwards + 1) * _sharded_bytes(params, dtype)
-    return passes + evaluations * _sharded_bytes(teacher, dtype)
-  # A tangent with a type of its own takes forward passes of its own in it, and
-  # the teacher computes in that type, too.
+  spec, options = OBJECTIVES[config.run], resolve.options(config)
+  forwards = spec.forwards(options)
+  evaluations = 2 if options.guidance != "none" else 1
+  own = config.network.dtype
+  # The tangent, where it has a type of its own, is one more forward pass in it,
+  # and the teacher computes in that type, too.
+  apart = options.tangent_pass[0] if options.tangent_pass else own
+  values = 2 if options.tangent_pass else forwards + 1
+  tangents = forwards if options.tangent_pass else 0
   return (
-    2 * _sharded_bytes(params, dtype)
-    + forwards * _sharded_bytes(params, tangent_dtype)
-    + evaluations * _sharded_bytes(teacher, tangent_dtype)
+    values * _sharded_bytes(params, own)
+    + tangents * _sharded_bytes(params, apart)
+    + evaluations * _sharded_bytes(teacher, apart)
   )
 
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent import futures
 from concurrent.futures import process
 from typing import Any
@@ -23,7 +23,7 @@ AHEAD = 4  # chunks for each process that are worked on or waiting
 
 def prepare_all(
   spec: SourceSpec, how: Transform, items: Iterable[Item], count: int
-) -> Iterator[Prepared]:
+) -> Generator[Prepared, None, None]:
   """Yields the items transformed, in order; few are in memory at any time.
 
   Args:

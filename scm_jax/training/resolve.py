@@ -1,125 +1,111 @@
-"""From a config's fields to the objects that they describe."""
+"""Checks of a config, and the objects that its fields describe."""
 
 import functools
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from scm_jax import networks, schema
-from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
-from scm_jax.defaults import get_defaults
+from scm_jax.codec import Codec, LatentCodec, PixelCodec
+from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.model import Model
 from scm_jax.objectives import OBJECTIVES, Options
+from scm_jax.sampler import Sampler
 from scm_jax.training import offload
 from scm_jax.training.ema import averaging
 
+_T = TypeVar("_T")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-_CHOICES: dict[str, Collection[str]] = {
-  "run": OBJECTIVES,
-  "data.kind": ("images", "latents"),
-  "network.family": networks.FAMILIES,
-  "network.dtype": DTYPES,
-  "sample.solver": ("heun", "dpm_solver"),
-  "sharding.reduce_dtype": ("", "float32"),
-  "memory_check": ("stop", "warn", "off"),
-  "nonfinite": ("stop", "warn"),
-  "teacher_dtype": ("float32", "bfloat16", "float16"),
-  "snapshot_dtype": ("float16", "bfloat16", "float32"),
-}
 
 
 def check(config: Any) -> None:
   """Raises ConfigError, in one line, for values that make no run."""
-  for path, choices in _CHOICES.items():
-    _check_choice(config, path, choices)
-  _check_groups(config)
-  positive = ("batch_size", "total_steps", "log_every", "checkpoint_every")
-  for key in positive:
-    if config[key] < 1:
-      raise ConfigError(f"config.{key} is {config[key]}; it must be positive")
-  for key in ("microbatches", "images_per_pass"):
-    if config[key] < 0:
+  group(config, "", Run)
+  for name, kind in GROUPS.items():
+    group(config[name], f"{name}.", kind)
+  _check_network(config)
+  _check_objective(config)
+  for part in config.offload:
+    if part not in offload.GROUPS:
       raise ConfigError(
-        f"config.{key} is {config[key]}; it must not be negative"
+        f"config.offload names {part!r}; choose of {', '.join(offload.GROUPS)}"
       )
-  for group in config.offload:
-    if group not in offload.GROUPS:
-      raise ConfigError(
-        f"config.offload names {group!r}; choose of {', '.join(offload.GROUPS)}"
-      )
-  _check_data(config.data)
-  _check_augmentation(config)
   averaging.check(config)
-  pixel = config.objective.weighting_unit == "pixel"
-  if config.optimizer.name == "radam" and pixel:
+
+
+def group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:
+  """Returns a group of fields as a frozen dataclass.
+
+  Args:
+    values: the group of the config.
+    prefix: the group's name and a dot, for messages.
+    kind: the dataclass.
+    **more: its fields that are no options of the group.
+
+  Raises:
+    ConfigError: the values make no such group.
+  """
+  try:
+    given = {name: values[name] for name in schema.options(kind)}
+    return kind(**given, **more)
+  except ConfigError as error:
+    raise ConfigError(f"config.{prefix}{error}") from None
+
+
+def _check_network(config: Any) -> None:
+  """Raises ConfigError for values that make no network."""
+  families = {name: f.config for name, f in networks.FAMILIES.items()}
+  family = config.network.family
+  schema.pick(families, family, "config.network.family")
+  if config.network.dtype not in DTYPES:
+    raise ConfigError(
+      f"config.network.dtype is {config.network.dtype!r}; choose one of "
+      f"{', '.join(DTYPES)}"
+    )
+  network_config(config)
+  _check_fields(config, "network", families, family)
+  if config.data.augment and not config.network.augment:
+    raise ConfigError(
+      f"config.data.augment is {config.data.augment}, but the network is not "
+      "told what was done, and would draw it; set config.network.augment too"
+    )
+
+
+def _check_objective(config: Any) -> None:
+  """Raises ConfigError for values that make no objective."""
+  spec, chosen = OBJECTIVES[config.run], options(config)
+  kinds = {name: spec.options for name, spec in OBJECTIVES.items()}
+  _check_fields(config, "objective", kinds, config.run)
+  if config.optimizer.name == "radam" and chosen.weighting_unit == "pixel":
     raise ConfigError(
       "config.objective.weighting_unit is 'pixel'; RAdam, whose first updates "
       "grow with the loss, needs 'sample'"
     )
-  if asks_teacher(config) and not config.teacher:
+  if not spec.asks_teacher(chosen):
+    return
+  if not config.teacher:
     raise ConfigError(
       f"config.run={config.run} evaluates a teacher in every step, but "
       "config.teacher is empty; give a teacher's workdir with "
       "--config.teacher=DIR"
     )
-  if asks_teacher(config) and config.objective.guidance == "sampled":
-    if not OBJECTIVES[config.run].takes_guidance(options(config)):
-      raise ConfigError(
-        "config.objective.guidance is 'sampled', but the network of a run of "
-        f"{config.run!r} takes no guidance scale; choose none or fixed"
-      )
-
-
-def options(config: Any) -> Options:
-  """Returns the options of the objective that `config.run` names.
-
-  Raises:
-    ConfigError: an option has no such value.
-  """
-  kind = OBJECTIVES[config.run].options
-  given = {name: config.objective[name] for name in schema.options(kind)}
-  try:
-    return kind(sigma_d=config.sigma_d, **given)
-  except ConfigError as error:
-    raise ConfigError(f"config.objective.{error}") from None
-
-
-def asks_teacher(config: Any) -> bool:
-  """Returns whether every step evaluates the teacher, not the start alone."""
-  return OBJECTIVES[config.run].asks_teacher(options(config))
-
-
-def _check_choice(config: Any, path: str, choices: Collection[str]) -> None:
-  """Raises ConfigError unless a field has one of its values."""
-  value = config
-  for key in path.split("."):
-    value = value[key]
-  if value not in choices:
+  if chosen.guidance == "sampled" and not spec.takes_guidance(chosen):
     raise ConfigError(
-      f"config.{path} is {value!r}; choose one of {', '.join(choices)}"
+      "config.objective.guidance is 'sampled', but the network of a run of "
+      f"{config.run!r} takes no guidance scale; choose none or fixed"
     )
-
-
-def _check_groups(config: Any) -> None:
-  """Raises ConfigError for fields that the network or the objective lacks.
-
-  The config has the fields of all families and of all objectives. One that the
-  run's own do not have must be as it is by default.
-  """
-  network_config(config)  # for what it may refuse
-  families = {name: f.config for name, f in networks.FAMILIES.items()}
-  objectives = {name: spec.options for name, spec in OBJECTIVES.items()}
-  _check_fields(config, "network", families, config.network.family)
-  _check_fields(config, "objective", objectives, config.run)
 
 
 def _check_fields(
   config: Any, group: str, kinds: dict[str, type], chosen: str
 ) -> None:
-  """Raises ConfigError for a field of a group that the chosen kind lacks."""
+  """Raises ConfigError for a field of a group that the chosen kind lacks.
+
+  The config has the fields of all kinds. One that the chosen kind does not have
+  must be as it is by default.
+  """
   defaults = get_defaults()[group]
   for name in set(defaults) - set(schema.options(kinds[chosen])) - {"family"}:
     if config[group][name] == defaults[name]:
@@ -131,52 +117,19 @@ def _check_fields(
     )
 
 
-def _check_data(data: Any) -> None:
-  latents = data.kind == "latents"
-  if data.autoencoder and not latents:
-    raise ConfigError(
-      f"config.data.autoencoder decodes latents, and config.data.kind is "
-      f"{data.kind!r}; leave it empty"
-    )
-  if latents and data.channels != len(PREVIEW):
-    raise ConfigError(
-      f"config.data.channels is {data.channels}; latents have {len(PREVIEW)}, "
-      "as Stable Diffusion's autoencoder gives them"
-    )
-  if latents and data.flip:
-    raise ConfigError(
-      "config.data.flip mirrors images, not latents; set it to false"
-    )
-  for key in ("mean", "std"):
-    numbers = data[key] if isinstance(data[key], tuple) else None
-    if numbers is None and not latents:
-      continue
-    if numbers is None or len(numbers) != data.channels:
-      raise ConfigError(
-        f"config.data.{key} is {data[key]}; give {data.channels} numbers, one "
-        "for each of config.data.channels"
-      )
+def options(config: Any) -> Options:
+  """Returns the options of the objective that `config.run` names.
+
+  Raises:
+    ConfigError: an option has no such value.
+  """
+  kind = OBJECTIVES[config.run].options
+  return group(config.objective, "objective.", kind, sigma_d=config.sigma_d)
 
 
-def _check_augmentation(config: Any) -> None:
-  data, probability = config.data, config.data.augment
-  if not 0 <= probability <= 1:
-    raise ConfigError(
-      f"config.data.augment is {probability}; it is a probability"
-    )
-  if not probability:
-    return
-  if not config.network.augment:
-    raise ConfigError(
-      f"config.data.augment is {probability}, but the network is not told what "
-      "was done, and would draw it; set config.network.augment too"
-    )
-  if data.kind != "images" or data.flip:
-    raise ConfigError(
-      "config.data.augment changes images and mirrors them itself; "
-      f"config.data.kind={data.kind!r} and config.data.flip={data.flip} do not "
-      "go with it"
-    )
+def asks_teacher(config: Any) -> bool:
+  """Returns whether every step evaluates the teacher, not the start alone."""
+  return OBJECTIVES[config.run].asks_teacher(options(config))
 
 
 def network_config(config: Any) -> networks.NetworkConfig:
@@ -185,38 +138,32 @@ def network_config(config: Any) -> networks.NetworkConfig:
   Raises:
     ConfigError: its values make no network.
   """
-  kind = networks.FAMILIES[config.network.family].config
-  fields = {name: config.network[name] for name in schema.options(kind)}
-  fields["dtype"] = jnp.dtype(fields["dtype"])
-  try:
-    return kind(
-      resolution=config.data.size,
-      in_channels=config.data.channels,
-      num_classes=config.data.num_classes,
-      guidance=OBJECTIVES[config.run].takes_guidance(options(config)),
-      sigma_d=config.sigma_d,
-      **fields,
-    )
-  except ConfigError as error:
-    raise ConfigError(f"config.network.{error}") from None
+  return group(
+    config.network.to_dict() | {"dtype": jnp.dtype(config.network.dtype)},
+    "network.",
+    networks.FAMILIES[config.network.family].config,
+    resolution=config.data.size,
+    in_channels=config.data.channels,
+    num_classes=config.data.num_classes,
+    guidance=OBJECTIVES[config.run].takes_guidance(options(config)),
+    sigma_d=config.sigma_d,
+  )
 
 
-def model(config: Any, average: Any) -> Model:
-  """What a run's averaged parameters draw with.
-
-  The model's parameters lie where the average lies, in the same shards.
-  """
-  return Model(
+def model(config: Any, average: Any) -> Sampler:
+  """Returns the sampler of a run's EMA, whose arrays stay in their shards."""
+  return Sampler(
     network=networks.build(network_config(config)),
     params=constrained(config, average),
     codec=codec(config),
-    consistency=OBJECTIVES[config.run].kind == "consistency",
+    kind=OBJECTIVES[config.run].kind,
     t_mid=config.sample.t_mid,
     sigma_max=config.sample.sigma_max,
     solver=config.sample.solver,
     solver_steps=config.sample.solver_steps,
     guidance=config.sample.guidance,
     unconditional=bool(config.objective.label_dropout),
+    batch_size=config.sample.batch_size,
   )
 
 
@@ -251,7 +198,7 @@ def _constrain(
 
 
 def codec(config: Any) -> Codec:
-  """Between what the dataset stores and the network's data."""
+  """Returns the codec between stored data and the network's data."""
   data = config.data
   if data.kind == "images":
     return PixelCodec(data.mean, data.std, config.sigma_d)

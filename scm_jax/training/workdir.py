@@ -14,7 +14,7 @@ from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, loading
@@ -22,37 +22,6 @@ from scm_jax.training.ema import averaging, loading
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
 ORIGIN = "origin.json"  # of a workdir of averages alone
 GUIDE = "guide"  # a workdir inside one: of the network that guides its own
-
-# What may differ between a run's start and its continuation: how long, how
-# often and where; never what is computed at a step. The teacher's weights are
-# held to be the same by their checksum, wherever they lie.
-MAY_CHANGE = (
-  "total_steps",
-  "log_every",
-  "checkpoint_every",
-  "sample_every",
-  "evaluate_every",
-  "evaluate",
-  "keep_checkpoints",
-  "keep_every",
-  "snapshot_every",
-  "snapshot_dtype",
-  "divergence_limit",
-  "profile",
-  "sample",
-  "teacher",
-  "start",
-  "data.data_dir",
-  "data.autoencoder",
-  "mesh",
-  "sharding",
-  "memory_check",
-  "offload",
-  "microbatches",
-  "images_per_pass",
-  "network.remat",
-  "watchdog",
-)
 
 # From a tree of shapes to the same tree with shardings: where to read it to.
 # None stands for the first device of every process.
@@ -69,7 +38,7 @@ class Stored(NamedTuple):
     guide: the network that guides it, if it has one.
   """
 
-  model: Model
+  model: Sampler
   about: dict[str, Any]
   average: Any
   guide: "Stored | None" = None
@@ -115,7 +84,7 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
   differences = [
     line
     for line in configuration.diff(old, new)
-    if not _may_change(line.partition(":")[0])
+    if not configuration.may_change(line.partition(":")[0])
   ]
   if differences:
     # The run and its seed before the details of groups.
@@ -127,10 +96,6 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
       "choose another --workdir"
     )
-
-
-def _may_change(field: str) -> bool:
-  return any(field == f or field.startswith(f + ".") for f in MAY_CHANGE)
 
 
 def load_config(path: epath.PathLike) -> ConfigDict:
@@ -168,7 +133,7 @@ def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
 
 def load(
   path: epath.PathLike, average: float = 0.0, autoencoder: str | None = None
-) -> tuple[Model, dict]:
+) -> tuple[Sampler, dict]:
   """The model of a workdir, at its newest checkpoint, or of an export.
 
   Args:
@@ -219,22 +184,25 @@ def load_stored(
   model = resolve.model(about["config"], params)
   guide = _load_guide(path, where)
   if guide:
-    model = dataclasses.replace(model, guide=guide.model)
+    model = dataclasses.replace(
+      model,
+      guidance_network=guide.model.network,
+      guidance_params=guide.model.params,
+    )
   return Stored(model, about, params, guide)
 
 
 def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
   model, origin = export_folder.read(path, where)
-  if average and averaging.name(average) != origin.ema:
-    raise UserError(
-      f"{path} is an export of the average {origin.ema} alone; export "
-      f"{averaging.name(average)} from its run"
-    )
+  export_folder.check_ema(path, origin, average)
   config = load_config(path)
   about = {"config": config, "step": origin.step, "ema": origin.ema}
   guide = None
-  if model.guide:
-    guide = Stored(model.guide, about, model.guide.params)
+  if model.guidance_network:
+    second = dataclasses.replace(
+      model, network=model.guidance_network, params=model.guidance_params
+    )
+    guide = Stored(second, about, second.params)
   return Stored(model, about, model.params, guide)
 
 

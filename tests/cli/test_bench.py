@@ -30,15 +30,7 @@ KEYS = {
 }
 
 
-@pytest.fixture
-def quick_compilation():
-  """Compiles in half the time, which changes only the measured times."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
-def test_json(command, flags, quick_compilation):
+def test_json(command, flags):
   """Without a workdir, a teacher or a dataset."""
   argv = [*flags("scd", *BARE), "--repeats=2", "--sample-batch=16"]
   code, out, err = command("bench", *argv, "--json")

@@ -133,7 +133,7 @@ def bad_teacher(kind, runs, tmp_path):
       path.write_bytes(b"x")
     return folder, 1, f"none of the checkpoints in {folder}/checkpoints can"
   assert kind == "no such average"
-  return folder, 1, "keeps no average of width 0.77; it has "
+  return folder, 1, "keeps no EMA of 0.77; it has "
 
 
 @pytest.mark.parametrize(

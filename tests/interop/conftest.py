@@ -38,6 +38,7 @@ def quick_compilation() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def forgery() -> Any:
   """The module `forgery`, which writes network pickles."""
+  pytest.importorskip("torch")
   return sys.modules.get("forgery") or _load_forgery()
 
 

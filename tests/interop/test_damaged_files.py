@@ -89,11 +89,10 @@ def state_dicts(forgery) -> dict[str, bytes]:
   """A state dict in both formats of `torch.save`, by the format's name."""
   tensors = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(3, "f4")}
   state = {name: forgery.tensor(value) for name, value in tensors.items()}
-  with forgery.named():
-    return {
-      "zip.pth": forgery.zip_archive(state),
-      "legacy.pth": forgery.legacy_archive(state),
-    }
+  return {
+    "zip.pth": forgery.zip_archive(state),
+    "legacy.pth": forgery.legacy_archive(state),
+  }
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from scm_jax import networks
 from scm_jax.training import workdir
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -61,14 +62,15 @@ def test_what_it_says_and_writes(command, pickles, tmp_path):
   assert not (out / "guide").exists()
   model, about = workdir.load(out)
   assert about["step"] == 1 << 20 and about["ema"] == "0.130"
-  assert not model.consistency and model.guide is None
+  assert model.kind == "diffusion" and model.guidance_network is None
 
 
 def test_the_guide_is_stored_beside(imported):
   model, _ = workdir.load(imported)
-  assert model.guide.network.config.channel_mult_emb == 1
-  assert model.guide.network.config.num_classes == 0
-  assert model.guide.parameters < model.parameters
+  assert model.guidance_network.config.channel_mult_emb == 1
+  assert model.guidance_network.config.num_classes == 0
+  guidance_parameters = networks.parameter_count(model.guidance_params)
+  assert guidance_parameters < model.parameters
   assert model.evaluations(32, guidance=1.4) == 126
 
 

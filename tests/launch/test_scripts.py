@@ -74,52 +74,9 @@ def tools(repo, program):
   return log
 
 
-CHECKS = [
-  "setup train,test",
-  "ruff check .",
-  "ruff format --check .",
-  "pyrefly check",
-]
-
-
-PYTEST = "python -m pytest -n logical --dist loadfile -m not slow"
-
-
-def test_test_sh_checks_then_tests(repo, bash, tools):
-  result = bash(repo / "launch" / "test.sh", "-k", "a b", "-x")
-  assert result.returncode == 0, result.stderr
-  assert tools.read_text().splitlines() == [
-    *CHECKS,
-    f"{PYTEST} -k a b -x",
-  ]
-
-
-def test_test_sh_needs_no_type_checker_that_is_not_configured(
-  repo, bash, tools
-):
-  (repo / "pyproject.toml").write_text("[project]\n")
-  assert bash(repo / "launch" / "test.sh").returncode == 0
-  assert "pyrefly" not in tools.read_text()
-
-
 @pytest.mark.parametrize("tool", ["ruff", "pyrefly", "python"])
 def test_a_failed_check_is_a_failed_run(repo, bash, tools, tool):
   env = {**os.environ, f"CODE_{tool}": "3"}
   result = bash(repo / "launch" / "test.sh", env=env)
   assert result.returncode == 3
   assert tools.read_text().splitlines()[-1].startswith(tool)
-
-
-@pytest.mark.parametrize("code", (0, 3))
-def test_ci_runs_everything(repo, bash, tools, program, code):
-  """Without Slurm, root installs it, or does without."""
-  folder = repo / "bin"
-  folder.mkdir()
-  slurm = "slurmctld" if code == 0 else "apt-get"
-  program(folder / slurm, f'echo "{slurm} $*" >> "{tools}"; exit {code}')
-  env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
-  assert bash(repo / ".ci" / "run", env=env).returncode == 0
-  setup, pip, *rest = tools.read_text().splitlines()
-  assert setup == CHECKS[0] and pip.startswith("python -m pip install")
-  rest = [line for line in rest if not line.startswith("apt-get")]
-  assert rest == [*CHECKS, f"{PYTEST} -m "]

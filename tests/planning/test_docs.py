@@ -83,7 +83,3 @@ def test_what_was_planned_is_what_is_configured(path):
   assert plan["remat"] == config.network.remat
   images = plan["global_batch"] // plan["devices"] // plan["microbatches"]
   assert images <= config.images_per_pass
-
-
-def test_plans_are_kept():
-  assert CONFIGURED

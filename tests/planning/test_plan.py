@@ -178,7 +178,6 @@ def test_compiler_out_of_memory(answer, config, monkeypatch):
     (["--target=a10-80gb:8x8"], 2, "did you mean 'a100-80gb'?"),
     ([], 2, "--target"),
     (["--target=cpu:8", "--config.microbatches=3"], 2, "multiple of 24"),
-    (["--target=cpu:8", "--config.network.remat=x"], 2, "remat is 'x'"),
     (["--target=cpu:8", "--host-gbps=100"], 2, "--host-gbps"),
   ],
 )

@@ -1,4 +1,4 @@
-"""Several real processes: the roll call, stopping, dying and going on."""
+"""Several processes as one run: detection, start, stop, death, resumption."""
 
 import contextlib
 import os
@@ -16,18 +16,18 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.training.processes import cluster, peers
 from scm_jax.training.processes.cluster import Cluster
 
-STEPS = 60  # of the reference run
+STEPS = 60  # of the long reference run
 PATIENCE = 900  # seconds to wait for a process before a test fails
 
 
-# Which processes make up a run.
+# Detection.
 
 VARIABLES = re.compile("SCM_|SLURM_|OMPI_|TPU_|MEGASCALE_|CUDA_VIS|JAX_COORD")
 
 
 @pytest.fixture
 def detect(monkeypatch):
-  """`detect(environment)`: the cluster where only these variables are set."""
+  """Returns `detect(environment)`, which sets these variables alone."""
 
   def run(environment, timeout=10):
     with monkeypatch.context() as patch:
@@ -104,7 +104,7 @@ SLICES = {
 
 @pytest.fixture
 def metadata(monkeypatch):
-  """What the metadata server of a machine with TPUs says, by key."""
+  """Pretends to be a TPU machine; returns its metadata, which tests fill."""
   values = {}
   answer = lambda key: (values.get(key, ""), 200 if key in values else 404)
   monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", answer)
@@ -150,12 +150,15 @@ def test_contradictions(environment, said, detect):
     detect(environment)
 
 
-# The roll call.
+# Connections between processes.
 
 
 @pytest.fixture
 def gather(free_port):
-  """`gather(indices, count)`: the connections or the error of each process."""
+  """Returns `gather(indices, count)`, which connects these processes.
+
+  It returns the connections, or the error, of each of them by its index.
+  """
 
   def run(indices, count, patience=PATIENCE):
     coordinator, results = f"localhost:{free_port()}", {}
@@ -177,7 +180,7 @@ def gather(free_port):
   return run
 
 
-def test_the_missing_are_named_by_all(gather):
+def test_all_name_the_missing_processes(gather):
   results = gather((2, 0), count=4, patience=1)
   for index in (0, 2):
     assert results[index].startswith(f"process {index} of 4: process 1,3 did")
@@ -203,7 +206,7 @@ def test_a_stray_connection_is_ignored(free_port):
       waiting.result()
 
 
-def test_who_dies_is_named_to_all_and_who_leaves_is_not(gather):
+def test_all_learn_who_died_but_not_who_left(gather):
   results = gather(range(4), count=4)
   lost = {index: [] for index in results}
   seen = threading.Semaphore(0)
@@ -219,11 +222,11 @@ def test_who_dies_is_named_to_all_and_who_leaves_is_not(gather):
     connections.watch(told(index))
   results[1].leave()
   results[1]._sockets[0].shutdown(socket.SHUT_RDWR)
-  results[2]._sockets[0].shutdown(socket.SHUT_RDWR)  # as a killed one's would
+  results[2]._sockets[0].shutdown(socket.SHUT_RDWR)  # like a killed process
   for _ in range(3):
     assert seen.acquire(timeout=PATIENCE)
   assert lost[0] == [2] and lost[3] == [2]
-  assert lost[1] == []  # has left
+  assert lost[1] == []  # process 1 has left
 
 
 # Two processes that train.
@@ -235,21 +238,22 @@ def test_two_processes_stop_die_and_go_on_as_one(
   start,
   wait_until,
   flags,
-  reference,
+  long_reference,
   steps_kept,
   state_at,
   read_metrics,
   tmp_path,
 ):
-  """As a run of one process that is never interrupted, to f32 summation."""
+  """The result is that of one uninterrupted process, to float32 rounding."""
   folder = tmp_path / "run"
   argv = ["train", f"--workdir={folder}"]
   argv += flags("teacher", f"--config.total_steps={STEPS}")
-  lines = lambda: (
-    len(read_metrics(folder)) if (folder / "metrics.jsonl").exists() else 0
-  )
 
-  # Told to stop, one of them: both save the same step and end well.
+  def lines():
+    written = (folder / "metrics.jsonl").exists()
+    return len(read_metrics(folder)) if written else 0
+
+  # One of them is told to stop: both save the same step and exit with 0.
   processes = pair(*argv)
   wait_until(lambda: lines() >= 3, processes)
   processes[1].send_signal(signal.SIGTERM)
@@ -260,7 +264,7 @@ def test_two_processes_stop_die_and_go_on_as_one(
   assert f"stopped by a signal; {folder} is saved at step {stopped}" in logs[0]
   assert "step 2 of" in logs[0] and "step 2 of" not in logs[1]
 
-  # Killed, one of them: the other ends soon, and says which.
+  # One of them is killed: the other ends soon and names it.
   processes = pair(*argv)
   before = lines()
   wait_until(lambda: lines() >= before + 2, processes)
@@ -272,16 +276,16 @@ def test_two_processes_stop_die_and_go_on_as_one(
   assert "Traceback" not in log and "Fatal" not in log
   assert steps_kept(folder)[-1] < STEPS
 
-  # On another number of processes it goes on to the same end.
+  # A single process goes on from there, to the same result.
   process = start(*argv)
   assert process.wait(PATIENCE) == 0, process.log.read_text()[-2000:]
   assert steps_kept(folder)[-1] == STEPS
   mine = {line["step"]: line for line in read_metrics(folder)}
-  for line in read_metrics(reference):
+  for line in read_metrics(long_reference):
     if line["step"] == stopped + stopped % 2:
-      continue  # the window that was cut in two
+      continue  # the stop cut this window in two
     assert mine[line["step"]]["loss"] == pytest.approx(line["loss"], rel=1e-4)
-  a, b = state_at(folder, STEPS), state_at(reference, STEPS)
+  a, b = state_at(folder, STEPS), state_at(long_reference, STEPS)
   assert a.keys() == b.keys()
   for name in a:
     if "['params']" in name:

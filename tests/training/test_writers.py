@@ -1,4 +1,4 @@
-"""Where metrics go."""
+"""Writers of metrics, on disks and in a bucket; the progress report."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ from scm_jax.training.monitoring.progress import Progress
 
 
 class FakeBucket(memory.MemoryFileSystem):
-  """Objects in memory; a bucket's do not grow."""
+  """A bucket in memory; nothing can be appended to its objects."""
 
   protocol = ("gcs", "gs")
 
@@ -49,7 +49,7 @@ def offline(*args, **kwargs):
 
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
-  """A bucket that is not there; TensorFlow is not asked for it."""
+  """Returns a path in a bucket that is not real, read without TensorFlow."""
   fsspec.register_implementation("gcs", FakeBucket, clobber=True)
   monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
   return epath.Path(f"gs://{tmp_path.name}")
@@ -68,7 +68,7 @@ def test_one_line_a_step_written_at_once(tmp_path):
   assert line.endswith("}\n") and list(json.loads(line))[0] == "step"
 
 
-def test_what_json_has_not_becomes_null(tmp_path):
+def test_nonfinite_numbers_become_null(tmp_path):
   path = tmp_path / "metrics.jsonl"
   writer = jsonl_writer.JsonlWriter(path, 0)
   writer.write_scalars(1, {"a": math.nan, "b": -math.inf, "c": 1e300})
@@ -109,7 +109,7 @@ def test_a_complete_line_without_its_end_is_kept(tmp_path):
   assert steps_in(path) == [2, 4]
 
 
-def test_only_scalars_have_a_place(tmp_path):
+def test_images_are_not_written_to_jsonl(tmp_path):
   path = tmp_path / "metrics.jsonl"
   writer = jsonl_writer.JsonlWriter(path, 0)
   writer.write_images(1, {"samples": np.zeros((1, 2, 2, 1), np.uint8)})
@@ -118,7 +118,7 @@ def test_only_scalars_have_a_place(tmp_path):
 
 
 def test_full_disk_is_one_line(small_disk):
-  """Said once: nothing is tried again when the file is closed."""
+  """It is reported once: closing the file does not write again."""
   folder = small_disk(1)
   lines = jsonl_writer.JsonlWriter(epath.Path(folder) / "metrics.jsonl", 0)
   writer = writers.create(epath.Path(folder), 0)
@@ -152,12 +152,12 @@ def test_an_error_is_not_replaced_by_that_of_closing(bucket, monkeypatch):
       monkeypatch.setattr(FakeBucket, "open", offline)
       raise KeyboardInterrupt
   with pytest.raises(UserError, match="cannot write gs://.*: offline"):
-    with writer:  # and without another error it is said
+    with writer:  # without another error, that of closing is raised
       pass
 
 
 def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
-  """And a run goes on there as on a disk."""
+  """A run goes on in a bucket as it does on a disk."""
   path = bucket / "metrics.jsonl"
   clock = [100.0]
   monkeypatch.setattr(append_file.time, "monotonic", lambda: clock[0])
@@ -177,7 +177,7 @@ def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
 
 
 def records(path):
-  """The events of a file, by TensorFlow's framing but for the checksums."""
+  """Returns the events of a file, by TFRecord's framing without checksums."""
   data, found = path.read_bytes(), []
   while data:
     [length] = struct.unpack("<Q", data[:8])
@@ -187,7 +187,7 @@ def records(path):
 
 
 def read_events(folder):
-  """What TensorBoard reads, checksums checked; newest values by name."""
+  """Returns TensorBoard's reader, which checks checksums, and all events."""
   accumulator = event_accumulator.EventAccumulator(str(folder))
   accumulator.Reload()
   tags = accumulator.Tags()["tensors"]
@@ -202,7 +202,7 @@ def test_tensorboard_reads_scalars_and_pictures(tmp_path):
     256, size=(2, 5, 7, 3), dtype="u1"
   )
   writer.write_images(4, {"colour": pictures, "grey": pictures[..., :1]})
-  accumulator, found = read_events(tmp_path)  # there before any flush
+  accumulator, found = read_events(tmp_path)  # before any flush
   plugin = lambda tag: accumulator.SummaryMetadata(tag).plugin_data.plugin_name
   assert {tag: plugin(tag) for tag in found} == {
     **dict.fromkeys(values, "scalars"),

@@ -12,20 +12,20 @@ from ml_collections import ConfigDict
 
 from scm_jax import configuration, files
 from scm_jax.interop import export_folder
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training.ema import averaging
 
 FOLDER, SCORE = "best", "score.json"
 
 # Scores a model whose parameters this process holds whole. The first score
 # decides which model is best; lower is better. All processes call it.
-Evaluate = Callable[[Model], Mapping[str, float]]
+Evaluate = Callable[[Sampler], Mapping[str, float]]
 
 
 def keep_if_best(
   workdir: epath.Path,
   config: ConfigDict,
-  model: Model,
+  model: Sampler,
   step: int,
   scores: Mapping[str, float],
 ) -> bool:
@@ -57,7 +57,7 @@ def keep_if_best(
   record = {"by": name, "score": score, "step": step, "scores": dict(scores)}
   with files.replaced_folder(workdir / FOLDER) as folder:
     weights = export_folder.cast(model.weights, "float32")
-    export_folder.write(folder, model, origin, weights)
+    export_folder.write(folder, model.with_weights(weights), origin)
     files.write_text(folder / SCORE, json.dumps(record, indent=2) + "\n")
   return True
 

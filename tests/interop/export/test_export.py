@@ -88,7 +88,7 @@ def test_read_back_wherever_a_workdir_is(exported, run, command, tmp_path):
   ours, seen = workdir.load(run("sct"))
   assert (about["step"], about["ema"]) == (seen["step"], seen["ema"])
   assert about["config"].to_dict() == seen["config"].to_dict()
-  assert theirs.codec == ours.codec and theirs.consistency
+  assert theirs.codec == ours.codec and theirs.kind == "consistency"
   assert (theirs.t_mid, theirs.sigma_max) == (ours.t_mid, ours.sigma_max)
   for name, leaf in leaves(ours.params).items():
     np.testing.assert_array_equal(leaf, leaves(theirs.params)[name])
@@ -143,7 +143,7 @@ def test_a_teacher_teaches(exported, tmp_path):
   argv = [f"--config={DIGITS}:run=scd,tiny", *SMALL]
   config = configs.parse_config([*argv, f"--config.teacher={out}"])
   teacher = initialization.load_teacher(config, tmp_path, begun=False)
-  assert not teacher.consistency
+  assert teacher.kind == "diffusion"
   assert json.loads((tmp_path / "teacher.json").read_text())["step"] == 7
   initialization.load_teacher(config, tmp_path, begun=True)
   config = configs.parse_config([*argv, f"--config.teacher={exported('sct')}"])
@@ -183,7 +183,7 @@ def test_narrow_types(dtype, exported, run):
 def test_a_guide_is_part_of_it(model_of, export_of):
   model = model_of("teacher-guided")
   back, _ = export_folder.read(export_of("teacher-guided", formats=()))
-  assert back.guide.network.config == model.guide.network.config
+  assert back.guidance_network == model.guidance_network
   for name, leaf in leaves(model.weights).items():
     np.testing.assert_array_equal(leaf, leaves(back.weights)[name])
 
