@@ -98,8 +98,13 @@ def text(table: pd.DataFrame) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
   """Returns a table for a page of documentation, ending with a newline."""
-  lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
-  return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+  rows = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+  return "".join(f"{line(row)}\n" for row in rows)
+
+
+def line(cells: Iterable[str]) -> str:
+  """Returns one line of a table in Markdown."""
+  return f"| {' | '.join(cells)} |"
 
 
 def evaluation(report: Mapping[str, Any]) -> str:
