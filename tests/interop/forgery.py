@@ -63,7 +63,7 @@ class Reduces:
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
-  """Returns a tensor of the array's strides, which starts inside its storage."""
+  """Returns a tensor with the array's strides, offset in its storage."""
   steps = [stride // array.itemsize for stride in array.strides]
   values = torch.from_numpy(array.copy())
   storage = torch.zeros(array.size + 1, dtype=values.dtype)
