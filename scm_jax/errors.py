@@ -1,18 +1,19 @@
-"""The two ways a user's mistake ends: one clear line, and an exit code.
+"""Errors that end a command in one clear line, and parts of their messages.
 
 Both errors are raised anywhere in the package with a message that says what is
-wrong, where, and what to do; the command line prints that line without a
-traceback.
+wrong, where, and what to do. The command line prints that line without a
+traceback and exits with the error's code.
 """
 
 import contextlib
+import difflib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
-  """The work could not be done (exit code 1): a missing file, a full disk."""
+  """Work that cannot be done (exit code 1): a missing file, a full disk."""
 
   exit_code = 1
 
@@ -62,9 +63,9 @@ def one_line(error: BaseException, length: int = 200) -> str:
 
 
 def missing_package(error: ImportError) -> str | None:
-  """The name of the module that is not there, if that is what is wrong.
+  """Returns the name of the module whose absence caused an error, or None.
 
-  Libraries that import others late wrap what Python says of it.
+  Libraries that import others late wrap Python's own error.
   """
   cause: BaseException | None = error
   while cause is not None:
@@ -75,10 +76,32 @@ def missing_package(error: ImportError) -> str | None:
 
 
 def needs(package: str) -> str:
-  """What to say, and to do, where a package is missing."""
+  """Returns the end of a message about a package that is not installed."""
   # TFDS's own builders want TensorFlow, and nothing else does.
   extra = "prepare" if package.partition(".")[0] == "tensorflow" else "train"
   return (
     f"needs the package {package!r}, which is not installed; pip install "
     f"'scm-jax[{extra}]'"
   )
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+  """Returns the entry of `names` that is most like `name`, or None."""
+  found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+  return found[0] if found else None
+
+
+def hint(name: str, names: Iterable[str], what: str = "choose from") -> str:
+  """Returns the end of a message about a name that does not exist.
+
+  Args:
+    name: the name that the user gave.
+    names: all names that exist.
+    what: the words before the list of names.
+
+  Returns:
+    `did you mean 'x'?`, or the list if no name is similar.
+  """
+  names = list(names)
+  found = nearest(name, names)
+  return f"did you mean {found!r}?" if found else f"{what} {', '.join(names)}"

@@ -25,9 +25,9 @@ from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors, state_dict
 from scm_jax.interop.state_dict import Misfit
-from scm_jax.model import Model
 from scm_jax.networks import autoencoder
 from scm_jax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from scm_jax.sampler import Sampler
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 # The autoencoder of the paper (Section G.1) and of EDM2.
@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
   """Loads an autoencoder.
 
   Args:
-    path: the safetensors file, or the folder that it is in.
+    path: the safetensors file, or its folder.
 
   Returns:
     The autoencoder's functions; and its parameters, float32 NumPy arrays.
@@ -73,51 +73,52 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
     ) from error
 
 
-def attach(model: Model, network: Autoencoder, params: Any) -> Model:
-  """Returns a model that decodes its samples with an autoencoder.
+def attach(sampler: Sampler, network: Autoencoder, params: Any) -> Sampler:
+  """Returns a sampler that decodes its samples with an autoencoder.
 
   Args:
-    model: the model of latents.
+    sampler: the sampler of a network of latents.
     network: the autoencoder.
     params: the autoencoder's parameters.
 
   Raises:
-    ConfigError: the model draws images, or latents of other channels.
+    ConfigError: the network draws images, or latents of other channels.
   """
-  if not isinstance(model.codec, LatentCodec):
+  if not isinstance(sampler.codec, LatentCodec):
     raise ConfigError("this network draws images; it needs no autoencoder")
-  ours = model.network.config.in_channels
+  ours = sampler.network.config.in_channels
   theirs = network.config.latent_channels
   if ours != theirs:
     raise ConfigError(
-      f"this network's latents have {ours} channels, the autoencoder's {theirs}"
+      f"this network's latents have {ours} channels, and the autoencoder's "
+      f"have {theirs}"
     )
-  codec = dataclasses.replace(model.codec, autoencoder=network)
-  return dataclasses.replace(model, codec=codec, decoder=params)
+  codec = dataclasses.replace(sampler.codec, autoencoder=network)
+  return dataclasses.replace(sampler, codec=codec, decoder=params)
 
 
-def attach_file(model: Model, path: str | os.PathLike[str]) -> Model:
-  """Returns a model that decodes with the autoencoder at `path`, on a device.
+def attach_file(sampler: Sampler, path: str | os.PathLike[str]) -> Sampler:
+  """Returns a sampler that decodes with the autoencoder at `path`, on a device.
 
   Args:
-    model: the model of latents.
-    path: the autoencoder's file or folder; "" returns the model as it is.
+    sampler: the sampler of a network of latents.
+    path: the autoencoder's file or folder; "" returns the sampler as it is.
 
   Raises:
-    UserError: the autoencoder cannot be loaded, or does not fit the model.
+    UserError: the autoencoder cannot be loaded, or does not fit the sampler.
   """
   if not path:
-    return model
+    return sampler
   network, params = load(path)
-  return attach(model, network, jax.device_put(params))
+  return attach(sampler, network, jax.device_put(params))
 
 
-def of(model: Model) -> Autoencoder | None:
-  """Returns the autoencoder that decodes a model's samples, if it has one.
+def of(sampler: Sampler) -> Autoencoder | None:
+  """Returns the autoencoder that decodes a sampler's samples, if it has one.
 
-  The autoencoder's parameters are `model.decoder`.
+  The autoencoder's parameters are `sampler.decoder`.
   """
-  return getattr(model.codec, "autoencoder", None)
+  return getattr(sampler.codec, "autoencoder", None)
 
 
 def write(

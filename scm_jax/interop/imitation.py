@@ -46,6 +46,8 @@ def imitate(
     Parameters by path; none unless the source is an EDM2 network and the target
     is of sCM's form.
   """
+  if not isinstance(source, unet.UNetConfig):
+    return {}
   if source.form != "edm2" or target.published:
     return {}
   found: dict[Path, Any] = {
@@ -66,7 +68,7 @@ def _times(number: int) -> np.ndarray:
 
 
 def _embedding(
-  old: Mapping[str, Any], config: networks.NetworkConfig, fetch: Callable
+  old: Mapping[str, Any], config: unet.UNetConfig, fetch: Callable
 ) -> np.ndarray:
   """Returns the weight `[features, width]` that reads the features of `t`.
 

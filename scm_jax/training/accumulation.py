@@ -1,8 +1,9 @@
-"""The gradient of a global batch, summed over microbatches and devices.
+"""Accumulates the gradient of a batch over microbatches and devices.
 
-A device's part of the batch, and every microbatch of that, counts by its finite
-samples, so that the sums divided by their number are the whole batch's loss,
-gradient and metrics, whatever the parts: equal but for the order of summation.
+Each microbatch on each device is weighted by the number of its finite samples.
+So the sums over all of them, divided by the sum of these numbers, are the loss,
+the gradient and the metrics of the whole batch, however it is divided, up to
+the order of summation.
 """
 
 from collections.abc import Callable
@@ -19,22 +20,22 @@ from scm_jax.training.objective import Objective
 # gradient(params, teacher_params, draws, step) -> (gradient, metrics)
 Gradient = Callable[[Any, Any, Any, Array], tuple[Any, dict[str, Any]]]
 
-SUMS = ("nonfinite_samples", "by_time")  # metrics that add up over parts;
-ROOTS = ("output_rms",)  # those whose squares are means; all others are means
-NAMED = 4  # samples left out of a step whose times and labels are told
+SUMS = ("nonfinite_samples", "by_time")  # metrics that are summed over parts
+ROOTS = ("output_rms",)  # metrics whose squares are averaged, unlike all others
+NAMED = 4  # samples left out of a step whose times and labels are reported
 
 
 class Options(NamedTuple):
-  """How the gradient of a device's part is taken.
+  """How a device computes the gradient of its part of the batch.
 
   Attributes:
-    microbatches: parts of a device's samples that follow one another, each
-      with one forward and backward pass.
-    scaled: whether it is scaled on its way through the network, which must be
-      `loss_scaling.probed`; for float16.
-    isolated: whether a part whose gradient is not finite is done again without
-      the samples that were left out of its loss. This is a loop in the
-      program, of which most steps run one round.
+    microbatches: the number of parts of a device's samples, computed one after
+      the other with one forward and backward pass each.
+    scaled: whether to scale the gradient on its way through the network (see
+      `loss_scaling`), which must be `loss_scaling.probed`; for float16.
+    isolated: whether to compute a microbatch whose gradient is not finite once
+      more, without the samples that were left out of its loss. This is a loop
+      in the program, which most steps run once.
   """
 
   microbatches: int = 1
@@ -49,19 +50,19 @@ def make_gradient(
   teacher_specs: Any,
   options: Options,
 ) -> Gradient:
-  """The gradient as code that every device runs on its part.
+  """Returns the gradient function, which every device runs on its part.
 
   Args:
-    objective: whose networks take shards (see `networks.sharded`).
-    mesh: of the devices.
-    specs: where the parameters lie, and their gradient.
-    teacher_specs: where the teacher's lie.
-    options: see `Options`.
+    objective: the objective, whose networks take shards (`networks.sharded`).
+    mesh: the mesh of the devices.
+    specs: the partition specs of the parameters and of their gradient.
+    teacher_specs: the partition specs of the teacher's parameters.
+    options: how the gradient is computed.
 
   Returns:
-    A function of arrays on the mesh; `draws` over `sharding.BATCH`. Beside the
-    objective's metrics it gives `left_out`: `t` and `label` `[NAMED]` of the
-    first samples that were not finite, -1 where there are fewer.
+    A function of arrays on the mesh, with `draws` sharded by `sharding.BATCH`.
+    Its metrics are the objective's and `left_out`: `t` and `label` `[NAMED]` of
+    the first samples that were not finite, -1 where there are fewer.
   """
 
   axes = tuple(axis for axis in mesh.axis_names if mesh.shape[axis] > 1)
@@ -76,8 +77,9 @@ def make_gradient(
     of_one = _isolated(of_part, axes) if options.isolated else of_part
     sums, valid = _over_microbatches(of_one, draws, options.microbatches)
     grads, metrics, count = sums
-    # Each device names samples in a place of its own, above zero, so that the
-    # sum that the metrics take anyway tells all devices.
+    # Each device writes its samples, as numbers above zero, into its own row of
+    # zeros, so that the sum over devices, which the metrics take anyway, tells
+    # them to all devices.
     told = jnp.zeros((mesh.size, NAMED, 2))
     place = lax.axis_index(axes) if axes else 0
     told = told.at[place].set(_named(draws, valid) + 1)
@@ -85,7 +87,7 @@ def make_gradient(
     count = jnp.maximum(count, 1.0)
 
     def mean(grad, spec):
-      # Gathering has summed what is sharded over its own axis.
+      # The transpose of gathering has already summed over the sharded axis.
       rest = tuple(axis for axis in axes if axis not in spec)
       return lax.psum(grad, rest) / count.astype(grad.dtype)
 
@@ -102,7 +104,7 @@ def make_gradient(
 
 
 def _over_microbatches(of_part: Callable, draws: Any, parts: int) -> Any:
-  """Sums of `of_part` over parts of the draws, and all parts' `valid`."""
+  """Returns the sums of `of_part` over microbatches, and `valid` of all."""
   if parts == 1:
     return of_part(draws)
   draws = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), draws)
@@ -120,10 +122,10 @@ def _over_microbatches(of_part: Callable, draws: Any, parts: int) -> Any:
 
 
 def _isolated(of_part: Callable, axes: tuple[str, ...]) -> Callable:
-  """`of_part`, once more without its bad samples where they spoil it."""
+  """Returns `of_part` that is repeated without samples that spoil the sums."""
 
   def agreed(flag):
-    """Whether it is so on any device: their collectives must go together."""
+    """Returns whether it holds on any device, as all must run together."""
     return lax.pmax(flag.astype(jnp.int32), axes) > 0
 
   def spoilt(sums, valid):
@@ -148,10 +150,10 @@ def _isolated(of_part: Callable, axes: tuple[str, ...]) -> Callable:
 
 
 def _without(draws: Any, valid: Array) -> Any:
-  """The draws with nothing left of the samples that are not valid.
+  """Returns the draws without the values of the samples that are not valid.
 
-  All that they bring is a valid sample's; their data are NaN, which every
-  objective leaves out before it asks the network.
+  Such a sample gets the values of a valid one, and data that are NaN, which
+  every objective leaves out before it calls the network.
   """
   donor = jnp.where(valid, jnp.arange(len(valid)), jnp.argmax(valid))
   draws = jax.tree.map(lambda x: x[donor], draws)
@@ -160,7 +162,7 @@ def _without(draws: Any, valid: Array) -> Any:
 
 
 def _named(draws: Any, valid: Array) -> Array:
-  """Times and labels of the first samples that are not valid, `[NAMED, 2]`."""
+  """Returns times and labels `[NAMED, 2]` of the first invalid samples."""
   label = draws["cond"].get("label", jnp.full(len(valid), -1))
   told = jnp.stack([draws["t"], label.astype(draws["t"].dtype)], axis=-1)
   told = jnp.pad(told, ((0, NAMED), (0, 0)), constant_values=-1)
@@ -170,7 +172,7 @@ def _named(draws: Any, valid: Array) -> Array:
 
 
 def _left_out(told: Array) -> dict[str, Array]:
-  """The first of what all devices named, `[devices, NAMED, 2]`."""
+  """Returns the first of the samples `[devices, NAMED, 2]` of all devices."""
   told = told.reshape(-1, 2)
   first = jnp.argsort(told[:, 0] < 0, stable=True)[:NAMED]
   return {"t": told[first, 0], "label": told[first, 1].astype(jnp.int32)}
@@ -185,10 +187,11 @@ def _sums(
   *,
   axes: tuple[str, ...] | None,
 ) -> tuple[tuple[Any, dict[str, Any], Array], Array]:
-  """Sums over a part, and which of its samples are finite.
+  """Returns sums over a microbatch, and which of its samples are finite.
 
   The sums are the gradient and the metrics, each times the number of finite
-  samples, and that number. `axes`, if given, asks for a scaled gradient.
+  samples, and that number. If `axes` is given, the gradient is computed with
+  loss scaling, whose factor the devices along these axes share.
   """
 
   def total(params):

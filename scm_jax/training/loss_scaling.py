@@ -1,13 +1,14 @@
-"""Gradients through a float16 network, scaled so that they keep their digits.
+"""Loss scaling: gradients through a float16 network that keep their digits.
 
-Backward, what leaves the loss is small: for a sample of `D` numbers about
-`D^-1/2`, and `D^-3/2` while the weighting is untrained. float16 has no normal
-numbers below 6e-5. So the gradient that enters the network is multiplied by a
-power of two, and the parameters' gradient, in float32, divided by it.
+The gradient of the loss with respect to the network's output is small: for a
+sample of `D` numbers about `D^-1/2`, and `D^-3/2` while the weighting is
+untrained. The smallest normal number of float16 is 6e-5. So this gradient is
+multiplied by a power of two before it goes back through the network, and the
+parameters' gradient, in float32, is divided by it.
 
-The factor is found anew in each step from the very gradient that enters the
-network, which costs no pass through it. Hence it has no state, never has to
-recover from a step that overflowed, and is the same on every device.
+The factor is computed anew in each step, from that very gradient, which costs
+no pass through the network. So it has no state, never has to recover from a
+step that overflowed, and is the same on every device.
 """
 
 from collections.abc import Callable
@@ -19,14 +20,14 @@ from jax import Array, lax
 
 from scm_jax.networks import Network
 
-PROBE = "probe"  # zeros that are added to the output, to see its gradient
-# Where the factor brings the largest entry, to within a factor of two. Sums
-# over the pixels of a batch then stay below float16's 65,504.
+PROBE = "probe"  # zeros added to the output, whose gradient is the output's
+# The largest entry after scaling, to within a factor of two. Sums over the
+# pixels of a batch then stay below 65,504, the largest number of float16.
 LARGEST = 0.5
 
 
 def probed(network: Network) -> Network:
-  """The network, whose output has `params["probe"]` added if there is one."""
+  """Returns the network that adds `params["probe"]`, if any, to its output."""
 
   def F(params, x, t, cond, **kwargs):
     output = network.F(params, x, t, cond, **kwargs)
@@ -41,13 +42,14 @@ def gradient(
   output: jax.ShapeDtypeStruct,
   axes: tuple[str, ...],
 ) -> tuple[Any, Any]:
-  """`jax.grad(loss, has_aux=True)(params)`, scaled on its way back.
+  """Returns `jax.grad(loss, has_aux=True)(params)`, computed with scaling.
 
   Args:
-    loss: of parameters, among them `probe`; it asks a `probed` network.
-    params: without `probe`.
-    output: shape and type of the network's output.
-    axes: of the mesh; their devices agree on the factor.
+    loss: a function of the parameters and `probe` that calls a `probed` network
+      and returns the loss and auxiliary outputs.
+    params: the parameters, without `probe`.
+    output: the shape and type of the network's output.
+    axes: the axes of the mesh over which the devices agree on the factor.
   """
 
   def of(params, probe):
@@ -55,7 +57,7 @@ def gradient(
 
   probe = jnp.zeros(output.shape, output.dtype)
   value, pullback, aux = jax.vjp(of, params, probe, has_aux=True)
-  # The compiler drops the rest of this pass: the probe's part needs none of it.
+  # The compiler drops the pass through the network: the probe does not need it.
   _, entering = pullback(jnp.ones_like(value))
   size = jnp.max(jnp.where(jnp.isfinite(entering), jnp.abs(entering), 0.0))
   scale = _power_of_two(LARGEST / lax.pmax(size, axes))
@@ -64,7 +66,7 @@ def gradient(
 
 
 def _power_of_two(x: Array) -> Array:
-  """The power of two next below `x`; 1 for what is not a positive number."""
+  """Returns the largest power of two up to `x`; 1 if `x` is not positive."""
   good = jnp.isfinite(x) & (x > 0)
   exponent = jnp.floor(jnp.log2(jnp.where(good, x, 1.0)))
   return jnp.exp2(jnp.clip(exponent, -60, 60))

@@ -1,9 +1,9 @@
-"""What rests in the host's memory between steps: `config.offload`.
+"""Keeps parts of the train state in the host's memory: `config.offload`.
 
-A step reads and writes the averages and the moments once, at its end; while the
-network's passes need the most memory, both only lie there. In the host's pinned
-memory they leave that room, for the time that the copies take: bytes over the
-rate of PCIe (about 25 GB/s a GPU), twice a step.
+A step reads and writes the EMAs and the optimiser's moments once, at its end;
+they are not used while the network's passes need the most memory. Kept in the
+host's pinned memory, they free that much of the device's memory. The price is
+the time to copy them twice a step, over PCIe at about 25 GB/s a GPU.
 """
 
 import dataclasses
@@ -12,16 +12,17 @@ from typing import Any
 import jax
 
 HOST = "pinned_host"
-# What `config.offload` calls it, and the field of the state.
+# The fields of the train state by their names in `config.offload`.
 GROUPS = {"averages": "ema", "moments": "opt_state"}
 
 
 def placed(config: Any, state: Any) -> Any:
-  """The state's shapes, with the groups of `config.offload` on the host.
+  """Returns the abstract state with the groups of `config.offload` on the host.
 
   Args:
     config: the run's config.
-    state: of shapes, types and shardings. Scalars stay where they are.
+    state: the train state as shapes, types and shardings. Scalars stay on the
+      device.
   """
 
   def rest(leaf):
@@ -37,12 +38,12 @@ def placed(config: Any, state: Any) -> Any:
 
 
 def fetch(tree: Any, like: Any = None) -> Any:
-  """The arrays in their devices' memory, where computations read them.
+  """Copies arrays from the host's memory to their devices' memory.
 
   Args:
-    tree: of arrays, or of a jitted function's arguments.
-    like: arrays or shapes with the shardings; None is `tree` itself, which a
-      jitted function's arguments do not know.
+    tree: a tree of arrays, or of arguments inside a jitted function.
+    like: a tree of arrays or shapes that tells the shardings, which arguments
+      inside a jitted function do not know; None is `tree` itself.
   """
 
   def there(leaf, like):
@@ -54,5 +55,5 @@ def fetch(tree: Any, like: Any = None) -> Any:
 
 
 def on_host(leaf: Any) -> bool:
-  """Whether an array, or a shape with a sharding, rests on the host."""
+  """Returns whether an array or shape lies in the host's memory."""
   return leaf.sharding.memory_kind == HOST

@@ -1,4 +1,4 @@
-"""The optimiser: Adam or RAdam under EDM2's inverse-square-root schedule."""
+"""Builds the optimiser: Adam or RAdam with EDM2's learning-rate schedule."""
 
 from typing import Any
 
@@ -6,17 +6,19 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from scm_jax.errors import ConfigError
+from scm_jax import schema
 
 
 def learning_rate(config: Any, step: Array) -> Array:
-  """`alpha_ref / sqrt(max(step / t_ref, 1))`, ramped up over images.
+  """Returns the learning rate of an update.
 
-  An optional cooldown brings it down to zero at `total_steps`.
+  It is EDM2's `alpha_ref / sqrt(max(step / t_ref, 1))` (arXiv 2312.02696)
+  times a linear ramp-up over images. An optional linear cooldown brings it to
+  zero at `total_steps`.
 
   Args:
     config: the whole config; uses `optimizer`, `batch_size`, `total_steps`.
-    step: updates done before this one.
+    step: the number of updates before this one.
   """
   c = config.optimizer
   step = jnp.asarray(step, jnp.float32)
@@ -32,14 +34,15 @@ def learning_rate(config: Any, step: Array) -> Array:
 
 
 def build(config: Any) -> optax.GradientTransformation:
-  """The transformation that `config.optimizer` names."""
+  """Returns the optimiser that `config.optimizer` names.
+
+  Raises:
+    ConfigError: there is no such optimiser.
+  """
   c = config.optimizer
   rules = {"adam": optax.scale_by_adam, "radam": optax.scale_by_radam}
-  if c.name not in rules:
-    raise ConfigError(
-      f"optimizer.name is {c.name!r}; choose one of {', '.join(rules)}"
-    )
+  rule = schema.pick(rules, c.name, "optimizer.name")
   return optax.chain(
-    rules[c.name](b1=c.b1, b2=c.b2, eps=c.eps),
+    rule(b1=c.b1, b2=c.b2, eps=c.eps),
     optax.scale_by_learning_rate(lambda step: learning_rate(config, step)),
   )

@@ -1,10 +1,10 @@
-"""Where everything lies: one mesh, and one rule for every tree of arrays.
+"""Shards arrays over devices: one mesh, and one rule for every tree of arrays.
 
-The mesh has two axes. A batch is split over both. Parameters, their moments,
-every average and the teacher are split over `fsdp` by `spec` and repeated over
-`data`; each pass gathers what it reads (see `networks.sharded`). Devices stand
-in the order of slices, processes and ids, so that `fsdp`, the inner axis, stays
-within a host where it fits, and each process holds consecutive samples.
+The mesh has two axes. A batch is split over both. The parameters, their moments
+and EMAs, and the teacher are split over `fsdp` by the rule `spec` and repeated
+over `data`; each pass gathers what it reads (see `networks.sharded`). Devices
+are in the order of slices, processes and ids, so that `fsdp`, the inner axis,
+stays within a host where it fits, and each process holds consecutive samples.
 """
 
 import math
@@ -19,19 +19,20 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from scm_jax.errors import ConfigError
 
 DATA, FSDP = "data", "fsdp"
-BATCH = PartitionSpec((DATA, FSDP))  # of arrays whose first axis is the sample
+BATCH = PartitionSpec((DATA, FSDP))  # for arrays whose first axis is the batch
 REPLICATED = PartitionSpec()
 
 
 def make_mesh(config: Any, devices: Sequence[Any] | None = None) -> Mesh:
-  """The mesh of `config.mesh`.
+  """Returns the mesh that `config.mesh` describes.
 
   Args:
     config: the run's config.
-    devices: those of a topology that is not here, say; None takes all.
+    devices: the devices of the mesh, which need not be here (those of another
+      topology, say); None takes all devices that are here.
 
   Raises:
-    ConfigError: the devices, or the batch, do not divide like this.
+    ConfigError: the devices or the batch cannot be divided like this.
   """
   devices = jax.devices() if devices is None else devices
   sizes = _sizes(config.mesh, len(devices))
@@ -47,14 +48,14 @@ def make_mesh(config: Any, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def microbatches(config: Any, devices: int) -> int:
-  """How many parts of a device's batch follow one another.
+  """Returns into how many microbatches a device's part of a batch is split.
 
-  `config.microbatches`, if it is not zero. Otherwise the fewest equal parts of
-  at most `config.images_per_pass` images.
+  It is `config.microbatches` if that is not zero, otherwise the fewest equal
+  parts of at most `config.images_per_pass` images.
 
   Args:
-    config: the run's config, whose batch divides among the devices.
-    devices: of the mesh.
+    config: the run's config, whose batch size divides by the devices.
+    devices: the number of devices of the mesh.
   """
   if config.microbatches or not config.images_per_pass:
     return max(1, config.microbatches)
@@ -67,7 +68,7 @@ def microbatches(config: Any, devices: int) -> int:
 
 
 def _sizes(sizes: Any, devices: int) -> tuple[int, int]:
-  """Sizes of `data` and `fsdp` that make up the number of devices."""
+  """Returns the sizes of `data` and `fsdp`, with -1 replaced by the rest."""
   given = [sizes[DATA], sizes[FSDP]]
   rest = devices // max(1, math.prod(size for size in given if size > 0))
   resolved = [rest if size == -1 else size for size in given]
@@ -81,6 +82,7 @@ def _sizes(sizes: Any, devices: int) -> tuple[int, int]:
 
 
 def _place(device: Any) -> tuple[int, int, int]:
+  """Returns the device's key in the order of the mesh."""
   slice_index = getattr(device, "slice_index", None) or 0
   return slice_index, device.process_index, device.id
 
@@ -88,22 +90,23 @@ def _place(device: Any) -> tuple[int, int, int]:
 def spec(
   path: str, shape: tuple[int, ...], config: Any, mesh: Mesh
 ) -> PartitionSpec:
-  """Where an array lies: its largest dimension that divides, over `fsdp`.
+  """Returns an array's spec: its largest divisible dimension over `fsdp`.
 
-  Of equal dimensions it is the last: the filters, each of which is normalised
-  on its own device then. Arrays of fewer than `config.sharding.min_size`
-  elements are replicated, and so are those that do not divide.
+  Of equal dimensions, the last is split: it is that of the filters, each of
+  which is then normalised on its own device. Arrays of fewer than
+  `config.sharding.min_size` elements are replicated, and so are arrays without
+  a divisible dimension.
 
   Args:
-    path: keys joined by slashes; `config.sharding.rules` has (pattern,
-      dimension) pairs, of which the first whose pattern is found in it decides;
-      None is for replicated.
-    shape: of the array.
+    path: the keys of the array, joined by slashes. `config.sharding.rules` has
+      pairs of a pattern and a dimension (None to replicate); the first pair
+      whose pattern is found in the path decides.
+    shape: the array's shape.
     config: the run's config.
-    mesh: where it lies.
+    mesh: the mesh on which the array lies.
 
   Raises:
-    ConfigError: a rule's dimension does not divide.
+    ConfigError: the dimension of a rule is not divisible.
   """
   size = mesh.shape[FSDP]
   if size == 1:
@@ -131,7 +134,7 @@ def _split(dimension: int) -> PartitionSpec:
 
 
 def specs(config: Any, mesh: Mesh, tree: Any) -> Any:
-  """The rule over a tree of arrays or their shapes: a tree of specs."""
+  """Returns the specs by `spec` of a tree of arrays or their shapes."""
 
   def of_leaf(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -141,14 +144,14 @@ def specs(config: Any, mesh: Mesh, tree: Any) -> Any:
 
 
 def shardings(config: Any, mesh: Mesh, tree: Any) -> Any:
-  """The rule over a tree of arrays or their shapes: a tree of shardings."""
+  """Returns the shardings by `spec` of a tree of arrays or their shapes."""
   return jax.tree.map(
     lambda spec: NamedSharding(mesh, spec), specs(config, mesh, tree)
   )
 
 
 def placed(config: Any, mesh: Mesh, tree: Any) -> Any:
-  """Shapes and types of a tree, with the rule's shardings."""
+  """Returns the shapes and types of a tree with its shardings by `spec`."""
   return jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=sharding
@@ -159,18 +162,18 @@ def placed(config: Any, mesh: Mesh, tree: Any) -> Any:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Whole arrays on every device, from arrays on the mesh."""
+  """Copies a tree of arrays on the mesh to every device, each array whole."""
   everywhere = NamedSharding(mesh, REPLICATED)
   return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Of a batch: its samples over all devices."""
+  """Returns the sharding of a batch: its samples over all devices."""
   return NamedSharding(mesh, BATCH)
 
 
 def place_batch(batch: Any, mesh: Mesh) -> Any:
-  """The global batch on the devices, from this process's part of it."""
+  """Puts a batch on the devices; `batch` is this process's part of it."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch

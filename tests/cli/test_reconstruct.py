@@ -66,7 +66,7 @@ def test_sample_makes_the_same_by_itself(
   before = sorted(teacher.rglob("*"))
   direct = drawn(command, teacher, tmp_path / "a", "--ema=0.075")
   [line] = said_of_fits(caplog)
-  assert "average of width 0.075 at step 8 from 12 stored ones" in line
+  assert "EMA of width 0.075 at step 8 from 12 stored ones" in line
   assert sorted(teacher.rglob("*")) == before
   written = drawn(command, made, tmp_path / "b")
   assert len(said_of_fits(caplog)) == 1
@@ -89,9 +89,9 @@ def test_evaluate_takes_both(made, teacher, command, tmp_path):
   "argv, code, said",
   [
     (["--ema=wide"], 2, "--ema=wide: give widths, as 0.03,0.05"),
-    (["--ema=0.03,0.5"], 2, "no average is named 0.5: a relative width lies"),
+    (["--ema=0.03,0.5"], 2, "0.5 names no EMA: a relative width lies"),
     (["--ema=0.05", "--step=0"], 2, "--step is 0; it must be positive"),
-    (["--ema=0.05", "--step=9"], 1, "has no averages of step 9: its snapshots"),
+    (["--ema=0.05", "--step=9"], 1, "has no EMAs of step 9: its snapshots"),
     ([], 2, "required: --ema"),
   ],
 )
@@ -107,7 +107,7 @@ def test_mistakes(argv, code, said, refused, teacher, tmp_path):
 def test_half_lives_are_not_widths(refused, teacher, tmp_path):
   argv = [f"--workdir={teacher}", f"--out={tmp_path}/out", "--ema=500"]
   assert "500" in refused(2, "reconstruct", *argv)
-  assert "keeps no average of width 500; it has 0.1" in refused(
+  assert "keeps no EMA of 500; it has 0.1" in refused(
     1, "sample", f"--workdir={teacher}", "--ema=500", f"--out={tmp_path}/out"
   )
 

@@ -263,9 +263,10 @@ def test_a_failure_ends_all_processes_and_the_job(repo, cluster, submit):
 
 def test_the_processes_find_each_other(repo, program, cluster, submit):
   code = (
-    "from scm_jax.training import cluster; print('is', *cluster.detect());"
-    " import jax; jax.config.update('jax_cpu_collectives_implementation',"
-    " 'gloo'); jax.distributed.initialize(); from jax.experimental import"
+    "from scm_jax.training.processes import cluster;"
+    " print('is', *cluster.detect()); import jax;"
+    " jax.config.update('jax_cpu_collectives_implementation', 'gloo');"
+    " jax.distributed.initialize(); from jax.experimental import"
     " multihost_utils as m; n = jax.process_index();"
     " print('gathered', m.process_allgather(jax.numpy.array([n])).tolist());"
     " print('this is complete, at step 0')"

@@ -1,22 +1,43 @@
-"""Several real processes: the roll call, stopping, dying and going on."""
+"""Several processes as one run: detection, start, stop, death, resumption."""
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import threading
+from concurrent import futures
 
 import numpy as np
 import pytest
+from jax._src.clusters import cloud_tpu_cluster
 
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.training.processes import cluster, peers
 from scm_jax.training.processes.cluster import Cluster
 
-STEPS = 60  # of the reference run
+STEPS = 60  # of the long reference run
 PATIENCE = 900  # seconds to wait for a process before a test fails
 
 
-# Which processes make up a run.
+# Detection.
+
+VARIABLES = re.compile("SCM_|SLURM_|OMPI_|TPU_|MEGASCALE_|CUDA_VIS|JAX_COORD")
+
+
+@pytest.fixture
+def detect(monkeypatch):
+  """Returns `detect(environment)`, which sets these variables alone."""
+
+  def run(environment, timeout=10):
+    with monkeypatch.context() as patch:
+      for name in filter(VARIABLES.match, list(os.environ)):
+        patch.delenv(name)
+      for name, value in environment.items():
+        patch.setenv(name, value)
+      return cluster.detect(timeout)
+
+  return run
 
 
 def plain(coordinator="host:1", count="2", index="0"):
@@ -32,12 +53,14 @@ SLURM = {
   "SLURM_LOCALID": "1",
   "SLURM_STEP_NUM_NODES": "6",
 }
-GKE = {"TPU_WORKER_HOSTNAMES": "a,b,c,d", "TPU_WORKER_ID": "3"}
-SLICES = {
-  "MEGASCALE_NUM_SLICES": "2",
-  "MEGASCALE_SLICE_ID": "1",
-  "MEGASCALE_COORDINATOR_ADDRESS": "first:8080",
+OPEN_MPI = {
+  "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://10.0.0.1,10.1.0.1:34911",
+  "OMPI_COMM_WORLD_SIZE": "4",
+  "OMPI_COMM_WORLD_RANK": "3",
+  "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+  "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
 }
+GPUS = {"CUDA_VISIBLE_DEVICES": "0,1"}
 
 
 @pytest.mark.parametrize(
@@ -47,56 +70,70 @@ SLICES = {
     (plain(), Cluster("host:1", 2, 0)),
     (plain("[::1]:99", "8", "7"), Cluster("[::1]:99", 8, 7)),
     (plain(count="1"), None),
-    (SLURM, Cluster("gpu003:61441", 6, 4)),
+    (SLURM | plain(), Cluster("host:1", 2, 0)),
     (SLURM | {"SLURM_NTASKS": "1"}, None),
+    # One task a node, which uses all GPUs that it sees.
+    (SLURM | GPUS, Cluster("gpu003:61441", 6, 4)),
     # Two tasks a node that see all of its GPUs, and that see one each.
     (
-      SLURM | {"SLURM_STEP_NUM_NODES": "3", "CUDA_VISIBLE_DEVICES": "0,1"},
+      SLURM | GPUS | {"SLURM_STEP_NUM_NODES": "3"},
       Cluster("gpu003:61441", 6, 4, 1),
     ),
     (
       SLURM | {"SLURM_STEP_NUM_NODES": "3", "CUDA_VISIBLE_DEVICES": "1"},
       Cluster("gpu003:61441", 6, 4),
     ),
-    (SLURM | plain(), Cluster("host:1", 2, 0)),
-    (GKE, Cluster("a:8476", 4, 3)),
-    (GKE | SLICES, Cluster("first:8476", 8, 7)),
-    ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+    (OPEN_MPI, Cluster("10.0.0.1:61441", 4, 3)),
+    (OPEN_MPI | GPUS, Cluster("10.0.0.1:61441", 4, 3, 1)),
+    (
+      OPEN_MPI | GPUS | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"},
+      Cluster("10.0.0.1:61441", 4, 3),
+    ),
   ],
 )
-def test_detects(environment, expected):
-  assert cluster.detect(environment) == expected
+def test_detects(environment, expected, detect):
+  assert detect(environment) == expected
 
 
-@pytest.mark.parametrize(
-  "endpoints", ["10.0.0.2,10.0.0.3", "x:y:10.0.0.2,x:z:10.0.0.3"]
-)
-def test_detects_a_tpu_vm(endpoints):
-  attributes = {
-    "worker-network-endpoints": endpoints,
-    "agent-worker-number": "1",
-    "tpu-env": "ZONE: 'a'\nMEGASCALE_NUM_SLICES: '1'\n",
-  }
-  ask = lambda name: attributes.get(name, "")
-  assert cluster.detect({}, ask) == Cluster("10.0.0.2:8476", 2, 1)
-  attributes["tpu-env"] = "\n".join(f"{k}: '{v}'" for k, v in SLICES.items())
-  assert cluster.detect({}, ask) == Cluster("first:8476", 4, 3)
-  attributes["worker-network-endpoints"] = ""
-  assert cluster.detect({}, ask) is None
+SLICES = {
+  "MEGASCALE_NUM_SLICES": "2",
+  "MEGASCALE_SLICE_ID": "1",
+  "MEGASCALE_COORDINATOR_ADDRESS": "localhost:8080",
+}
 
 
-@pytest.mark.parametrize(
-  "nodes, first",
-  [
-    ("node1", "node1"),
-    ("node1,node2", "node1"),
-    ("node[1-2]", "node1"),
-    ("node[01,03-04],a", "node01"),
-    ("a,node[1-2]", "a"),
-  ],
-)
-def test_first_host(nodes, first):
-  assert cluster.first_host(nodes) == first
+@pytest.fixture
+def metadata(monkeypatch):
+  """Pretends to be a TPU machine; returns its metadata, which tests fill."""
+  values = {}
+  answer = lambda key: (values.get(key, ""), 200 if key in values else 404)
+  monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", answer)
+  monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+  return values
+
+
+def test_detects_tpus_on_gke(detect, metadata):
+  hosts = {"TPU_WORKER_HOSTNAMES": "localhost,b,c,d", "TPU_WORKER_ID": "3"}
+  address = f"localhost:{cloud_tpu_cluster.coordinator_port}"
+  assert detect(hosts) == Cluster(address, 4, 3)
+  assert detect(hosts | SLICES) == Cluster(address, 8, 7)
+  assert detect({"TPU_WORKER_HOSTNAMES": "localhost"}) is None
+
+
+def test_detects_a_tpu_vm(detect, metadata, monkeypatch):
+  assert detect({}) is None
+  metadata["agent-worker-number"] = "1"
+  metadata["worker-network-endpoints"] = "x:y:127.0.0.1,x:z:127.0.0.2"
+  address = f"127.0.0.1:{cloud_tpu_cluster.coordinator_port}"
+  assert detect({}) == Cluster(address, 2, 1)
+  with pytest.raises(UserError, match="cannot find process 0 .* 127.0.0.1;"):
+    detect({}, timeout=0)
+
+  def offline(key):
+    raise OSError("no metadata server")
+
+  monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", offline)
+  assert detect({}) is None
 
 
 @pytest.mark.parametrize(
@@ -108,17 +145,20 @@ def test_first_host(nodes, first):
     (plain("host"), "must be host:port"),
   ],
 )
-def test_contradictions(environment, said):
+def test_contradictions(environment, said, detect):
   with pytest.raises(ConfigError, match=said):
-    cluster.detect(environment)
+    detect(environment)
 
 
-# The roll call.
+# Connections between processes.
 
 
 @pytest.fixture
 def gather(free_port):
-  """`gather(indices, count)`: what processes get, their lines or the error."""
+  """Returns `gather(indices, count)`, which connects these processes.
+
+  It returns the connections, or the error, of each of them by its index.
+  """
 
   def run(indices, count, patience=PATIENCE):
     coordinator, results = f"localhost:{free_port()}", {}
@@ -126,7 +166,7 @@ def gather(free_port):
     def call(index):
       try:
         here = Cluster(coordinator, count, index)
-        results[index] = peers.Lines(here, patience, heartbeat=100)
+        results[index] = peers.PeerConnections(here, patience, 100)
       except UserError as error:
         results[index] = str(error)
 
@@ -140,7 +180,7 @@ def gather(free_port):
   return run
 
 
-def test_the_missing_are_named_by_all(gather):
+def test_all_name_the_missing_processes(gather):
   results = gather((2, 0), count=4, patience=1)
   for index in (0, 2):
     assert results[index].startswith(f"process {index} of 4: process 1,3 did")
@@ -151,7 +191,22 @@ def test_a_missing_coordinator_is_named(gather):
   assert "process 1 of 2: process 0 did not come up at localhost:" in error
 
 
-def test_who_dies_is_named_to_all_and_who_leaves_is_not(gather):
+def test_a_stray_connection_is_ignored(free_port):
+  port = free_port()
+  here = Cluster(f"localhost:{port}", 2, 0)
+  with futures.ThreadPoolExecutor() as pool:
+    waiting = pool.submit(peers.PeerConnections, here, 3, 100)
+    for words in (b"\xff\n", "\N{SUPERSCRIPT TWO}\n".encode(), b"7\n"):
+      stray = None
+      while stray is None:
+        with contextlib.suppress(ConnectionRefusedError):
+          stray = socket.create_connection(("localhost", port))
+      stray.sendall(words)
+    with pytest.raises(UserError, match="process 0 of 2: process 1 did not"):
+      waiting.result()
+
+
+def test_all_learn_who_died_but_not_who_left(gather):
   results = gather(range(4), count=4)
   lost = {index: [] for index in results}
   seen = threading.Semaphore(0)
@@ -163,15 +218,15 @@ def test_who_dies_is_named_to_all_and_who_leaves_is_not(gather):
 
     return on_lost
 
-  for index, lines in results.items():
-    lines.watch(told(index))
+  for index, connections in results.items():
+    connections.watch(told(index))
   results[1].leave()
   results[1]._sockets[0].shutdown(socket.SHUT_RDWR)
-  results[2]._sockets[0].shutdown(socket.SHUT_RDWR)  # as a killed one's would
+  results[2]._sockets[0].shutdown(socket.SHUT_RDWR)  # like a killed process
   for _ in range(3):
     assert seen.acquire(timeout=PATIENCE)
   assert lost[0] == [2] and lost[3] == [2]
-  assert lost[1] == []  # has left
+  assert lost[1] == []  # process 1 has left
 
 
 # Two processes that train.
@@ -183,21 +238,22 @@ def test_two_processes_stop_die_and_go_on_as_one(
   start,
   wait_until,
   flags,
-  reference,
+  long_reference,
   steps_kept,
   state_at,
   read_metrics,
   tmp_path,
 ):
-  """As a run of one process that is never interrupted, to f32 summation."""
+  """The result is that of one uninterrupted process, to float32 rounding."""
   folder = tmp_path / "run"
   argv = ["train", f"--workdir={folder}"]
   argv += flags("teacher", f"--config.total_steps={STEPS}")
-  lines = lambda: (
-    len(read_metrics(folder)) if (folder / "metrics.jsonl").exists() else 0
-  )
 
-  # Told to stop, one of them: both save the same step and end well.
+  def lines():
+    written = (folder / "metrics.jsonl").exists()
+    return len(read_metrics(folder)) if written else 0
+
+  # One of them is told to stop: both save the same step and exit with 0.
   processes = pair(*argv)
   wait_until(lambda: lines() >= 3, processes)
   processes[1].send_signal(signal.SIGTERM)
@@ -208,7 +264,7 @@ def test_two_processes_stop_die_and_go_on_as_one(
   assert f"stopped by a signal; {folder} is saved at step {stopped}" in logs[0]
   assert "step 2 of" in logs[0] and "step 2 of" not in logs[1]
 
-  # Killed, one of them: the other ends soon, and says which.
+  # One of them is killed: the other ends soon and names it.
   processes = pair(*argv)
   before = lines()
   wait_until(lambda: lines() >= before + 2, processes)
@@ -220,16 +276,16 @@ def test_two_processes_stop_die_and_go_on_as_one(
   assert "Traceback" not in log and "Fatal" not in log
   assert steps_kept(folder)[-1] < STEPS
 
-  # On another number of processes it goes on to the same end.
+  # A single process goes on from there, to the same result.
   process = start(*argv)
   assert process.wait(PATIENCE) == 0, process.log.read_text()[-2000:]
   assert steps_kept(folder)[-1] == STEPS
   mine = {line["step"]: line for line in read_metrics(folder)}
-  for line in read_metrics(reference):
+  for line in read_metrics(long_reference):
     if line["step"] == stopped + stopped % 2:
-      continue  # the window that was cut in two
+      continue  # the stop cut this window in two
     assert mine[line["step"]]["loss"] == pytest.approx(line["loss"], rel=1e-4)
-  a, b = state_at(folder, STEPS), state_at(reference, STEPS)
+  a, b = state_at(folder, STEPS), state_at(long_reference, STEPS)
   assert a.keys() == b.keys()
   for name in a:
     if "['params']" in name:

@@ -1,4 +1,4 @@
-"""What can go wrong with a run: nothing is lost, and one line says what."""
+"""Faults of a run: nothing saved is lost, and one line reports the fault."""
 
 import json
 import logging
@@ -16,12 +16,12 @@ import pytest
 from scm_jax.codec import PixelCodec
 from scm_jax.errors import UserError
 
-STEPS = 60  # of the reference run
+STEPS = 60  # of the long reference run
 PATIENCE = 900  # seconds to wait for a process before a test fails
 
 
 def wait_for(process: subprocess.Popen, condition) -> None:
-  """Until the condition holds, which must be before the process ends."""
+  """Waits until the condition holds; fails if the process ends before."""
   end = time.monotonic() + PATIENCE
   while not condition():
     assert process.poll() is None, process.log.read_text()[-2000:]
@@ -30,7 +30,7 @@ def wait_for(process: subprocess.Popen, condition) -> None:
 
 
 def freeze_within_a_save(process: subprocess.Popen, folder) -> str:
-  """Stops a process (SIGSTOP) that has a checkpoint half written."""
+  """Stops a process while it writes a checkpoint, whose name it returns."""
   found = lambda: list(folder.glob("checkpoints/*.orbax-checkpoint-tmp"))
   while True:
     wait_for(process, found)
@@ -57,7 +57,7 @@ def last_step(folder) -> int:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_ends_as_if_it_never_was(
-  reference,
+  long_reference,
   start,
   flags,
   state_at,
@@ -66,20 +66,20 @@ def test_killed_at_any_moment_ends_as_if_it_never_was(
   read_metrics,
   tmp_path,
 ):
-  """The same command five times: killed, killed, told to stop, killed, done."""
+  """Runs one command five times: killed, killed, stopped, killed, done."""
   folder = tmp_path / "run"
   command = (
     "train",
     f"--workdir={folder}",
     *flags("teacher", f"--config.total_steps={STEPS}"),
   )
-  # Before it has done a step.
+  # Killed before its first step.
   process = start(*command)
   wait_for(process, (folder / "config.json").exists)
   kill(process)
   assert not lines_of(folder)
 
-  # With a checkpoint half written.
+  # Killed with a checkpoint half written.
   process = start(*command)
   wait_for(process, lambda: last_step(folder) >= 6)
   partial = freeze_within_a_save(process, folder)
@@ -88,7 +88,7 @@ def test_killed_at_any_moment_ends_as_if_it_never_was(
   saved = int(partial.split(".")[0])
   assert max(x for x in _complete(folder)) < saved < STEPS
 
-  # SIGTERM: it saves, says so and ends well.
+  # Stopped by SIGTERM: it saves, says so and exits with 0.
   process = start(*command)
   wait_for(process, lambda: last_step(folder) >= saved + 4)
   process.send_signal(signal.SIGTERM)
@@ -102,7 +102,7 @@ def test_killed_at_any_moment_ends_as_if_it_never_was(
   assert steps_kept(folder)[-1] == stopped  # nothing half written is left
   assert last_step(folder) == stopped < STEPS
 
-  # Between two saves, or wherever it is by now.
+  # Killed between two saves, or wherever it is by now.
   process = start(*command)
   wait_for(process, lambda: last_step(folder) > stopped + 2)
   kill(process)
@@ -110,15 +110,15 @@ def test_killed_at_any_moment_ends_as_if_it_never_was(
   process = start(*command)
   assert process.wait(PATIENCE) == 0
   assert "Traceback" not in process.log.read_text()
-  assert_equal_states(state_at(folder, STEPS), state_at(reference, STEPS))
-  assert_equal_states(state_at(folder, saved), state_at(reference, saved))
+  assert_equal_states(state_at(folder, STEPS), state_at(long_reference, STEPS))
+  assert_equal_states(state_at(folder, saved), state_at(long_reference, saved))
 
-  # Each step once and in order. Where it was told to stop, a window of steps
-  # was cut in two, unless it ended there anyway.
+  # Each step is logged once and in order. The stop cut a window of steps in
+  # two, unless the window ended there anyway.
   mine = {line["step"]: line for line in read_metrics(folder)}
   steps = [line["step"] for line in read_metrics(folder)]
   assert steps == sorted({*range(2, STEPS + 1, 2), stopped})
-  for line in read_metrics(reference):
+  for line in read_metrics(long_reference):
     if stopped % 2 == 0 or line["step"] != stopped + 1:
       assert mine[line["step"]] == line
 
@@ -162,7 +162,7 @@ def test_damaged_checkpoint_costs_only_time(
   read_metrics,
   caplog,
 ):
-  """Even that of a complete run."""
+  """The same command repeats the lost steps, even those of a complete run."""
   caplog.set_level(logging.INFO)
   folder = copy_at(8)
   values = max(
@@ -212,13 +212,13 @@ def test_full_disk_within_a_save(
   disk = small_disk(4)
   folder = copy_at(0, disk / "run")
   shutil.copytree(reference / "checkpoints/4", folder / "checkpoints/4")
-  # Room for half a checkpoint.
+  # Leave room for half a checkpoint.
   ballast = disk / "ballast"
   checkpoint = (reference / "checkpoints/4").rglob("*")
   size = sum(path.stat().st_size for path in checkpoint if path.is_file())
   free = shutil.disk_usage(disk).free
   ballast.write_bytes(bytes(free - size // 2))
-  # Only the last checkpoint is kept: it must outlive the save that fails.
+  # Keep one checkpoint only: it must outlive the save that fails.
   run = ["train", f"--workdir={folder}", *flags()]
   run = [word for word in run if "keep_checkpoints" not in word]
   run += ["--config.keep_checkpoints=1"]
@@ -240,7 +240,7 @@ def test_full_disk_within_a_save(
 
 
 def test_read_only_disk(small_disk, command, flags, copy_at):
-  """A new run and one that would go on."""
+  """A new run and one that is continued both end in one line."""
   disk = small_disk(4)
   copy_at(4, disk / "run")
   remount = ["mount", "-o", "remount,ro", str(disk)]
@@ -272,12 +272,10 @@ def test_file_size_limit_within_a_save(
   steps_kept,
   monkeypatch,
 ):
-  """A disk quota, say; in a process of its own, for its standard error."""
+  """A limit on the size of files, like a quota, ends a run in one line."""
   folder = copy_at(4)
-  # Within the limit the compilation cache can be read, not written.
-  process = start(
-    *("train", f"--workdir={folder}", *flags()), prefix=("-c", LIMITED)
-  )
+  argv = ["train", f"--workdir={folder}", *flags()]
+  process = start(*argv, prefix=("-c", LIMITED))
   assert process.wait(PATIENCE) == 1
   *log, said = process.log.read_text().splitlines()
   one_line(said + "\n")
@@ -293,11 +291,11 @@ def test_file_size_limit_within_a_save(
   assert_equal_states(state_at(folder, 8), state_at(reference, 8))
 
 
-MARK = 255  # in the corner of an image, where digits have none
+MARK = 255  # a value that the corner of a digit's image never has
 
 
 def mark(batch, count):
-  """The batch with the mark in `count` of its images."""
+  """Returns the batch with the mark in `count` of its images."""
   image = batch["image"].copy()
   assert not (image[:, 0, 0] == MARK).any()
   image[:count, 0, 0] = MARK
@@ -340,7 +338,7 @@ def test_nan_in_a_batch_is_counted_then_stops_a_run_when_it_is_all(
   assert steps_kept(tmp_path) == [2, 4]
   mine, theirs = state_at(tmp_path, 4), state_at(reference, 4)
   assert all(np.isfinite(array).all() for array in mine.values())
-  # The other images of the batches have trained it, and to nearly the same.
+  # The other images have trained it, to nearly the same parameters.
   for name, array in mine.items():
     if "params" in name and "weighting" not in name:
       np.testing.assert_allclose(array, theirs[name], atol=5e-3)
@@ -351,7 +349,7 @@ def test_nan_in_a_batch_is_counted_then_stops_a_run_when_it_is_all(
 def test_divergence_ends_with_the_last_good_checkpoint(
   reference, copy_at, command, flags, read_metrics, steps_kept, state_at
 ):
-  """The output grows beyond the limit, here a very low one."""
+  """The output grows beyond the limit, which is very low here."""
   rms = {line["step"]: line["output_rms"] for line in read_metrics(reference)}
   limit = (rms[6] + rms[8]) / 2
   assert max(rms[2], rms[4], rms[6]) < limit < rms[8]

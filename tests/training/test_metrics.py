@@ -1,4 +1,4 @@
-"""A window of steps, reduced."""
+"""Metrics of a window of steps are reduced to scalars."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Gradients that are not finite: told, named, isolated, or the run's end."""
+"""Gradients that are not finite are reported, isolated, or end the run."""
 
 import logging
 
@@ -20,7 +20,7 @@ BAD = 3  # the class that overflows inside of the network
 
 @pytest.fixture
 def overflowing(monkeypatch):
-  """A label's embedding of infinite size: it is data that are fine."""
+  """Makes one label's embedding infinite, while its images are finite."""
   plain = layers.one_hot_label
 
   def embed(label, num_classes):
@@ -31,7 +31,7 @@ def overflowing(monkeypatch):
 
 
 def labels(*bad_steps):
-  """`on_batch` whose batches have one bad label, in these steps alone."""
+  """Returns an `on_batch` that puts a bad label into these steps alone."""
 
   def on_batch(step, batch):
     label = np.where(batch["label"] == BAD, BAD + 1, batch["label"])
@@ -48,7 +48,7 @@ FLAGS = ("teacher", "--config.objective.label_dropout=0.0")
 def test_a_class_that_overflows_stops_the_run(
   overflowing, train, make_config, steps_kept, tmp_path
 ):
-  """Its loss looks normal, and almost all of its gradient is lost."""
+  """Its loss looks normal, but almost all of its gradient is lost."""
   config = make_config(*FLAGS, "--config.total_steps=40")
   with pytest.raises(UserError) as info:
     train(config, tmp_path, labels(*range(5, 41)))
@@ -97,7 +97,7 @@ BATCH = 12
 
 
 def loss(params, teacher_params, draws, step):
-  """A product that overflows inside where a sample's `t` is 1."""
+  """Returns a loss that overflows inside for samples with `t` of 1."""
   x, t = draws["x0"], draws["t"]
   valid = jnp.isfinite(x).all(axis=1)
   hidden = jnp.where(valid[:, None], x, 0.0) * params["a"]
@@ -121,7 +121,9 @@ def gradient(bad, microbatches=1, isolated=True):
   mesh = Mesh(devices, axes, axis_types=(AxisType.Auto,) * 2)
   function = accumulation.make_gradient(
     Objective(lambda batch, key: batch, loss, None),
-    *(mesh, {"a": sharding.REPLICATED}, None),
+    mesh,
+    {"a": sharding.REPLICATED},
+    None,
     accumulation.Options(microbatches, isolated=isolated),
   )
   params = {"a": jnp.asarray([0.5, -1.0, 2.0])}
@@ -136,7 +138,7 @@ def gradient(bad, microbatches=1, isolated=True):
 @pytest.mark.parametrize("microbatches", [1, 3])
 @pytest.mark.parametrize("bad", [(), (2,), (0, 1, 2, 3, 7)])
 def test_the_gradient_is_that_of_the_other_samples(bad, microbatches):
-  """Also of a microbatch of which none is left."""
+  """This holds for a microbatch without any valid sample, too."""
   found, metrics, expected = gradient(bad, microbatches)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   assert metrics["nonfinite_samples"] == len(bad)
@@ -151,7 +153,7 @@ def test_without_isolation_it_is_spoilt():
 
 
 def window(*bad):
-  """Steps whose gradients are bad or not, no sample's own value being so."""
+  """Returns a window of steps whose gradients are bad or not."""
   found = Window()
   for step, flag in enumerate(bad, 1):
     none = {"t": -np.ones(4), "label": -np.ones(4, np.int32)}
@@ -160,8 +162,8 @@ def window(*bad):
 
 
 def test_steps_in_a_row_are_counted_across_windows():
-  first = window(True, False, True, True).spoilt(before=5)
+  first = window(True, False, True, True).nonfinite(5)
   assert (first.steps, first.longest, first.last) == (3, 6, 2)
-  second = window(True, True, False).spoilt(first.last)
+  second = window(True, True, False).nonfinite(first.last)
   assert (second.steps, second.longest, second.last) == (2, 4, 0)
-  assert window(False).spoilt(3).longest == 0
+  assert window(False).nonfinite(3).longest == 0

@@ -1,4 +1,4 @@
-"""Post-hoc averages, against quadrature, brute force and tracked averages."""
+"""Post-hoc EMAs agree with quadrature, a general solver and tracked EMAs."""
 
 import weakref
 
@@ -9,101 +9,109 @@ import pytest
 from scipy import integrate
 
 from scm_jax.training.ema import averaging, posthoc
+from scm_jax.training.ema.posthoc import Profile, inner_product
 
 WIDTHS = (0.05, 0.10)
 
 
 def profile(tau, time, gamma):
-  """The weight of the parameters of `tau` in an average at `time`."""
+  """Returns the weight of the parameters of `tau` in an EMA at `time`."""
   ratio = np.asarray(tau) / time
   return np.where(ratio <= 1, (gamma + 1) / time * ratio**gamma, 0.0)
 
 
 def grid(number, widths=WIDTHS, last=1.0):
-  """Times and exponents of snapshots at even distances up to `last`."""
+  """Returns the profiles of snapshots at even distances up to `last`."""
   times = np.repeat(last * (np.arange(number) + 1) / number, len(widths))
-  return times, np.tile([averaging.gamma(width) for width in widths], number)
+  exponents = [averaging.power_exponent(width) for width in widths]
+  return Profile(times, np.tile(exponents, number))
 
 
 @pytest.mark.parametrize(
   "a, b",
-  [((1.0, 6.94), (1.0, 16.97)), ((0.3, 16.97), (2.0, 6.94)), ((7, 0), (5, 1))],
+  [
+    (Profile(1.0, 6.94), Profile(1.0, 16.97)),
+    (Profile(0.3, 16.97), Profile(2.0, 6.94)),
+    (Profile(7, 0), Profile(5, 1)),
+  ],
 )
 def test_inner_products_by_quadrature(a, b):
-  expected, _ = integrate.quad(
-    lambda tau: profile(tau, *a) * profile(tau, *b),
-    *(0.0, min(a[0], b[0])),
-    epsrel=1e-12,
-  )
-  assert posthoc.inner(*a, *b) == pytest.approx(expected, rel=1e-10)
-  assert posthoc.inner(*b, *a) == pytest.approx(expected, rel=1e-10)
+  product = lambda tau: profile(tau, *a) * profile(tau, *b)
+  end = min(a.time, b.time)
+  expected, _ = integrate.quad(product, 0.0, end, epsrel=1e-12)
+  assert inner_product(a, b) == pytest.approx(expected, rel=1e-10)
+  assert inner_product(b, a) == pytest.approx(expected, rel=1e-10)
 
 
 def test_times_of_a_long_run_do_not_overflow():
-  assert posthoc.inner(4096.0, 63.66, 1e6, 63.66) >= 0
-  unit = 1e6 * posthoc.inner(4096e0, 6.94, 1e6, 16.97)  # of time: no matter
-  assert unit == pytest.approx(posthoc.inner(4096e-6, 6.94, 1.0, 16.97))
+  assert inner_product(Profile(4096.0, 63.66), Profile(1e6, 63.66)) >= 0
+  # The unit of time does not matter.
+  steps = inner_product(Profile(4096.0, 6.94), Profile(1e6, 16.97))
+  millions = inner_product(Profile(4096e-6, 6.94), Profile(1.0, 16.97))
+  assert 1e6 * steps == pytest.approx(millions)
 
 
 @pytest.mark.parametrize("width", [0.03, 0.075, 0.15])
 def test_coefficients_are_the_numerical_optimum(width):
-  """Of the profiles on a fine grid of times, by a general solver."""
-  times, gammas = grid(6)
-  target = 0.95, averaging.gamma(width)
-  coefficients = posthoc.solve(times, gammas, *target)
+  """A general solver on a fine grid of times finds the same."""
+  stored = grid(6)
+  wanted = Profile(0.95, averaging.power_exponent(width))
+  coefficients = posthoc.fit(stored, wanted)
   assert coefficients.dtype == np.float64
   tau = (np.arange(200_000) + 0.5) / 200_000
-  stored = profile(tau[:, None], times, gammas)
-  best = np.linalg.lstsq(stored, profile(tau, *target))[0]
+  values = profile(tau[:, None], *stored)
+  best = np.linalg.lstsq(values, profile(tau, *wanted))[0]
   np.testing.assert_allclose(coefficients, best, rtol=1e-3, atol=1e-4)
-  missed = profile(tau, *target) - stored @ coefficients
-  size = np.linalg.norm(profile(tau, *target))
-  error = posthoc.error(coefficients, times, gammas, *target)
+  missed = profile(tau, *wanted) - values @ coefficients
+  size = np.linalg.norm(profile(tau, *wanted))
+  error = posthoc.fit_error(coefficients, stored, wanted)
   assert error == pytest.approx(np.linalg.norm(missed) / size, rel=1e-3)
   # No other coefficients do better.
   rng = np.random.default_rng(0)
-  for other in coefficients + 1e-2 * rng.normal(size=(20, len(times))):
-    assert posthoc.error(other, times, gammas, *target) > error
+  for other in coefficients + 1e-2 * rng.normal(size=(20, len(coefficients))):
+    assert posthoc.fit_error(other, stored, wanted) > error
 
 
-def test_what_is_stored_is_taken_as_it_is():
-  times, gammas = grid(5, last=20_000)
-  for index in range(len(times)):
-    coefficients = posthoc.solve(times, gammas, times[index], gammas[index])
-    np.testing.assert_array_equal(coefficients, np.eye(len(times))[index])
+def test_a_stored_ema_is_taken_as_it_is():
+  stored = grid(5, last=20_000)
+  for index, one in enumerate(zip(*stored, strict=True)):
+    coefficients = posthoc.fit(stored, Profile(*one))
+    np.testing.assert_array_equal(coefficients, np.eye(10)[index])
 
 
 @pytest.mark.parametrize("width", [0.015, 0.03, 0.075, 0.15])
 def test_more_snapshots_fit_better(width):
-  """Up to those of the longest run that the paper has (256 of 4096 steps)."""
+  """The most are those of the paper's longest run (256 x 4096 steps)."""
   errors = []
   for number in (4, 16, 64, 256):
-    times, gammas = grid(number, last=4096.0 * number)
-    target = times[-1], averaging.gamma(width)
-    coefficients = posthoc.solve(times, gammas, *target)
-    errors.append(posthoc.error(coefficients, times, gammas, *target))
+    stored = grid(number, last=4096.0 * number)
+    wanted = Profile(stored.time[-1], averaging.power_exponent(width))
+    coefficients = posthoc.fit(stored, wanted)
+    errors.append(posthoc.fit_error(coefficients, stored, wanted))
     assert coefficients.sum() == pytest.approx(1.0, abs=errors[-1])
   assert errors == sorted(errors, reverse=True)
-  # As measured; 0.015 is far below both widths that are kept.
+  # Measured bounds; 0.015 is far below both widths that are kept.
   assert errors[-1] < (2e-3 if width == 0.015 else 2e-4)
   assert errors[0] / errors[-1] > 100
 
 
-def test_a_tracked_average_is_reconstructed():
-  """A random walk, averaged by the train step's own function."""
+def test_a_tracked_ema_is_reconstructed():
+  """A random walk is averaged by the train step's own function."""
   steps, wanted = 2048, 0.075
   kept = (*WIDTHS, wanted)
   rng = np.random.default_rng(0)
   walk = np.cumsum(rng.normal(size=(steps, 20)), axis=0).astype(np.float32)
 
-  def step(averages, now):
+  def step(emas, now):
     number, params = now
-    shares = {
-      averaging.name(width): averaging.share(number, averaging.gamma(width))
+    weights = {
+      averaging.name(width): averaging.power_update_weight(
+        number, averaging.power_exponent(width)
+      )
       for width in kept
     }
-    averages = averaging.update(averages, {"w": params}, shares)
-    return averages, averages
+    emas = averaging.update(emas, {"w": params}, weights)
+    return emas, emas
 
   start = averaging.init({"w": jnp.zeros(20)}, kept)
   numbers = jnp.arange(1, steps + 1)
@@ -112,27 +120,27 @@ def test_a_tracked_average_is_reconstructed():
 
   errors = []
   for number in (4, 8, 16, 32):
-    times, gammas = grid(number, last=steps)
-    target = steps, averaging.gamma(wanted)
-    coefficients = posthoc.solve(times, gammas, *target)
+    stored = grid(number, last=steps)
+    target = Profile(steps, averaging.power_exponent(wanted))
+    coefficients = posthoc.fit(stored, target)
     names = [averaging.name(width) for width in WIDTHS] * number
     loads = [
       lambda t=t, name=name: {"w": history[name]["w"][int(t) - 1]}
-      for t, name in zip(times, names, strict=True)
+      for t, name in zip(stored.time, names, strict=True)
     ]
     made = posthoc.combine(coefficients, loads)["w"]
     errors.append(float(jnp.std(made - tracked) / walk.std()))
   assert errors == sorted(errors, reverse=True)
   assert errors[0] < 0.05 and errors[-1] < 2e-4
 
-  # The width asked for is closer than either of those that were kept.
+  # It is much closer to the tracked EMA than either EMA that was kept.
   for width in WIDTHS:
     other = history[averaging.name(width)]["w"][-1]
     assert jnp.std(other - tracked) / walk.std() > 100 * errors[-1]
 
 
 def test_one_copy_is_read_at_a_time():
-  """And only those that are needed; float16 is summed in float32."""
+  """EMAs that are not needed are not read; float16 is summed in float32."""
   read = []
 
   def load(value):

@@ -1,11 +1,11 @@
-"""The profiling hook leaves traces in the workdir."""
+"""The profiler writes traces of some steps to the workdir."""
 
 import logging
 
 import jax.numpy as jnp
 import pytest
 
-from scm_jax.training.monitoring import profiling
+from scm_jax.training.monitoring import profiler
 
 
 def traces(folder):
@@ -13,7 +13,7 @@ def traces(folder):
 
 
 def test_a_trace_is_written_some_steps_after_the_start(tmp_path):
-  with profiling.Profile(tmp_path, first=110, seconds=0) as trace:
+  with profiler.Profiler(tmp_path, first=110, seconds=0) as trace:
     for step in range(101, 115):
       trace(step)
       jnp.sin(jnp.ones(3)).block_until_ready()
@@ -27,7 +27,7 @@ def test_a_trace_is_written_some_steps_after_the_start(tmp_path):
 
 def test_a_trace_is_written_when_the_run_fails(tmp_path):
   with pytest.raises(KeyboardInterrupt):
-    with profiling.Profile(tmp_path, first=1) as trace:
+    with profiler.Profiler(tmp_path, first=1) as trace:
       trace(1)
       trace(2)
       raise KeyboardInterrupt
@@ -36,22 +36,19 @@ def test_a_trace_is_written_when_the_run_fails(tmp_path):
 
 def test_a_trace_an_hour(monkeypatch):
   clock, calls = [0.0], []
-  monkeypatch.setattr(profiling.time, "monotonic", lambda: clock[0])
-  profiler = profiling.jax.profiler
+  monkeypatch.setattr(profiler.time, "monotonic", lambda: clock[0])
+  traced = profiler.jax.profiler
   start = lambda folder: calls.append(("start", folder, step))
-  monkeypatch.setattr(profiler, "start_trace", start)
-  monkeypatch.setattr(profiler, "stop_trace", lambda: calls.append(step))
-  trace = profiling.Profile("folder", first=10)
+  monkeypatch.setattr(traced, "start_trace", start)
+  monkeypatch.setattr(traced, "stop_trace", lambda: calls.append(step))
+  trace = profiler.Profiler("folder", first=10)
   for step in range(1, 8000):
     clock[0] += 1.0  # a second a step: five steps are longer than 3 s
     trace(step)
-  assert calls == [
-    *(("start", "folder", 10), 15),
-    *(("start", "folder", 3610), 3615),
-    *(("start", "folder", 7210), 7215),
-  ]
+  starts = [("start", "folder", step) for step in (10, 3610, 7210)]
+  assert calls[::2] == starts and calls[1::2] == [15, 3615, 7215]
   calls.clear()
-  trace = profiling.Profile("folder", first=10)
+  trace = profiler.Profiler("folder", first=10)
   for step in range(1, 1000):
     clock[0] += 0.01  # 3 s are longer than five steps
     trace(step)
@@ -62,13 +59,13 @@ def test_a_run_goes_on_without_its_trace(tmp_path, monkeypatch, caplog):
   def fail(*args):
     raise RuntimeError("Only one profile may be run at a time.")
 
-  monkeypatch.setattr(profiling.jax.profiler, "start_trace", fail)
+  monkeypatch.setattr(profiler.jax.profiler, "start_trace", fail)
   stopped = []
   monkeypatch.setattr(
-    profiling.jax.profiler, "stop_trace", lambda: stopped.append(1)
+    profiler.jax.profiler, "stop_trace", lambda: stopped.append(1)
   )
   with caplog.at_level(logging.WARNING):
-    with profiling.Profile(tmp_path, first=1) as trace:
+    with profiler.Profiler(tmp_path, first=1) as trace:
       trace(1)
       trace(2)
   assert caplog.messages == [

@@ -1,4 +1,4 @@
-"""Stopping on a signal."""
+"""A training stops on a signal, after saving."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ def test_sigterm_saves_the_step_it_comes_in(
   tmp_path,
   caplog,
 ):
-  """And the same command goes on, to the bit."""
+  """The same command then goes on, to the same bits."""
   caplog.set_level(logging.INFO)
   config = make_config("teacher", "--config.log_every=4")
   before = signal.getsignal(signal.SIGTERM)
@@ -67,7 +67,7 @@ def test_sigterm_saves_the_step_it_comes_in(
 def test_whenever_the_signal_comes_the_last_step_is_saved(
   look, train, make_config, steps_kept, monkeypatch, tmp_path, caplog
 ):
-  """The signal comes just before the loop looks for the `look`-th time."""
+  """The signal comes just before the loop asks for the `look`-th time."""
 
   class AtLook(signals.StopSignal):
     looks = 0

@@ -1,4 +1,4 @@
-"""Snapshots: whole or not at all, never lost or changed by what ends a run."""
+"""Snapshots are whole or absent, and survive whatever ends a run."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ def test_when_they_are_due(tmp_path):
 
 
 def test_one_that_is_there_stays_and_one_before_it_is_made(tmp_path):
-  """As when a run continues from before its last snapshots."""
+  """This happens when a run continues from before its last snapshots."""
   folder = write(tmp_path, 2, 6)
   before = contents(folder / "2")
   write(tmp_path, 2, 4, 6)
@@ -79,12 +79,12 @@ def test_one_that_is_there_stays_and_one_before_it_is_made(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, read, make_averages(4)[NAMES[0]])
 
 
-def test_half_a_snapshot_is_none(tmp_path):
+def test_half_a_snapshot_is_ignored(tmp_path):
   folder = write(tmp_path, 2)
   partial = folder / "4.orbax-checkpoint-tmp"
   shutil.copytree(folder / "2", partial)
   assert snapshots.steps(tmp_path) == [2]
-  assert partial.exists()  # what only reads removes nothing
+  assert partial.exists()  # reading removes nothing
   write(tmp_path, 4)
   assert snapshots.steps(tmp_path) == [2, 4] and not partial.exists()
 
@@ -132,7 +132,7 @@ def used(folder):
 
 
 class Crash(Exception):
-  """Stands for anything that ends a process."""
+  """Any error that ends a process."""
 
 
 FLAGS = "--config.snapshot_every=3", "--config.total_steps=12"
@@ -140,7 +140,7 @@ FLAGS = "--config.snapshot_every=3", "--config.total_steps=12"
 
 @pytest.fixture(scope="module")
 def run(train, make_config, tmp_path_factory):
-  """The workdir of a run with four snapshots, never interrupted."""
+  """Returns the workdir of an uninterrupted run with four snapshots."""
   folder = tmp_path_factory.mktemp("run")
   assert train(make_config("teacher", *FLAGS), folder)
   return folder
@@ -148,7 +148,7 @@ def run(train, make_config, tmp_path_factory):
 
 @pytest.fixture
 def stored():
-  """`stored(folder)`: all snapshots' arrays, by step, name and path."""
+  """Returns `stored(folder)`, which reads all snapshots by (step, width)."""
 
   def read(folder):
     config = workdir.load_config(folder)
@@ -156,7 +156,7 @@ def stored():
     return {
       (step, width): snapshots.load(folder, step, averaging.name(width), like)
       for step in snapshots.steps(folder)
-      for width in averaging.widths(config)
+      for width in averaging.relative_widths(config)
     }
 
   return read
@@ -183,7 +183,11 @@ def test_a_run_leaves_snapshots_of_its_widths(run, stored, state_at):
 def test_killed_and_continued(
   at, lost, last, run, train, make_config, stored, tmp_path
 ):
-  """In step `at`; snapshot `lost` and what came after checkpoint `last` too."""
+  """The continued run has all snapshots, to the bit.
+
+  It crashes in step `at`, and loses the snapshot of step `lost` and all
+  checkpoints after step `last`.
+  """
 
   def crash(step, batch):
     if step == at:
@@ -204,7 +208,7 @@ def test_killed_and_continued(
 def test_a_checkpoint_waits_for_the_snapshots_before_it(
   train, make_config, monkeypatch, tmp_path
 ):
-  """A run that continues from it would not make them."""
+  """A run that continues from the checkpoint would not make them again."""
   events = []
   note = lambda name: lambda self, *args: events.append(name)
   monkeypatch.setattr(Snapshots, "wait", note("wait"))
@@ -213,17 +217,13 @@ def test_a_checkpoint_waits_for_the_snapshots_before_it(
   assert train(
     make_config("teacher", *FLAGS, "--config.total_steps=6"), tmp_path
   )
-  assert events[:8] == [
-    *("wait", "checkpoint"),  # step 2
-    *("wait", "snapshot"),
-    *("wait", "checkpoint"),
-    *("wait", "checkpoint"),  # step 6: its own snapshot may come later
-  ]
-  assert events[8] == "snapshot" and events[9] == "wait"
+  steps_2_to_4 = "wait checkpoint wait snapshot wait checkpoint"
+  step_6 = "wait checkpoint snapshot wait"  # its own snapshot may come later
+  assert " ".join(events).startswith(f"{steps_2_to_4} {step_6}")
 
 
 def test_load_reconstructs_any_width(run, stored, caplog):
-  """By hand from the files, put on the weights' sphere; said in one line."""
+  """The result is that computed from the files, with normalised weights."""
   config = workdir.load_config(run)
   caplog.set_level(logging.INFO)
   model, about = workdir.load(run, 0.07)
@@ -233,12 +233,15 @@ def test_load_reconstructs_any_width(run, stored, caplog):
 
   kept = {key: tree for key, tree in stored(run).items() if key[0] < 12}
   like = workdir.param_shapes(config)
-  for width in config.ema:  # float32 in the checkpoint
+  for width in config.ema:  # in float32 from the checkpoint
     kept[12, width] = loading.load(run, config, width, like).params
-  times, gammas = zip(*((t, averaging.gamma(w)) for t, w in kept), strict=True)
-  target = 12, averaging.gamma(0.07)
-  coefficients = posthoc.solve(times, gammas, *target)
-  error = posthoc.error(coefficients, times, gammas, *target)
+  profiles = posthoc.Profile(
+    [step for step, _ in kept],
+    [averaging.power_exponent(width) for _, width in kept],
+  )
+  wanted = posthoc.Profile(12, averaging.power_exponent(0.07))
+  coefficients = posthoc.fit(profiles, wanted)
+  error = posthoc.fit_error(coefficients, profiles, wanted)
   assert f"misses {100 * error:.2g} %" in line and 0 < error < 0.1
   by_hand = jax.tree.map(
     lambda *leaves: sum(
@@ -256,11 +259,12 @@ def test_load_reconstructs_any_width(run, stored, caplog):
   again = magnitude.normalize_weights(model.params)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-    *(model.params, again),
+    model.params,
+    again,
   )
 
 
-def test_what_is_kept_is_read_not_fitted(run, caplog):
+def test_an_ema_that_is_kept_is_read_not_fitted(run, caplog):
   caplog.set_level(logging.INFO)
   for average in (0.0, 0.1, 0.05, 0.2):
     _, about = workdir.load(run, average)
@@ -272,7 +276,7 @@ def test_a_snapshots_own_width_and_step_come_back_exactly(run, stored):
   config = workdir.load_config(run)
   like = workdir.param_shapes(config)
   made = loading.reconstruct(run, config, 0.05, like, step=6)
-  assert made.step == 6 and made.error == 0
+  assert made.step == 6 and made.fit_error == 0
   assert_same(made.params, stored(run)[6, 0.05])
 
 
@@ -283,28 +287,29 @@ def test_a_poor_fit_is_a_warning(run, caplog):
 
 
 @pytest.mark.parametrize("step", [2, 13])
-def test_steps_of_which_nothing_is_stored(step, run):
+def test_steps_without_a_stored_ema(step, run):
   config = workdir.load_config(run)
   like = workdir.param_shapes(config)
-  with pytest.raises(UserError, match=f"has no averages of step {step}: its"):
+  with pytest.raises(UserError, match=f"has no EMAs of step {step}: its"):
     loading.reconstruct(run, config, 0.05, like, step)
 
 
-def test_numbers_that_name_no_average(run):
-  with pytest.raises(UserError, match="no average is named 0.3: "):
+def test_numbers_that_name_no_ema(run):
+  with pytest.raises(UserError, match="0.3 names no EMA: "):
     workdir.load(run, 0.3)
-  with pytest.raises(UserError, match="keeps no average of width 700; it has"):
+  with pytest.raises(UserError, match="keeps no EMA of 700; it has"):
     workdir.load(run, 700.0)
 
 
 def test_a_teacher_of_any_width(run, make_config, tmp_path):
-  """Held to be the same for the student's life, as any other."""
+  """A reconstructed teacher, too, must stay the same for its student's run."""
   flags = f"--config.teacher={run}", "--config.teacher_ema=0.07"
   config = make_config("scd", *flags)
   teacher = initialization.load_teacher(config, tmp_path, begun=False)
   jax.tree.map(
     np.testing.assert_array_equal,
-    *(teacher.params, workdir.load(run, 0.07)[0].params),
+    teacher.params,
+    workdir.load(run, 0.07)[0].params,
   )
   noted = json.loads((tmp_path / "teacher.json").read_text())
   assert noted["ema"] == "0.070" and noted["step"] == 12
@@ -314,8 +319,8 @@ def test_a_teacher_of_any_width(run, make_config, tmp_path):
     initialization.load_teacher(config, tmp_path, begun=True)
 
 
-def test_a_workdir_of_averages(run, make_config, train, tmp_path):
-  """Loads as any; is no run; appears whole or not at all."""
+def test_a_workdir_of_emas(run, make_config, train, tmp_path):
+  """It loads like any workdir, is no run, and appears whole or not at all."""
   config = workdir.load_config(run)
   like = workdir.param_shapes(config)
   params = loading.load(run, config, 0.05, like).params
@@ -336,11 +341,11 @@ def test_a_workdir_of_averages(run, make_config, train, tmp_path):
   )
   model, about = workdir.load(out, 500.0)
   assert about["ema"] == "500" and model.params["denoiser"]["out_gain"] == 0
-  with pytest.raises(UserError, match="holds averages that were made, not a"):
+  with pytest.raises(UserError, match="imported or reconstructed"):
     train(config, out)
   with pytest.raises(UserError, match="is not empty; choose another"):
     workdir.write_averages(out, config, kept, 12, {})
-  with pytest.raises(UserError, match="keeps no average of width 0.07; it has"):
+  with pytest.raises(UserError, match="keeps no EMA of 0.07; it has"):
     workdir.load(out, 0.07)
 
   with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""The watchdog: it speaks when a step is late, and only then."""
+"""The watchdog reports a step that is late, and nothing else."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ def test_reports_a_late_step_once_with_every_stack(caplog, capfd):
     with Watchdog(patience=0.05) as dog:
       dog.beat(7)
       assert said.wait(60)
-      # Late, but there: it says how late, and watches on.
+      # The step ends at last: it reports the delay, and goes on watching.
       dog.beat(8)
       assert "step 8 came after" in caplog.text
       said.clear()
@@ -37,7 +37,7 @@ def test_reports_a_late_step_once_with_every_stack(caplog, capfd):
   assert " in hung" in stacks and "test_reports_a_late_step" in stacks
 
 
-def test_a_patient_one_is_silent_and_ends_at_once(caplog, capfd):
+def test_without_a_late_step_it_is_silent_and_ends_at_once(caplog, capfd):
   for patience in (0, 1000):
     with Watchdog(patience) as dog:
       for step in range(3):

@@ -1,4 +1,4 @@
-"""Where metrics go."""
+"""Writers of metrics, on disks and in a bucket; the progress report."""
 
 import contextlib
 import io
@@ -20,11 +20,17 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.util import tensor_util
 
 from scm_jax.errors import UserError
-from scm_jax.training.monitoring import append_file, events, writers
+from scm_jax.training.monitoring import (
+  append_file,
+  jsonl_writer,
+  tensorboard_writer,
+  writers,
+)
+from scm_jax.training.monitoring.progress import Progress
 
 
 class FakeBucket(memory.MemoryFileSystem):
-  """Objects in memory; a bucket's do not grow."""
+  """A bucket in memory; nothing can be appended to its objects."""
 
   protocol = ("gcs", "gs")
 
@@ -43,7 +49,7 @@ def offline(*args, **kwargs):
 
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
-  """A bucket that is not there; TensorFlow is not asked for it."""
+  """Returns a path in a bucket that is not real, read without TensorFlow."""
   fsspec.register_implementation("gcs", FakeBucket, clobber=True)
   monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
   return epath.Path(f"gs://{tmp_path.name}")
@@ -55,16 +61,16 @@ def steps_in(path):
 
 def test_one_line_a_step_written_at_once(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = writers.JsonlWriter(path, 0)
+  writer = jsonl_writer.JsonlWriter(path, 0)
   writer.write_scalars(3, {"loss": np.float32(0.5), "count": np.int32(2)})
   line = path.read_text()
   assert json.loads(line) == {"step": 3, "loss": 0.5, "count": 2}
   assert line.endswith("}\n") and list(json.loads(line))[0] == "step"
 
 
-def test_what_json_has_not_becomes_null(tmp_path):
+def test_nonfinite_numbers_become_null(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = writers.JsonlWriter(path, 0)
+  writer = jsonl_writer.JsonlWriter(path, 0)
   writer.write_scalars(1, {"a": math.nan, "b": -math.inf, "c": 1e300})
 
   def reject(word):
@@ -76,11 +82,11 @@ def test_what_json_has_not_becomes_null(tmp_path):
 
 def test_steps_that_will_be_done_again_are_dropped(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = writers.JsonlWriter(path, 0)
+  writer = jsonl_writer.JsonlWriter(path, 0)
   for step in (2, 4, 6):
     writer.write_scalars(step, {"loss": step})
   writer.close()
-  again = writers.JsonlWriter(path, 4)
+  again = jsonl_writer.JsonlWriter(path, 4)
   assert steps_in(path) == [2, 4]
   again.write_scalars(6, {"loss": 0})
   assert steps_in(path) == [2, 4, 6]
@@ -92,29 +98,29 @@ def test_steps_that_will_be_done_again_are_dropped(tmp_path):
 def test_lines_torn_by_a_kill_are_dropped(torn, tmp_path):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"step": 2, "loss": 1.0}\n' + torn)
-  writers.JsonlWriter(path, 4).write_scalars(6, {"loss": 0})
+  jsonl_writer.JsonlWriter(path, 4).write_scalars(6, {"loss": 0})
   assert steps_in(path) == [2, 6]
 
 
 def test_a_complete_line_without_its_end_is_kept(tmp_path):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"step": 2, "loss": 1.0}')
-  writers.JsonlWriter(path, 2).write_scalars(4, {"loss": 0})
+  jsonl_writer.JsonlWriter(path, 2).write_scalars(4, {"loss": 0})
   assert steps_in(path) == [2, 4]
 
 
-def test_only_scalars_have_a_place(tmp_path):
+def test_images_are_not_written_to_jsonl(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = writers.JsonlWriter(path, 0)
+  writer = jsonl_writer.JsonlWriter(path, 0)
   writer.write_images(1, {"samples": np.zeros((1, 2, 2, 1), np.uint8)})
   writer.close()
   assert path.read_text() == ""
 
 
 def test_full_disk_is_one_line(small_disk):
-  """Said once: nothing is tried again when the file is closed."""
+  """It is reported once: closing the file does not write again."""
   folder = small_disk(1)
-  lines = writers.JsonlWriter(epath.Path(folder) / "metrics.jsonl", 0)
+  lines = jsonl_writer.JsonlWriter(epath.Path(folder) / "metrics.jsonl", 0)
   writer = writers.create(epath.Path(folder), 0)
   with pytest.raises(UserError, match="/events.*: No space left") as error:
     with writer:
@@ -146,16 +152,16 @@ def test_an_error_is_not_replaced_by_that_of_closing(bucket, monkeypatch):
       monkeypatch.setattr(FakeBucket, "open", offline)
       raise KeyboardInterrupt
   with pytest.raises(UserError, match="cannot write gs://.*: offline"):
-    with writer:  # and without another error it is said
+    with writer:  # without another error, that of closing is raised
       pass
 
 
 def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
-  """And a run goes on there as on a disk."""
+  """A run goes on in a bucket as it does on a disk."""
   path = bucket / "metrics.jsonl"
   clock = [100.0]
   monkeypatch.setattr(append_file.time, "monotonic", lambda: clock[0])
-  writer = writers.JsonlWriter(path, 0)
+  writer = jsonl_writer.JsonlWriter(path, 0)
   seen = []
   for step in range(1, 6):
     clock[0] += 25
@@ -164,14 +170,14 @@ def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
   assert seen == [[], [], [1, 2, 3], [1, 2, 3], [1, 2, 3]]
   writer.flush()
   assert steps_in(path) == [1, 2, 3, 4, 5]
-  again = writers.JsonlWriter(path, 3)
+  again = jsonl_writer.JsonlWriter(path, 3)
   again.write_scalars(4, {"loss": 1.0})
   again.close()
   assert steps_in(path) == [1, 2, 3, 4]
 
 
 def records(path):
-  """The events of a file, by TensorFlow's framing but for the checksums."""
+  """Returns the events of a file, by TFRecord's framing without checksums."""
   data, found = path.read_bytes(), []
   while data:
     [length] = struct.unpack("<Q", data[:8])
@@ -181,7 +187,7 @@ def records(path):
 
 
 def read_events(folder):
-  """What TensorBoard reads, checksums checked; newest values by name."""
+  """Returns TensorBoard's reader, which checks checksums, and all events."""
   accumulator = event_accumulator.EventAccumulator(str(folder))
   accumulator.Reload()
   tags = accumulator.Tags()["tensors"]
@@ -189,14 +195,14 @@ def read_events(folder):
 
 
 def test_tensorboard_reads_scalars_and_pictures(tmp_path):
-  writer = events.EventWriter(epath.Path(tmp_path))
+  writer = tensorboard_writer.TensorBoardWriter(epath.Path(tmp_path))
   values = {"loss/t=0.10": np.float32(0.1), "big": 1e300, "none": math.nan}
   writer.write_scalars(3, values)
   pictures = np.random.default_rng(0).integers(
     256, size=(2, 5, 7, 3), dtype="u1"
   )
   writer.write_images(4, {"colour": pictures, "grey": pictures[..., :1]})
-  accumulator, found = read_events(tmp_path)  # there before any flush
+  accumulator, found = read_events(tmp_path)  # before any flush
   plugin = lambda tag: accumulator.SummaryMetadata(tag).plugin_data.plugin_name
   assert {tag: plugin(tag) for tag in found} == {
     **dict.fromkeys(values, "scalars"),
@@ -218,8 +224,8 @@ def test_tensorboard_reads_scalars_and_pictures(tmp_path):
 
 
 def test_files_do_not_grow_without_end(tmp_path, monkeypatch):
-  monkeypatch.setattr(events, "MAX_BYTES", 200)
-  writer = events.EventWriter(epath.Path(tmp_path))
+  monkeypatch.setattr(tensorboard_writer, "MAX_BYTES", 200)
+  writer = tensorboard_writer.TensorBoardWriter(epath.Path(tmp_path))
   for step in range(8):
     writer.write_scalars(step, {"a": step, "b": -step})
   writer.close()
@@ -234,7 +240,7 @@ def test_files_do_not_grow_without_end(tmp_path, monkeypatch):
 
 def test_a_log_has_plain_lines_with_an_eta(caplog):
   caplog.set_level(logging.INFO)
-  progress = writers.Progress(10, 100)
+  progress = Progress(10, 100)
   progress.advance()
   rate = progress.report(20, 0.25)
   assert rate > 0
@@ -248,7 +254,7 @@ def test_a_log_has_plain_lines_with_an_eta(caplog):
 def test_a_terminal_has_a_bar(monkeypatch, capsys, caplog):
   caplog.set_level(logging.INFO)
   monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-  progress = writers.Progress(10, 20)
+  progress = Progress(10, 20)
   for _ in range(10):
     progress.advance()
   progress.report(20, 0.25)

@@ -1,58 +1,52 @@
-"""What a config costs, from shapes and types alone.
+"""Counts what a config costs, from shapes and types alone.
 
-No memory for weights, no device of any kind and no teacher are needed: the
-train step is lowered on abstract arrays, and compiled if asked.
+No memory for weights, no accelerator and no teacher are needed: the train step
+is lowered on abstract arrays, and compiled only on request.
 """
 
-import copy
 from typing import Any
 
 import jax
 
 from scm_jax import networks
-from scm_jax.training import resolve, sharding
+from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import train_step
 
 
 def measure(config: Any, compiled: bool = False) -> dict[str, Any]:
-  """The object that `bench --abstract --json` prints.
+  """Returns the object that `bench --abstract --json` prints.
 
-  FLOPs are XLA's count before its optimisations, of the whole batch, with what
-  rematerialisation repeats. Bytes are those of one device that holds all.
+  FLOPs are XLA's count before its optimisations, for the whole batch, and
+  include what rematerialisation repeats. Bytes are those of a single device
+  that holds all arrays.
 
   Args:
-    config: of the run.
-    compiled: also compile for this machine's backend, for the peak of memory.
+    config: the run's config.
+    compiled: whether to compile for this machine's backend as well, which gives
+      the peak of memory.
   """
-  config = _on_one_device(config)
+  config = train_step.on_one_device(config)
+  resolve.check(config)
   mesh = sharding.make_mesh(config, jax.devices()[:1])
-  step, arguments = train_step.train_step(config, mesh)
-  lowered, (state, teacher, batch, _) = step.lower(*arguments), arguments
+  made = program.make(config, mesh)
+  step = made.step.lower(*made.arguments)
   forward = train_step.lower_forward(config)
+  teacher = made.teacher and networks.parameter_count(made.teacher)
   return {
     "config": train_step.describe(config),
-    "params": networks.parameter_count(state.params),
-    "teacher_params": networks.parameter_count(teacher) if teacher else None,
-    "flops": {"forward": _flops(forward), "step": _flops(lowered)},
+    "params": networks.parameter_count(made.state.params),
+    "teacher_params": teacher,
+    "flops": {"forward": _flops(forward), "step": _flops(step)},
     "argument_bytes": {
-      "state": _bytes(state),
-      "teacher": _bytes(teacher),
-      "batch": _bytes(batch),
+      "state": _bytes(made.state),
+      "teacher": _bytes(made.teacher),
+      "batch": _bytes(made.batch),
     },
-    "peak_bytes": _peak(lowered) if compiled else None,
+    "peak_bytes": _peak(step) if compiled else None,
   }
 
 
-def _on_one_device(config: Any) -> Any:
-  """The config for one device, in one piece: XLA counts a loop's body once."""
-  config = copy.deepcopy(config)
-  config.mesh.update(data=1, fsdp=1)
-  config.microbatches = 1
-  resolve.check(config)
-  return config
-
-
-def _flops(lowered: Any) -> float:
+def _flops(lowered: jax.stages.Lowered) -> float:
   return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 
 
@@ -60,6 +54,6 @@ def _bytes(tree: Any) -> int:
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _peak(lowered: Any) -> int | None:
+def _peak(lowered: jax.stages.Lowered) -> int | None:
   memory = lowered.compile().memory_analysis()
   return memory and train_step.peak_bytes(memory)

@@ -1,4 +1,4 @@
-"""What a config costs: FLOPs by XLA's count, and times on the devices here.
+"""Measures what a train step costs: FLOPs by XLA's count, times, memory.
 
 Weights and data are random; neither a workdir nor a dataset is needed.
 """
@@ -10,126 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from scm_jax import networks
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
 from scm_jax.training.step import init_state
 
+# The values of `config.run` by their keys in `flops_in_forwards`.
 OBJECTIVES = {"diffusion": "teacher", "sct": "sct", "scd": "scd"}
-
-
-def run_config(config: Any, run: str) -> Any:
-  """The config as another of the three runs."""
-  config = copy.deepcopy(config)
-  config.run = run
-  return config
-
-
-def train_step(config: Any, mesh: Mesh) -> tuple[Any, tuple]:
-  """The jitted train step of a config and (abstract) arguments for it."""
-  made = program.make(config, mesh)
-  return made.step, made.arguments
-
-
-def describe(config: Any) -> str:
-  """The config in a few words."""
-  return f"run={config.run}, batch_size={config.batch_size}"
-
-
-def flops(lowered: Any) -> float:
-  """XLA's count for one call, after its optimisations on this backend."""
-  analysis = lowered.compile().cost_analysis() or {}
-  return float(analysis.get("flops", float("nan")))
-
-
-def lower_forward(config: Any) -> Any:
-  """One forward pass over the config's batch, lowered."""
-  network = networks.build(resolve.network_config(config))
-  params = jax.eval_shape(network.init, jax.random.key(0))
-  batch, side = config.batch_size, config.data.size
-  x = jax.ShapeDtypeStruct(
-    (batch, side, side, config.data.channels), jnp.float32
-  )
-  t = jax.ShapeDtypeStruct((batch,), jnp.float32)
-  cond = jax.eval_shape(lambda: networks.null_cond(network.config, batch))
-  return jax.jit(network.F).lower(params, x, t, cond)
-
-
-def flops_in_forwards(config: Any) -> dict[str, float]:
-  """FLOPs of each objective's train step, in forward passes.
-
-  Guidance, which is not part of the objective, is left out.
-  """
-  config = copy.deepcopy(config)
-  config.objective.guidance = "none"
-  config.mesh.update(data=1, fsdp=1)
-  config.microbatches = 1  # XLA counts a loop's body once
-  mesh = sharding.make_mesh(config, jax.devices()[:1])
-  forward = flops(lower_forward(config))
-
-  def step_flops(run: str) -> float:
-    step, arguments = train_step(run_config(config, run), mesh)
-    return flops(step.lower(*arguments))
-
-  return {name: step_flops(run) / forward for name, run in OBJECTIVES.items()}
-
-
-def materialize(abstract: Any) -> Any:
-  """Small random arrays like `abstract`, where its shardings say."""
-  leaves, tree = jax.tree.flatten(abstract)
-
-  def filled():
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    return [
-      jax.random.normal(key, leaf.shape, leaf.dtype)
-      if jnp.issubdtype(leaf.dtype, jnp.floating)
-      else jnp.zeros(leaf.shape, leaf.dtype)
-      for leaf, key in zip(leaves, keys, strict=True)
-    ]
-
-  where = [leaf.sharding for leaf in leaves]
-  return jax.tree.unflatten(tree, jax.jit(filled, out_shardings=where)())
-
-
-def time_step(config: Any, repeats: int) -> dict[str, Any]:
-  """Step times in milliseconds, FLOPs and memory of the config's own step."""
-  mesh = sharding.make_mesh(config)
-  function, arguments = train_step(config, mesh)
-  compiled = function.lower(*arguments).compile()
-  state, *others = arguments
-  network = networks.build(resolve.network_config(config))
-  where = jax.tree.map(lambda leaf: leaf.sharding, state)
-  state = jax.jit(lambda: init_state(config, network), out_shardings=where)()
-  others = [materialize(other) for other in others]
-  seconds = []
-  for i in range(repeats + 1):
-    start = time.perf_counter()
-    state, metrics = compiled(state, *others)
-    jax.block_until_ready((state, metrics))
-    if i:  # the first call warms up
-      seconds.append(time.perf_counter() - start)
-  parts = sharding.microbatches(config, mesh.size)
-  memory = compiled.memory_analysis()
-  analysis = compiled.cost_analysis() or {}
-  return {
-    "ms": 1e3 * np.asarray(seconds),
-    # Of one device; XLA counts the loop over microbatches as one of them.
-    "flops": analysis.get("flops") if parts == 1 else None,
-    "peak_bytes": memory and peak_bytes(memory),
-    "params": networks.parameter_count(state.params),
-  }
-
-
-def peak_bytes(memory: Any) -> int:
-  """Bytes on a device: arguments, results and temporaries, aliases once."""
-  return (
-    memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    + memory.temp_size_in_bytes
-    - memory.alias_size_in_bytes
-  )
 
 
 def measure(
@@ -138,32 +26,34 @@ def measure(
   rates: sampling.Rates | None = None,
   sample_batch: int = 64,
 ) -> dict[str, Any]:
-  """The object that `bench --json` prints; null is what was not measured.
+  """Returns the object that `bench --json` prints; null was not measured.
 
   Args:
-    config: of the run.
-    repeats: timed calls of each kind.
-    rates: of each device here; None if they are not known.
-    sample_batch: images at once, for the throughput of samplers.
+    config: the run's config.
+    repeats: the number of timed calls of each kind.
+    rates: what each device here does in a second; None if that is not known.
+    sample_batch: the number of images drawn at once, for the throughput of
+      samplers.
   """
   step = time_step(config, repeats)
-  kind = jax.devices()[0].device_kind
   devices = jax.device_count()
   median = float(np.median(step["ms"]))
-  flops_step = step["flops"] and step["flops"] * devices
-  mfu = None
-  if rates and step["flops"]:
-    mfu = step["flops"] / (median / 1e3) / rates.flops
-  forward = flops(lower_forward(config))
+  forward = compiled_flops(lower_forward(config))
   sample_ms, samplers = sampling.measure(
     config, forward / config.batch_size, rates, repeats, sample_batch
   )
+  mfu = None
+  if rates and step["flops"]:
+    mfu = step["flops"] / (median / 1e3) / rates.flops
   return {
-    "device": kind,
+    "device": jax.devices()[0].device_kind,
     "devices": devices,
     "config": describe(config),
     "params": step["params"],
-    "flops": {"forward": forward, "step": flops_step},
+    "flops": {
+      "forward": forward,
+      "step": step["flops"] and step["flops"] * devices,
+    },
     "flops_in_forwards": flops_in_forwards(config),
     "step_ms": {
       "median": median,
@@ -176,3 +66,119 @@ def measure(
     "peak_bytes": step["peak_bytes"],
     "mfu": mfu,
   }
+
+
+def describe(config: Any) -> str:
+  """Returns the config's line in reports."""
+  return f"run={config.run}, batch_size={config.batch_size}"
+
+
+def on_one_device(config: Any) -> Any:
+  """Returns the config for one device, without microbatches.
+
+  XLA counts the body of the loop over microbatches once.
+  """
+  config = copy.deepcopy(config)
+  config.mesh.update(data=1, fsdp=1)
+  config.microbatches = 1
+  return config
+
+
+def lower_forward(config: Any) -> jax.stages.Lowered:
+  """Returns one forward pass over the config's batch, lowered."""
+  network = networks.build(resolve.network_config(config))
+  params = jax.eval_shape(network.init, jax.random.key(0))
+  batch, side = config.batch_size, config.data.size
+  x = jax.ShapeDtypeStruct(
+    (batch, side, side, config.data.channels), jnp.float32
+  )
+  t = jax.ShapeDtypeStruct((batch,), jnp.float32)
+  cond = jax.eval_shape(lambda: networks.null_cond(network.config, batch))
+  return jax.jit(network.F).lower(params, x, t, cond)
+
+
+def compiled_flops(lowered: jax.stages.Lowered) -> float:
+  """Returns XLA's count for one call, after its optimisations."""
+  analysis = lowered.compile().cost_analysis() or {}
+  return float(analysis.get("flops", float("nan")))
+
+
+def flops_in_forwards(config: Any) -> dict[str, float]:
+  """Returns the FLOPs of each objective's train step, in forward passes.
+
+  Guidance, which is not part of the objective, is left out.
+  """
+  config = on_one_device(config)
+  config.objective.guidance = "none"
+  mesh = sharding.make_mesh(config, jax.devices()[:1])
+  forward = compiled_flops(lower_forward(config))
+
+  def step_flops(run: str) -> float:
+    config.run = run
+    made = program.make(config, mesh)
+    return compiled_flops(made.step.lower(*made.arguments))
+
+  return {name: step_flops(run) / forward for name, run in OBJECTIVES.items()}
+
+
+def time_step(config: Any, repeats: int) -> dict[str, Any]:
+  """Measures the config's own train step on the devices here.
+
+  Returns:
+    `ms`, the milliseconds of each call; `flops` of one device, None where there
+    are microbatches, whose loop XLA counts as one; `peak_bytes` of one device;
+    and `params`, the number of parameters.
+  """
+  mesh = sharding.make_mesh(config)
+  made = program.make(config, mesh)
+  compiled = made.step.lower(*made.arguments).compile()
+  network = networks.build(resolve.network_config(config))
+  where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
+  state = jax.jit(lambda: init_state(config, network), out_shardings=where)()
+  others = [_random_like(tree) for tree in made.arguments[1:]]
+  seconds = []
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    state, metrics = compiled(state, *others)
+    jax.block_until_ready((state, metrics))
+    seconds.append(time.perf_counter() - start)
+  parts = sharding.microbatches(config, mesh.size)
+  memory = compiled.memory_analysis()
+  analysis = compiled.cost_analysis() or {}
+  return {
+    "ms": 1e3 * np.asarray(seconds[1:]),  # the first call warms up
+    "flops": analysis.get("flops") if parts == 1 else None,
+    "peak_bytes": memory and peak_bytes(memory),
+    "params": networks.parameter_count(state.params),
+  }
+
+
+def _random_like(abstract: Any) -> Any:
+  """Returns random arrays of the shapes, types and shardings of a tree."""
+  leaves, tree = jax.tree.flatten(abstract)
+
+  def draw():
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    return [
+      jax.random.normal(key, leaf.shape, leaf.dtype)
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+      else jnp.zeros(leaf.shape, leaf.dtype)
+      for leaf, key in zip(leaves, keys, strict=True)
+    ]
+
+  where = [leaf.sharding for leaf in leaves]
+  return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
+
+
+def peak_bytes(memory: Any) -> int:
+  """Returns a device's bytes: arguments, results, temporaries, aliases once.
+
+  Args:
+    memory: XLA's analysis of a compiled program.
+  """
+  return (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    + memory.temp_size_in_bytes
+    - memory.alias_size_in_bytes
+  )

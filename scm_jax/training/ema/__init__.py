@@ -1,1 +1,1 @@
-"""Moving averages of the parameters: updated, stored, reconstructed, loaded."""
+"""EMAs of the parameters: their update, snapshots, reconstruction, loading."""

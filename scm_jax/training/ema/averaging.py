@@ -1,9 +1,9 @@
-"""Averages of the parameters: power functions (EDM2) and half-lives (EDM).
+"""EMAs of the parameters: power functions (EDM2) and half-lives (EDM).
 
-A number names an average. Below 1 it is the width `sigma_rel` of a power
-function of the training time (EDM2, arXiv 2312.02696, Section 3): at step `n`
-the parameters of step `m` weigh as `m^gamma`. From 1 on it is a half-life in
-images, which EDM's CIFAR-10 runs use (arXiv 2206.00364, Table 8).
+A number names an EMA. Below 1 it is the relative width `sigma_rel` of a power
+function (EDM2, arXiv 2312.02696, Section 3.1): at step `n`, the parameters of
+step `m <= n` weigh as `m^gamma`. From 1 on it is the half-life in images of an
+exponential average, as in EDM's CIFAR-10 runs (arXiv 2206.00364, Table 8).
 """
 
 import math
@@ -17,77 +17,93 @@ from jax import Array
 
 from scm_jax.errors import ConfigError
 
-# The width of the plain mean, gamma = 0; wider ones would favour the start.
-MAX_WIDTH = 12**-0.5
+# The relative width of the plain mean (gamma = 0); wider ones favour the start.
+MAX_SIGMA_REL = 12**-0.5
 
 
 def check(config: Any) -> None:
-  """Raises ConfigError, in one line, for averages that cannot be kept."""
+  """Checks the EMAs that a config names.
+
+  Args:
+    config: the whole config; uses `ema` and `snapshot_every`.
+
+  Raises:
+    ConfigError: they cannot be kept.
+  """
   if not config.ema:
-    raise ConfigError("config.ema is empty; name at least one average")
-  for average in config.ema:
-    check_average(average)
-  names = [name(average) for average in config.ema]
+    raise ConfigError("config.ema is empty; name an EMA, such as 0.05")
+  for ema in config.ema:
+    check_ema(ema)
+  names = [name(ema) for ema in config.ema]
   if len(set(names)) < len(names):
-    raise ConfigError(f"config.ema names an average twice: {', '.join(names)}")
-  if config.snapshot_every and not widths(config):
+    raise ConfigError(f"config.ema names an EMA twice: {', '.join(names)}")
+  if config.snapshot_every and not relative_widths(config):
     raise ConfigError(
-      "config.snapshot_every keeps averages with a relative width, but "
-      "config.ema has half-lives only; add one, such as 0.05"
+      "config.snapshot_every keeps EMAs of a relative width, but config.ema "
+      "has half-lives only; add a width, such as 0.05"
     )
 
 
-def check_average(average: float) -> None:
-  """Raises ConfigError for a number that names no average."""
-  if not 0 < average <= MAX_WIDTH and not 1 <= average < math.inf:
+def check_ema(ema: float) -> None:
+  """Raises ConfigError for a number that names no EMA."""
+  if not 0 < ema <= MAX_SIGMA_REL and not 1 <= ema < math.inf:
     raise ConfigError(
-      f"no average is named {average:g}: a relative width lies between 0 and "
-      f"{MAX_WIDTH:.3f}, a half-life in images is at least 1"
+      f"{ema:g} names no EMA: a relative width lies between 0 and "
+      f"{MAX_SIGMA_REL:.3f}, a half-life in images is at least 1"
     )
 
 
-def widths(config: Any) -> tuple[float, ...]:
-  """Those of `config.ema` that are relative widths, power functions."""
-  return tuple(average for average in config.ema if average < 1)
+def relative_widths(config: Any) -> tuple[float, ...]:
+  """Returns the relative widths among `config.ema`, without the half-lives."""
+  return tuple(ema for ema in config.ema if ema < 1)
 
 
-def name(average: float) -> str:
-  """The key of an average in the state: 0.05 is `0.050`, 5e5 is `500000`."""
-  short = f"{average:.3f}" if average < 1 else f"{average:.0f}"
-  return short if float(short) == average else repr(average)
+def name(ema: float) -> str:
+  """Returns an EMA's key in the train state: `0.050` for 0.05, `500000`."""
+  short = f"{ema:.3f}" if ema < 1 else f"{ema:.0f}"
+  return short if float(short) == ema else repr(ema)
 
 
-def gamma(sigma_rel: float) -> float:
-  """The exponent of a relative width (EDM2, Equation 123).
+def power_exponent(sigma_rel: float) -> float:
+  """Returns the exponent gamma of a relative width (EDM2, Equation 126).
 
-  Solves `sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))`.
+  It solves `sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))`, which is
+  Equation 123, for its largest root.
   """
   inverse = sigma_rel**-2
   roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
   return float(roots.real.max())
 
 
-def share(step: Array, exponent: float) -> Array:
-  """`1 - (1 - 1 / step)^(gamma + 1)`, of the new parameters in the average.
+def power_update_weight(step: Array, exponent: float) -> Array:
+  """Returns the weight of the new parameters in an update of a power function.
 
-  Of the update that ends `step` >= 1. Computed without the cancellation that
-  would make float32 wrong by per cents after a million steps.
+  It is `1 - (1 - 1 / step)^(gamma + 1)`, one minus EDM2's beta (Equation 127),
+  computed without the cancellation that would make float32 wrong by per cents
+  after a million steps.
+
+  Args:
+    step: the number of updates, this one included; at least 1.
+    exponent: the power function's gamma.
   """
   step = jnp.asarray(step, jnp.float32)
   return -jnp.expm1((exponent + 1.0) * jnp.log1p(-1.0 / step))
 
 
-def half_life_share(
+def half_life_update_weight(
   step: Array, half_life: float, batch_size: int, rampup_ratio: float
 ) -> Array:
-  """`1 - 2^(-batch_size / h)`, with `h` the half-life in images.
+  """Returns the weight of the new parameters in an update with a half-life.
+
+  It is `1 - 2^(-batch_size / h)`, where `h` is the half-life after its ramp-up.
 
   Args:
-    step: the one that the update ends, >= 1.
-    half_life: `h` in the long run, images.
-    batch_size: images a step.
-    rampup_ratio: `h` is at most this part of the images seen before the step,
-      so that nothing of the start stays; 0 for no such ramp-up (EDM).
+    step: the number of updates, this one included; at least 1.
+    half_life: the half-life in images.
+    batch_size: the number of images of an update.
+    rampup_ratio: the largest `h`, as a part of the images seen before this
+      update, so that nothing of the initial parameters stays (EDM); 0 for no
+      ramp-up.
   """
   images = jnp.asarray(half_life, jnp.float32)
   if rampup_ratio:
@@ -96,41 +112,45 @@ def half_life_share(
   return -jnp.expm1(-math.log(2.0) * batch_size / images)
 
 
-def shares(config: Any, step: Array) -> dict[str, Array]:
-  """The share of the new parameters in each average, by its name.
+def update_weights(config: Any, step: Array) -> dict[str, Array]:
+  """Returns the weight of the new parameters in each EMA, by its name.
 
   Args:
     config: the whole config; uses `ema`, `ema_rampup_ratio`, `batch_size`.
-    step: the one that the update ends, >= 1.
+    step: the number of updates, this one included; at least 1.
   """
 
-  def one(average):
-    if average < 1:
-      return share(step, gamma(average))
-    return half_life_share(
-      step, average, config.batch_size, config.ema_rampup_ratio
+  def weight(ema: float) -> Array:
+    if ema < 1:
+      return power_update_weight(step, power_exponent(ema))
+    return half_life_update_weight(
+      step, ema, config.batch_size, config.ema_rampup_ratio
     )
 
-  return {name(average): one(average) for average in config.ema}
+  return {name(ema): weight(ema) for ema in config.ema}
 
 
-def init(params: Any, averages: Sequence[float]) -> dict[str, Any]:
-  """Averages that start as copies of the parameters."""
-  return {name(a): jax.tree.map(jnp.copy, params) for a in averages}
+def init(params: Any, emas: Sequence[float]) -> dict[str, Any]:
+  """Returns EMAs by name that begin as copies of the parameters."""
+  return {name(ema): jax.tree.map(jnp.copy, params) for ema in emas}
 
 
 def update(
-  averages: dict[str, Any], params: Any, shares: dict[str, Array]
+  emas: dict[str, Any], params: Any, weights: dict[str, Array]
 ) -> dict[str, Any]:
-  """The averages after an update, which gave `params`; see `shares`."""
+  """Returns the EMAs by name after an update.
 
-  def updated(key, average):
-    part = shares[key]
+  Args:
+    emas: the EMAs before it, by name.
+    params: the parameters that the update gave.
+    weights: the weight of these parameters in each EMA; see `update_weights`.
+  """
 
+  def updated(ema, weight):
     def mix(old, new):
-      # All of the new, exactly, whatever the old is.
-      return jnp.where(part >= 1.0, new, old + part * (new - old))
+      # With a weight of 1 it is the new one exactly, whatever the old one is.
+      return jnp.where(weight >= 1.0, new, old + weight * (new - old))
 
-    return jax.tree.map(mix, average, params)
+    return jax.tree.map(mix, ema, params)
 
-  return {key: updated(key, average) for key, average in averages.items()}
+  return {key: updated(ema, weights[key]) for key, ema in emas.items()}

@@ -1,4 +1,4 @@
-"""Any average of a run: read, or reconstructed from those that were stored."""
+"""Loads an EMA of a run: reads it, or reconstructs it from the stored ones."""
 
 import functools
 import logging
@@ -11,141 +11,140 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, posthoc, snapshots
 
-# A fit that misses more of the profile than this is worth a warning.
+# A fit whose error (see `posthoc.fit_error`) is larger is worth a warning.
 POOR_FIT = 0.1
 
 
-class Average(NamedTuple):
-  """The averaged parameters, as stored or fitted, and where they come from.
+class LoadedEma(NamedTuple):
+  """An EMA of a run's parameters.
 
   Attributes:
-    params: not yet on the weights' sphere (see `build.model`).
-    step: of the run.
-    error: of the fit (see `posthoc.error`); None if it was read.
+    params: the averaged parameters, as stored or fitted; the network's weight
+      constraint is not yet applied.
+    step: the step at which the EMA was taken.
+    fit_error: the error of the reconstruction; None if the EMA was read.
   """
 
   params: Any
   step: int
-  error: float | None
+  fit_error: float | None
 
 
 class _Stored(NamedTuple):
-  """An average that a file holds."""
+  """An EMA in a file, which `load()` reads."""
 
   step: int
-  width: float
+  sigma_rel: float
   load: Callable[[], Any]
 
 
 def load(
   path: epath.PathLike,
   config: Any,
-  average: float,
+  ema: float,
   like: Any,
   step: int | None = None,
-) -> Average:
-  """An average of a workdir, at one of its checkpoints.
+) -> LoadedEma:
+  """Loads an EMA of a workdir, at one of its checkpoints.
+
+  An EMA of a relative width that the run does not keep is reconstructed, if
+  there are snapshots.
 
   Args:
     path: the workdir.
-    config: its config.
-    average: see `ema`; a relative width that the run does not keep is
-      reconstructed, if there are snapshots.
-    like: shapes and types of the parameters, and the shardings in which they
-      are read and fitted; without, on the first device.
-    step: of the checkpoint; None is the newest that can be read.
+    config: the workdir's config.
+    ema: the number that names the EMA; see `averaging`.
+    like: the shapes and types of the parameters, and the shardings in which
+      they are read and fitted; without shardings, they are on the first device.
+    step: the checkpoint's step; None is the newest one that can be read.
 
   Raises:
-    UserError: no such checkpoint, or no such average and no snapshots.
-    ConfigError: a number that can name no average.
+    UserError: there is no such checkpoint, or no such EMA and no snapshots.
+    ConfigError: the number can name no EMA.
   """
-  name, names = averaging.name(average), [averaging.name(a) for a in config.ema]
+  name, names = averaging.name(ema), [averaging.name(e) for e in config.ema]
   if name not in names:
-    if average >= 1 or not snapshots.steps(path):
+    if ema >= 1 or not snapshots.steps(path):
       raise UserError(
-        f"{path} keeps no average of width {average:g}; it has "
-        f"{', '.join(names)}, and no snapshots to reconstruct it from"
+        f"{path} keeps no EMA of {ema:g}; it has {', '.join(names)}, and no "
+        "snapshots to reconstruct it from"
       )
-    return reconstruct(path, config, average, like, step)
-  kept, step = _read(path, name, like, step)
-  return Average(kept, step, None)
+    return reconstruct(path, config, ema, like, step)
+  params, step = _read_checkpoint(path, name, like, step)
+  return LoadedEma(params, step, None)
 
 
 def reconstruct(
   path: epath.PathLike,
   config: Any,
-  width: float,
+  sigma_rel: float,
   like: Any,
   step: int | None = None,
-) -> Average:
-  """The best fit of a width by the snapshots and the newest checkpoint.
+) -> LoadedEma:
+  """Reconstructs an EMA from the snapshots and the newest checkpoint.
 
-  Says in one line of the log what was done, and how well it fits.
+  It logs one line: what was done, and how well it fits.
 
   Args:
     path: the workdir.
-    config: its config.
-    width: relative, `sigma_rel`.
-    like: shapes and types of the parameters, and the shardings as in `load`.
-    step: at which; None is the newest checkpoint's.
+    config: the workdir's config.
+    sigma_rel: the relative width of the EMA.
+    like: the shapes, types and shardings of the parameters; see `load`.
+    step: the step of the EMA; None is that of the newest checkpoint.
 
   Raises:
     UserError: nothing is stored up to that step, or it cannot be read.
-    ConfigError: a number that can be no width.
+    ConfigError: the number can be no relative width.
   """
-  averaging.check_average(width)
-  if width >= 1:
-    raise ConfigError(f"a half-life cannot be reconstructed: {width:g} images")
+  averaging.check_ema(sigma_rel)
+  if sigma_rel >= 1:
+    raise ConfigError(
+      f"{sigma_rel:g} is a half-life, of which no EMA can be reconstructed; "
+      "choose a relative width, such as 0.05"
+    )
   steps = snapshots.steps(path)
   if not steps:
     raise UserError(
       f"{path} has no snapshots; train with config.snapshot_every"
     )
-  stored, newest = _stored(path, config, like, steps)
+  stored, newest = _stored_emas(path, config, like, steps)
   step = newest if step is None else step
   stored = [s for s in stored if s.step <= step]
   if not stored or step > newest:
     raise UserError(
-      f"{path} has no averages of step {step}: its snapshots begin at step "
-      f"{steps[0]}, its newest checkpoint is of step {newest}"
+      f"{path} has no EMAs of step {step}: its snapshots begin at step "
+      f"{steps[0]}, and its newest checkpoint is of step {newest}"
     )
-  times = [s.step for s in stored]
-  fit = (
-    times,
-    [averaging.gamma(s.width) for s in stored],
-    step,
-    averaging.gamma(width),
+  profiles = posthoc.Profile(
+    [s.step for s in stored],
+    [averaging.power_exponent(s.sigma_rel) for s in stored],
   )
-  coefficients = posthoc.solve(*fit)
-  error = posthoc.error(coefficients, *fit)
+  wanted = posthoc.Profile(step, averaging.power_exponent(sigma_rel))
+  coefficients = posthoc.fit(profiles, wanted)
+  error = posthoc.fit_error(coefficients, profiles, wanted)
   logging.log(
     logging.WARNING if error > POOR_FIT else logging.INFO,
-    "reconstructing the average of width %s at step %d from %d stored ones "
-    "(steps %d to %d); the fit misses %.2g %% of its profile",
-    *(
-      averaging.name(width),
-      step,
-      len(stored),
-      times[0],
-      times[-1],
-      100 * error,
-    ),
+    f"reconstructing the EMA of width {averaging.name(sigma_rel)} at step "
+    f"{step} from {len(stored)} stored ones (steps {stored[0].step} to "
+    f"{stored[-1].step}); the fit misses {100 * error:.2g} % of its profile",
   )
   params = posthoc.combine(coefficients.tolist(), [s.load for s in stored])
-  return Average(params, step, error)
+  return LoadedEma(params, step, error)
 
 
-def _stored(path, config, like, steps) -> tuple[list[_Stored], int]:
-  """The averages to fit with, by time, and the newest checkpoint's step."""
-  widths = averaging.widths(config)
+def _stored_emas(
+  path: epath.PathLike, config: Any, like: Any, steps: list[int]
+) -> tuple[list[_Stored], int]:
+  """Returns the EMAs to fit with, in order of time, and the newest step."""
+  widths = averaging.relative_widths(config)
   # Which of the checkpoints can be read is known once one of them has been.
-  newest = _read(path, averaging.name(widths[0]), like)[1]
+  newest = _read_checkpoint(path, averaging.name(widths[0]), like)[1]
 
-  def from_snapshot(step, width):
-    return snapshots.load(path, step, averaging.name(width), like)
+  def from_snapshot(step, sigma_rel):
+    return snapshots.load(path, step, averaging.name(sigma_rel), like)
 
-  def from_checkpoint(step, width):
-    params, found = _read(path, averaging.name(width), like)
+  def from_checkpoint(step, sigma_rel):
+    params, found = _read_checkpoint(path, averaging.name(sigma_rel), like)
     if found != step:
       raise UserError(
         f"{path} was given the checkpoint of step {found} while that of step "
@@ -153,7 +152,7 @@ def _stored(path, config, like, steps) -> tuple[list[_Stored], int]:
       )
     return params
 
-  # The checkpoint's own averages are those of a snapshot there, not rounded.
+  # The newest checkpoint has the same EMAs as a snapshot there, not rounded.
   sources = [(s, from_snapshot) for s in steps if s < newest]
   sources.append((newest, from_checkpoint))
   stored = [
@@ -164,12 +163,15 @@ def _stored(path, config, like, steps) -> tuple[list[_Stored], int]:
   return stored, newest
 
 
-def _read(path, name, like, step=None) -> tuple[Any, int]:
+def _read_checkpoint(
+  path: epath.PathLike, name: str, like: Any, step: int | None = None
+) -> tuple[Any, int]:
+  """Returns an EMA of a checkpoint and the checkpoint's step."""
   if not (epath.Path(path) / storage.FOLDER).exists():
     raise UserError(f"{path} has no checkpoint yet; train first")
   checkpoints = storage.Checkpoints(path, reading=True)
   try:
-    averages, step = checkpoints.restore_ema({name: like}, step)
+    emas, step = checkpoints.restore_ema({name: like}, step)
   finally:
     checkpoints.close()
-  return averages[name], step
+  return emas[name], step

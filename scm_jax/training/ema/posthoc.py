@@ -1,16 +1,17 @@
-"""Averages of any width, after training (EDM2, arXiv 2312.02696, Section 3.2).
+"""EMAs of any width, after the training (EDM2, arXiv 2312.02696, Section 3.2).
 
-A power-function average at time `t` weighs the parameters of time `tau` by its
-profile, `p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1)` on `[0, t]`. The
-profile that is wanted is fitted, by least squares, with those of averages that
-were stored: several widths at several times (Appendix C). The same combination
-of the stored averages is then the average wanted, up to the fit's error.
+The power-function EMA of exponent `gamma` at time `t` weighs the parameters of
+time `tau` by its profile `p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1)` on
+`[0, t]` (Equation 121). The profile of the EMA that is wanted is fitted, in
+least squares, by the profiles of EMAs that were stored: several widths at
+several times (Appendix C). The same combination of the stored EMAs is then the
+wanted one, up to the error of the fit.
 
-Times are in steps, or any other unit; all is float64.
+Times are in steps or any other unit. All computations are in float64.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,104 +19,112 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def inner(
-  time_a: ArrayLike, gamma_a: ArrayLike, time_b: ArrayLike, gamma_b: ArrayLike
-) -> NDArray[np.float64]:
-  """The integral of the product of two profiles; the arguments broadcast."""
+class Profile(NamedTuple):
+  """The profile of an EMA; with arrays, those of several EMAs.
+
+  Attributes:
+    time: the time of the EMA, positive.
+    exponent: its gamma (see `averaging.power_exponent`).
+  """
+
+  time: ArrayLike
+  exponent: ArrayLike
+
+
+def inner_product(a: Profile, b: Profile) -> NDArray[np.float64]:
+  """Returns the integral of the product of two profiles (EDM2, Equation 151).
+
+  The arrays of `a` and `b` broadcast.
+  """
   time_a, gamma_a, time_b, gamma_b = (
-    np.asarray(x, np.float64) for x in (time_a, gamma_a, time_b, gamma_b)
+    np.asarray(x, np.float64) for x in (*a, *b)
   )
   common = np.minimum(time_a, time_b)
-  # Powers of ratios at most 1: those of the times themselves would overflow.
+  # Powers of ratios at most 1: powers of the times themselves would overflow.
   shape = (common / time_a) ** gamma_a * (common / time_b) ** gamma_b
   size = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)
   return size * shape * common / (time_a * time_b)
 
 
-def solve(
-  times: ArrayLike,
-  gammas: ArrayLike,
-  target_time: float,
-  target_gamma: float,
-) -> NDArray[np.float64]:
-  """The stored averages' coefficients in the one that is wanted.
+def fit(stored: Profile, wanted: Profile) -> NDArray[np.float64]:
+  """Returns the stored EMAs' coefficients in the wanted one (Algorithm 3).
 
   Args:
-    times: of the stored averages, positive, `[N]`.
-    gammas: their exponents (`ema.gamma`), `[N]`; no pair of a time and an
-      exponent may be there twice.
-    target_time: of the wanted average.
-    target_gamma: its exponent.
+    stored: the profiles of N stored EMAs, `[N]`, all different.
+    wanted: the profile of the wanted EMA.
 
   Returns:
     Coefficients `[N]`: the unconstrained optimum, whose sum is 1 up to the
-    error of the fit (EDM2's code divides them by their sum); exactly one 1 if
-    the average itself is stored.
+    error of the fit (EDM2's code divides them by their sum). If the wanted EMA
+    is itself stored, its coefficient is 1 and all others are 0.
   """
-  times, gammas = np.broadcast_arrays(
-    np.asarray(times, np.float64), np.asarray(gammas, np.float64)
-  )
-  stored = (times == target_time) & (gammas == target_gamma)
-  if stored.any():
-    return stored.astype(np.float64)
+  same_time = np.equal(stored.time, wanted.time)
+  same = same_time & np.equal(stored.exponent, wanted.exponent)
+  if same.any():
+    return same.astype(np.float64)
   # Profiles of unit norm: late and early ones differ by orders of magnitude.
-  unit = 1.0 / np.sqrt(inner(times, gammas, times, gammas))
-  products = inner(times[:, None], gammas[:, None], times, gammas)
-  wanted = inner(times, gammas, target_time, target_gamma)
-  return unit * np.linalg.solve(unit[:, None] * products * unit, unit * wanted)
+  unit = 1.0 / np.sqrt(inner_product(stored, stored))
+  products = unit[:, None] * _products(stored) * unit
+  return unit * np.linalg.solve(products, unit * inner_product(stored, wanted))
 
 
-def error(
-  coefficients: ArrayLike,
-  times: ArrayLike,
-  gammas: ArrayLike,
-  target_time: float,
-  target_gamma: float,
+def fit_error(
+  coefficients: ArrayLike, stored: Profile, wanted: Profile
 ) -> float:
-  """The norm of what a fit misses of the wanted profile, over the profile's.
+  """Returns the norm of the fit's residual over that of the wanted profile.
 
-  0 is a perfect fit; 1 is no better than nothing. Known to about 1e-8.
+  0 is a perfect fit; 1 is no better than nothing. It is accurate to about 1e-8.
+
+  Args:
+    coefficients: the coefficients of the stored EMAs, `[N]`.
+    stored: the profiles of the stored EMAs, `[N]`.
+    wanted: the profile of the wanted EMA.
   """
-  times, gammas = np.asarray(times), np.asarray(gammas)
   c = np.asarray(coefficients, np.float64)
-  products = inner(times[:, None], gammas[:, None], times, gammas)
-  wanted = inner(times, gammas, target_time, target_gamma)
-  norm = inner(target_time, target_gamma, target_time, target_gamma)
-  missed = norm - 2 * c @ wanted + c @ products @ c
-  return float(np.sqrt(np.maximum(missed, 0.0) / norm))
+  norm = inner_product(wanted, wanted)
+  residual = (
+    norm - 2 * c @ inner_product(stored, wanted) + c @ _products(stored) @ c
+  )
+  return float(np.sqrt(np.maximum(residual, 0.0) / norm))
+
+
+def _products(profiles: Profile) -> NDArray[np.float64]:
+  """Returns the inner products of every profile with every other, `[N, N]`."""
+  rows = Profile(*(np.asarray(x)[:, None] for x in profiles))
+  return inner_product(rows, profiles)
 
 
 def combine(
   coefficients: Sequence[float], loads: Iterable[Callable[[], Any]]
 ) -> Any:
-  """The sum of stored averages, each times its coefficient, in float32.
+  """Returns the sum of stored EMAs times their coefficients, in float32.
 
-  It lies where they lie, in the same shards.
+  It has the shardings of the stored EMAs.
 
   Args:
-    coefficients: one for each stored average, not all zero.
-    loads: functions that read them. They are called one after the other, so
-      that two copies of the parameters are in memory and no more; those whose
-      coefficient is zero are not read.
+    coefficients: one number for each stored EMA, not all zero.
+    loads: functions that read the stored EMAs. They are called one after the
+      other, so that no more than two copies of the parameters are in memory.
+      EMAs whose coefficient is zero are not read.
   """
   total = None
   for coefficient, load in zip(coefficients, loads, strict=True):
     if coefficient == 0.0:
       continue
-    part, factor = load(), jnp.float32(coefficient)
-    where = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), part)
+    ema, factor = load(), jnp.float32(coefficient)
+    where = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), ema)
     if total is None:
-      total = jax.jit(_scale, out_shardings=where)(factor, part)
+      total = jax.jit(_scale, out_shardings=where)(factor, ema)
     else:
       add = jax.jit(_add, donate_argnums=0, out_shardings=where)
-      total = add(total, factor, part)
-    del part  # before the next is read
+      total = add(total, factor, ema)
+    del ema  # before the next one is read
   return total
 
 
-def _scale(factor, part):
-  return jax.tree.map(lambda x: factor * x.astype(jnp.float32), part)
+def _scale(factor: Any, tree: Any) -> Any:
+  return jax.tree.map(lambda x: factor * x.astype(jnp.float32), tree)
 
 
-def _add(total, factor, part):
-  return jax.tree.map(lambda a, b: a + b, total, _scale(factor, part))
+def _add(total: Any, factor: Any, tree: Any) -> Any:
+  return jax.tree.map(lambda a, b: a + b, total, _scale(factor, tree))

@@ -1,9 +1,9 @@
-"""Snapshots: the power-function averages as they were at many steps.
+"""Snapshots: the power-function EMAs as they were at many steps of a run.
 
-From them `posthoc` makes averages of other widths. Each is a step's folder in
-`snapshots/`, with one item for each width, so that one can be read alone. Orbax
-writes them, as it does checkpoints: from sharded arrays, while the training
-goes on, and visible whole or not at all. None is ever removed.
+`posthoc` makes EMAs of other widths from them. A snapshot is a step's folder in
+`snapshots/` with one item for each width, so that one can be read alone. Orbax
+writes them as it does checkpoints: from sharded arrays, while the training goes
+on, and visible whole or not at all. None is ever removed.
 """
 
 import shutil
@@ -23,7 +23,7 @@ FOLDER = "snapshots"
 
 
 class Snapshots:
-  """Writes the snapshots of one workdir."""
+  """The writer of a workdir's snapshots."""
 
   def __init__(
     self,
@@ -32,15 +32,15 @@ class Snapshots:
     names: Sequence[str] = (),
     dtype: str = "float32",
   ):
-    """Makes, changes and removes nothing before a `save`.
+    """Prepares; nothing is created or changed before a `save`.
 
     Args:
-      workdir: of the run.
-      every: steps between two snapshots; 0 for none.
-      names: of the averages that are kept.
-      dtype: in which they are stored.
+      workdir: the run's workdir.
+      every: the number of steps between two snapshots; 0 for no snapshots.
+      names: the names of the EMAs that are kept (see `averaging.name`).
+      dtype: the type in which they are stored.
     """
-    # Orbax wants it absolute.
+    # Orbax wants an absolute path.
     self.path = epath.Path(files.absolute(workdir)) / FOLDER
     self._every, self._names = every, tuple(names)
     self._cast = jax.jit(
@@ -50,22 +50,26 @@ class Snapshots:
     self._saving = 0
 
   def due(self, step: int) -> bool:
-    """Whether a snapshot belongs to this step."""
+    """Returns whether a snapshot is to be made of this step."""
     return bool(self._every) and step > 0 and step % self._every == 0
 
-  def save(self, step: int, averages: dict[str, Any]) -> None:
-    """Starts saving, unless the step has its snapshot.
+  def save(self, step: int, emas: dict[str, Any]) -> None:
+    """Starts to save a snapshot, unless the step has one already.
 
     A run that was killed computes some steps again, to the same bits.
 
+    Args:
+      step: the number of updates done.
+      emas: all EMAs of the train state, by name.
+
     Raises:
-      UserError: this or the save before failed; nothing of it stays.
+      UserError: this save or the one before failed; nothing of it stays.
     """
     self.wait()
     if step in self._open().all_steps():
       return
     self._saving = step
-    kept = {name: averages[name] for name in self._names}
+    kept = {name: emas[name] for name in self._names}
     kept = self._cast(offload.fetch(kept))
     items = {name: ocp.args.StandardSave(tree) for name, tree in kept.items()}
     args = ocp.args.Composite(**items)
@@ -73,12 +77,12 @@ class Snapshots:
     self._guard(lambda: self._open().save(step, args=args, force=True))
 
   def wait(self) -> None:
-    """Until the last snapshot is on disk; errors of its save surface here."""
+    """Waits until the last snapshot is on disk, and raises its errors."""
     if self._writer is not None:
       self._guard(self._writer.wait_until_finished)
 
   def close(self) -> None:
-    """Waits as `wait`, and ends the threads."""
+    """Waits like `wait`, and ends the writer's threads."""
     try:
       self.wait()
     finally:
@@ -94,7 +98,7 @@ class Snapshots:
     return self._writer
 
   def _guard(self, action: Callable[[], Any]) -> None:
-    """Runs a part of a save; a failed one is removed, reported in one line."""
+    """Runs a part of a save; if it fails, removes what it wrote and raises."""
     try:
       action()
     except Exception as error:
@@ -107,7 +111,7 @@ class Snapshots:
 
 
 def steps(workdir: epath.PathLike) -> list[int]:
-  """Those of all complete snapshots, in order; none if there is no folder."""
+  """Returns the steps of all complete snapshots, in order."""
   path = epath.Path(files.absolute(workdir)) / FOLDER
   if not path.exists():
     return []
@@ -117,14 +121,14 @@ def steps(workdir: epath.PathLike) -> list[int]:
 
 
 def load(workdir: epath.PathLike, step: int, name: str, like: Any) -> Any:
-  """One average of one snapshot.
+  """Loads one EMA of one snapshot.
 
   Args:
-    workdir: of the run.
-    step: one of `steps`.
-    name: of the average (see `ema.name`).
-    like: its shapes, the types to which it is converted, and its shardings;
-      without, on the first device.
+    workdir: the run's workdir.
+    step: the snapshot's step, one of `steps`.
+    name: the EMA's name (see `averaging.name`).
+    like: the EMA's shapes, the types to which it is converted, and its
+      shardings; without shardings, it is on the first device.
 
   Raises:
     UserError: it cannot be read.

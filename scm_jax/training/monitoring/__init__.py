@@ -1,1 +1,1 @@
-"""What a run reports of itself: metrics, events, health, profiles, signals."""
+"""Watching a training: metrics, health, progress, profiles, signals."""

@@ -1,41 +1,42 @@
-"""Stopping on a signal: finish the step, save, leave."""
+"""Stops a training on a signal: it finishes the step, saves and leaves."""
 
 import signal
 from types import FrameType
+from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
 
 
 class StopSignal:
-  """Within it, SIGTERM and the first Ctrl-C only ask the loop to stop.
+  """A context manager in which a signal only asks the training to stop.
 
-  Clusters send SIGTERM before they take a machine away. A second Ctrl-C
-  interrupts at once.
+  It handles SIGTERM, which clusters send before they take a machine away, and
+  the first Ctrl-C. A second Ctrl-C interrupts at once. Where there are several
+  processes, JAX itself listens for a SIGTERM to any of them.
   """
 
   def __init__(self):
-    self.requested: int = 0
-    self._before = {}
+    self.requested: int = 0  # the number of the signal that came
+    self._previous = {}
 
-  def __enter__(self) -> "StopSignal":
-    # Of several processes, JAX listens for the SIGTERM of any.
+  def __enter__(self) -> Self:
     if jax.process_count() == 1:
       for number in (signal.SIGTERM, signal.SIGINT):
-        self._before[number] = signal.signal(number, self._handle)
+        self._previous[number] = signal.signal(number, self._handle)
     return self
 
   def asked(self, step: int) -> bool:
-    """Whether to stop after `step`: the same step on all processes.
+    """Returns whether to stop after `step`, the same step on all processes.
 
-    Several processes have to ask at every step.
+    Where there are several processes, it must be called at every step.
     """
     if jax.process_count() == 1:
       return bool(self.requested)
     return multihost_utils.reached_preemption_sync_point(step)
 
-  def __exit__(self, *error) -> None:
-    for number, handler in self._before.items():
+  def __exit__(self, *error: Any) -> None:
+    for number, handler in self._previous.items():
       signal.signal(number, handler)
 
   def _handle(self, number: int, frame: FrameType | None) -> None:

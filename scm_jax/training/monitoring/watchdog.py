@@ -1,24 +1,25 @@
-"""Says so when a step takes too long, and where every thread is then."""
+"""Reports a step that takes too long, and what every thread is doing then."""
 
 import faulthandler
 import logging
 import sys
 import threading
 import time
+from typing import Any, Self
 
 
 class Watchdog:
-  """Within it, `beat` is expected before its patience ends.
+  """A context manager in which `beat` is expected again and again.
 
-  It changes nothing in the run: a step that comes late is reported again, with
-  the time it took.
+  It changes nothing in the run. A step that comes late, after a report, is
+  reported again with the time that it took.
   """
 
   def __init__(self, patience: float):
-    """Prepares; watches only within `with`.
+    """Prepares the watchdog, which watches only within a `with` block.
 
     Args:
-      patience: seconds; 0 never reports.
+      patience: the seconds without a `beat` that are reported; 0 reports none.
     """
     self._patience = patience
     self._changed = threading.Condition()
@@ -26,13 +27,13 @@ class Watchdog:
     self._stopped = False
     self._thread = threading.Thread(target=self._watch, daemon=True)
 
-  def __enter__(self) -> "Watchdog":
+  def __enter__(self) -> Self:
     self._since = time.monotonic()
     if self._patience:
       self._thread.start()
     return self
 
-  def __exit__(self, *error) -> None:
+  def __exit__(self, *error: Any) -> None:
     with self._changed:
       self._stopped = True
       self._changed.notify()
@@ -40,7 +41,7 @@ class Watchdog:
       self._thread.join()
 
   def beat(self, step: int) -> None:
-    """A step has ended, or whatever else this counts."""
+    """Restarts the clock, because `step` or work after it has ended."""
     with self._changed:
       now = time.monotonic()
       if self._reported:
@@ -54,14 +55,14 @@ class Watchdog:
         left = self._since + self._patience - time.monotonic()
         if self._reported or left > 0:
           self._changed.wait(None if self._reported else left)
-          continue
-        self._report()
+        else:
+          self._report()
 
   def _report(self) -> None:
     self._reported = True
+    seconds = time.monotonic() - self._since
     logging.warning(
-      "no step has ended for %.0f s, since step %d; it may be compiling, slow "
-      "or hung. What every thread does:",
-      *(time.monotonic() - self._since, self._step),
+      f"no step has ended for {seconds:.0f} s, since step {self._step}; it may "
+      "be compiling, slow or hung. The stack of every thread follows:"
     )
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)

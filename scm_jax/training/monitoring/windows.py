@@ -1,4 +1,4 @@
-"""Metrics of a span of steps: fetched from the device once, then reduced."""
+"""Metrics of consecutive steps: fetched from the device once, then reduced."""
 
 from typing import Any, NamedTuple
 
@@ -7,11 +7,15 @@ import numpy as np
 
 from scm_jax.objectives import diagnostics
 
-SUMS = ("nonfinite_samples", "nonfinite_gradients")  # counted, not averaged
+SUMS = ("nonfinite_samples", "nonfinite_gradients")  # all others are means
 
 
 class Window:
-  """The metrics of consecutive steps, kept on the device until asked for."""
+  """The metrics of consecutive steps, kept on the device until they are read.
+
+  Attributes:
+    step: the last step.
+  """
 
   def __init__(self):
     self.step = 0
@@ -19,19 +23,19 @@ class Window:
 
   @property
   def count(self) -> int:
-    """How many steps."""
+    """The number of steps."""
     return len(self._pending)
 
   def add(self, step: int, metrics: dict[str, Any]) -> None:
-    """Adds a step's metrics without waiting for them."""
+    """Adds the metrics of a step without waiting for them."""
     self.step = step
     self._pending.append(metrics)
 
   def summary(self) -> dict[str, float]:
-    """Scalars by name: means over the steps, sums of what is counted.
+    """Returns scalars by name: means over the steps, or sums of counts.
 
-    What is kept by time becomes `name/t=CENTRE`, in radians, for each bin that
-    had a sample.
+    A metric that is kept by time becomes `name/t=CENTRE`, in radians, for each
+    bin of times that had a sample.
     """
     self._pending = jax.device_get(self._pending)
     by_time = [metrics.get("by_time", {}) for metrics in self._pending]
@@ -43,37 +47,37 @@ class Window:
       reduce = np.sum if name in SUMS else np.mean
       result[name] = float(reduce(values))
     if by_time[0]:
-      result |= _bins(by_time)
+      result |= _means_by_time(by_time)
     return result
 
-  def spoilt(self, before: int = 0) -> "Spoilt":
-    """Says in which steps the gradient was not finite.
+  def nonfinite(self, in_a_row_before: int = 0) -> "NonfiniteSteps":
+    """Returns the steps in which the gradient was not finite.
 
     Args:
-      before: steps in a row up to this window for which it was not.
+      in_a_row_before: the number of such steps in a row just before the window.
     """
     self._pending = jax.device_get(self._pending)
-    steps, longest, run = 0, 0, before
+    steps, longest, in_a_row = 0, 0, in_a_row_before
     samples: list[tuple[float, int]] = []
     for metrics in self._pending:
       bad = bool(metrics["nonfinite_gradients"])
-      steps, run = steps + bad, run + 1 if bad else 0
-      longest = max(longest, run)
+      steps, in_a_row = steps + bad, in_a_row + 1 if bad else 0
+      longest = max(longest, in_a_row)
       if bad:
-        told = metrics["left_out"]
-        known = zip(told["t"].tolist(), told["label"].tolist(), strict=True)
-        samples += [pair for pair in known if pair[0] >= 0]
-    return Spoilt(steps, longest, run, tuple(samples))
+        left_out = metrics["left_out"]
+        t, label = left_out["t"].tolist(), left_out["label"].tolist()
+        samples += [pair for pair in zip(t, label, strict=True) if pair[0] >= 0]
+    return NonfiniteSteps(steps, longest, in_a_row, tuple(samples))
 
 
-class Spoilt(NamedTuple):
-  """Steps of a window whose gradient had entries that were not finite.
+class NonfiniteSteps(NamedTuple):
+  """The steps of a window whose gradient had entries that were not finite.
 
   Attributes:
-    steps: how many.
-    longest: most in a row, those before the window included.
-    last: in a row up to the window's end.
-    samples: (t, label) of samples that those steps left out, some of each.
+    steps: their number.
+    longest: the most of them in a row, counting those just before the window.
+    last: their number in a row at the window's end.
+    samples: (t, label) of some of the samples that these steps left out.
   """
 
   steps: int
@@ -82,7 +86,8 @@ class Spoilt(NamedTuple):
   samples: tuple[tuple[float, int], ...]
 
 
-def _bins(by_time: list[dict[str, np.ndarray]]) -> dict[str, float]:
+def _means_by_time(by_time: list[dict[str, np.ndarray]]) -> dict[str, float]:
+  """Divides sums over steps by the number of samples in each bin of times."""
   totals = {
     name: np.stack([step[name] for step in by_time]).astype(np.float64).sum(0)
     for name in by_time[0]

@@ -1,1 +1,1 @@
-"""The processes of one training: how they start, meet and watch each other."""
+"""Several processes as one training: detection, start, loss of a process."""

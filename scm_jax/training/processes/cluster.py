@@ -1,39 +1,41 @@
-"""Which processes make up a run, as the machines around this one say.
+"""Detects the processes of a run and the place of this process among them.
 
-The first of these that applies counts:
+The first of these sources that applies decides:
 
 1. `SCM_COORDINATOR` (`host:port` of process 0), `SCM_NUM_PROCESSES` and
-   `SCM_PROCESS_ID`, which launch scripts and manifests set; on GKE the last is
-   the job's completion index;
-2. the variables of a Slurm step with several tasks;
-3. `TPU_WORKER_HOSTNAMES` and `TPU_WORKER_ID`, which GKE sets beside TPUs;
-4. the metadata server of a TPU VM.
+   `SCM_PROCESS_ID`, which launch scripts and Kubernetes manifests set;
+2. JAX's own detection of Open MPI, Slurm and Cloud TPUs (on GKE and TPU VMs).
+   Its detection of other Kubernetes jobs is left out: it warns, or fails, in
+   every pod that may not read its job from the API server.
 """
 
-import importlib.util
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from scm_jax.errors import ConfigError
+# No public function of JAX detects without connecting, and connecting aborts
+# the process where another one is missing (see `peers`).
+from jax._src import clusters
 
-PORT = 8476  # of the coordinator, where nobody names one
+from scm_jax.errors import ConfigError, UserError
+
 PLAIN = ("SCM_COORDINATOR", "SCM_NUM_PROCESSES", "SCM_PROCESS_ID")
-_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID")
-_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/"
+_DETECTORS = (
+  clusters.OmpiCluster,
+  clusters.SlurmCluster,
+  clusters.GkeTpuCluster,
+  clusters.GceTpuCluster,
+)
 
 
 class Cluster(NamedTuple):
-  """This process among those of a run.
+  """The processes of a run, and the place of this process among them.
 
   Attributes:
-    coordinator: `host:port` of process 0.
-    count: processes.
-    index: this one's.
-    device: the only one of the host's devices that is this process's; None for
-      all that it sees.
+    coordinator: the address of process 0, as `host:port`.
+    count: the number of processes.
+    index: the index of this process.
+    device: the index of the only GPU of this host that this process uses; None
+      where it uses every device that it sees.
   """
 
   coordinator: str
@@ -42,39 +44,45 @@ class Cluster(NamedTuple):
   device: int | None = None
 
 
-def detect(
-  environment: Mapping[str, str] = os.environ,
-  metadata: Callable[[str], str] | None = None,
-) -> Cluster | None:
-  """The cluster, or None where this process is alone.
+def detect(timeout: int = 300) -> Cluster | None:
+  """Returns the cluster, or None where this process is a run by itself.
 
   Args:
-    environment: variables.
-    metadata: an attribute of a TPU VM by name, "" if there is none; None asks
-      the metadata server where there are TPUs.
+    timeout: the seconds to wait until the host name of process 0 is known,
+      which a TPU slice may make known late.
 
   Raises:
-    ConfigError: the variables contradict each other.
+    ConfigError: the environment variables are incomplete or contradictory.
+    UserError: the address of process 0 cannot be found out.
   """
-  if any(name in environment for name in PLAIN):
-    return _plain(environment)
-  if all(name in environment for name in _SLURM):
-    return _slurm(environment)
-  if "TPU_WORKER_HOSTNAMES" in environment:
-    hosts = environment["TPU_WORKER_HOSTNAMES"].split(",")
-    index = int(environment.get("TPU_WORKER_ID", 0))
-    return _tpu(hosts, index, environment)
-  if metadata is None and _has_tpu(environment):
-    metadata = _ask_metadata_server
-  return _tpu_vm(metadata) if metadata else None
+  if any(name in os.environ for name in PLAIN):
+    return _from_variables()
+  found = next(filter(_applies, _DETECTORS), None)
+  if found is None or found.get_process_count() == 1:
+    return None
+  port = os.environ.get("JAX_COORDINATOR_PORT")
+  try:
+    coordinator = found.get_coordinator_address(timeout, port)
+  except RuntimeError as error:
+    raise UserError(
+      f"cannot find process 0 of this run: {error}; check the host names of "
+      f"the job, or set {', '.join(PLAIN)}"
+    ) from error
+  count = found.get_process_count()
+  device = found.get_local_process_id() if _shares_gpus(count) else None
+  return Cluster(coordinator, count, found.get_process_id(), device)
 
 
-def _plain(environment: Mapping[str, str]) -> Cluster | None:
-  missing = [name for name in PLAIN if name not in environment]
+def _from_variables() -> Cluster | None:
+  """Reads the cluster from this project's own variables."""
+  missing = [name for name in PLAIN if name not in os.environ]
   if missing:
-    given = next(name for name in PLAIN if name in environment)
-    raise ConfigError(f"{given} is set, but {' and '.join(missing)} is not")
-  coordinator, *numbers = (environment[name] for name in PLAIN)
+    given = next(name for name in PLAIN if name in os.environ)
+    raise ConfigError(
+      f"{given} is set, but {' and '.join(missing)} is not; set all three, or "
+      "none of them"
+    )
+  coordinator, *numbers = (os.environ[name] for name in PLAIN)
   try:
     count, index = map(int, numbers)
   except ValueError:
@@ -88,72 +96,23 @@ def _plain(environment: Mapping[str, str]) -> Cluster | None:
   return Cluster(coordinator, count, index) if count > 1 else None
 
 
-def _slurm(environment: Mapping[str, str]) -> Cluster | None:
-  count = int(environment["SLURM_NTASKS"])
-  if count == 1:
-    return None
-  host = first_host(environment["SLURM_STEP_NODELIST"])
-  # A port that two jobs on a host do not share.
-  port = 61_440 + int(environment["SLURM_JOB_ID"]) % 4096
-  device = None
-  nodes = int(environment.get("SLURM_STEP_NUM_NODES", count))
-  visible = environment.get("CUDA_VISIBLE_DEVICES", "")
-  if nodes < count and "," in visible:
-    device = int(environment["SLURM_LOCALID"])
-  index = int(environment["SLURM_PROCID"])
-  return Cluster(f"{host}:{port}", count, index, device)
-
-
-def first_host(nodes: str) -> str:
-  """Of a Slurm node list: `gpu[003-007,9],cpu1` begins with `gpu003`."""
-  name, bracket, rest = nodes.partition("[")
-  if not bracket or "," in name:
-    return nodes.split(",")[0]
-  number = rest.replace("-", ",").replace("]", ",").split(",")[0]
-  return name + number
-
-
-def _tpu(
-  hosts: list[str], index: int, slices: Mapping[str, str]
-) -> Cluster | None:
-  """Of one or several slices, each with the same number of hosts."""
-  count = int(slices.get("MEGASCALE_NUM_SLICES") or 1)
-  first = slices.get("MEGASCALE_COORDINATOR_ADDRESS") or hosts[0]
-  place = int(slices.get("MEGASCALE_SLICE_ID") or 0)
-  if count * len(hosts) == 1:
-    return None
-  return Cluster(
-    f"{first.split(':')[0]}:{PORT}",
-    count * len(hosts),
-    place * len(hosts) + index,
-  )
-
-
-def _tpu_vm(metadata: Callable[[str], str]) -> Cluster | None:
-  endpoints = metadata("worker-network-endpoints")
-  if not endpoints:
-    return None
-  # Each is a name, or `name:id:address`.
-  hosts = [endpoint.split(":")[-1] for endpoint in endpoints.split(",")]
-  lines = [line.partition(":") for line in metadata("tpu-env").splitlines()]
-  slices = {key.strip(): value.strip(" '") for key, _, value in lines}
-  return _tpu(hosts, int(metadata("agent-worker-number") or 0), slices)
-
-
-def _has_tpu(environment: Mapping[str, str]) -> bool:
-  """Whether this is a TPU VM (a machine that only compiles for one is not)."""
-  if "TPU_SKIP_MDS_QUERY" in environment:
-    return False
-  devices = any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0")))
-  return devices and importlib.util.find_spec("libtpu") is not None
-
-
-def _ask_metadata_server(name: str) -> str:
-  request = urllib.request.Request(
-    f"{_METADATA}attributes/{name}", headers={"Metadata-Flavor": "Google"}
-  )
+def _applies(detector: type[clusters.ClusterEnv]) -> bool:
+  """Returns whether this process runs in the detector's environment."""
   try:
-    with urllib.request.urlopen(request, timeout=10) as answer:
-      return answer.read().decode()
-  except (urllib.error.URLError, OSError):
-    return ""
+    return detector.is_env_present()
+  except OSError:  # a machine with TPUs from which no metadata server is seen
+    return False
+
+
+def _shares_gpus(count: int) -> bool:
+  """Returns whether several processes of the run see all GPUs of this host.
+
+  JAX gives every process of Slurm and Open MPI one GPU, also where it is the
+  only one of its host, or where the launcher shows it a single GPU.
+
+  Args:
+    count: the number of processes of the run.
+  """
+  nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", count))
+  here = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", -(-count // nodes)))
+  return here > 1 and "," in os.environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -1,13 +1,14 @@
-"""Lines between the processes of a run: who has come up, and who is gone.
+"""Connections between the processes of a run: who is missing, who has died.
 
-Every process holds one TCP connection to process 0, over the port that JAX's
-coordinator takes once all have come. JAX itself waits for the missing without
-naming them, and for the dead until their heartbeats are overdue; a connection
-of a process that has died closes at once.
+JAX does not tell. Where a process does not come, or dies, JAX 0.10 aborts all
+others when a timeout ends (300 and 100 s), with a C++ stack trace, exit code
+134 and, for one that did not come, without its index; Python cannot catch it.
 
-What is said on it, a word a line: the index of the process that calls;
-`complete`, or the indices that are missing; `leave` before an orderly end; and
-`lost` with an index, from process 0 to all others.
+So every process holds a TCP connection to process 0, which is set up over the
+port that JAX's coordinator uses afterwards. The connection of a process that
+has died closes at once. The messages are lines of text: a process sends its
+index, and is answered `complete` or the indices that are missing; later,
+`leave` announces an orderly end, and process 0 sends all others `lost INDEX`.
 """
 
 import contextlib
@@ -20,144 +21,149 @@ from scm_jax.errors import UserError
 from scm_jax.training.processes.cluster import Cluster
 
 
-class Lines:
-  """This process's connections: process 0's to all, the others' to it."""
+class PeerConnections:
+  """The connections of this process: those of process 0 lead to all others."""
 
-  def __init__(self, here: Cluster, patience: float, heartbeat: float):
-    """Waits until all have come up.
+  def __init__(self, cluster: Cluster, timeout: float, heartbeat: float):
+    """Waits until all processes have come.
 
     Args:
-      here: which process this is.
-      patience: seconds to wait.
-      heartbeat: seconds after which a host that has vanished without a word
-        counts as lost.
+      cluster: the processes of the run, and which of them this one is.
+      timeout: the seconds to wait for the others.
+      heartbeat: the seconds after which a host that vanished, without closing
+        its connections, counts as lost.
 
     Raises:
-      UserError: processes did not come up; all that did name them.
+      UserError: some processes did not come; every one that did names them.
     """
-    self._here, self._leaving = here, False
-    if here.index:
-      self._sockets = {0: _answer(here, patience)}
+    self._is_first, self._leaving = cluster.index == 0, False
+    if self._is_first:
+      self._sockets = _accept_all(cluster, timeout)
     else:
-      self._sockets = _call(here, patience)
-    for line in self._sockets.values():
-      line.settimeout(None)
-      _keep_alive(line, heartbeat)
+      self._sockets = {0: _connect(cluster, timeout)}
+    for connection in self._sockets.values():
+      connection.settimeout(None)
+      _probe_when_silent(connection, heartbeat)
 
   def watch(self, on_lost: Callable[[int], None]) -> None:
     """Calls `on_lost(index)`, once, when a process ends without `leave`."""
     first = threading.Lock()
 
-    def tell(index: int) -> None:
+    def report(index: int) -> None:
       if self._leaving or not first.acquire(blocking=False):
         return
-      if not self._here.index:
-        self._say(f"lost {index}")
+      if self._is_first:
+        self._send(f"lost {index}")
       on_lost(index)
 
-    for index, line in self._sockets.items():
-      thread = threading.Thread(
-        target=_listen, args=(line, index, tell), daemon=True
-      )
-      thread.start()
+    for index, connection in self._sockets.items():
+      threading.Thread(
+        target=_listen, args=(connection, index, report), daemon=True
+      ).start()
 
   def leave(self) -> None:
-    """Says that this process ends because it is done."""
+    """Announces that this process ends because its work is done."""
     self._leaving = True
-    self._say("leave")
+    self._send("leave")
 
-  def _say(self, words: str) -> None:
-    for line in self._sockets.values():
+  def _send(self, message: str) -> None:
+    for connection in self._sockets.values():
       with contextlib.suppress(OSError):
-        line.sendall(f"{words}\n".encode())
+        connection.sendall(f"{message}\n".encode())
 
 
 def _listen(
-  line: socket.socket, index: int, tell: Callable[[int], None]
+  connection: socket.socket, index: int, report: Callable[[int], None]
 ) -> None:
-  """Until the process at the other end leaves, or is lost."""
-  with contextlib.suppress(OSError), line.makefile() as words:
-    for word, *rest in map(str.split, words):
+  """Reports the process at the other end, or the one that it says is lost."""
+  with contextlib.suppress(OSError), connection.makefile() as messages:
+    for word, *rest in map(str.split, messages):
       if word == "leave":
         return
       if word == "lost":
-        return tell(int(rest[0]))
-  tell(index)
+        return report(int(rest[0]))
+  report(index)
 
 
-def _call(here: Cluster, patience: float) -> dict[int, socket.socket]:
-  """Process 0's part of the roll call."""
-  port = int(here.coordinator.rpartition(":")[2])
+def _accept_all(cluster: Cluster, timeout: float) -> dict[int, socket.socket]:
+  """Returns the connections of process 0, once every process has called."""
+  connections = _accept(cluster, timeout)
+  missing = sorted(set(range(1, cluster.count)) - connections.keys())
+  verdict = ",".join(map(str, missing)) or "complete"
+  for connection in connections.values():
+    with contextlib.suppress(OSError):
+      connection.sendall(f"{verdict}\n".encode())
+  if missing:
+    raise _missing_error(verdict, cluster, timeout)
+  return connections
+
+
+def _accept(cluster: Cluster, timeout: float) -> dict[int, socket.socket]:
+  """Returns a connection to every process that calls within the timeout."""
+  port = int(cluster.coordinator.rpartition(":")[2])
   try:
-    server = socket.create_server(("", port), backlog=here.count)
+    server = socket.create_server(("", port), backlog=cluster.count)
   except OSError as error:
     raise UserError(
       f"process 0 cannot listen on port {port} ({error.strerror}); another "
       "run may be using it"
     ) from error
-  deadline = time.monotonic() + patience
-  lines: dict[int, socket.socket] = {}
+  deadline = time.monotonic() + timeout
+  connections: dict[int, socket.socket] = {}
   with server:
-    while len(lines) < here.count - 1:
+    while len(connections) < cluster.count - 1:
       left = deadline - time.monotonic()
       if left <= 0:
         break
       server.settimeout(left)
       with contextlib.suppress(OSError):
-        line, _ = server.accept()
-        word = _read_word(line, 10)
-        if word.isdigit() and 0 < int(word) < here.count:
-          lines[int(word)] = line
-  absent = sorted(set(range(1, here.count)) - lines.keys())
-  verdict = ",".join(map(str, absent)) or "complete"
-  for line in lines.values():
-    with contextlib.suppress(OSError):
-      line.sendall(f"{verdict}\n".encode())
-  if absent:
-    raise UserError(_absent(verdict, here, patience))
-  return lines
+        connection, _ = server.accept()
+        word = _read_line(connection, timeout=10)
+        if word.isdigit() and 0 < int(word) < cluster.count:
+          connections[int(word)] = connection
+  return connections
 
 
-def _answer(here: Cluster, patience: float) -> socket.socket:
-  """The other processes' part."""
-  host, _, port = here.coordinator.rpartition(":")
+def _connect(cluster: Cluster, timeout: float) -> socket.socket:
+  """Returns the connection to process 0, once it knows that all have come."""
+  host, _, port = cluster.coordinator.rpartition(":")
   address = host.strip("[]"), int(port)
-  deadline = time.monotonic() + patience
+  deadline = time.monotonic() + timeout
   while time.monotonic() < deadline:
     with contextlib.suppress(OSError):
-      line = socket.create_connection(address, timeout=5)
-      line.sendall(f"{here.index}\n".encode())
-      verdict = _read_word(line, patience + 10)
+      connection = socket.create_connection(address, timeout=5)
+      connection.sendall(f"{cluster.index}\n".encode())
+      verdict = _read_line(connection, timeout + 10)
       if verdict == "complete":
-        return line
+        return connection
       if verdict:
-        raise UserError(_absent(verdict, here, patience))
+        raise _missing_error(verdict, cluster, timeout)
     time.sleep(0.2)
   raise UserError(
-    f"process {here.index} of {here.count}: process 0 did not come up at "
-    f"{here.coordinator} within {patience:g} s; look at its log"
+    f"process {cluster.index} of {cluster.count}: process 0 did not come up at "
+    f"{cluster.coordinator} within {timeout:g} s; look at its log"
   )
 
 
-def _read_word(line: socket.socket, patience: float) -> str:
-  """One line, and nothing of what follows it."""
-  line.settimeout(patience)
-  word = b""
-  while (byte := line.recv(1)) not in (b"", b"\n"):
-    word += byte
-  return word.decode()
+def _read_line(connection: socket.socket, timeout: float) -> str:
+  """Reads one line, and nothing of the messages that follow it."""
+  connection.settimeout(timeout)
+  line = b""
+  while (byte := connection.recv(1)) not in (b"", b"\n"):
+    line += byte
+  return line.decode("ascii", "replace")
 
 
-def _absent(indices: str, here: Cluster, patience: float) -> str:
-  return (
-    f"process {here.index} of {here.count}: process {indices} did not come up "
-    f"within {patience:g} s; look at the log of each"
+def _missing_error(missing: str, cluster: Cluster, timeout: float) -> UserError:
+  return UserError(
+    f"process {cluster.index} of {cluster.count}: process {missing} did not "
+    f"come up within {timeout:g} s; look at the log of each"
   )
 
 
-def _keep_alive(line: socket.socket, heartbeat: float) -> None:
-  """Lets the system ask a silent host whether it is still there."""
-  line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _probe_when_silent(connection: socket.socket, heartbeat: float) -> None:
+  """Lets the system close a connection whose host does not answer any more."""
+  connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
   pause = max(1, int(heartbeat / 8))
   for name, value in (
     ("TCP_KEEPIDLE", 4 * pause),
@@ -165,4 +171,4 @@ def _keep_alive(line: socket.socket, heartbeat: float) -> None:
     ("TCP_KEEPCNT", 4),
   ):
     if option := getattr(socket, name, None):
-      line.setsockopt(socket.IPPROTO_TCP, option, value)
+      connection.setsockopt(socket.IPPROTO_TCP, option, value)

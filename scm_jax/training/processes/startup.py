@@ -1,4 +1,4 @@
-"""Several processes as one run: they begin, stop and fail together."""
+"""Several processes as one run: they start, stop and fail together."""
 
 import atexit
 import contextlib
@@ -15,112 +15,124 @@ from jax.errors import JaxRuntimeError
 
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.training.processes import cluster
-from scm_jax.training.processes.peers import Lines
+from scm_jax.training.processes.peers import PeerConnections
 
-# Seconds that a process has to say itself why it fails when another is gone.
+# Seconds in which a process may report its own error once another one is lost.
 GRACE = 5
 
 
 @contextlib.contextmanager
 def together(task: str = "train") -> Iterator[None]:
-  """Within it, this process and the others of its run, if any, are one.
+  """Joins this process to the others of its run, if there are any.
 
-  To be entered before anything that uses a device. `SCM_INIT_TIMEOUT` and
-  `SCM_HEARTBEAT_TIMEOUT` are the seconds (300, 100) that it waits for processes
-  to come up, and until one that is silent counts as lost. When one is lost or
-  fails, all others end, and every one says why.
+  It must be entered before anything uses a device. When a process is lost or
+  fails, all others end, and each of them says why.
+
+  The environment variable `SCM_INIT_TIMEOUT` is the seconds to wait for all
+  processes to come up (300), `SCM_HEARTBEAT_TIMEOUT` the seconds after which a
+  silent process counts as lost (100).
 
   Args:
-    task: of `scm-jax`, whose words they are.
+    task: the subcommand's name, which begins the messages about lost processes.
 
   Raises:
-    ConfigError: the environment contradicts itself.
-    UserError: processes did not come up; it names them.
+    ConfigError: the environment variables are incomplete or contradictory.
+    UserError: some processes did not come up; the message names them.
   """
-  here = cluster.detect()
+  timeout = _seconds("SCM_INIT_TIMEOUT", 300)
+  heartbeat = _seconds("SCM_HEARTBEAT_TIMEOUT", 100)
+  here = cluster.detect(timeout)
   if here is None:
     yield
     return
-  patience = _seconds("SCM_INIT_TIMEOUT", 300)
-  heartbeat = _seconds("SCM_HEARTBEAT_TIMEOUT", 100)
-  lines = Lines(here, patience, heartbeat)
-  jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  jax.distributed.initialize(
-    here.coordinator,
-    here.count,
-    here.index,
-    None if here.device is None else [here.device],
-    cluster_detection_method="deactivate",
-    initialization_timeout=patience,
-    heartbeat_timeout_seconds=heartbeat,
-    shutdown_timeout_seconds=60,
-  )
-  if here.index:  # process 0 speaks for all, until something is wrong
+  peers = PeerConnections(here, timeout, heartbeat)
+  _initialize_jax(here, timeout, heartbeat)
+  if here.index:  # process 0 logs for all, warnings and errors aside
     logging.getLogger().setLevel(logging.WARNING)
   logging.info("process 0 of %d, at %s", here.count, here.coordinator)
-  lines.watch(functools.partial(_follow, task))
+  peers.watch(functools.partial(_exit_after_loss, task))
   try:
     yield
   except BaseException as error:
-    # JAX would wait for the others at exit, and end with a stack trace because
-    # they do not come.
+    # At exit, JAX would wait for the other processes, and abort with a stack
+    # trace because they do not come.
     interrupted = isinstance(error, KeyboardInterrupt)
     code = getattr(error, "exit_code", 130 if interrupted else 1)
-    atexit.register(_leave, code)
-    raise _explained(error) from error
-  lines.leave()
+    atexit.register(_exit, code)
+    raise _with_process(error) from error
+  peers.leave()
+
+
+def is_main() -> bool:
+  """Returns whether this process writes the files and the log of the run."""
+  return jax.process_index() == 0
 
 
 def _seconds(name: str, default: int) -> int:
   text = os.environ.get(name, str(default))
   if not text.isdigit() or not int(text):
-    raise ConfigError(f"{name}={text} is not a number of seconds")
+    raise ConfigError(
+      f"the environment variable {name}={text} must be a whole number of "
+      "seconds, at least 1"
+    )
   return int(text)
 
 
-def is_main() -> bool:
-  """Whether this process writes the files and the log."""
-  return jax.process_index() == 0
+def _initialize_jax(
+  here: cluster.Cluster, timeout: int, heartbeat: int
+) -> None:
+  jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  jax.distributed.initialize(
+    here.coordinator,
+    here.count,
+    here.index,
+    local_device_ids=None if here.device is None else [here.device],
+    cluster_detection_method="deactivate",  # `cluster.detect` has done it
+    initialization_timeout=timeout,
+    heartbeat_timeout_seconds=heartbeat,
+    shutdown_timeout_seconds=60,
+  )
 
 
-_lost = threading.Event()
-_last_words = ""
+_lost = threading.Event()  # set once a process is lost,
+_loss_message = ""  # which this message names
 
 
-def _follow(task: str, index: int) -> None:
-  """Ends this process because another is gone, unless it does so itself.
+def _exit_after_loss(task: str, index: int) -> None:
+  """Ends this process because process `index` is lost.
 
-  It may be waiting for the other on a device, and would wait for long.
+  The main thread may be waiting for the lost process in a collective operation,
+  for long. If it fails by itself within `GRACE` seconds, it reports the loss.
   """
-  global _last_words
-  _last_words = (
+  global _loss_message
+  _loss_message = (
     f"{_name()}: lost process {index}; look at the end of its log, and run the "
     "same command again on all to go on from what is saved"
   )
   _lost.set()
   time.sleep(GRACE)
-  print(f"scm-jax {task}: {_last_words}", file=sys.stderr)
-  _leave(1)
+  print(f"scm-jax {task}: {_loss_message}", file=sys.stderr)
+  _exit(1)
 
 
-def _explained(error: BaseException) -> BaseException:
-  """The error with this process's name, and that of the one that is gone."""
+def _with_process(error: BaseException) -> BaseException:
+  """Returns the error with the names of this and of a lost process."""
   runtime = [e for e in _causes(error) if isinstance(e, JaxRuntimeError)]
-  # A collective fails a moment before it is known who has left.
+  # A collective operation fails a moment before the lost process is known.
   lost = _lost.wait(GRACE if runtime else 1)
   if isinstance(error, UserError):
-    kind, words = type(error), str(error)
+    kind, text = type(error), str(error)
   elif runtime:
-    kind, words = UserError, (str(runtime[0]).splitlines() or [""])[0][:200]
+    kind, text = UserError, (str(runtime[0]).splitlines() or [""])[0][:200]
   else:
     return error
   if lost:
-    return kind(f"{_last_words} (here: {words})")
-  return kind(f"{_name()}: {words}")
+    return kind(f"{_loss_message} (here: {text})")
+  return kind(f"{_name()}: {text}")
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-  """The error, and all that it came of or came in the handling of."""
+  """Returns the error and all errors that led to it or were handled then."""
   if error is None:
     return []
   return [error, *_causes(error.__cause__), *_causes(error.__context__)]
@@ -130,9 +142,10 @@ def _name() -> str:
   return f"process {jax.process_index()} of {jax.process_count()}"
 
 
-def _leave(exit_code: int) -> None:
+def _exit(code: int) -> None:
+  """Ends the process at once, without JAX's and Python's own shutdown."""
   logging.shutdown()
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError):
       stream.flush()
-  os._exit(exit_code)
+  os._exit(code)

@@ -9,8 +9,8 @@ from flax import traverse_util
 from scm_jax import networks
 from scm_jax.codec import PixelCodec
 from scm_jax.interop import edm2_names, export_folder, export_pytorch
-from scm_jax.model import Model
 from scm_jax.networks import magnitude
+from scm_jax.sampler import Sampler
 
 torch = pytest.importorskip("torch")
 
@@ -152,8 +152,8 @@ def test_parity_with_edm2s_own_network(reference, tmp_path):
   )
   params = magnitude.normalize_weights(params, magnitude.EPS)
   codec = PixelCodec(0.0, 0.5, 0.5)
-  model = Model(networks.build(config), params, codec, consistency=False)
-  export_pytorch.write_unet(tmp_path / "unet", model, params)
+  model = Sampler(networks.build(config), params, codec, "diffusion")
+  export_pytorch.write_unet(tmp_path / "unet", model)
   unet = UNetTrigFlow.from_pretrained(tmp_path / "unet")
 
   given = {

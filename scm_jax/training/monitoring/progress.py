@@ -1,0 +1,59 @@
+"""Shows the progress of a training: a bar on a terminal, lines in a log."""
+
+import logging
+import sys
+import time
+
+import jax
+from tqdm import tqdm
+
+
+class Progress:
+  """A progress bar on a terminal, plain lines with an ETA in a log."""
+
+  def __init__(self, start: int, total: int):
+    """Starts the clock.
+
+    Args:
+      start: the number of steps done before.
+      total: the number of steps of the whole training.
+    """
+    self._total = total
+    self._clock, self._clock_step = time.monotonic(), start
+    self._bar = None
+    if sys.stderr.isatty() and jax.process_index() == 0:
+      self._bar = tqdm(total=total, initial=start, unit="step")
+
+  def advance(self) -> None:
+    """Counts a step."""
+    if self._bar:
+      self._bar.update()
+
+  def report(self, step: int, loss: float) -> float:
+    """Shows the step and its loss.
+
+    Returns:
+      The steps per second since the last report.
+    """
+    now = time.monotonic()
+    rate = (step - self._clock_step) / max(now - self._clock, 1e-9)
+    self._clock, self._clock_step = now, step
+    if self._bar:
+      self._bar.set_postfix_str(f"loss {loss:.4g}")
+      return rate
+    left = int((self._total - step) / max(rate, 1e-9))
+    eta = f"{left // 60}:{left % 60:02d}"
+    logging.info(
+      f"step {step} of {self._total}, loss {loss:.4g}, {rate:.1f} steps/s, "
+      f"ETA {eta}"
+    )
+    return rate
+
+  def pause(self) -> None:
+    """Leaves the time since the last report out of the rate."""
+    self._clock = time.monotonic()
+
+  def close(self) -> None:
+    """Ends the bar."""
+    if self._bar:
+      self._bar.close()
