@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
-  """The work could not be done (exit code 1): a missing file, a full disk."""
+  """Work that cannot be done (exit code 1): a missing file, a full disk."""
 
   exit_code = 1
 

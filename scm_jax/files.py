@@ -101,6 +101,8 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Any]:
   target = _to_path(absolute(path))
   recover_folder(target)
   with _reporting(target):
+    if target.exists() and not target.is_dir():
+      raise NotADirectoryError("it is a file")
     partial = _neighbour(target, "partial")
     try:
       partial.mkdir(parents=True)

@@ -19,6 +19,7 @@ scm-jax export --workdir=runs/digits/scd --out=exports/digits-bf16 \\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
     "--workdir",
     metavar="DIR",

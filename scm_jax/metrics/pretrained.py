@@ -14,7 +14,7 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors, state_dict
 from scm_jax.interop.state_dict import Misfit
 from scm_jax.metrics import dinov2, dinov2_weights, inception, inception_weights
-from scm_jax.metrics.features import Extractor
+from scm_jax.metrics.extractor import Extractor
 
 NAMES = (*inception.NAMES, *dinov2.NAMES)
 

@@ -88,18 +88,16 @@ def _gather(whole: Array, spec: PartitionSpec) -> Array:
   return whole
 
 
-def gathered_dtype(path: Any, stored: Any, computed: Any) -> Any:
-  """Returns the type in which a layer gathers a sharded parameter.
+def gathered_as_computed(path: Any) -> bool:
+  """Returns whether a layer gathers a parameter in the type it computes in.
 
-  `layers.Linear` casts its weight to the type that it computes in, and then
-  gathers it. Other layers gather a parameter as it is stored.
+  These are the weights of `layers.Linear`. All other layers gather a parameter
+  in the type in which it is stored.
 
   Args:
     path: the parameter's path, as JAX's tree functions give it.
-    stored: the type in which the parameter is stored.
-    computed: the type in which the network computes.
   """
-  return computed if path[-1].key == magnitude.WEIGHT else stored
+  return path[-1].key == magnitude.WEIGHT
 
 
 def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:

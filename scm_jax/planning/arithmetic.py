@@ -6,7 +6,6 @@ by them before it compiles anything.
 
 import functools
 import math
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -99,8 +98,10 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
   devices = data * fsdp
   microbatches = sharding.microbatches(config, devices)
   params = arguments.state.params
-  replicated = _bytes(
-    leaf for leaf in jax.tree.leaves(params) if not _is_sharded(leaf)
+  replicated = sum(
+    leaf.size * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(params)
+    if not _is_sharded(leaf)
   )
   split = local_bytes(params) - replicated
   gathered = microbatches * _gathered_bytes(config, params, arguments.teacher)
@@ -145,18 +146,25 @@ def _gathered_bytes(config: Any, params: Any, teacher: Any) -> float:
 
 def _scattered_bytes(config: Any, params: Any) -> float:
   """Returns the bytes of gradients that one microbatch sums and scatters."""
-  if reduce_dtype := config.sharding.reduce_dtype:
-    leaves = [leaf for leaf in jax.tree.leaves(params) if _is_sharded(leaf)]
-    return sum(leaf.size for leaf in leaves) * jnp.dtype(reduce_dtype).itemsize
+  if config.sharding.reduce_dtype:
+    itemsize = jnp.dtype(config.sharding.reduce_dtype).itemsize
+    leaves = jax.tree.leaves(params)
+    return sum(x.size for x in leaves if _is_sharded(x)) * itemsize
   return _sharded_bytes(params, config.network.dtype)
 
 
-def _sharded_bytes(tree: Any, computed: str) -> int:
-  """Returns the bytes of a tree's sharded leaves, as layers gather them."""
+def _sharded_bytes(tree: Any, dtype: str) -> int:
+  """Returns the bytes of a network's sharded parameters as layers gather them.
+
+  Args:
+    tree: the parameters.
+    dtype: the type that the layers compute in.
+  """
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  narrow = jnp.dtype(dtype).itemsize
   return sum(
     leaf.size
-    * jnp.dtype(sharded.gathered_dtype(path, leaf.dtype, computed)).itemsize
+    * (narrow if sharded.gathered_as_computed(path) else leaf.dtype.itemsize)
     for path, leaf in leaves
     if _is_sharded(leaf)
   )
@@ -173,10 +181,6 @@ def local_bytes(tree: Any) -> int:
 
 def _is_sharded(leaf: Any) -> bool:
   return any(leaf.sharding.spec)
-
-
-def _bytes(leaves: Iterable[Any]) -> int:
-  return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _ring(size: int) -> float:

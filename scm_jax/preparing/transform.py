@@ -1,4 +1,4 @@
-"""What becomes of one image file: decoded, cropped, stored as PNG or pixels.
+"""Decodes and crops one image file, to be stored or encoded.
 
 Files come in grey, palette, CMYK, 16 bits, with transparency or with a note
 that the camera was held sideways. The convention `viewer` shows them as a
@@ -34,7 +34,7 @@ class UnreadableError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-  """What becomes of an image.
+  """The form, size and colours in which images are stored.
 
   Attributes:
     form: `png`, the file to store; `pixels`, an array for the encoder;

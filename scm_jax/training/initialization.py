@@ -1,4 +1,4 @@
-"""What a run begins from: a teacher's weights, or another run's."""
+"""The weights that a run begins from: a teacher's, or another run's."""
 
 import json
 import logging
@@ -23,16 +23,16 @@ def load_teacher(
   begun: bool,
   where: workdir.Where = None,
 ) -> Sampler | None:
-  """The teacher of a run, held to be the same for the run's whole life.
+  """Loads the teacher of a run, which must not change during the run.
 
-  Its checksum is written at the start; a continuation with other weights would
-  silently train another student.
+  Its checksum is written at the start, because a continuation with other
+  weights would silently train another student.
 
   Args:
-    config: of the run.
-    path: its workdir.
+    config: the run's config.
+    path: the run's workdir.
     begun: whether the run continues from a checkpoint.
-    where: see `workdir.load_stored`.
+    where: gives the shardings to read into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit, or its weights have changed.
@@ -64,10 +64,11 @@ def load_teacher(
 
 
 def _checksum(stored: workdir.Stored) -> int:
-  """Of the average as stored, and of its guide's weights as they are used.
+  """Returns the checksum of a teacher's weights and its guidance network's.
 
-  The value is that of one device, whatever the mesh: the guide's weights, which
-  end in other bits in shards, are normalised one by one on one device for it.
+  The teacher's weights count as they are stored, the guidance network's as they
+  are used. The value does not depend on the mesh: the latter, which end in
+  other bits in shards, are normalised one by one on one device for it.
   """
   value = checksum.of(stored.average)
   guide = stored.guide
@@ -83,14 +84,15 @@ def _checksum(stored: workdir.Stored) -> int:
 def load_start(
   config: ConfigDict, teacher: Sampler | None, where: workdir.Where = None
 ) -> Any:
-  """Parameters that a new run begins with, or None to draw them all.
+  """Loads the parameters that a new run begins with; None draws them all.
 
-  Those of `config.start`, or else of the teacher; what they lack is drawn.
+  They are those of `config.start`, or else of the teacher. Parameters that
+  these lack are drawn.
 
   Args:
-    config: of the run.
-    teacher: of the run, if it has one.
-    where: see `workdir.load_stored`.
+    config: the run's config.
+    teacher: the run's teacher, if it has one.
+    where: gives the shardings to read into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit.
@@ -123,11 +125,11 @@ def check_teacher(config: ConfigDict, model: Sampler) -> None:
 
 
 def check_data(config: ConfigDict, model: Sampler, folder: str) -> None:
-  """Raises ConfigError unless a model's data are a run's.
+  """Raises ConfigError unless a model was trained on a run's kind of data.
 
   Args:
-    config: of the run.
-    model: its teacher, or what it starts from.
+    config: the run's config.
+    model: the run's teacher, or the model that it starts from.
     folder: the model's workdir, for the message.
   """
   theirs, ours = model.network.config, resolve.network_config(config)
@@ -149,13 +151,15 @@ def check_data(config: ConfigDict, model: Sampler, folder: str) -> None:
 def weights(
   config: ConfigDict, model: Sampler, folder: str, where: workdir.Where = None
 ) -> dict[str, Any]:
-  """The parameters that a run takes from a model; the rest is drawn.
+  """Returns the parameters that a run takes from a model.
+
+  The rest is drawn.
 
   Args:
-    config: of the run.
-    model: that it starts from.
+    config: the run's config.
+    model: the model that it starts from.
     folder: the model's workdir, for messages.
-    where: see `workdir.load_stored`.
+    where: gives the shardings to read into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: their networks differ in more than form and guidance.
@@ -186,7 +190,7 @@ def weights(
 def _in_place(
   fitted: dict[imitation.Path, Any], where: workdir.Where
 ) -> dict[imitation.Path, Any]:
-  """Arrays of this host in the shards that `where` gives them."""
+  """Puts arrays of this host into the shards that `where` gives."""
   if where is None:
     return fitted
   whole = {path: checksum.fetch(leaf) for path, leaf in fitted.items()}

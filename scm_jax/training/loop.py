@@ -49,11 +49,12 @@ def train(
   """Trains, from the newest checkpoint of the workdir if it has one.
 
   Args:
-    config: of the run.
+    config: the run's config.
     folder: the workdir.
     batches: `batches(step)` iterates over this process's parts of the batches
-      from that step on; it is called only if there is something left to do.
-    evaluate: scores the first average every `config.evaluate_every` steps.
+      that follow that step, dicts of `image` and `label`. It is called only if
+      there is something left to do.
+    evaluate: scores the first EMA every `config.evaluate_every` steps.
 
   Returns:
     True when the run is complete; False when a signal stopped it, after saving.
@@ -201,7 +202,7 @@ def _train(
 def _initial_state(
   config: ConfigDict, mesh: Mesh, placed: TrainState, teacher: Sampler | None
 ) -> TrainState:
-  """The state of a new run, drawn in its shards; `placed` says where."""
+  """Draws the state of a new run, in the shards of `placed`."""
   network = networks.build(resolve.network_config(config))
   rule = functools.partial(sharding.placed, config, mesh)
   start = initialization.load_start(config, teacher, rule)
@@ -220,6 +221,7 @@ def _initial_state(
 
 
 def _write_metrics(config, window, writer, progress) -> None:
+  """Writes the means of a window of steps, and their speed."""
   summary = window.summary()
   rate = progress.report(window.step, summary["loss"])
   summary["steps_per_second"] = rate
@@ -228,11 +230,12 @@ def _write_metrics(config, window, writer, progress) -> None:
 
 
 def _due(every: int, step: int) -> bool:
+  """Returns whether something is done at a step, if it is done at all."""
   return bool(every) and step % every == 0
 
 
 def _first_average(config, mesh, state, decoder) -> Sampler:
-  """The model of the first average, whole on every device."""
+  """Returns the sampler of the first EMA, whole on every device."""
   average = offload.fetch(state.ema[averaging.name(config.ema[0])])
   if mesh.size > 1:  # every device draws all of it: few images, no exchange
     average = sharding.replicate(average, mesh)
@@ -241,7 +244,7 @@ def _first_average(config, mesh, state, decoder) -> Sampler:
 
 
 def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
-  """Scores the first average, and keeps it if it is the best so far.
+  """Scores the first EMA, and keeps it if it is the best so far.
 
   Every process draws a part on its own devices, and gets the same scores.
   """
@@ -257,7 +260,7 @@ def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
 
 
 def _write_samples(config, mesh, state, decoder, path, writer) -> None:
-  """A grid of samples from the first average, as PNG and in TensorBoard."""
+  """Writes a grid of samples from the first EMA, as PNG and in TensorBoard."""
   step = int(state.step)
   model = _first_average(config, mesh, state, decoder)
   columns = config.data.num_classes or 8

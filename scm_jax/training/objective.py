@@ -1,4 +1,4 @@
-"""From a config to the loss of one batch: randomness, conditions, teacher."""
+"""The loss of a config's batches: random draws, conditions and the teacher."""
 
 import dataclasses
 import functools
@@ -16,18 +16,18 @@ from scm_jax.networks import Network
 from scm_jax.objectives import OBJECTIVES, Point, Student, precision, velocity
 from scm_jax.training import loss_scaling, resolve
 
-# What is drawn for a batch: arrays whose first axis is the sample.
+# All that is drawn for a batch: arrays whose first axis is the sample.
 Draws = dict[str, Any]
 
-AUGMENT = 0x61756721  # folded into the key of a step
+AUGMENT = 0x61756721  # is folded into the key of a step
 
 
 class Objective(NamedTuple):
   """The loss of a run, in pure functions.
 
-  All randomness is in the first, which sees the whole batch; the others may be
-  given any part of what it drew, so that a sample's draws do not depend on the
-  microbatch, device or process that it falls to.
+  All randomness is in `draw`, which sees the whole batch. The others may be
+  given any part of what it drew, so that a sample's draws do not depend on its
+  microbatch, device or process.
 
   Attributes:
     draw: `draw(batch, key) -> draws`.
@@ -44,13 +44,13 @@ class Objective(NamedTuple):
 
 
 class Networks(NamedTuple):
-  """The networks that an objective asks, each in one precision.
+  """The networks that an objective evaluates, each in one precision.
 
   Attributes:
-    student: what is trained.
-    teacher: what gives the velocity; None where no teacher is asked.
-    weak: what guides the teacher; None is the teacher itself, without labels.
-      See `velocity.guided`.
+    student: the network that is trained.
+    teacher: the network that gives the velocity; None where there is none.
+    weak: the network that guides the teacher; None is the teacher itself,
+      without labels. See `velocity.guided`.
   """
 
   student: Network
@@ -60,7 +60,7 @@ class Networks(NamedTuple):
   def cast(
     self, dtype: Any, precision: str, last_float32: int = 0
   ) -> "Networks":
-    """The same networks in another type and precision of their products."""
+    """Returns the networks in another type and precision of their products."""
     fields: dict[str, Any] = {
       "dtype": jnp.dtype(dtype),
       "precision": precision,
@@ -75,7 +75,7 @@ class Networks(NamedTuple):
     return self.map(alter)
 
   def map(self, f: Callable[..., Network], *trees: Any) -> "Networks":
-    """`f` of each network that there is, and of the trees' parts for it."""
+    """Applies `f` to each network that there is, and its parts of the trees."""
     parts = zip(self[1:], *(tree[1:] for tree in trees), strict=True)
     others = (n and f(n, *rest) for n, *rest in parts)
     return Networks(f(self.student, *(tree[0] for tree in trees)), *others)
@@ -91,9 +91,9 @@ def build(
 
   Args:
     config: the run's config.
-    base: the networks; a teacher is asked in the precision of the student.
+    base: the networks; a teacher computes in the precision of the student.
     codec: turns what the dataset stores into data.
-    place: makes functions of shards of parameters of networks of whole ones.
+    place: turns functions of whole parameters into functions of shards.
   """
   spec, options = OBJECTIVES[config.run], resolve.options(config)
   n = base.student.config
@@ -128,7 +128,7 @@ def build(
 
 
 def scales(config: Any) -> bool:
-  """Whether gradients are scaled on their way through the network."""
+  """Returns whether gradients are scaled on their way through the network."""
   return config.network.dtype == "float16"
 
 

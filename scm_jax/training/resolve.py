@@ -1,4 +1,4 @@
-"""From a config's fields to the objects that they describe."""
+"""Checks of a config, and the objects that its fields describe."""
 
 import functools
 from collections.abc import Callable
@@ -151,10 +151,7 @@ def network_config(config: Any) -> networks.NetworkConfig:
 
 
 def model(config: Any, average: Any) -> Sampler:
-  """What a run's averaged parameters draw with.
-
-  The model's parameters lie where the average lies, in the same shards.
-  """
+  """Returns the sampler of a run's EMA, whose arrays stay in their shards."""
   return Sampler(
     network=networks.build(network_config(config)),
     params=constrained(config, average),
@@ -201,7 +198,7 @@ def _constrain(
 
 
 def codec(config: Any) -> Codec:
-  """Between what the dataset stores and the network's data."""
+  """Returns the codec between stored data and the network's data."""
   data = config.data
   if data.kind == "images":
     return PixelCodec(data.mean, data.std, config.sigma_d)

@@ -20,39 +20,8 @@ from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, loading
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
-ORIGIN = "origin.json"  # of a workdir of averages alone
+ORIGIN = "origin.json"  # in a workdir of EMA weights alone
 GUIDE = "guide"  # a workdir inside one: of the network that guides its own
-
-# What may differ between a run's start and its continuation: how long, how
-# often and where; never what is computed at a step. The teacher's weights are
-# held to be the same by their checksum, wherever they lie.
-MAY_CHANGE = (
-  "total_steps",
-  "log_every",
-  "checkpoint_every",
-  "sample_every",
-  "evaluate_every",
-  "evaluate",
-  "keep_checkpoints",
-  "keep_every",
-  "snapshot_every",
-  "snapshot_dtype",
-  "divergence_limit",
-  "profile",
-  "sample",
-  "teacher",
-  "start",
-  "data.data_dir",
-  "data.autoencoder",
-  "mesh",
-  "sharding",
-  "memory_check",
-  "offload",
-  "microbatches",
-  "images_per_pass",
-  "network.remat",
-  "watchdog",
-)
 
 # From a tree of shapes to the same tree with shardings: where to read it to.
 # None stands for the first device of every process.
@@ -76,18 +45,19 @@ class Stored(NamedTuple):
 
 
 def open_for(config: ConfigDict, folder: str) -> epath.Path:
-  """Makes a workdir for a run, or checks that it is this run's.
+  """Makes a workdir for a run, or checks that it belongs to this run.
 
   Raises:
-    ConfigError: it belongs to another config; the message says what differs.
-    UserError: it cannot be written.
+    ConfigError: the folder is an export, or belongs to another config; the
+      message says what differs.
+    UserError: the folder cannot be written.
   """
   path = epath.Path(files.absolute(folder))
   try:
     if (path / ORIGIN).exists():
       raise ConfigError(
-        f"{path} holds averages that were made, not a run; choose another "
-        "--workdir"
+        f"{path} holds imported or reconstructed weights, not a run; choose "
+        "another --workdir"
       )
     if export_folder.description(path):
       raise ConfigError(f"{path} is an export; choose another --workdir")
@@ -102,10 +72,10 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
 
 
 def write_config(path: epath.Path, config: ConfigDict) -> None:
-  """Writes the resolved config, from when on the workdir is this run's.
+  """Writes the resolved config; from then on the workdir is this run's.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the config cannot be written.
   """
   files.write_text(path / CONFIG, configuration.to_json(config))
 
@@ -115,7 +85,7 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
   differences = [
     line
     for line in configuration.diff(old, new)
-    if not _may_change(line.partition(":")[0])
+    if not configuration.may_change(line.partition(":")[0])
   ]
   if differences:
     # The run and its seed before the details of groups.
@@ -127,10 +97,6 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
       "choose another --workdir"
     )
-
-
-def _may_change(field: str) -> bool:
-  return any(field == f or field.startswith(f + ".") for f in MAY_CHANGE)
 
 
 def load_config(path: epath.PathLike) -> ConfigDict:
@@ -275,7 +241,11 @@ def param_shapes(config: ConfigDict) -> Any:
 
 
 def check_free(folder: epath.PathLike) -> epath.Path:
-  """Raises UserError unless a workdir can appear here: nothing, or empty."""
+  """Returns a folder's path, if there is no such folder or it is empty.
+
+  Raises:
+    UserError: the folder is not empty, or cannot be read.
+  """
   path = epath.Path(files.absolute(folder))
   try:
     if path.exists() and list(path.iterdir()):
@@ -293,18 +263,20 @@ def write_averages(
   origin: dict[str, Any],
   beside: Callable[[epath.Path], Any] = lambda partial: None,
 ) -> epath.Path:
-  """Makes a workdir of averages alone: a model, or a teacher, but no run.
+  """Makes a workdir that holds EMA weights, but no run to continue.
+
+  It serves as a model, and as a teacher.
 
   Args:
-    folder: where it appears, whole or not at all; nothing may be there.
-    config: its config; `ema` names the averages.
-    kept: the averages by name.
-    step: of the run that they come from.
-    origin: where they come from, for `origin.json`.
-    beside: writes what else belongs into the folder, before it appears.
+    folder: where the workdir appears, whole or not at all; it may be empty.
+    config: the workdir's config; its `ema` names the weights.
+    kept: the EMA weights by name.
+    step: the step of the run that the weights come from.
+    origin: the content of `origin.json`, which says where they come from.
+    beside: a function that writes other files into the unfinished folder.
 
   Raises:
-    UserError: there is something already, or it cannot be written.
+    UserError: the folder is not empty or cannot be written.
   """
   path = check_free(folder)
   with files.replaced_folder(path) as partial:

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
+import scm_jax
 from scm_jax import networks
 from scm_jax.training import workdir
 
@@ -103,19 +104,23 @@ def test_evaluation(command, refused_line, pickles, tmp_path):
   assert run["objective"] == "teacher" and run["nfe"] == 3
 
 
-def test_without_a_guide_there_is_no_guidance(
+def test_without_a_guidance_network_there_is_no_guidance(
   command, refused_line, pickles, tmp_path
 ):
-  for name, said in (
-    ("pixels", "was always given labels, and has no guide"),
+  """Python and both tasks that draw refuse the scale with the same reason."""
+  for name, reason in (
+    ("pixels", "was always given labels in training"),
     ("pixels-no-label", "takes no labels"),
   ):
     out = tmp_path / name
-    assert (
-      command("import-edm2", pickles / f"{name}.pkl", f"--out={out}")[0] == 0
-    )
+    code, _, _ = command("import-edm2", pickles / f"{name}.pkl", f"--out={out}")
+    assert code == 0
+    why = scm_jax.load(out).guidance_refusal()
+    assert reason in why
     argv = f"--workdir={out}", "--guidance=2", f"--out={tmp_path}/x"
-    assert said in refused_line(2, "sample", *argv)
+    assert why in refused_line(2, "sample", *argv)
+    argv = *argv, "--features=pixels", "--reference=scm_digits"
+    assert why in refused_line(2, "evaluate", *argv)
   assert not (tmp_path / "x").exists()
 
 
@@ -230,4 +235,4 @@ def test_guidance_that_the_teacher_cannot_give(
     *(f"--workdir={tmp_path}/run", f"--config.teacher={unguided}"),
     "--config.objective.guidance=fixed",
   )
-  assert "was always given labels, and has no guide" in said
+  assert "was always given labels in training" in said

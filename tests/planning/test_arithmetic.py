@@ -8,7 +8,7 @@ from scm_jax.planning import arithmetic
 
 @pytest.fixture
 def least(config):
-  """`least(**fields)`: bytes by kind on a mesh of 2 times 4 devices."""
+  """Returns `least(**fields)`: bytes by kind on 2 times 4 devices."""
 
   def call(**fields):
     config.update(fields)
@@ -24,7 +24,7 @@ def least(config):
 
 @pytest.fixture
 def split(config):
-  """`split()`: bytes of the parameters that are split, student's, teacher's."""
+  """Returns `split()`: bytes of the split parameters, student and teacher."""
 
   def count(tree):
     leaves = jax.tree.leaves(tree)
@@ -58,3 +58,13 @@ def test_layers_of_ddpmpp_gather_what_is_stored(least, split, config):
   assert scattered == pytest.approx(3 / 4 * student)
   config.sharding.reduce_dtype = "float32"
   assert least()[1] == pytest.approx(3 / 4 * student)
+
+
+def test_a_tangent_of_its_own_takes_a_pass_of_its_own(least, split, config):
+  """The teacher, too, computes in its type."""
+  student, teacher = split()
+  config.network.dtype = "bfloat16"
+  config.objective.tangent_dtype = "float32"
+  gathered, scattered = least()
+  assert gathered == pytest.approx(3 / 4 * (student + student + 2 * teacher))
+  assert scattered == pytest.approx(3 / 4 / 2 * student)

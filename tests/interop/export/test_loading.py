@@ -143,7 +143,7 @@ def test_paths_of_a_teacher(export_of):
   assert_close(path.x0[-1], teacher.sample([0, 1], steps=3, guidance=1.5))
   with pytest.raises(UserError, match="take 1 draws of noise, not 2"):
     teacher.from_noise(np.zeros((2, 1, 4, 4, 1)), 0)
-  with pytest.raises(UserError, match="cannot edit; load a student"):
+  with pytest.raises(UserError, match="cannot edit images; load a student"):
     teacher.edit(path.x0[-1], known=[[True]])
 
 
@@ -242,6 +242,15 @@ def test_one_of_several_checkpoints(tmp_path):
   assert workdir.load(run / "checkpoints/3")[1]["step"] == 3
   with pytest.raises(UserError, match="no checkpoint of step 4; it has 3, 5"):
     scm_jax.load(run / "checkpoints/4")
+
+
+def test_an_export_holds_one_ema(export_of):
+  """By Python as by the command line; `average` is the former name."""
+  folder = export_of("student", formats=())
+  scm_jax.load(folder, ema=0.05)
+  for arguments in ({"ema": 0.1}, {"average": 0.1}):
+    with pytest.raises(UserError, match="EMA weights 0.050 alone"):
+      scm_jax.load(folder, **arguments)
 
 
 def test_weights_in_bfloat16(export_of, images):

@@ -6,9 +6,12 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn import datasets
 
 from scm_jax import errors
-from scm_jax.metrics import charts, figure, report
+from scm_jax.reporting import axes, objectives
+from scm_jax.reporting import evaluation_figure as figure
+from scm_jax.reporting import records as report
 
 _NAMES = (
   ("teacher, 63 NFE", "teacher", 63, 0.2),
@@ -20,7 +23,7 @@ _NAMES = (
 
 
 @pytest.fixture
-def content(digits):
+def content():
   runs = [
     report.run_record(
       name,
@@ -33,7 +36,8 @@ def content(digits):
     )
     for name, objective, nfe, fd in _NAMES
   ]
-  row = figure.pick_by_label(*digits, range(10))
+  drawn = datasets.load_digits().images[:10] * (255 / 16)
+  row = np.round(drawn).astype(np.uint8)[..., None]
   rows = {"real images": row, **{run["name"]: row for run in runs}}
   floor = {"fd": {"pixels": 0.3, "classifier": 0.25}}
   return report.make_report(runs, floor), rows
@@ -54,7 +58,8 @@ def test_picture_shows_samples_and_colours(content, tmp_path):
   pixels = _pixels(path)
   height, width, _ = pixels.shape
   assert height > 1000 and width > 1000
-  for look in charts.styles(content[0]["runs"]).values():
+  names = [name for _, name, *_ in _NAMES]
+  for look in objectives.appearances(names).values():
     colour = [int(look.color[i : i + 2], 16) for i in (1, 3, 5)]
     assert (pixels == colour).all(axis=-1).sum() > 200
   # The samples are the only black areas.
@@ -75,7 +80,15 @@ def test_picture_follows_the_samples(content, tmp_path):
   assert first.read_bytes() != other.read_bytes()
 
 
-def test_picture_without_floor_in_colour_with_one_feature(content, tmp_path):
+def test_the_floor_is_left_out(content, tmp_path):
+  """It is measured at half the size, so it would stand beyond all models."""
+  with_floor = figure.write_figure(tmp_path / "a.png", *content)
+  content[0]["reference"] = {}
+  without = figure.write_figure(tmp_path / "b.png", *content)
+  assert with_floor.read_bytes() == without.read_bytes()
+
+
+def test_picture_in_colour_with_one_feature(content, tmp_path):
   scores = {"fd": {"pixels": 1.0}, "num": 70}
   run = report.run_record(
     "a", "scd", steps=1, nfe=1, params=10**9, scores=scores, seed=0
@@ -96,24 +109,10 @@ def test_global_drawing_state_is_left_alone(content, tmp_path):
   assert ("matplotlib.pyplot" in sys.modules) == loaded
 
 
-def test_pick_by_label_is_ordered_by_class(digits):
-  images, labels = digits
-  chosen = figure.pick_by_label(images, labels, [3, 0], per_class=2)
-  for class_, pair in ((3, chosen[:2]), (0, chosen[2:])):
-    np.testing.assert_array_equal(pair, images[labels == class_][:2])
-
-
-def test_places_of_missing_classes_stay_white(digits):
-  images, labels = digits
-  chosen = figure.pick_by_label(images[:1], labels[:1], [5, labels[0]], 2)
-  assert (chosen[[0, 1, 3]] == 255).all()
-  np.testing.assert_array_equal(chosen[2], images[0])
-
-
 def test_rows_that_do_not_match(content, tmp_path):
   written, rows = content
   uneven = {**rows, "teacher, 1 step": rows["teacher, 1 step"][:9]}
-  with pytest.raises(errors.UserError, match="rows of images differ"):
+  with pytest.raises(errors.UserError, match="differ in shape"):
     figure.write_figure(tmp_path / "a.png", written, uneven)
   with pytest.raises(errors.UserError, match="at least one row"):
     figure.write_figure(tmp_path / "a.png", written, {})
@@ -128,5 +127,5 @@ def test_rows_that_do_not_match(content, tmp_path):
 
 def test_scores_are_short():
   values = [0.17449, 1.2, 16.58, 158.2, 12345.6]
-  found = [charts.short(value) for value in values]
+  found = [axes.short(value) for value in values]
   assert found == ["0.174", "1.200", "16.6", "158", "12,346"]

@@ -1,11 +1,13 @@
-"""The contract of report.json, and the table."""
+"""The contract of report.json, and the table of an evaluation."""
 
 import json
+import re
 
 import pytest
 
 from scm_jax import errors
-from scm_jax.metrics import report
+from scm_jax.reporting import records as report
+from scm_jax.reporting import tables
 
 _SCORES = {
   "fd": {"pixels": 2.0, "classifier": 0.25},
@@ -80,40 +82,65 @@ def test_records_need_scores_and_names_of_their_own():
 
 def test_table_shows_every_run_and_the_floor():
   runs = [_record(), _record("teacher, 63 NFE", nfe=63, params=217_000)]
-  table = report.format_table(
+  table = tables.evaluation(
     report.make_report(runs, {"fd": {"pixels": 0.125}, "num": 898})
   )
-  head, rule, student, teacher, floor, note = table.splitlines()
-  for column in ("run", "NFE", "FD pixels", "FD classifier", "KID", "recall"):
-    assert column in head
-  assert set(rule) == {"-", " "}
-  assert student.split()[-10:] == [
-    "250M",
-    "0.5",
-    "1797",
-    "2.000",
-    "0.250",
-    "-2.000",
-    "0.750",
-    "0.625",
-    "-",
-    "-",
+  head, _, student, teacher, floor, *_ = table.splitlines()
+  heads = re.split(r"\s{2,}", head)
+  cells = dict(zip(heads, re.split(r"\s{2,}", student), strict=True))
+  assert cells == {
+    "run": "sCD, 2 steps",
+    "NFE": "2",
+    "params": "250M",
+    "compute": "0.5",
+    "num": "1,797",
+    "FD classifier": "0.250",
+    "FD pixels": "2.000",
+    "KID ×1000": "-2.000",
+    "precision": "0.750",
+    "recall": "0.625",
+  }
+  assert re.split(r"\s{2,}", teacher)[:4] == [
+    "teacher, 63 NFE",
+    "63",
+    "217k",
+    "0.0137",
   ]
-  assert teacher.startswith("teacher, 63 NFE")
-  assert teacher.split()[3:6] == ["63", "217k", "0.0137"]
-  assert floor.startswith("real, split halves")
-  assert floor.split()[-8:] == ["898", "0.125", *"------"]
-  assert len({len(line) for line in (head, rule, student, teacher, floor)}) == 1
-  assert "'classifier' features" in note
+  cells = dict(zip(heads, re.split(r"\s{2,}", floor), strict=True))
+  assert (cells["num"], cells["FD pixels"]) == ("898", "0.125")
+  assert cells["FD classifier"] == cells["recall"] == tables.MISSING
+
+
+def test_table_over_seeds_has_the_sample_deviation():
+  sets = [{"seed": i, "fd": {"pixels": v}} for i, v in enumerate((1.0, 2.0))]
+  run = _record(scores={"fd": {"pixels": 1.5}, "num": 9}, by_seed=sets)
+  table = tables.evaluation(report.make_report([run], {}))
+  assert "1.500 ± 0.707" in table and "1.000" in table
+
+
+def test_a_new_score_needs_no_change_of_the_table():
+  run = _record(scores={**_SCORES, "cmmd": {"classifier": 0.5}})
+  head = tables.evaluation(report.make_report([run], {})).splitlines()[0]
+  assert "cmmd" in head
 
 
 def test_table_without_floor_or_runs():
-  table = report.format_table(report.make_report([_record()], {}))
-  assert "split halves" not in table
-  assert report.format_table(report.make_report([], {})) == "no runs"
+  table = tables.evaluation(report.make_report([_record()], {}))
+  assert len(table.splitlines()) == 4
+  assert tables.evaluation(report.make_report([], {}))
 
 
 def test_main_features_are_not_the_pixels():
-  assert report.main_features({"runs": [_record()]}) == "classifier"
-  alone = _record(scores={"fd": {"pixels": 1.0}, "num": 2})
-  assert report.main_features({"runs": [alone]}) == "pixels"
+  assert report.main_space(["pixels", "classifier"]) == "classifier"
+  assert report.main_space(["pixels"]) == "pixels"
+
+
+def test_numbers_are_short():
+  values = [1_523_400_000, 217_000, 999]
+  assert [tables.count(v) for v in values] == ["1.523B", "217k", "999"]
+  assert [tables.score(v) for v in (0.17449, 0.00012, 0.0, None)] == [
+    "0.174",
+    "0.00012",
+    "0.000",
+    "",
+  ]
