@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation import question, reference, selection
@@ -109,7 +109,7 @@ def _check(request: Request, loader: selection.Loader) -> Request:
   extractors.check(request.features, dict(request.weights))
   by, columns = request.protocol.select_by, registry.columns()
   if by not in columns:
-    raise ConfigError(f"--select-by={by}: {spelling.hint(by, columns)}")
+    raise ConfigError(f"--select-by={by}: {errors.hint(by, columns)}")
   if request.reference is None:
     _, metadata = loader.load(grid.workdirs[0], grid.ema[0])
     default = metadata["config"].evaluate.reference
