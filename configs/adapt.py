@@ -51,8 +51,9 @@ def get_config(arg: str = ""):
   )
   config = DATA[choice.data].get_config(_base(choice))
 
-  # Of EDM2's shapes, with gains that keep its blocks' magnitudes.
-  config.network.double_norm = "gained"
+  if config.network.family == "unet":
+    # Of EDM2's shapes, with gains that keep its blocks' magnitudes.
+    config.network.double_norm = "gained"
   config.teacher_ema = 0.0  # a public file holds one average
   if choice.run == "teacher":
     _adapt(config, choice.tiny)

@@ -2,13 +2,12 @@
 
 from scm_jax.configuration import parse_arg
 from scm_jax.defaults import get_defaults
-
-RUNS = ("teacher", "sct", "scd")
+from scm_jax.objectives import OBJECTIVES
 
 
 def small(arg: str):
   """A config for greyscale digits, and whether `tiny` was asked for."""
-  choice = parse_arg(arg, run=RUNS, tiny=False)
+  choice = parse_arg(arg, run=tuple(OBJECTIVES), tiny=False)
   config = get_defaults()
   config.run = choice.run
   config.ema = (0.10, 0.05, 0.20)  # wider than the paper's: runs are short

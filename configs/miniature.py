@@ -10,6 +10,7 @@ this project's own; the paper has no runs of this size.
 
 from configs import common, digits, mnist
 from scm_jax.configuration import parse_arg
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.sweeping.points import Point, seeds
 
 SIZES = (8, 16, 24)  # 0.02 to 0.18 million parameters
@@ -38,7 +39,11 @@ CHOICES = {
 def get_config(arg: str = ""):
   """The config of one run; see the module's docstring."""
   choice = parse_arg(
-    arg, run=common.RUNS, data=("digits", "mnist"), size=MIDDLE, tiny=False
+    arg,
+    run=tuple(OBJECTIVES),
+    data=("digits", "mnist"),
+    size=MIDDLE,
+    tiny=False,
   )
   datasets = {"digits": digits, "mnist": mnist}
   config = datasets[choice.data].get_config(f"run={choice.run}")
@@ -91,7 +96,7 @@ def _family(data: str, size: int, sampling: dict) -> list[Point]:
       teacher="" if run == "teacher" else teacher,
       sampling=(sampling,),
     )
-    for run in common.RUNS
+    for run in ("teacher", "sct", "scd")
   ]
 
 

@@ -10,8 +10,9 @@ import dataclasses
 
 from scm_jax.defaults import get_defaults
 from scm_jax.networks import presets
+from scm_jax.objectives import OBJECTIVES
 
-RUNS = ("teacher", "sct", "scd")
+RUNS = tuple(OBJECTIVES)
 HARDWARE = ("gpu", "tpu")  # of the argument `on`
 
 
@@ -127,7 +128,8 @@ def shrink(config) -> None:
   network.channels_per_head = 8
   network.attn_resolutions = (config.data.size // 2,)
 
-  config.objective.warmup_steps = 4
+  if config.run != "teacher":
+    config.objective.warmup_steps = 4
   if config.optimizer.decay_steps:
     config.optimizer.decay_steps = 4
   if config.optimizer.rampup_images:

@@ -1,242 +1,191 @@
-"""Tables and figures of docs/reproduction.md, from the sweep of miniature.py.
+"""Writes the tables and figures of docs/reproduction.md from a sweep's table.
 
     python examples/reproduction.py runs/miniature/table.csv docs
 
 replaces what stands between `<!-- NAME -->` and `<!-- /NAME -->` in
 docs/reproduction.md by the table of that name, and writes docs/reproduction/
-NAME.png. The words around them are written by hand.
+NAME.png. The text around them is written by hand.
 """
 
-import csv
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from matplotlib.figure import Figure
+import pandas as pd
+from matplotlib.axes import Axes
 
-Row = dict[str, str]
-NAMES = {"teacher": "teacher", "scd": "sCD", "sct": "sCT"}
-COLORS = {"teacher": "#333333", "scd": "#0072B2", "sct": "#D55E00"}
+from scm_jax.reporting import axes as drawing
+from scm_jax.reporting import charts, objectives, statistics, tables
+
 MAIN = "fd_classifier"
-STEPS = (1, 2, 4, 32)
+STEPS = {1: "1 step", 2: "2 steps", 4: "4 steps", 32: "32 steps"}
+FEW = {steps: STEPS[steps] for steps in (1, 2, 4)}
 CHOICES = {
-  "": "as the paper has it",
-  "no_tangent_normalization": "no tangent normalisation",
-  "no_adaptive_weighting": "no adaptive weighting",
-  "no_warmup": "no tangent warm-up",
-  "discrete_64": "discrete, N = 64",
-  "discrete_1024": "discrete, N = 1024",
+  "scd_16": "as the paper has it",
+  "scd_16_no_tangent_normalization": "no tangent normalisation",
+  "scd_16_no_adaptive_weighting": "no adaptive weighting",
+  "scd_16_no_warmup": "no tangent warm-up",
+  "scd_16_discrete_64": "discrete, N = 64",
+  "scd_16_discrete_1024": "discrete, N = 1024",
 }
 
 
 def main(argv: Sequence[str]) -> int:
-  """Writes everything; exit code 1 and one line if something is missing."""
+  """Writes everything; returns 1 after one line if a file is missing."""
   if len(argv) != 2:
     print("usage: reproduction.py TABLE.csv DOCS", file=sys.stderr)
     return 2
   table, docs = map(pathlib.Path, argv)
   page = docs / "reproduction.md"
   try:
-    with open(table, newline="") as file:
-      rows = list(csv.DictReader(file))
+    rows = read(table)
     text = page.read_text()
   except OSError as error:
-    print(f"reproduction.py: {error.filename}: {error.strerror}",
-          file=sys.stderr)  # fmt: skip
+    message = f"reproduction.py: {error.filename}: {error.strerror}"
+    print(message, file=sys.stderr)
     return 1
   for name, make in TABLES.items():
-    text = replaced(text, name, make(rows))
+    text = replaced(text, name, tables.markdown(make(rows)))
   page.write_text(text)
   (docs / "reproduction").mkdir(exist_ok=True)
   for name, draw in FIGURES.items():
-    figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
-    draw(figure.add_subplot(), rows)
-    figure.savefig(docs / "reproduction" / f"{name}.png")
+    (docs / "reproduction" / f"{name}.png").write_bytes(picture(draw, rows))
   return 0
 
 
+@drawing.styled
+def picture(draw: Callable, rows: pd.DataFrame) -> bytes:
+  """Returns one figure as PNG."""
+  page = drawing.Page(7.5, 4.5)
+  axes = page.figure.subplots()
+  page.label(axes, draw(axes, rows))
+  return page.png()
+
+
+def read(path: pathlib.Path) -> pd.DataFrame:
+  """Returns the scored rows of a sweep's table, ready to be drawn."""
+  rows = pd.read_csv(path).dropna(subset=["objective"])
+  counts = rows[["steps", "nfe", "params"]].astype(int)
+  rows = statistics.with_appearance(rows.assign(**counts))
+  names = rows[["objective", "steps", "nfe"]].itertuples(index=False)
+  return rows.assign(series=[objectives.series_title(*name) for name in names])
+
+
 def replaced(text: str, name: str, table: str) -> str:
-  """A page with the table of that name in place of the one that it has."""
+  """Returns a page with another table in the place that has its name."""
   mark = f"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
   if not re.search(mark, text, re.S):
-    raise SystemExit(f"reproduction.py: the page has no place for {name!r}")
-  return re.sub(mark, lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
+    raise SystemExit(f"reproduction.py: the page has no place for {name!r}.")
+  return re.sub(mark, lambda m: m[1] + table + m[2], text, flags=re.S)
 
 
-def quality(rows: Sequence[Row], data: str = "digits") -> str:
-  """Distances of each size and run by steps; a teacher's are Heun's."""
-  found = plain(rows, data)
-  lines = [
-    [f"{size / 1000:.0f}", NAMES[run], *(at(mine, n, MAIN) for n in STEPS)]
-    for size in sizes(found)
-    for run in NAMES
-    if (mine := of(found, size, run))
-  ]
-  steps = [f"{n} step{'s' * (n > 1)}" for n in STEPS]
-  return markdown(["thousand parameters", "run", *steps], lines)
-
-
-def ratio(rows: Sequence[Row]) -> str:
-  """Distances over the teacher's at 63 evaluations, by size."""
-  columns = [(run, n) for run in ("scd", "sct") for n in (1, 2, 4)]
-  head = [f"{NAMES[run]}, {n} step{'s' * (n > 1)}" for run, n in columns]
-  found = plain(rows, "digits")
-  lines = [
-    [f"{size / 1000:.0f}"]
-    + [at(of(found, size, run), n, "ratio") for run, n in columns]
-    for size in sizes(found)
-  ]
-  return markdown(["thousand parameters", *head], lines)
-
-
-def choices(rows: Sequence[Row]) -> str:
-  """sCD with one choice left out at a time, at 1, 2 and 4 steps."""
-  lines = []
-  for name, words in CHOICES.items():
-    mine = [row for row in rows if row["point"] == _student(name)]
-    failed = max((int(row["failed"]) for row in mine), default=0)
-    lines.append([words, *(at(mine, n, MAIN) for n in (1, 2, 4)), str(failed)])
-  head = ["sCD", "1 step", "2 steps", "4 steps", "failed runs"]
-  return markdown(head, lines)
-
-
-def guidance(rows: Sequence[Row]) -> str:
-  """sCD that takes the guidance scale as an input."""
-  mine = [row for row in rows if row["point"] == _student("guidance")]
-  lines = [
-    [scale, *(at(found, n, MAIN) for n in (1, 2, 4))]
-    for scale in dict.fromkeys(row["guidance"] for row in mine)
-    if (found := [row for row in mine if row["guidance"] == scale])
-  ]
-  return markdown(["scale", "1 step", "2 steps", "4 steps"], lines)
-
-
-def plain(rows: Iterable[Row], data: str) -> list[Row]:
-  """The rows of teachers and students without any choice left out."""
-  pattern = {"digits": r"(teacher|scd|sct)_\d+", "mnist": r".*_mnist"}[data]
-  return [row for row in rows if re.fullmatch(pattern, row["point"])]
-
-
-def sizes(rows: Iterable[Row]) -> list[int]:
-  """The numbers of parameters among rows."""
-  return sorted({int(row["params"]) for row in rows if row["params"]})
-
-
-def of(rows: Iterable[Row], size: int, run: str) -> list[Row]:
-  """The rows of one size and objective."""
-  both = (str(size), run)
-  return [row for row in rows if (row["params"], row["objective"]) == both]
-
-
-def at(rows: Iterable[Row], steps: int, score: str) -> str:
-  """`0.133 ± 0.015` at a number of steps; `–` if there is none."""
-  for row in rows:
-    if row["steps"] == str(steps) and row[score]:
-      text, sd = f"{float(row[score]):.3f}", row[f"{score}_sd"]
-      return f"{text} ± {float(sd):.3f}" if sd else text
-  return "–"
-
-
-def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-  """A table of the given cells."""
-  every = [head, ["---"] * len(head), *lines]
-  return "\n".join(f"| {' | '.join(line)} |" for line in every)
-
-
-def draw_quality(axes: Any, rows: Sequence[Row]) -> None:
-  """Distance against evaluations, at the largest size."""
-  found = plain(rows, "digits")
-  largest = sizes(found)[-1]
-  for run in NAMES:
-    mine = [row for row in of(found, largest, run) if row[MAIN]]
-    _bars(axes, mine, "nfe", MAIN, run)
-  _finish(axes, "network evaluations", "Fréchet distance", "log")
-  axes.set_title(f"Digits, {largest / 1e6:.2f} million parameters", size=11)
-
-
-def draw_ratio(axes: Any, rows: Sequence[Row]) -> None:
-  """The ratio to the teacher against parameters, at 1 and 2 steps."""
-  for run in ("scd", "sct"):
-    for nfe, line in ((1, ":"), (2, "-")):
-      mine = [
-        row
-        for row in plain(rows, "digits")
-        if row["objective"] == run and row["nfe"] == str(nfe) and row["ratio"]
-      ]
-      _bars(axes, mine, "params", "ratio", run, line, f", {nfe} step")
-  axes.axhline(1.0, color="#6B6B6B", linewidth=1, linestyle="--")
-  _finish(axes, "parameters", "ratio to the teacher at 63 evaluations")
-
-
-def draw_choices(axes: Any, rows: Sequence[Row]) -> None:
-  """A line for each choice left out, at 1 and 2 steps."""
-  names = list(CHOICES)
-  for nfe, color in ((1, "#56B4E9"), (2, "#0072B2")):
-    mine = {
-      name: row
-      for name in names
-      for row in rows
-      if row["point"] == _student(name) and row["nfe"] == str(nfe) and row[MAIN]
-    }
-    axes.errorbar(
-      [float(row[MAIN]) for row in mine.values()],
-      [names.index(name) + 0.12 * (nfe - 1.5) for name in mine],
-      xerr=[float(row[f"{MAIN}_sd"] or 0) for row in mine.values()],
-      fmt="o",
-      color=color,
-      capsize=3,
-      label=f"{nfe} step{'s' * (nfe > 1)}",
-    )
-  axes.set_yticks(range(len(names)), CHOICES.values())
-  axes.invert_yaxis()
-  _finish(axes, "Fréchet distance", "", "log", axes.set_xscale)
-
-
-def _student(choice: str) -> str:
-  return f"scd_16_{choice}" if choice else "scd_16"
-
-
-def _bars(axes, rows, x, y, run, line="-", more="") -> None:
-  rows = sorted(rows, key=lambda row: float(row[x]))
-  axes.errorbar(
-    [float(row[x]) for row in rows],
-    [float(row[y]) for row in rows],
-    yerr=[float(row[f"{y}_sd"] or 0) for row in rows],
-    fmt=f"o{line}",
-    color=COLORS[run],
-    capsize=3,
-    label=NAMES[run] + more,
+def by_steps(
+  rows: pd.DataFrame, index: list[str], steps: dict[int, str], score: str = MAIN
+) -> pd.DataFrame:
+  """Returns a table of `0.133 ± 0.015`, a column for each number of steps."""
+  scored = rows[rows[score].notna() & rows.steps.isin(steps)]
+  cells = [tables.plus_minus(row, score) for row in scored.to_dict("records")]
+  wide = scored.assign(cell=cells).pivot(
+    index=index, columns="steps", values="cell"
   )
+  return wide.reindex(columns=list(steps)).rename(columns=steps)
 
 
-def _finish(
-  axes: Any,
-  x: str,
-  y: str,
-  scale: str = "linear",
-  set_scale: Callable | None = None,
-) -> None:
-  if set_scale is None:
-    axes.set_xscale("log")
-    set_scale = axes.set_yscale
-  set_scale(scale)
-  axes.set_xlabel(x)
-  axes.set_ylabel(y)
-  axes.grid(True, color="#E6E6E6")
-  axes.set_axisbelow(True)
-  axes.legend(frameon=False)
+def finished(table: pd.DataFrame, heads: dict[str, str]) -> pd.DataFrame:
+  """Returns a table with its index as columns, under heads for readers."""
+  return table.reset_index().rename(columns=heads).fillna(tables.MISSING)
 
 
-TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
+def quality(rows: pd.DataFrame, data: str = "digits") -> pd.DataFrame:
+  """Returns the distance of each size and run by steps."""
+  table = by_steps(plain(rows, data), ["params", "objective"], STEPS)
+  order = ["teacher", "scd", "sct"]
+  table = table.sort_index(level=1, key=lambda runs: runs.map(order.index))
+  table = table.sort_index(level=0, sort_remaining=False, kind="stable")
+  label = lambda run: objectives.OBJECTIVES[run].label
+  table = table.rename(thousands, level=0).rename(label, level=1)
+  return finished(table, {"params": "thousand parameters", "objective": "run"})
+
+
+def ratio(rows: pd.DataFrame) -> pd.DataFrame:
+  """Returns distances over the teacher's at 63 evaluations, by size."""
+  table = by_steps(
+    plain(rows, "digits"), ["params", "objective"], FEW, "ratio"
+  ).unstack()
+  columns = [(steps, run) for run in ("scd", "sct") for steps in FEW.values()]
+  table = table.reindex(columns=pd.MultiIndex.from_tuples(columns))
+  table.columns = [
+    f"{objectives.OBJECTIVES[run].label}, {steps}" for steps, run in columns
+  ]
+  return finished(table.rename(thousands), {"params": "thousand parameters"})
+
+
+def choices(rows: pd.DataFrame) -> pd.DataFrame:
+  """Returns sCD's distances with one choice left out at a time."""
+  table = by_steps(rows[rows.point.isin(CHOICES)], ["point"], FEW)
+  table = table.reindex(list(CHOICES))
+  failed = rows.groupby("point").failed.max().reindex(table.index, fill_value=0)
+  table["failed runs"] = failed.astype(str)
+  return finished(table.rename(CHOICES), {"point": "sCD"})
+
+
+def guidance(rows: pd.DataFrame) -> pd.DataFrame:
+  """Returns the distances of sCD with the guidance scale as an input."""
+  mine = rows[rows.point == "scd_16_guidance"]
+  table = by_steps(mine, ["guidance"], FEW).rename("{:g}".format)
+  return finished(table, {"guidance": "scale"})
+
+
+def plain(rows: pd.DataFrame, data: str) -> pd.DataFrame:
+  """Returns the rows of teachers and students without a choice left out."""
+  pattern = {"digits": r"(teacher|scd|sct)_\d+", "mnist": r".*_mnist"}[data]
+  return rows[rows.point.str.fullmatch(pattern)]
+
+
+def thousands(params: int) -> str:
+  """Returns a number of parameters in thousands."""
+  return f"{params / 1000:.0f}"
+
+
+def draw_quality(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+  """Draws the distance against evaluations, at the largest size."""
+  found = plain(rows, "digits")
+  largest = found[found.params == found.params.max()]
+  drawing.lines(axes, largest, "nfe", MAIN, "objective", "objective")
+  charts.legend_entries(axes, largest)
+  axes.legend()
+  title = f"Digits, {largest.params.max() / 1e6:.2f} million parameters"
+  names = {"xlabel": "network evaluations", "ylabel": "Fréchet distance"}
+  drawing.finish(axes, title=title, **names)
+  return []
+
+
+def draw_ratio(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+  """Draws the ratio to the teacher against parameters, at 1 and 2 steps."""
+  found = plain(rows, "digits")
+  students = found[found.nfe.isin((1, 2)) & (found.objective != "teacher")]
+  axes.set_ylabel("ratio to the teacher at 63 evaluations")
+  return charts.size_axes(axes, students, "ratio")
+
+
+def draw_choices(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+  """Draws a line for each choice left out, at 1 and 2 steps."""
+  few = rows[rows.point.isin(CHOICES) & rows.nfe.isin((1, 2))]
+  few = few.assign(label=few.point.map(CHOICES))
+  drawing.ranking(axes, few, "label", MAIN)
+  drawing.finish(axes, xlabel="Fréchet distance, classifier features")
+  return []
+
+
+TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
   "quality": quality,
   "ratio": ratio,
   "choices": choices,
   "guidance": guidance,
   "mnist": lambda rows: quality(rows, "mnist"),
 }
-FIGURES: dict[str, Callable[[Any, Sequence[Row]], None]] = {
+FIGURES: dict[str, Callable[[Axes, pd.DataFrame], list[drawing.Label]]] = {
   "quality": draw_quality,
   "ratio": draw_ratio,
   "choices": draw_choices,

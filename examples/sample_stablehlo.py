@@ -1,6 +1,6 @@
-"""Draws images from an exported sampler with jax alone; no scm_jax is needed.
+"""Draws images with an exported sampler; it needs jax, and not scm_jax.
 
-pip install jax flatbuffers  # jax.export reads its files by the latter
+pip install jax flatbuffers  # jax.export reads files with flatbuffers
 python sample_stablehlo.py EXPORT [STEPS]  # writes samples.npz
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def load_safetensors(path):
-  """Eight bytes of length, a JSON header, the tensors' bytes."""
+  """Reads the tensors of a file: 8 bytes of length, a JSON header, bytes."""
   data = pathlib.Path(path).read_bytes()
   start = 8 + int.from_bytes(data[:8], "little")
   header = json.loads(data[8:start])
@@ -36,7 +36,7 @@ sample = jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
 names = ("model.safetensors", "vae/diffusion_pytorch_model.safetensors")
 paths = [p for p in (pathlib.Path(folder) / n for n in names) if p.exists()]
 params = jax.device_put([load_safetensors(path) for path in paths])
-index, label = jnp.arange(10), jnp.arange(10)  # which samples, of which classes
+index, label = jnp.arange(10), jnp.arange(10)  # the samples' numbers and labels
 seed, guidance = jnp.int32(0), jnp.float32(1.0)
 images, data = sample(*params, seed, index, label, guidance)
 np.savez("samples.npz", samples=np.asarray(images), data=np.asarray(data))

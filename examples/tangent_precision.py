@@ -164,7 +164,9 @@ def main() -> None:
   student, about = workdir.load(args.workdir)
   config = about["config"].copy_and_resolve_references()
   teacher, _ = workdir.load(config.teacher, config.teacher_ema)
-  base = objective.Networks(student.network, teacher.network, teacher.weak)
+  base = objective.Networks(
+    student.network, teacher.network, teacher.guidance_network
+  )
   draws = batch(config, args.num)
   options = objective.tangent_options(config)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on this machine: teacher, sCD and sCT students, report.
+# Trains a teacher, an sCD and an sCT student on this machine, and compares them.
 set -euo pipefail
 
 usage() {
@@ -7,26 +7,22 @@ usage() {
 usage: launch/local.sh [flags] [--config.KEY=VALUE ...]
 
 Sets everything up, trains a TrigFlow teacher, distils an sCD student from it,
-trains an sCT student, scores all three and writes a report. Run again, it
-continues where it was stopped, or says that it is done.
+trains an sCT student, scores all three and writes a report. The same command
+continues a stopped job.
 
   --config=FILE[:ARG]  config file (default: configs/digits.py)
-  --workdir=DIR        where the runs go (default: runs/NAME of the config)
-  --seeds=N[,N...]     seeds (default: 0); several go to DIR/seed_N
-  --tiny               the same path in seconds, to see that it runs
-  --devices=N          on N virtual devices of the CPU, to try sharding
+  --workdir=DIR        folder of the runs (default: runs/NAME of the config)
+  --seeds=N[,N...]     random seeds (default: 0); several use DIR/seed_N
+  --tiny               runs the same steps in seconds, as a test
+  --devices=N          uses N virtual devices of the CPU, to try sharding
   --dry-run            prints the commands and stops
   --config.KEY=VALUE   overrides a config field in the three trainings
 END
 }
 
-say() { printf '==> %s\n' "$*"; }
-usage_error() {
-  printf 'local.sh: %s; see launch/local.sh --help\n' "$*" >&2
-  exit 2
-}
-
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+source "$root/launch/lib/messages.sh"
+
 config='' workdir='' seeds=0 tiny='' devices='' dry_run='' overrides=()
 for arg in "$@"; do
   case $arg in
@@ -38,20 +34,20 @@ for arg in "$@"; do
     --devices=?*) devices=${arg#*=} ;;
     --dry-run) dry_run=1 ;;
     -h | --help) usage && exit 0 ;;
-    *) usage_error "cannot use '$arg'" ;;
+    *) usage_error "unknown argument '$arg'" ;;
   esac
 done
-[[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]] || usage_error "--seeds=$seeds is not N,N,..."
+[[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]] || usage_error "--seeds=$seeds is not a list of numbers N,N,..."
 [[ $devices =~ ^([1-9][0-9]*)?$ ]] ||
-  usage_error "--devices=$devices is no number"
+  usage_error "--devices=$devices is not a number"
 
-# A path as seen from the repository, where all commands run. A run keeps its
-# teacher's path in its config, so the same path must always be spelt the same.
+# Prints a path relative to the repository, where all commands run. A run keeps
+# its teacher's path in its config, so the same folder always needs one spelling.
 from_root() {
   local path=${1%/} rest=''
   if [[ $path != *://* ]]; then
     if [[ $path != /* ]]; then path=$PWD/${path#./}; fi
-    # Without links and .. in the part that exists.
+    # Resolve links and .. in the part that exists.
     while [[ ! -d $path ]]; do
       rest=/$(basename "$path")$rest
       path=$(dirname "$path")
@@ -62,8 +58,8 @@ from_root() {
   echo "${path#"$root/"}"
 }
 
-# A file that is given is looked for here first, then in the repository.
-# What follows the colon is the config's own argument; run= is set below.
+# A config file is searched in the current folder first, then in the repository.
+# The text after the colon is the config's argument; run= is added below.
 file=${config%%:*} argument=''
 if [[ -z $file ]]; then
   file=configs/digits.py
@@ -72,7 +68,7 @@ elif [[ -e $file ]]; then
 fi
 if [[ $config == *:* ]]; then argument=${config#*:},; fi
 if [[ ,$argument =~ ,run= ]]; then
-  usage_error "all of run=teacher, scd and sct are run; leave out run="
+  usage_error "leave out run=: all of run=teacher, scd and sct are trained"
 fi
 if [[ -z $workdir ]]; then
   workdir=runs/$(basename "$file" .py)${tiny:+-tiny}
@@ -80,7 +76,7 @@ else
   workdir=$(from_root "$workdir")
 fi
 cd "$root"
-[[ -e $file ]] || usage_error "no config file $file"
+[[ -e $file ]] || usage_error "there is no config file $file"
 
 [[ -n $dry_run ]] || launch/setup.sh train
 export PATH=$root/.venv/bin:$PATH
@@ -96,7 +92,7 @@ fi
 elapsed() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
 
 # Runs a command in a process group of its own and passes signals on to it, so
-# that stopping this script lets the training save first.
+# that a training saves before this script ends.
 run() {
   local job code=0 stopped=''
   set -m
@@ -108,19 +104,19 @@ run() {
   while :; do
     code=0
     wait "$job" || code=$?
-    kill -0 "$job" 2> /dev/null || break # else a signal ended the wait
+    kill -0 "$job" 2> /dev/null || break # else a signal interrupted the wait
   done
   trap - INT TERM
   return "${stopped:-$code}"
 }
 
 stage=0 stages=0
+# Runs or prints one stage of the job: step WHAT COMMAND ...
 step() {
   local what=$1 start=$SECONDS code=0
   shift
   if [[ -n $dry_run ]]; then
-    printf '%q ' "$@" | sed -e 's/ $//' -e 's/\\,/,/g'
-    echo
+    quoted "$@" | sed 's/\\,/,/g'
     return
   fi
   stage=$((stage + 1))
@@ -161,4 +157,4 @@ for seed in "${seed_list[@]}"; do
   reports+=("$dir/report.png")
 done
 [[ -n $dry_run ]] || say "all done in $(elapsed "$SECONDS"); the report:" \
-  "${reports[*]} (figures: report.json beside it)"
+  "${reports[*]} (its numbers: report.json beside it)"

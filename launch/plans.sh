@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Plans the paper's largest runs for the hardware they are meant for.
+# Plans the paper's ImageNet runs for the hardware that they are meant for.
 #
 #     launch/plans.sh [PATTERN]
 #
-# One after another, into docs/plans/ (or OUT=FOLDER). Plans that are there are
-# passed over, and so are those whose name the shell's PATTERN does not match. A
-# plan for GPUs takes about four minutes of one core, one for TPUs about nine.
+# Writes one plan after another to docs/plans/ (or OUT=FOLDER), except existing
+# plans and those whose names do not match the shell pattern PATTERN. On one core
+# a plan for GPUs takes about four minutes, one for TPUs about nine.
 # SCM_JAX=COMMAND runs another program than scm-jax.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly OUT=${OUT:-docs/plans} PATTERN=${1:-*}
-# Without it a plan for TPUs takes an hour or more.
+# With the default effort, a plan for TPUs takes an hour or more.
 export JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1.0
 
 plan() {
@@ -27,7 +27,7 @@ plan() {
   mv "$OUT/.$name" "$OUT/$name.json"
 }
 
-# Distillation needs the most of the three runs. Both ends of the sizes first.
+# Distillation needs more memory than the other runs. The extreme sizes are first.
 for size in xxl s l m xl; do
   plan "$size" a100-80gb:1x8
   plan "$size" a100-80gb:8x8

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper in miniature: all runs, then docs/reproduction.md's tables anew.
+# Reproduces the paper in miniature, and updates docs/reproduction.md.
 set -euo pipefail
 
 usage() {
@@ -7,20 +7,21 @@ usage() {
 usage: launch/reproduce.sh [--workdir=DIR] [--parallel=N] [--only=GLOB]
                            [--retry] [--tiny]
 
-Trains and scores what configs/miniature.py's sweep() lists (two to three hours on
-two CPU cores), and writes the tables and figures of docs/reproduction.md. Run
-again, it continues where it was stopped.
+Trains and scores the runs of configs/miniature.py's sweep() (two to three hours
+on two CPU cores), and writes the tables and figures of docs/reproduction.md. The
+same command continues a stopped job.
 
-  --workdir=DIR   where the runs go (default: runs/miniature)
-  --parallel=N    runs at a time (default: 2)
-  --only=GLOB     the runs whose names match, such as '*_seed=0'; leaves docs/ as
-                  it is, until the rest has run, too
-  --retry         tries again what failed
-  --tiny          the same path in a few steps a run; leaves docs/ as it is
+  --workdir=DIR   folder of the runs (default: runs/miniature)
+  --parallel=N    how many runs train at a time (default: 2)
+  --only=GLOB     only runs whose names match, such as '*_seed=0'; docs/ stays as
+                  it is
+  --retry         tries failed runs again
+  --tiny          trains each run for a few steps; docs/ stays as it is
 TEXT
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+source "$root/launch/lib/messages.sh"
 workdir='' parallel=2 tiny='' part='' flags=()
 for arg in "$@"; do
   case $arg in
@@ -30,18 +31,14 @@ for arg in "$@"; do
     --retry) flags+=("$arg") ;;
     --tiny) tiny=:tiny ;;
     -h | --help) usage && exit 0 ;;
-    *)
-      printf "reproduce.sh: cannot use '%s'; see launch/reproduce.sh --help\n" \
-        "$arg" >&2
-      exit 2
-      ;;
+    *) usage_error "unknown argument '$arg'" ;;
   esac
 done
 cd "$root"
 workdir=${workdir:-runs/miniature${tiny:+-tiny}}
 launch/setup.sh train
 code=0
-# A run that diverges is a result, too: the tables say so.
+# Exit code 1 means that some runs failed, which the tables show.
 .venv/bin/scm-jax sweep "--config=configs/miniature.py$tiny" \
   "--workdir=$workdir" "--parallel=$parallel" \
   ${flags[@]+"${flags[@]}"} || code=$?

@@ -6,12 +6,12 @@ usage() {
   cat << 'END'
 usage: launch/setup.sh [EXTRAS]
 
-Makes the virtual environment .venv in the repository and installs the project
-there in editable form with EXTRAS (default: train; several: train,test). Takes
-a moment when nothing has changed: pip runs only when pyproject.toml, the
-extras or the environment's Python did. Safe to interrupt and to run again.
+Creates the virtual environment .venv in the repository and installs the project
+there in editable form with EXTRAS (default: train; several: train,test). pip
+runs only if pyproject.toml, the extras or the environment's Python have changed.
+The command can be interrupted and run again at any time.
 
-  PYTHON=...  the Python to use; otherwise 3.12, 3.11 (which are tested) or 3.13
+  PYTHON=...  the Python to use (default: 3.12, 3.11, which are tested, or 3.13)
 END
 }
 
@@ -20,16 +20,17 @@ die() { say "$*" && exit 1; }
 
 case ${1:-train} in
   -h | --help) usage && exit 0 ;;
-  -*) say "no flag $1; see launch/setup.sh --help" && exit 2 ;;
+  -*) say "unknown flag $1; see launch/setup.sh --help" && exit 2 ;;
 esac
 extras=${1:-train}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
 venv=$root/.venv
-stamp=$venv/scm-jax-installed # what the last complete installation was of
+stamp=$venv/scm-jax-installed # fingerprint of the last complete installation
 log=$root/.cache/setup.log
 
-# venv needs ensurepip, which Debian keeps in a package of its own.
+# Returns whether a Python is new enough and can make environments. venv needs
+# ensurepip, which is a package of its own in Debian.
 suitable() {
   "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
     > /dev/null 2>&1
@@ -57,7 +58,8 @@ version_of() {
   "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null
 }
 
-# An environment whose making was interrupted has a Python but no pip.
+# Returns whether .venv is complete: after an interruption it has a Python but no
+# pip.
 usable_venv() {
   [[ -x $venv/bin/python ]] &&
     "$venv/bin/python" -c 'import pip' > /dev/null 2>&1 &&
@@ -65,8 +67,8 @@ usable_venv() {
       $(version_of "$PYTHON") == "$(version_of "$venv/bin/python")" ]]
 }
 
-# One line that names all that an installation depends on. The folder counts:
-# an editable installation, and every script in .venv/bin, holds its path.
+# Prints one line with everything that an installation depends on. An editable
+# installation and the scripts in .venv/bin also contain the folder's path.
 fingerprint() {
   "$venv/bin/python" - "$root" << 'END'
 import hashlib, pathlib, sys
@@ -79,7 +81,7 @@ installed_extras() { sed -n 2p "$stamp" 2> /dev/null || true; }
 
 union() { tr ',' '\n' <<< "$1,$2" | sed '/^$/d' | sort -u | paste -s -d , -; }
 
-# Runs a command with its output in the log; counts seconds on a terminal.
+# Runs a command with its output in the log; shows the seconds on a terminal.
 quietly() {
   local what=$1 job code=0
   shift
@@ -106,7 +108,7 @@ why() { grep -i '^error' "$log" | tail -n 1 || true; }
 main() {
   local python wanted reason
   mkdir -p "$root/.cache"
-  # Two launchers at once: the second waits, and finds everything done.
+  # Of two scripts at once, the second waits and then finds everything installed.
   if command -v flock > /dev/null; then
     exec 9> "$root/.cache/setup.lock"
     flock 9
@@ -126,7 +128,7 @@ main() {
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
     --progress-bar off -e ".[$wanted]" || {
     reason=$(why)
-    die "pip failed: ${reason:-see the log} (all of it: $log); run again to retry"
+    die "pip failed: ${reason:-see the log} (full log: $log); run again to retry"
   }
   printf '%s\n%s\n' "$(fingerprint)" "$wanted" > "$stamp.new"
   mv "$stamp.new" "$stamp"

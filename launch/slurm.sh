@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a cluster under Slurm: one process a GPU, resumed when preempted.
+# Trains on a Slurm cluster with one process a GPU, and resumes preempted runs.
 set -euo pipefail
 
 usage() {
@@ -8,33 +8,28 @@ usage: launch/slurm.sh --config=FILE[:ARG] --workdir=DIR [flags]
                        [--config.KEY=VALUE ...]
        launch/slurm.sh --array=FILE [flags]
 
-Sets .venv up and submits a job. Ahead of the time limit the training saves and
-the job goes back into the queue, as it does when it is preempted or a node
+Sets up .venv and submits a job. Shortly before the time limit, the training
+saves and the job returns to the queue; so it does when it is preempted or a node
 fails, until the run is complete. DIR and this repository must be on a file
-system that all nodes see.
+system that all nodes share.
 
   --nodes=N            (default: 1)
-  --gpus-per-node=N    (default: 8); 0 for CPUs, one process a node
-  --cpus-per-task=N    for the processes' data loading
+  --gpus-per-node=N    (default: 8); 0 trains on CPUs, one process a node
+  --cpus-per-task=N    CPU cores of each process, which load the data
   --partition=P --account=A --qos=Q --time=T    as for sbatch
-  --array=FILE         many trainings as a job array: a line of FILE is the
-                       arguments of one, separated by tabs (scm-jax sweep)
-  --array-limit=N      of them at a time
-  --name=NAME          of the job (default: scm- and the workdir's name)
-  --save-seconds=N     this long before the time limit to save (default: 300)
-  --sbatch=FLAG        any other flag of sbatch, such as --sbatch=--exclusive
+  --array=FILE         trains many runs as a job array; each line of FILE holds
+                       the arguments of one, separated by tabs (scm-jax sweep)
+  --array-limit=N      trains at most N of them at a time
+  --name=NAME          name of the job (default: scm- and the workdir's name)
+  --save-seconds=N     saves N seconds before the time limit (default: 300)
+  --sbatch=FLAG        any other flag for sbatch, such as --sbatch=--exclusive
   --dry-run            prints the commands and stops
 TEXT
 }
 
-usage_error() {
-  printf 'slurm.sh: %s; see launch/slurm.sh --help\n' "$*" >&2
-  exit 2
-}
-die() {
-  printf 'slurm.sh: %s\n' "$*" >&2
-  exit 1
-}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+source "$root/launch/lib/messages.sh"
+source "$root/launch/lib/flags.sh"
 
 config='' workdir='' nodes=1 gpus=8 name='' save=300 dry_run=''
 array='' limit=''
@@ -56,30 +51,27 @@ for arg in "$@"; do
     --sbatch=--?*) extra+=("${arg#*=}") ;;
     --dry-run) dry_run=1 ;;
     -h | --help) usage && exit 0 ;;
-    *) usage_error "cannot use '$arg'" ;;
+    *) usage_error "unknown argument '$arg'" ;;
   esac
 done
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-source "$root/launch/lib/flags.sh"
 
 check() {
   if [[ -n $array ]]; then
     [[ -z $config$workdir && ${#overrides[@]} == 0 ]] ||
-      usage_error '--array=FILE holds configs and workdirs'
-    [[ -s $array ]] || usage_error "no runs in $array"
+      usage_error '--array=FILE excludes --config and --workdir'
+    [[ -s $array ]] || usage_error "there are no runs in $array"
     [[ $limit =~ ^([1-9][0-9]*)?$ ]] ||
-      usage_error "--array-limit=$limit is no number"
+      usage_error "--array-limit=$limit is not a number"
   else
     [[ -n $config ]] || usage_error 'give --config'
     [[ -n $workdir ]] || usage_error 'give --workdir'
   fi
-  [[ $nodes =~ ^[1-9][0-9]*$ ]] || usage_error "--nodes=$nodes is no number"
-  [[ $gpus =~ ^[0-9]+$ ]] || usage_error "--gpus-per-node=$gpus is no number"
-  [[ $save =~ ^[0-9]+$ ]] || usage_error "--save-seconds=$save is no number"
+  [[ $nodes =~ ^[1-9][0-9]*$ ]] || usage_error "--nodes=$nodes is not a number"
+  [[ $gpus =~ ^[0-9]+$ ]] || usage_error "--gpus-per-node=$gpus is not a number"
+  [[ $save =~ ^[0-9]+$ ]] || usage_error "--save-seconds=$save is not a number"
 }
 
-# The job runs elsewhere: no path may depend on where this was typed.
+# Makes all paths absolute, because the job runs in another folder.
 make_absolute() {
   local file=${config%%:*}
   if [[ -n $array ]]; then
@@ -88,7 +80,7 @@ make_absolute() {
     return
   fi
   if [[ $file != /* && ! -e $file ]]; then file=$root/$file; fi
-  [[ -e $file ]] || usage_error "no config file ${config%%:*}"
+  [[ -e $file ]] || usage_error "there is no config file ${config%%:*}"
   file=$(cd "$(dirname "$file")" && pwd -P)/$(basename "$file")
   config=$file${config#"${config%%:*}"}
   workdir=${workdir%/}
@@ -96,7 +88,7 @@ make_absolute() {
   name=${name:-scm-$(basename "$workdir")}
 }
 
-# What is submitted: the attempt, with the training as its arguments.
+# Submits attempt.sh with the training as its arguments.
 submit() {
   local tasks=$gpus log=%x-%j command=()
   if [[ -n $array ]]; then
@@ -120,21 +112,16 @@ submit() {
 
 # Runs a command, or prints it as it would be typed.
 do_() {
-  if [[ -z $dry_run ]]; then
-    "$@"
-  else
-    local words
-    words=$(printf '%q ' "$@")
-    echo "${words% }"
-  fi
+  if [[ -z $dry_run ]]; then "$@"; else quoted "$@"; fi
 }
 
-# The processes' environment, which sbatch hands on. What is set stays.
+# Prints `export` lines for the processes' environment, which sbatch passes on.
 environment() {
   echo "export JAX_COMPILATION_CACHE_DIR=$(printf %q "$root/.cache/jax")"
   if ((gpus)); then gpu_flags; fi
 }
 
+# Exports these variables, except those that the user has set.
 export_environment() {
   local line variable
   while IFS= read -r line; do
@@ -162,17 +149,17 @@ logs=$root/runs/slurm
 if [[ -n $dry_run ]]; then do_ cd "$root"; fi
 do_ launch/setup.sh train
 if [[ -z $dry_run ]]; then
-  ((gpus == 0)) || has_cuda || die 'JAX in .venv knows no GPUs:' \
-    ".venv/bin/python -m pip install 'jax[cuda12]', then again"
-  command -v sbatch > /dev/null || die 'no sbatch here: is this a login node?'
+  ((gpus == 0)) || has_cuda || die 'JAX in .venv has no GPU support:' \
+    "run .venv/bin/python -m pip install 'jax[cuda12]', then this command again"
+  command -v sbatch > /dev/null || die 'there is no sbatch: is this a login node?'
 fi
 do_ mkdir -p "$logs"
 export_environment
 if [[ -n $dry_run ]]; then
   submit
 else
-  job=$(submit) || die 'sbatch refused the job: see above'
+  job=$(submit) || die 'sbatch refused the job; see its message above'
   job=${job%%;*}
-  echo "==> job $job; its log: $logs/$name-$job${array:+_*}.log;" \
+  say "job $job; its log: $logs/$name-$job${array:+_*}.log;" \
     "scancel $job ends it"
 fi

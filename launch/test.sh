@@ -7,8 +7,9 @@ usage() {
 usage: launch/test.sh [PYTEST ARGUMENTS]
 
 Sets up .venv, then runs ruff, the type checker and pytest, in as many processes
-as there are cores (-n 0: in one). Without arguments all but the slow tests run;
--m '' runs these too, as .ci/run does.
+as there are cores (-n 0: in one). Without arguments all but the slow tests run.
+-m unit runs the quick ones alone; -m '' runs all, as .ci/run does; -m gpu those
+that need a GPU. Compiled programs are kept in .cache/jax for the next time.
 END
 }
 
@@ -29,5 +30,5 @@ run "$bin/ruff" format --check .
 if grep -q '^\[tool\.pyrefly' pyproject.toml; then
   run "$bin/pyrefly" check
 fi
-# A file's tests share what they train, so a file is not cut.
+# A file's tests share their fixtures, so no file is cut.
 run "$bin/python" -m pytest -n logical --dist loadfile -m 'not slow' "$@"

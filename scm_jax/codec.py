@@ -21,9 +21,10 @@ class PixelCodec:
   """Maps uint8 NHWC images to `x0` and back.
 
   Attributes:
-    mean: of the images scaled to [-1, 1]; a number for all channels, or one
-      for each.
-    std: likewise; `x0 = (image - mean) / std * sigma_d`.
+    mean: mean of the images scaled to [-1, 1]; a number for all channels, or
+      one for each.
+    std: standard deviation of the images, in the same form;
+      `x0 = (image - mean) / std * sigma_d`.
     sigma_d: standard deviation of `x0`.
   """
 
@@ -32,7 +33,7 @@ class PixelCodec:
   sigma_d: float
 
   def encode(self, stored: Array, key: Array | None = None) -> Array:
-    """uint8 `[B, H, W, C]` to float32 `x0` of the same shape.
+    """Turns uint8 images `[B, H, W, C]` into float32 `x0` of the same shape.
 
     The key is not used: an image has one encoding.
     """
@@ -40,7 +41,7 @@ class PixelCodec:
     return _standardize(self, stored.astype(jnp.float32) / 127.5 - 1.0)
 
   def decode(self, x0: Array, params: Any = None) -> Array:
-    """`x0` to uint8 images, rounded and clipped to [0, 255]."""
+    """Turns `x0` into uint8 images, rounded and clipped to [0, 255]."""
     del params
     levels = jnp.round((_restore(self, x0) + 1.0) * 127.5)
     return jnp.clip(levels, 0, 255).astype(jnp.uint8)
@@ -54,12 +55,14 @@ class LatentCodec:
   and standard deviation, and every use draws afresh, as in EDM2.
 
   Attributes:
-    mean: of the latents, one number for each channel (Section G.1).
-    std: likewise; `x0 = (latent - mean) / std * sigma_d`.
+    mean: mean of the latents, one number for each channel (Section G.1).
+    std: standard deviation of the latents, one number for each channel;
+      `x0 = (latent - mean) / std * sigma_d`.
     sigma_d: standard deviation of `x0`.
-    image_range: of the images that the autoencoder saw: black and white.
-    autoencoder: whose parameters `decode` is given; None draws the small
-      preview of `preview`.
+    image_range: values of black and white in the images that the autoencoder
+      was trained on.
+    autoencoder: the autoencoder that `decode` is given parameters for; None
+      draws the small preview of `preview`.
   """
 
   mean: tuple[float, ...]
@@ -69,18 +72,25 @@ class LatentCodec:
   autoencoder: Autoencoder | None = None
 
   def encode(self, stored: Array, key: Array) -> Array:
-    """Means and deviations, any float `[B, h, w, 2 C]`, to `x0` `[B, h, w, C]`.
+    """Draws float32 `x0` `[B, h, w, C]` from what is stored of latents.
 
-    The first `C` channels are the means. `x0` is float32.
+    Args:
+      stored: means in the first `C` channels and standard deviations in the
+        others, any float, `[B, h, w, 2 C]`.
+      key: the random key of the draw.
     """
     mean, std = jnp.split(stored.astype(jnp.float32), 2, axis=-1)
     return _standardize(self, mean + std * jax.random.normal(key, mean.shape))
 
   def decode(self, x0: Array, params: Any = None) -> Array:
-    """`x0` to uint8 images `[B, H, W, 3]`; `params` are the autoencoder's.
+    """Turns `x0` into uint8 images `[B, H, W, 3]`.
 
-    Levels are truncated, not rounded, as EDM2's are: half a level darker, which
-    published distances have in them.
+    Levels are truncated, not rounded, as EDM2's are. The images are half a
+    level darker for it, which published distances include.
+
+    Args:
+      x0: the network's data, `[B, h, w, C]`.
+      params: the autoencoder's parameters.
     """
     latents = _restore(self, x0)
     if self.autoencoder is None:
@@ -94,10 +104,10 @@ class LatentCodec:
 
 Codec = PixelCodec | LatentCodec
 
-# Approximate, least-squares fits by hand of others: the linear map from Stable
-# Diffusion's latents, times its scaling factor, to red, green and blue
-# (discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204,
-# for v1.4; later autoencoders share its encoder).
+# A linear map from Stable Diffusion's latents, times its scaling factor, to
+# red, green and blue. It is an approximate least-squares fit that others made
+# (discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204, for
+# version 1.4; later autoencoders share its encoder).
 SCALING_FACTOR = 0.18215
 PREVIEW = (
   (0.298, 0.207, 0.208),
@@ -108,24 +118,26 @@ PREVIEW = (
 
 
 def preview(latents: Array) -> Array:
-  """A rough look at latents without their autoencoder.
+  """Returns small pictures of latents, without their autoencoder.
 
   Args:
-    latents: of Stable Diffusion's autoencoder, as its encoder gives them,
-      `[B, h, w, 4]`.
+    latents: latents of Stable Diffusion's autoencoder, as its encoder gives
+      them, `[B, h, w, 4]`.
 
   Returns:
-    Colours `[B, h, w, 3]` in about the range of the encoded images: an eighth
-    of the side, one pixel for a latent.
+    Colours `[B, h, w, 3]` in about the range of the encoded images, one pixel
+    for each latent.
   """
   return latents @ (SCALING_FACTOR * jnp.asarray(PREVIEW, latents.dtype))
 
 
 def _standardize(codec: Codec, data: Array) -> Array:
+  """Returns stored data with mean 0 and standard deviation `sigma_d`."""
   mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
   return (data - mean) / std * codec.sigma_d
 
 
 def _restore(codec: Codec, x0: Array) -> Array:
+  """Returns `x0` with the mean and standard deviation of stored data."""
   mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
   return x0.astype(jnp.float32) / codec.sigma_d * std + mean

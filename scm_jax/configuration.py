@@ -18,6 +18,39 @@ from scm_jax.errors import ConfigError, UserError
 
 AnyConfig = ConfigDict | Mapping[str, Any]
 
+# Fields in which two runs of the same training may differ: how long, how often
+# and where they run, never what a step computes. A run may be continued with
+# other values of these, and reports treat runs that differ only in these and in
+# `seed` as repetitions. A group's name covers all of its fields. The teacher is
+# compared by its weights or its config, not by its folder.
+MAY_CHANGE = (
+  "total_steps",
+  "log_every",
+  "checkpoint_every",
+  "sample_every",
+  "evaluate_every",
+  "evaluate",
+  "keep_checkpoints",
+  "keep_every",
+  "snapshot_every",
+  "snapshot_dtype",
+  "divergence_limit",
+  "profile",
+  "sample",
+  "teacher",
+  "start",
+  "data.data_dir",
+  "data.autoencoder",
+  "mesh",
+  "sharding",
+  "memory_check",
+  "offload",
+  "microbatches",
+  "images_per_pass",
+  "network.remat",
+  "watchdog",
+)
+
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -135,6 +168,11 @@ def diff(a: AnyConfig, b: AnyConfig) -> list[str]:
     if _shown(old, path) != _shown(new, path)
     and not _same(old.get(path), new.get(path))
   ]
+
+
+def may_change(field: str) -> bool:
+  """Returns whether a dotted field is covered by `MAY_CHANGE`."""
+  return any(field == f or field.startswith(f + ".") for f in MAY_CHANGE)
 
 
 def flatten(config: AnyConfig) -> dict[str, Any]:

@@ -1,232 +1,338 @@
 """Every configuration field, with its meaning and the paper's value.
 
 `configs/*.py` start from `get_defaults()` and change what differs. Section,
-table and equation numbers are those of arXiv 2410.11081.
+table and equation numbers are those of arXiv 2410.11081. The fields of
+`config.network` are the options of the network families (`networks.FAMILIES`),
+and those of `config.objective` the options of the objectives
+(`objectives.OBJECTIVES`): each one's module says what they mean.
 """
 
-from ml_collections import config_dict
+import dataclasses
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from scm_jax import networks, schema
+from scm_jax.codec import PREVIEW
+from scm_jax.errors import ConfigError
+from scm_jax.objectives import OBJECTIVES
 
 
-def _fields(**fields) -> config_dict.ConfigDict:
-  return config_dict.ConfigDict(fields)
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """The dataset, and what the network sees of it.
+
+  Attributes:
+    kind: `images`; or `latents`, an autoencoder's means and deviations.
+    name: the dataset's name in TFDS.
+    split: the split that is trained on.
+    data_dir: the folder of datasets; "" is TFDS's own default.
+    size: side of the images (smaller ones are padded) or of the latents that
+      the network sees.
+    channels: channels of the images or latents.
+    num_classes: number of labels; 0 does not use labels.
+    mean: mean of images in [-1, 1]; or of latents, one for each channel.
+    std: standard deviation in the same form. Data become
+      `(stored - mean) / std * sigma_d`.
+    image_range: values of black and white in the images whose latents are
+      stored.
+    autoencoder: file of the autoencoder that decodes samples of latents; "" is
+      a small preview instead.
+    flip: whether images are mirrored at random.
+    augment: probability of each change of EDM's augmentation, which the network
+      must take as an input (`network.augment`), and which mirrors by itself; 0
+      is none.
+  """
+
+  kind: Literal["images", "latents"] = "images"
+  name: str = ""
+  split: str = "train"
+  data_dir: str = ""
+  size: int = 0
+  channels: int = 3
+  num_classes: int = 0
+  mean: float | tuple[float, ...] = 0.0
+  std: float | tuple[float, ...] = 0.5
+  image_range: tuple[float, float] = (-1.0, 1.0)
+  autoencoder: str = ""
+  flip: bool = False
+  augment: float = 0.0
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for values that do not go together."""
+    schema.check(self)
+    if not 0 <= self.augment <= 1:
+      raise ConfigError(f"augment is {self.augment}; it is a probability")
+    if self.augment and (self.kind != "images" or self.flip):
+      raise ConfigError(
+        "augment changes images and mirrors them itself; it does not go with "
+        f"data.kind={self.kind!r} and data.flip={self.flip}"
+      )
+    if self.kind == "latents":
+      self._check_latents()
+    elif self.autoencoder:
+      raise ConfigError(
+        f"autoencoder decodes latents, and data.kind is {self.kind!r}; leave "
+        "it empty"
+      )
+    for key in ("mean", "std"):
+      value = getattr(self, key)
+      numbers = value if isinstance(value, tuple) else None
+      if numbers is None and self.kind != "latents":
+        continue
+      if numbers is None or len(numbers) != self.channels:
+        raise ConfigError(
+          f"{key} is {value}; give {self.channels} numbers, one for each of "
+          "data.channels"
+        )
+
+  def _check_latents(self) -> None:
+    """Raises ConfigError for values that latents do not have."""
+    if self.channels != len(PREVIEW):
+      raise ConfigError(
+        f"channels is {self.channels}; the latents of Stable Diffusion's "
+        f"autoencoder have {len(PREVIEW)}"
+      )
+    if self.flip:
+      raise ConfigError("flip mirrors images, not latents; set it to false")
 
 
-def _data() -> config_dict.ConfigDict:
-  return _fields(
-    kind="images",  # or "latents": an autoencoder's means and deviations
-    name="",  # a TFDS name
-    split="train",
-    data_dir="",  # "" is TFDS's own default
-    # Side of the images (smaller ones are padded) or latents that the network
-    # sees.
-    size=0,
-    channels=3,
-    num_classes=0,  # 0: labels are not used
-    mean=0.0,  # of images in [-1, 1], or of latents, one for each channel ...
-    std=0.5,  # ... which become (image - mean) / std * sigma_d
-    image_range=(-1.0, 1.0),  # of the images whose latents are stored
-    # File of the autoencoder that decodes samples of latents; "": a preview.
-    autoencoder="",
-    flip=False,  # random horizontal flips
-    # Probability of each change of EDM's augmentation, which the network must
-    # take as an input (network.augment) and which mirrors by itself; 0: none.
-    augment=0.0,
-  )
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """The optimiser and its schedule.
+
+  Attributes:
+    name: `adam`; or `radam` (CIFAR-10, Section G.2).
+    learning_rate: `alpha_ref`.
+    decay_steps: `t_ref` of `alpha_ref / sqrt(max(step / t_ref, 1))`; 0 keeps
+      the rate constant.
+    rampup_images: images over which the rate rises linearly from zero.
+    cooldown: last part of `total_steps` over which the rate also falls linearly
+      to zero. It is not in the paper; short runs gain from it.
+    b1: decay of the mean of gradients.
+    b2: decay of the mean of their squares.
+    eps: added to the root of that mean; the paper changes EDM2's 1e-8 (Table
+      5).
+  """
+
+  name: Literal["adam", "radam"] = "adam"
+  learning_rate: float = 1e-2
+  decay_steps: int = 70_000
+  rampup_images: int = 10_000_000
+  cooldown: float = 0.0
+  b1: float = 0.9
+  b2: float = 0.99
+  eps: float = 1e-11
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for a value that a field does not have."""
+    schema.check(self)
 
 
-def _network() -> config_dict.ConfigDict:
-  return _fields(
-    family="unet",  # EDM2's U-Net; or "ddpmpp", DDPM++ (see presets.py)
-    form="trigflow",  # or the published one: "edm2" (unet), "edm" (ddpmpp)
-    # The unet's; or "shared", with EDM2's parameter count; or "gained", that
-    # with learnt gains, to start from EDM2's networks.
-    double_norm="split",
-    # What the head of w_phi sees: "positional" features of t, for students;
-    # or "fourier" features of ln(sigma), for teachers, as EDM2 has.
-    weighting="positional",
-    channels=192,
-    channel_mult=(1, 2, 3, 4),
-    channel_mult_emb=0,  # the embedding's width; 0: the largest of channel_mult
-    num_blocks=3,
-    attn_resolutions=(16, 8),
-    channels_per_head=64,
-    dropout=0.0,
-    dropout_resolution=16,  # largest side with dropout (G.2)
-    # Or "bfloat16", or "float16" (GPUs alone), whose gradients are scaled. The
-    # time path is float32 in all of them.
-    dtype="float32",
-    # Of float32 products: "highest" is float32; "high" three bfloat16 products
-    # on TPUs, TensorFloat-32 on GPUs; "default" one, and TensorFloat-32.
-    precision="highest",
-    last_float32=0,  # blocks at the end, with the output's layer, in float32
-    augment=False,  # whether the augmentation is an input; DDPM++ alone has it
-    attention="einsum",  # or "chunked", without a matrix of all pairs
-    # What a block keeps for the backward pass: "none" is all of it, "full"
-    # nothing, "dots" results of convolutions and products.
-    remat="none",
-  )
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """How samples are drawn unless a flag says otherwise.
+
+  They are drawn so in training, and by `sample`, `evaluate` and `scm_jax.load`.
+
+  Attributes:
+    t_mid: second time of the 2-step sampler, radians (Section G.2).
+    sigma_max: noise level that sampling starts from.
+    solver: solver of teachers: `heun` or `dpm_solver`.
+    solver_steps: steps of that solver; 32 of Heun's are 63 evaluations (G.2).
+    guidance: the scale, for networks that take one.
+    num: images in the grids that are drawn while training.
+    batch_size: images drawn at once.
+  """
+
+  t_mid: float = 1.1
+  sigma_max: float = 80.0
+  solver: Literal["heun", "dpm_solver"] = "heun"
+  solver_steps: int = 32
+  guidance: float = 1.0
+  num: int = 40
+  batch_size: int = 256
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for a value that a field does not have."""
+    schema.check(self)
 
 
-def _objective() -> config_dict.ConfigDict:
-  return _fields(
-    # Both objectives.
-    P_mean=-0.8,  # of ln(sigma), the proposal of times (Table 5)
-    P_std=1.6,
-    adaptive_weighting=True,  # learn w_phi(t) (Equation 8)
-    # w_phi counts once a sample (Equation 8), which RAdam needs; or "pixel":
-    # the loss is D times as large, EDM2's sum, which Adam does not see.
-    weighting_unit="sample",
-    label_dropout=0.0,  # probability of training without the label
-    # The velocity that a diffusion run learns: the sample's own (Equation 4),
-    # or, to adapt a network to another's form, that of config.teacher.
-    target="data",  # or "teacher"
-    # sCM (Algorithm 1).
-    warmup_steps=10_000,  # H, of the tangent's second term
-    warmup="linear",  # or "variance_exact" (rCM)
-    derivative="jvp",  # or "finite_difference", or "discrete" (dsCD, App. E)
-    finite_difference_step=1e-3,
-    discrete_steps=1024,  # N of dsCD
-    tangent_norm="l2",  # or "rms", "clip", "none" (Section 4.2)
-    tangent_c=0.1,
-    # The type and precision of the network and the teacher where the tangent is
-    # taken; "": those of the network, in one pass with the value. Otherwise the
-    # tangent has a pass of its own, of a type and precision as in `network`.
-    tangent_dtype="",
-    tangent_precision="highest",
-    # Steps between checks of the tangent against float32's, on a few samples:
-    # `tangent_error/...` and `tangent_bias/...` in metrics.jsonl; 0: none.
-    check_every=0,
-    check_samples=64,
-    prior_weight="none",  # or "inverse_sigma", a further 1 / sigma
-    reduction="mean",  # of squares over the sample; or "sum"
-    reset_weighting=True,  # start the student's w_phi afresh
-    # Classifier-free guidance of sCD's teacher (Section 5.2).
-    guidance="none",  # or "fixed", or "sampled": the student takes the scale
-    guidance_scale=1.0,  # of "fixed"
-    guidance_range=(1.0, 2.0),  # of "sampled", uniform
-  )
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+  """How a run is scored.
+
+  Attributes:
+    num: samples that are scored in training, drawn as `Sample` says.
+    reference: what samples are compared with, in training and by `evaluate`
+      (which reads no other field of this group): a dataset, NAME[:SPLIT]; or a
+      file such as img512.pkl; "" is the training data.
+    features: names of features. In training the kernel distance in the first
+      ones says which network is best; where the reference is a file of means
+      and covariances, the Fréchet distance does.
+    weights: files of those that are published networks: ("inception=FILE",).
+  """
+
+  num: int = 1000
+  reference: str = ""
+  features: tuple[str, ...] = ("pixels",)
+  weights: tuple[str, ...] = ()
 
 
-def _optimizer() -> config_dict.ConfigDict:
-  return _fields(
-    name="adam",  # or "radam" (CIFAR-10, G.2)
-    learning_rate=1e-2,  # alpha_ref
-    decay_steps=70_000,  # t_ref of alpha_ref / sqrt(max(step / t_ref, 1))
-    rampup_images=10_000_000,  # linear, from zero
-    # Not in the paper: over this last part of total_steps the rate also falls
-    # linearly to zero, which short runs gain from.
-    cooldown=0.0,
-    b1=0.9,
-    b2=0.99,
-    eps=1e-11,  # the paper's change to EDM2's 1e-8 (Table 5)
-  )
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """Sizes of the mesh's axes; -1, in one of them, is what the devices leave.
+
+  Batches are split over both axes, parameters over `fsdp`. Hosts are outermost.
+
+  Attributes:
+    data: devices that hold copies of the parameters.
+    fsdp: devices that share one copy.
+  """
+
+  data: int = -1
+  fsdp: int = 1
 
 
-def _sample() -> config_dict.ConfigDict:
-  # How samples are drawn unless a flag says otherwise: in training, and by
-  # `sample`, `evaluate` and `scm_jax.load`.
-  return _fields(
-    t_mid=1.1,  # second time of the 2-step sampler (G.2)
-    sigma_max=80.0,
-    solver="heun",  # for teachers; or "dpm_solver"
-    solver_steps=32,  # 63 evaluations with Heun (G.2)
-    guidance=1.0,  # the scale, for networks that take one
-    num=40,  # images in the grids drawn while training
-    batch_size=256,
-  )
+@dataclasses.dataclass(frozen=True)
+class Sharding:
+  """How arrays are split over `mesh.fsdp`.
+
+  Attributes:
+    min_size: arrays of fewer elements are replicated.
+    rules: pairs of a pattern and a dimension (None is replicated); the first
+      pattern that is found in an array's path decides (`training.sharding`).
+    reduce_dtype: type in which gradients are summed over `mesh.fsdp`; "" is the
+      network's; `float32` sends twice as much of them.
+  """
+
+  min_size: int = 65_536
+  rules: tuple[tuple[str, int | None], ...] = ()
+  reduce_dtype: Literal["", "float32"] = ""
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for a value that a field does not have."""
+    schema.check(self)
 
 
-def _evaluate() -> config_dict.ConfigDict:
-  return _fields(
-    num=1000,  # samples in training, as config.sample draws the grids
-    # What samples are compared with, in training and by `evaluate` (which reads
-    # no other field here): a dataset, NAME[:SPLIT], or a file such as
-    # img512.pkl; "" is the training data.
-    reference="",
-    # Feature spaces. The first one's kernel distance says what is best; where
-    # the reference is a file of means and covariances, its Fréchet distance.
-    features=("pixels",),
-    weights=(),  # of published ones among them: ("inception=FILE",)
-  )
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """The fields of a run that belong to no group.
+
+  Attributes:
+    run: the objective, a name in `objectives.OBJECTIVES`.
+    seed: the seed of all randomness in training.
+    batch_size: images of a step, on all devices together.
+    total_steps: steps of the run.
+    sigma_d: standard deviation of the network's data.
+    teacher: workdir whose EMA weights a student starts from.
+    teacher_ema: which of its EMAs, or any width; 0 is its first.
+    start: workdir to start from instead, such as an adapted teacher's.
+    teacher_dtype: type of the teacher's weights where every step evaluates it.
+    ema: the EMAs of the weights; the first is the default one. A number below 1
+      is `sigma_rel` of a power function (EDM2, Section 3); one from 1 on is a
+      half-life in images (CIFAR-10: 500_000).
+    ema_rampup_ratio: a half-life is at most this part of the images seen (EDM).
+    snapshot_every: steps between snapshots of the EMAs, from which any other
+      `sigma_rel` is reconstructed; 0 is none. EDM2's are 8 Mi images apart,
+      4096 steps of 2048.
+    snapshot_dtype: type of the snapshots; EDM2's is float16.
+    memory_check: what happens if a step needs far more memory than the devices
+      have, by an estimate: `stop` does not compile it, `warn` tries it, `off`
+      says nothing.
+    offload: what rests in the host's memory between steps, to leave room on the
+      device: any of "averages", "moments".
+    microbatches: parts of a device's batch that follow one another; 0 is as few
+      as keep each part at `images_per_pass`.
+    images_per_pass: most images of a device in one part; 0 is no limit.
+    log_every: steps between lines of metrics.
+    sample_every: steps between grids of samples; 0 is one at the end.
+    evaluate_every: steps between scores in training (`in_training/...` in
+      metrics.jsonl), which are cheap and comparable with each other only; 0 is
+      none. The best EMA so far is kept, as an export in best/.
+    checkpoint_every: steps between checkpoints.
+    keep_checkpoints: how many of the last checkpoints are kept.
+    keep_every: checkpoints whose step this divides are kept, too; 0 is none.
+    watchdog: seconds without a step until stacks are shown; 0 is never.
+    profile: whether traces are written for TensorBoard's profile plugin.
+    divergence_limit: RMS of the network's output, about 1 in a healthy run,
+      beyond which a run is stopped as diverged.
+    nonfinite: what happens if the gradient is not finite in several steps in a
+      row: `stop` the run, or `warn`. (Such entries are zeroed in any case, as
+      in EDM2, and every window of steps that had some warns.)
+    isolate: whether a step's gradient that is not finite is computed again
+      without the samples that overflowed. Makes the step a loop.
+  """
+
+  run: str = "teacher"
+  seed: int = 0
+  batch_size: int = 2048
+  total_steps: int = 0
+  sigma_d: float = 0.5
+  teacher: str = ""
+  teacher_ema: float = 0.0
+  start: str = ""
+  teacher_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+  ema: tuple[float, ...] = (0.05, 0.10)
+  ema_rampup_ratio: float = 0.05
+  snapshot_every: int = 0
+  snapshot_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+  memory_check: Literal["stop", "warn", "off"] = "stop"
+  offload: tuple[str, ...] = ()
+  microbatches: int = 0
+  images_per_pass: int = 0
+  log_every: int = 100
+  sample_every: int = 0
+  evaluate_every: int = 0
+  checkpoint_every: int = 1000
+  keep_checkpoints: int = 2
+  keep_every: int = 0
+  watchdog: float = 600.0
+  profile: bool = False
+  divergence_limit: float = 100.0
+  nonfinite: Literal["stop", "warn"] = "stop"
+  isolate: bool = False
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for values that make no run."""
+    schema.check(self)
+    schema.pick(OBJECTIVES, self.run, "run")
+    for key in ("batch_size", "total_steps", "log_every", "checkpoint_every"):
+      if (value := getattr(self, key)) < 1:
+        raise ConfigError(f"{key} is {value}; it must be positive")
+    for key in ("microbatches", "images_per_pass"):
+      if (value := getattr(self, key)) < 0:
+        raise ConfigError(f"{key} is {value}; it must not be negative")
 
 
-def _mesh() -> config_dict.ConfigDict:
-  # Sizes of the axes; -1, in one of them, is what the devices leave. Batches
-  # are split over both, parameters over fsdp. Hosts are outermost.
-  return _fields(data=-1, fsdp=1)
+GROUPS = {
+  "data": Data,
+  "optimizer": Optimizer,
+  "sample": Sample,
+  "evaluate": Evaluate,
+  "mesh": Mesh,
+  "sharding": Sharding,
+}
 
 
-def _sharding() -> config_dict.ConfigDict:
-  return _fields(
-    min_size=65_536,  # arrays of fewer elements are replicated
-    # (pattern of an array's path, dimension or None for replicated), the first
-    # that is found decides; see training/sharding.py.
-    rules=(),
-    # In what gradients are summed over fsdp: "" is the network's type; or
-    # "float32", which sends twice as much of them.
-    reduce_dtype="",
-  )
+def get_defaults() -> ConfigDict:
+  """Returns a config with every field; what has no default is empty or zero."""
+  fields = schema.options(Run)
+  fields |= {name: schema.options(kind) for name, kind in GROUPS.items()}
+  return ConfigDict(fields | {"network": _network(), "objective": _objective()})
 
 
-def get_defaults() -> config_dict.ConfigDict:
-  """A config with every field; what has no default is empty or zero."""
-  return _fields(
-    run="teacher",  # or "sct", "scd"
-    seed=0,
-    batch_size=2048,
-    total_steps=0,
-    sigma_d=0.5,  # standard deviation of the network's data
-    teacher="",  # workdir whose EMA weights a student starts from
-    teacher_ema=0.0,  # which of its averages, or any width; 0 is its first
-    start="",  # workdir to start from instead, such as an adapted teacher's
-    # Of its weights in sCD; or "bfloat16", "float16".
-    teacher_dtype="float32",
-    # The averages; the first is the default. Below 1: sigma_rel of a power
-    # function (EDM2, Section 3). From 1 on: a half-life in images (CIFAR-10:
-    # 500_000), at most `ema_rampup_ratio` of the images seen (EDM).
-    ema=(0.05, 0.10),
-    ema_rampup_ratio=0.05,
-    # Steps between snapshots of the averages, from which any other sigma_rel
-    # is reconstructed; 0: none. EDM2: 8 Mi images, 4096 steps of 2048.
-    snapshot_every=0,
-    snapshot_dtype="float16",  # EDM2's; or "float32", "bfloat16"
-    data=_data(),
-    network=_network(),
-    objective=_objective(),
-    optimizer=_optimizer(),
-    sample=_sample(),
-    evaluate=_evaluate(),
-    mesh=_mesh(),
-    sharding=_sharding(),
-    # Whether a step that needs far more memory than the devices have, by an
-    # estimate, is not compiled: "stop"; or "warn" tries it, "off" says nothing.
-    memory_check="stop",
-    # What rests in the host's memory between steps, to leave room on the
-    # device: any of "averages", "moments".
-    offload=(),
-    # Parts of a device's batch that follow one another; 0: as few as keep each
-    # part at `images_per_pass`.
-    microbatches=0,
-    images_per_pass=0,  # most images of a device in one part; 0: no limit
-    log_every=100,
-    sample_every=0,  # 0: only at the end
-    # Steps between scores in training (`in_training/...` in metrics.jsonl),
-    # cheap and comparable with each other only; 0: none. The average with the
-    # best so far is kept, as an export in best/.
-    evaluate_every=0,
-    checkpoint_every=1000,
-    keep_checkpoints=2,  # the last few ...
-    keep_every=0,  # ... and those whose step this divides; 0: none more
-    watchdog=600.0,  # seconds without a step until stacks are shown; 0: never
-    profile=False,  # traces for TensorBoard's profile plugin
-    # RMS of the network's output, about 1 in a healthy run, beyond which a
-    # run is stopped as diverged.
-    divergence_limit=100.0,
-    # What happens when the gradient is not finite in several steps in a row:
-    # "stop" the run, or "warn". (Such entries are zeroed in any case, as in
-    # EDM2, and every window of steps that had some warns.)
-    nonfinite="stop",
-    # Do a step's gradient again, without the samples that overflowed in the
-    # network, where it is not finite. Makes the step a loop.
-    isolate=False,
-  )
+def _network() -> dict[str, Any]:
+  """Returns the options of all network families; the first one's defaults."""
+  fields: dict[str, Any] = {"family": "unet"}
+  for family in reversed(networks.FAMILIES.values()):
+    fields |= schema.options(family.config)
+  return fields | {"dtype": "float32"}
+
+
+def _objective() -> dict[str, Any]:
+  """Returns the options of all objectives; the first one's defaults."""
+  fields: dict[str, Any] = {}
+  for spec in reversed(OBJECTIVES.values()):
+    fields |= schema.options(spec.options)
+  return fields

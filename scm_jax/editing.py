@@ -1,14 +1,17 @@
-"""What consistency models do without being trained for it (Song et al. 2023).
+"""Zero-shot editing and interpolation with consistency models.
 
-Because a consistency model maps a noisy sample to data from any time, it edits:
+A consistency model maps a noisy sample of any time to data, so it can edit
+without being trained to (Song et al. 2023, arXiv 2303.01469, Algorithm 4):
 noise is added, the network removes it, and what is known of the image is put
-back, time after time (arXiv 2303.01469, Algorithm 4). What is known decides the
-task: some pixels (inpainting), the means of patches (super-resolution), grey
-levels (colourisation), or nothing but a sketch to start from (stroke-guided
-generation, as in SDEdit). And because it maps noise to data smoothly, it
-interpolates: between samples, by way of their noise.
+back, time after time. What is known decides the task: some pixels (inpainting),
+the means of patches (super-resolution), grey levels (colourisation), or nothing
+but a sketch to start from (stroke-guided generation, as in SDEdit).
 
-Pure functions, as in `samplers`; `loading.Sampler` has them for images.
+A consistency model also maps noise to data smoothly, so that one interpolates
+between samples by interpolating their noise.
+
+These are pure functions, as in `samplers`. `Sampler.edit` applies them to
+images.
 """
 
 import functools
@@ -22,15 +25,15 @@ from jax import Array
 
 from scm_jax import samplers, trigflow
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green, blue (ITU-R BT.601)
 
 
 class Transform(NamedTuple):
-  """An orthogonal map of images to coefficients, `A` of Algorithm 4.
+  """An orthogonal map from images to coefficients, Algorithm 4's `A`.
 
   Attributes:
-    forward: `[B, H, W, C]` to coefficients, linear and of the same norm.
-    inverse: back.
+    forward: the linear map from `[B, H, W, C]` to coefficients of equal norm.
+    inverse: the map back to images.
   """
 
   forward: Callable[[Array], Array]
@@ -38,19 +41,19 @@ class Transform(NamedTuple):
 
 
 class Known(NamedTuple):
-  """What is known of an image.
+  """The part of an image that is known.
 
   Attributes:
-    mask: of the coefficients, true where they are known; broadcast to them
-      (`1 - Omega` of Algorithm 4).
-    transform: from images to coefficients.
+    mask: a bool array that broadcasts to the coefficients and is true where
+      they are known (Algorithm 4's `1 - Omega`).
+    transform: the map from images to coefficients.
   """
 
   mask: Any
   transform: Transform
 
   def restore(self, x0: Array, reference: Array) -> Array:
-    """`x0` with the reference's coefficients where they are known."""
+    """Replaces the known coefficients of `x0` by the reference's."""
     A = self.transform
     kept = jnp.where(self.mask, A.forward(reference), A.forward(x0))
     return A.inverse(kept)
@@ -60,41 +63,44 @@ _IDENTITY = Transform(lambda x: x, lambda x: x)
 
 
 def pixels(mask: Any) -> Known:
-  """Pixels where `mask` is true are known, and kept to the bit: inpainting.
+  """Declares pixels as known, which are kept to the bit: inpainting.
 
   Args:
-    mask: bool, broadcast to `[H, W]` for all images and channels if it has up
-      to two axes, else to `[B, H, W, C]`.
+    mask: a bool array, true where pixels are known. With up to two axes it
+      broadcasts to `[H, W]`, otherwise to `[B, H, W, C]`.
   """
   mask = np.asarray(mask, bool)
   return Known(mask[..., None] if mask.ndim <= 2 else mask, _IDENTITY)
 
 
 def patch_means(size: int) -> Known:
-  """The mean of every patch of `size x size` is known: super-resolution."""
+  """Declares the mean of each `size x size` patch known: super-resolution."""
   first = np.arange(size**2)[:, None] == 0
   return Known(first, _patches(size))
 
 
 def grey(weights: tuple[float, ...] = LUMA) -> Known:
-  """A weighted sum of the channels is known: colourisation.
+  """Declares a weighted sum of the channels known: colourisation.
 
   Args:
-    weights: of the channels of `x0`. For images whose channels were divided
-      by different deviations, the weights times those (see `PixelCodec.std`).
+    weights: one weight for each channel of `x0`. If the images' channels were
+      divided by different deviations (see `PixelCodec.std`), multiply the
+      weights by these.
   """
   return Known(np.arange(len(weights)) == 0, _channels(tuple(weights)))
 
 
 @functools.cache
 def _patches(size: int) -> Transform:
-  """`[B, H, W, C]` to `[B, H/size, W/size, size^2, C]`, the mean first."""
+  """Returns a map to `[B, H/size, W/size, size^2, C]`, the mean first."""
   Q = _orthogonal(np.ones(size**2))
 
   def forward(x):
     batch, height, width, channels = x.shape
     if height % size or width % size:
-      raise ValueError(f"patches of {size} do not fill {height}x{width}")
+      raise ValueError(
+        f"patches of {size}x{size} do not fill images of {height}x{width}"
+      )
     x = x.reshape(batch, height // size, size, width // size, size, channels)
     x = x.swapaxes(2, 3).reshape(*x.shape[:2], width // size, size**2, channels)
     return _product("ij,bhwjc->bhwic", Q, x)
@@ -110,7 +116,7 @@ def _patches(size: int) -> Transform:
 
 @functools.cache
 def _channels(weights: tuple[float, ...]) -> Transform:
-  """Channels turned so that the first is along `weights`."""
+  """Returns a rotation of channels after which the first is along `weights`."""
   Q = _orthogonal(np.asarray(weights, np.float64))
   return Transform(
     lambda x: _product("ij,bhwj->bhwi", Q, x),
@@ -119,7 +125,7 @@ def _channels(weights: tuple[float, ...]) -> Transform:
 
 
 def _orthogonal(first: np.ndarray) -> np.ndarray:
-  """An orthogonal matrix whose first row is along `first`."""
+  """Returns an orthogonal matrix whose first row is along `first`."""
   columns = np.column_stack([first, np.eye(len(first))])
   Q = np.linalg.qr(columns)[0].T
   return Q * np.sign(Q[0] @ first)
@@ -137,15 +143,15 @@ def times(
   t_mid: float = samplers.T_MID,
   sigma_max: float = trigflow.SIGMA_MAX,
 ) -> tuple[float, ...]:
-  """Times of an edit, radians, decreasing.
+  """Returns the times of an edit, in radians, decreasing.
 
   Args:
-    steps: how many.
-    start: the first; the others divide the way to 0 evenly. None is the
-      sampler's own times, from `t_max`.
+    steps: the number of times.
+    start: the first time; the others divide the way to 0 evenly. None returns
+      the times of `samplers.consistency_times`.
     sigma_d: the data's standard deviation.
-    t_mid: as in `samplers.consistency_times`, like `sigma_max`.
-    sigma_max: see there.
+    t_mid: the second time, where `start` is None.
+    sigma_max: the first noise level, where `start` is None.
 
   Raises:
     ValueError: `start` is not between 0 and pi/2.
@@ -153,8 +159,24 @@ def times(
   if start is None:
     return samplers.consistency_times(steps, sigma_d, t_mid, sigma_max)
   if not 0 < start < np.pi / 2:
-    raise ValueError(f"start is {start:g}; it is between 0 and pi/2")
+    raise ValueError(f"start is {start:g}, but must lie between 0 and pi/2")
   return tuple(float(t) for t in np.linspace(start, 0.0, steps + 1)[:-1])
+
+
+class Plan(NamedTuple):
+  """The steps of an edit, and what they keep.
+
+  Attributes:
+    times: the steps' times in radians, decreasing.
+    known: the part of the reference that is put back after every step; None is
+      nothing.
+    sketch: whether to start from the reference, noised to the first time,
+      rather than from noise.
+  """
+
+  times: tuple[float, ...]
+  known: Known | None = None
+  sketch: bool = False
 
 
 def edit(
@@ -162,54 +184,54 @@ def edit(
   noise: Array,
   reference: Array,
   cond: dict[str, Array],
-  times: tuple[float, ...],
   sigma_d: float,
-  known: Known | None = None,
-  sketch: bool = False,
+  plan: Plan,
 ) -> Array:
-  """Draws images of which something is known (Song et al., Algorithm 4).
+  """Draws images of which a part is known (Song et al. 2023, Algorithm 4).
 
-  Algorithm 4 blanks the unknown part of the reference first. Here it is left
-  out at the start altogether, or, as a sketch, stays as it is, because strokes
-  may lie there too.
+  Algorithm 4 blanks the unknown part of the reference first. Here the first
+  step starts from noise without the reference, or, for a sketch, from the whole
+  reference, because strokes may lie in the unknown part, too.
 
   Args:
-    F: the student.
-    noise: unit noise, `[len(times), B, ...]`.
-    reference: images as data, `[B, ...]`.
-    cond: condition of the batch.
-    times: radians, decreasing.
+    F: the consistency model, `F(x / sigma_d, t, cond)`.
+    noise: unit noise `[steps, B, ...]`.
+    reference: the given images as data `[B, ...]`.
+    cond: the batch's condition.
     sigma_d: the data's standard deviation.
-    known: of the reference, put back after every step; None is nothing.
-    sketch: whether to start from the reference, noised to the first time,
-      rather than from noise.
+    plan: the steps, and what they keep.
 
   Returns:
     `x0`, `[B, ...]`.
   """
+  times, known, sketch = plan
 
-  def step(x0, drawn):
-    z, t = sigma_d * drawn[0], jnp.full(reference.shape[:1], drawn[1])
+  def step(x0, inputs):
+    z, t, only_noise = inputs
+    z, t = sigma_d * z, jnp.full(reference.shape[:1], t)
     # At t_max, x_t is taken to be noise alone, as in the sampler.
-    x_t = jnp.where(drawn[2], z, trigflow.interpolate(x0, z, t))
+    x_t = jnp.where(only_noise, z, trigflow.interpolate(x0, z, t))
     x0 = trigflow.denoise(F(x_t / sigma_d, t, cond), x_t, t, sigma_d)
     return x0 if known is None else known.restore(x0, reference), None
 
-  alone = np.arange(len(times)) == (-1 if sketch else 0)
-  drawn = noise, jnp.asarray(times, noise.dtype), jnp.asarray(alone)
-  return jax.lax.scan(step, reference, drawn)[0]
+  only_noise = np.arange(len(times)) == (-1 if sketch else 0)
+  inputs = noise, jnp.asarray(times, noise.dtype), jnp.asarray(only_noise)
+  return jax.lax.scan(step, reference, inputs)[0]
 
 
 def slerp(a: Array, b: Array, weight: float | Array) -> Array:
-  """From one noise to another on the sphere (Song et al., Appendix D).
+  """Interpolates between two noises on the sphere (Song et al., Appendix D).
 
-  Between two of one norm, all have that norm; a straight line would pass
-  through noise that is too weak, which the network has never seen.
+  Everything between two noises of one norm has that norm. A straight line would
+  pass through weaker noise, which the network has never seen.
 
   Args:
-    a: noise `[...]`, one sample's.
-    b: likewise.
-    weight: 0 is `a`, 1 is `b`; `[N]` gives `[N, ...]`.
+    a: one sample's noise `[...]`.
+    b: another sample's noise `[...]`.
+    weight: the position between `a` (0) and `b` (1), one or `[N]`.
+
+  Returns:
+    The noise `[...]`, or `[N, ...]`.
   """
   a, b = jnp.asarray(a), jnp.asarray(b)
   cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))

@@ -1,21 +1,33 @@
-"""Files that appear whole or not at all.
+"""Writes files and folders whole or not at all.
 
-A report, a picture or a cache is written beside its final place and renamed
-onto it, so that a reader, or a run that was killed, never finds half a file.
+A file is written beside its final place and renamed onto it; a folder likewise.
+A reader, or the next start of a program that was killed, never finds half of
+either. Paths may lie on a local disk or in a bucket (`gs://...`).
+
+While a folder `NAME` is replaced, its neighbours are `.NAME.partial`, which is
+being written, and on a disk `.NAME.previous`, the old content. On a disk the
+swap is two renames, and `recover_folder` rolls back what a kill interrupted. A
+bucket cannot rename a folder: an object `.NAME.complete` first records that
+`.NAME.partial` is whole, its objects are then copied to `NAME`, and
+`recover_folder` completes what a kill interrupted.
 """
 
+import contextlib
 import os
 import pathlib
-import tempfile
+import shutil
+import uuid
+from collections.abc import Iterator
+from typing import Any
 
 from scm_jax.errors import UserError
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:
-  """Writes `data` to `path` atomically, making its directory if needed.
+  """Writes a whole file, and makes its folder if there is none.
 
   Args:
-    path: where the file is to appear; an existing file is replaced.
+    path: where the file appears; an existing file is replaced.
     data: the whole content.
 
   Returns:
@@ -24,54 +36,172 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:
   Raises:
     UserError: the file cannot be written (full disk, no permission, ...).
   """
-  if "://" in os.fspath(path):
-    return _write_remote(path, data)
-  path = pathlib.Path(path)
-  temporary = None
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-      dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-    )
-    with os.fdopen(handle, "wb") as stream:
-      stream.write(data)
-      stream.flush()
-      os.fsync(stream.fileno())
-    # mkstemp makes files private; a report is meant to be read by others.
-    os.chmod(temporary, 0o666 & ~_umask())
-    os.replace(temporary, path)
-    temporary = None
-  except OSError as error:
-    reason = error.strerror or str(error)
-    raise UserError(f"cannot write {path}: {reason}") from error
-  finally:
-    if temporary is not None and os.path.exists(temporary):
-      os.unlink(temporary)
-  return path
+  target = _to_path(path)
+  if is_remote(target):  # an object appears whole or not at all by itself
+    with _reporting(target):
+      target.write_bytes(data)
+    return target
+  with replaced_file(target) as temporary:
+    temporary.write_bytes(data)
+  return target
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> os.PathLike[str]:
-  """`write_bytes` of a text, as UTF-8."""
+  """Writes a whole text file in UTF-8; see `write_bytes`."""
   return write_bytes(path, text.encode())
 
 
+@contextlib.contextmanager
+def replaced_file(
+  path: str | os.PathLike[str], scratch: str | os.PathLike[str] | None = None
+) -> Iterator[pathlib.Path]:
+  """Gives a path to write to, and moves that file to `path` once it is whole.
+
+  Args:
+    path: where the file appears, on a local disk.
+    scratch: folder of the unfinished file, on the same disk; by default the
+      file's own.
+
+  Yields:
+    The path of the unfinished file, of which nothing is left on failure.
+
+  Raises:
+    UserError: the file cannot be written; the old one is still there.
+  """
+  target = pathlib.Path(path)
+  folder = pathlib.Path(scratch or target.parent)
+  # Unique, should two processes write the same file.
+  temporary = folder / f".{target.name}.{uuid.uuid4().hex}.tmp"
+  with _reporting(target):
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+      yield temporary
+      with open(temporary, "rb") as stream:
+        os.fsync(stream.fileno())
+      os.replace(temporary, target)
+    finally:
+      temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Any]:
+  """Gives a folder to write to, and puts it in the place of `path` once whole.
+
+  Args:
+    path: where the folder appears; what is there is replaced.
+
+  Yields:
+    The path of the unfinished folder: `pathlib` on a disk, `epath` in a bucket.
+    Nothing is left of it on failure.
+
+  Raises:
+    UserError: the folder cannot be written. On a disk the old one is still
+      there; in a bucket the next `recover_folder` may complete the new one.
+  """
+  target = _to_path(absolute(path))
+  recover_folder(target)
+  with _reporting(target):
+    if target.exists() and not target.is_dir():
+      raise NotADirectoryError("it is a file")
+    partial = _neighbour(target, "partial")
+    try:
+      partial.mkdir(parents=True)
+      yield partial
+      if is_remote(target):
+        _neighbour(target, "complete").write_bytes(b"")
+        _copy_into_place(target)
+      else:
+        _swap_into_place(target)
+    except BaseException:
+      with contextlib.suppress(UserError):
+        recover_folder(target)
+      raise
+
+
+def recover_folder(path: str | os.PathLike[str]) -> None:
+  """Ends a replacement of the folder `path` that a kill interrupted.
+
+  Afterwards the old or the new folder is there, whole, if there ever was one.
+
+  Raises:
+    UserError: the folder's parent cannot be written.
+  """
+  target = _to_path(absolute(path))
+  previous = _neighbour(target, "previous")
+  with _reporting(target):
+    if is_remote(target):
+      if _neighbour(target, "complete").exists():
+        _copy_into_place(target)
+    elif not target.exists() and previous.exists():
+      previous.rename(target)
+    _remove(_neighbour(target, "partial"))
+    _remove(previous)
+
+
 def absolute(path: str | os.PathLike[str]) -> str:
-  """The path from the root, links followed; that of a bucket as it is."""
+  """Returns the absolute path with links followed, or a bucket's path as is."""
   text = os.fspath(path)
-  return text if "://" in text else os.path.realpath(text)
+  return text if is_remote(text) else os.path.realpath(text)
 
 
-def _write_remote(path: str | os.PathLike[str], data: bytes):
-  """Writes to a bucket, where an object appears whole or not at all anyway."""
+def is_remote(path: str | os.PathLike[str]) -> bool:
+  """Returns whether the path lies in a bucket."""
+  return "://" in os.fspath(path)
+
+
+def _swap_into_place(path: pathlib.Path) -> None:
+  """Renames the partial folder to `path`, by way of setting the old aside."""
+  previous = _neighbour(path, "previous")
+  if path.exists():
+    path.rename(previous)
+  _neighbour(path, "partial").rename(path)
+  _remove(previous)
+
+
+def _copy_into_place(path: Any) -> None:
+  """Copies a complete partial folder of a bucket; can be repeated."""
+  _remove(path)
+  _copy(_neighbour(path, "partial"), path)
+  _neighbour(path, "complete").unlink()
+  _remove(_neighbour(path, "partial"))
+
+
+def _copy(source: Any, target: Any) -> None:
+  """Copies all files below a folder, replacing those that are there."""
+  target.mkdir(parents=True, exist_ok=True)
+  for path in source.iterdir():
+    if path.is_dir():
+      _copy(path, target / path.name)
+    else:
+      path.copy(target / path.name, overwrite=True)
+
+
+def _remove(folder: Any) -> None:
+  if not folder.exists():
+    return
+  if is_remote(folder):
+    folder.rmtree()
+  else:
+    shutil.rmtree(folder)
+
+
+def _neighbour(path: Any, suffix: str) -> Any:
+  return path.with_name(f".{path.name}.{suffix}")
+
+
+def _to_path(path: str | os.PathLike[str]) -> Any:
+  if not is_remote(path):
+    return pathlib.Path(path)
   from etils import epath  # an extra; local files do without it
 
-  path = epath.Path(path)
-  path.write_bytes(data)
-  return path
+  return epath.Path(path)
 
 
-def _umask() -> int:
-  """The process's file-creation mask (readable only by setting it)."""
-  mask = os.umask(0o022)
-  os.umask(mask)
-  return mask
+@contextlib.contextmanager
+def _reporting(path: Any) -> Iterator[None]:
+  """Turns errors of the file system into a `UserError` that names the path."""
+  try:
+    yield
+  except OSError as error:
+    reason = error.strerror or " ".join(str(error).split())
+    raise UserError(f"cannot write {path}: {reason}") from error

@@ -1,4 +1,4 @@
-"""uint8 images: what is expected of them, grids of them, PNG files."""
+"""Grids of uint8 images, and PNG files."""
 
 import io
 import os
@@ -20,20 +20,19 @@ def image_grid(
   """Lays images out in rows, left to right and top to bottom.
 
   Args:
-    images: [N, H, W, C] uint8 with 1 or 3 channels.
-    columns: images per row; a last row that is not full is filled with
+    images: uint8 images [N, H, W, C] with 1 or 3 channels.
+    columns: the number of images in a row; the last row is filled up with
       background.
-    min_size: small images are enlarged by the least whole factor that makes
-      both sides at least this many pixels (nearest neighbour, so that pixels
-      stay squares).
-    gap: pixels of background between images, and around them.
-    background: grey level of gaps and empty places.
+    min_size: the least side in pixels; smaller images are enlarged by a whole
+      factor (nearest neighbour, so that pixels stay squares).
+    gap: the pixels of background between and around images.
+    background: the grey level of gaps and empty places.
 
   Returns:
-    [height, width, C] uint8.
+    The grid, uint8 [height, width, C].
 
   Raises:
-    UserError: no images, or not uint8 NHWC with 1 or 3 channels.
+    UserError: there are no images, or they have another type or shape.
   """
   images = np.asarray(images)
   check_images(images)
@@ -59,18 +58,18 @@ def image_grid(
 
 
 def enlarge(images: np.ndarray, min_size: int) -> np.ndarray:
-  """Repeats pixels of [N, H, W, C] images until both sides reach min_size."""
+  """Repeats the pixels of images [N, H, W, C] up to a side of `min_size`."""
   factor = max(1, -(-min_size // min(images.shape[1:3])))
   return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def encode_png(image: np.ndarray) -> bytes:
-  """A [H, W, C] uint8 image (C of 1 or 3) as a PNG file's bytes.
+  """Returns the PNG file of a uint8 image [H, W, C], C being 1 or 3.
 
   Raises:
     UserError: the array is no such image.
   """
-  from PIL import Image  # only pictures need Pillow
+  from PIL import Image  # imported here, so that others do without Pillow
 
   image = np.asarray(image)
   check_images(image[None])
@@ -83,7 +82,7 @@ def encode_png(image: np.ndarray) -> bytes:
 def save_png(
   path: str | os.PathLike[str], image: np.ndarray
 ) -> os.PathLike[str]:
-  """Writes a [H, W, C] uint8 image (C of 1 or 3) as PNG, atomically.
+  """Writes a uint8 image [H, W, C], C being 1 or 3, as PNG, atomically.
 
   Raises:
     UserError: the array is no such image, or the file cannot be written.
@@ -96,7 +95,7 @@ def check_images(images: np.ndarray, what: str = "images") -> None:
 
   Args:
     images: the array to check.
-    what: how the message names it.
+    what: the array's name in the message.
   """
   if (
     images.dtype != np.uint8

@@ -1,4 +1,4 @@
-"""Sampling from Python: `scm_jax.load(path).sample(labels)`.
+"""Loading a trained network from Python: `scm_jax.load(path).sample(labels)`.
 
 An export needs jax, flax and numpy alone; a workdir needs `scm-jax[train]`.
 """
@@ -12,51 +12,52 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scm_jax.errors import UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
-from scm_jax.model import Model
 from scm_jax.sampler import Sampler
-
-__all__ = ["Sampler", "load"]
 
 
 def load(
   path: str | os.PathLike[str],
-  average: float = 0.0,
+  ema: float = 0.0,
   dtype: str = "",
   autoencoder: str | None = None,
+  *,
+  average: float = 0.0,
 ) -> Sampler:
-  """A trained network, ready to draw.
+  """Loads a trained network, ready to draw on all devices.
 
   Args:
     path: an export's folder, a workdir, or one of its checkpoints
-      (`DIR/checkpoints/STEP`); of a workdir the newest is read.
-    average: of a workdir, which average of the weights; 0 is its first.
-    dtype: in which weights are kept and the network computes, float32,
-      bfloat16 or float16; "" is float32 weights, computed as in training, with
-      which `scm-jax sample` and `scm-jax evaluate` draw.
-    autoencoder: of a model of latents, the file that decodes its samples; ""
-      is none, a preview; None is the model's own.
+      (`DIR/checkpoints/STEP`); the newest checkpoint of a workdir is read.
+    ema: the width (or half-life in images) of the EMA weights; 0 is the first
+      one in the run's config.
+    dtype: float32, bfloat16 or float16, in which the weights are kept and the
+      network computes; "" keeps float32 weights and computes as in training.
+    autoencoder: the file of the autoencoder that decodes a network of latents;
+      "" draws small previews instead; None is the model's own.
+    average: the former name of `ema`.
 
   Raises:
-    UserError: the folder is neither, or it is damaged.
+    UserError: the folder is neither an export nor a workdir, is damaged, or
+      does not hold the EMA weights.
   """
+  ema = ema or average
   if export_folder.description(path):
-    model, _ = export_folder.read(path)
+    sampler, origin = export_folder.read(path)
+    export_folder.check_ema(path, origin, ema)
     if autoencoder is None:
       autoencoder = export_folder.autoencoder(path)
-    model = autoencoders.attach_file(model, autoencoder)
+    sampler = autoencoders.attach_file(sampler, autoencoder)
   else:
-    model = _load_workdir(path, average, autoencoder)
-  devices = jax.devices()
-  mesh = Mesh(np.asarray(devices), ("data",))
-  # Every device has the model, and its part of a batch.
-  where = NamedSharding(mesh, PartitionSpec("data"))
-  model = export_folder.in_dtype(model, dtype).on(where)
-  return Sampler(model, len(devices))
+    sampler = _load_workdir(path, ema, autoencoder)
+  sampler = export_folder.in_dtype(sampler, dtype)
+  # Every device holds the parameters, and computes its part of a batch.
+  mesh = Mesh(np.asarray(jax.devices()), ("data",))
+  return sampler.on(NamedSharding(mesh, PartitionSpec("data")))
 
 
 def _load_workdir(
-  path: str | os.PathLike[str], average: float, autoencoder: str | None
-) -> Model:
+  path: str | os.PathLike[str], ema: float, autoencoder: str | None
+) -> Sampler:
   try:
     from scm_jax.training import workdir
   except ModuleNotFoundError as error:
@@ -64,4 +65,4 @@ def _load_workdir(
       f"{path} is not an export, and a workdir needs the package "
       f"{error.name!r}; pip install 'scm-jax[train]'"
     ) from error
-  return workdir.load(path, average, autoencoder)[0]
+  return workdir.load(path, ema, autoencoder)[0]

@@ -1,95 +1,261 @@
-"""Images from a trained network: drawn, followed and edited, on all devices.
+"""The class that draws images from a trained network, for every caller.
 
-`scm_jax.load` gives a `Sampler`. It needs jax, flax and numpy alone.
+`scm_jax.load`, the command line, evaluations, exports and the grids drawn in
+training all use `Sampler`. It needs jax, flax and numpy alone.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
-from scm_jax import editing, samplers
-from scm_jax.codec import PixelCodec
-from scm_jax.errors import UserError
-from scm_jax.model import Model
-
-BATCH = 256  # images at once on a device, at most
-Labels = int | Sequence[int] | np.ndarray | None
+from scm_jax import codec as codecs
+from scm_jax import editing, networks, samplers, trigflow
+from scm_jax import sampler_inputs as inputs
+from scm_jax import sampler_programs as programs
+from scm_jax.sampler_inputs import Labels
+from scm_jax.sampler_kinds import KINDS, SOLVERS, Kind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
-  """A trained network on the devices present, as functions of labels.
+  """A trained network, its parameters and how images are drawn from it.
 
-  All steps and decoding are one program, compiled once for each number of steps
-  and images. Labels are one class for each image, repeated in turn; the number
-  of classes is "no label", and None is every class in turn.
+  Sampling compiles one program for each number of steps and size of a batch:
+  noise, all steps, and decoding. Samplers that differ in their parameters only
+  share their programs, because a sampler is a pytree whose leaves are the
+  parameters.
+
+  Labels are one class for each image, repeated in turn. The number of classes
+  stands for "no label". None stands for every class in turn.
 
   Attributes:
-    model: the network, its parameters on all devices.
-    devices: how many share a batch.
+    network: the network's functions.
+    params: the network's parameters, normalised EMA weights.
+    codec: the map between stored data and the network's data, which decodes
+      samples.
+    kind: how the network is sampled, a name in `KINDS`: `consistency` for a
+      network that maps a noisy sample to data at once, `diffusion` for one that
+      gives a trajectory's velocity.
+    t_mid: the second time of a consistency model's 2-step sampler, in radians.
+    sigma_max: the noise level that sampling starts from.
+    solver: a diffusion model's ODE solver, a name in `SOLVERS`.
+    solver_steps: the solver's number of steps unless the caller chooses.
+    guidance: the guidance scale unless the caller chooses; it has no effect on
+      a network that cannot be guided.
+    unconditional: whether the network was trained without labels for a part of
+      the samples, so that "no label" means something to it.
+    batch_size: how many images are drawn at once, on all devices together.
+    decoder: the parameters of the codec's autoencoder, if it has one.
+    guidance_network: a second network that guides a diffusion model (EDM2's
+      guidance and autoguidance); None is classifier-free guidance.
+    guidance_params: the guidance network's parameters.
+    batch_sharding: how a batch is divided over devices, each of which then
+      holds all parameters; None leaves the placement to JAX.
   """
 
-  model: Model
-  devices: int
+  network: networks.Network
+  params: Any
+  codec: codecs.Codec
+  kind: str = "consistency"
+  t_mid: float = samplers.T_MID
+  sigma_max: float = trigflow.SIGMA_MAX
+  solver: str = "heun"
+  solver_steps: int = 32
+  guidance: float = 1.0
+  unconditional: bool = True
+  batch_size: int = 256
+  decoder: Any = None
+  guidance_network: networks.Network | None = None
+  guidance_params: Any = None
+  batch_sharding: NamedSharding | None = None
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise ValueError(f"there is no kind of sampler {self.kind!r}")
+    if self.solver not in SOLVERS:
+      raise ValueError(f"there is no solver {self.solver!r}")
+
+  @property
+  def rules(self) -> Kind:
+    """The rules of the network's kind."""
+    return KINDS[self.kind]
+
+  @property
+  def parameters(self) -> int:
+    """The number of the network's parameters, without the weighting head."""
+    return networks.parameter_count(self.params)
+
+  @property
+  def weights(self) -> Any:
+    """All parameters: `params`, with the guidance network's as `guide`."""
+    if self.guidance_network is None:
+      return self.params
+    return {**self.params, "guide": self.guidance_params}
+
+  def with_weights(self, weights: Any) -> "Sampler":
+    """Returns this sampler with other parameters, laid out like `weights`."""
+    if self.guidance_network is None:
+      return dataclasses.replace(self, params=weights)
+    params = dict(weights)
+    guidance_params = params.pop("guide")
+    return dataclasses.replace(
+      self, params=params, guidance_params=guidance_params
+    )
 
   @property
   def steps(self) -> int:
-    """Steps unless told otherwise: 2, or what a teacher's solver takes."""
-    return self.model.steps
+    """The number of steps that is taken unless the caller chooses."""
+    return self.rules.default_steps(self)
+
+  @property
+  def data_shape(self) -> tuple[int, int, int]:
+    """The shape `(H, W, C)` of the network's data."""
+    config = self.network.config
+    return config.resolution, config.resolution, config.in_channels
+
+  @functools.cached_property
+  def image_shape(self) -> tuple[int, int, int]:
+    """The shape `(H, W, C)` of the images that are drawn."""
+    x0 = jax.ShapeDtypeStruct((1, *self.data_shape), jnp.float32)
+    return jax.eval_shape(self.codec.decode, x0, self.decoder).shape[1:]
+
+  @property
+  def devices(self) -> int:
+    """The number of devices that share a batch."""
+    return self.batch_sharding.num_devices if self.batch_sharding else 1
+
+  def evaluations(self, steps: int, guidance: float = 1.0) -> int:
+    """Returns the network evaluations for one sample, guidance included."""
+    passes = self.rules.evaluations(self, steps)
+    return 2 * passes if self.extrapolates(guidance) else passes
+
+  def extrapolates(self, guidance: float) -> bool:
+    """Returns whether this scale costs a second evaluation of a network."""
+    return guidance != 1.0 and not self.rules.guidance_is_input
+
+  def settings(self, steps: int, guidance: float) -> dict[str, Any]:
+    """Returns all that decides how samples are drawn, as JSON's types."""
+    found: dict[str, Any] = {"guidance": guidance}
+    if steps > 1:
+      found |= {name: getattr(self, name) for name in self.rules.settings}
+    dtype = jnp.dtype(self.network.config.dtype).name
+    return found | {"sigma_max": self.sigma_max, "dtype": dtype}
+
+  def on(self, batch_sharding: NamedSharding) -> "Sampler":
+    """Returns this sampler on several devices, with a copy on each."""
+    whole = NamedSharding(batch_sharding.mesh, PartitionSpec())
+    return dataclasses.replace(
+      jax.device_put(self, whole), batch_sharding=batch_sharding
+    )
+
+  # The checks of what a caller asks for.
+  guidance_refusal = inputs.guidance_refusal
+  guidance_scale = inputs.guidance_scale
+  labels = inputs.labels
 
   def sample(
     self,
     labels: Labels = None,
     *,
+    num: int | None = None,
     steps: int | None = None,
     seed: int = 0,
     guidance: float | None = None,
-    num: int | None = None,
   ) -> np.ndarray:
     """Draws images.
 
     Args:
-      labels: see above.
-      steps: of the sampler; None is `self.steps`.
+      labels: the images' classes, see the class.
+      num: the number of images; None is one for each label.
+      steps: the number of steps; None is `self.steps`.
       seed: image `i` is a function of `(seed, i, label i)`.
-      guidance: the scale; None is the run's own, `config.sample.guidance`.
-      num: how many; None is one for each label.
+      guidance: the guidance scale; None is the sampler's own.
 
     Returns:
-      uint8 `[N, H, W, C]`.
+      uint8 images `[num, H, W, C]` on the host.
 
     Raises:
-      UserError: labels that are no classes, or guidance for a network that
-        takes none.
+      ConfigError: labels that the network does not have, or guidance for a
+        network that cannot be guided.
     """
-    label = self._labels(labels, num)
-    n = self.devices
-    full = np.resize(label, -(-len(label) // n) * n)
-    images = self.model.sample(
-      full,
+    label = self.labels(labels, num)
+    images = np.empty((len(label), *self.image_shape), np.uint8)
+    first = 0
+    for batch in self.batches(label, steps=steps, seed=seed, guidance=guidance):
+      images[first : first + len(batch)] = batch
+      first += len(batch)
+    return images
+
+  def batches(
+    self,
+    label: np.ndarray,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    guidance: float | None = None,
+  ) -> Iterator[np.ndarray]:
+    """Returns an iterator over the images of `sample`, batch by batch.
+
+    At most two batches are on the devices at any time, however many images are
+    drawn. `label` holds one label for each image, as `labels` returns them; the
+    other arguments and the errors are those of `sample`.
+    """
+    steps = self.steps if steps is None else steps
+    scale = self.guidance_scale(guidance)
+
+    def draw(batch: Any) -> Array:
+      return self.draw(*batch, steps=steps, seed=seed, guidance=scale)
+
+    arrays = np.arange(len(label)), np.asarray(label, np.int32)
+    return programs.in_batches(self, draw, arrays)
+
+  def draw(
+    self,
+    index: np.ndarray,
+    label: np.ndarray,
+    *,
+    steps: int,
+    seed: int,
+    guidance: float,
+  ) -> Array:
+    """Starts to draw the images with the numbers `index`, `[B]` like `label`.
+
+    It returns at once: uint8 images `[B, H, W, C]` on the devices. `guidance`
+    is a scale as `guidance_scale` returns it; see `sample` for the rest.
+    """
+    return programs.draw_from_seed(
+      self,
+      jnp.int32(seed),
+      jnp.float32(guidance),
+      programs.put(self, (index, label)),
       steps=steps,
-      seed=seed,
-      guidance=guidance,
-      batch_size=BATCH * n,
+      guided=self.extrapolates(guidance),
     )
-    return images[: len(label)]
 
   def noise(
     self, num: int, *, steps: int | None = None, seed: int = 0
   ) -> np.ndarray:
-    """The noise of `sample`'s first images, unit normal `[draws, N, H, W, C]`.
+    """Returns the noise of the first `num` images that `sample` draws.
 
-    A student takes a draw for each step, a diffusion teacher one in all.
+    Args:
+      num: the number of images.
+      steps: as for `sample`.
+      seed: as for `sample`.
+
+    Returns:
+      Unit noise `[draws, num, H, W, C]`: one draw for each step of a
+      consistency model, one in all for a diffusion model.
     """
-    draws = self.model.draws(self.steps if steps is None else steps)
+    draws = self.rules.noise_draws(self.steps if steps is None else steps)
     index = jnp.arange(num, dtype=jnp.int32)
-    return np.asarray(samplers.draw_noise(seed, index, draws, self._shape))
+    return np.asarray(samplers.draw_noise(seed, index, draws, self.data_shape))
 
   def from_noise(
     self,
@@ -102,18 +268,22 @@ class Sampler:
     """Draws images from given noise.
 
     Args:
-      noise: like `noise`'s.
-      labels: see above.
-      steps: of a diffusion teacher's solver; a student has one for each draw.
-      guidance: as in `sample`.
+      noise: unit noise `[draws, N, H, W, C]`, as `noise` returns it.
+      labels: the images' classes, see the class.
+      steps: the steps of a diffusion model's solver; a consistency model takes
+        one step for each draw.
+      guidance: the guidance scale; None is the sampler's own.
 
     Returns:
-      uint8 `[N, H, W, C]`.
+      uint8 images `[N, H, W, C]`.
 
     Raises:
-      UserError: as in `sample`, or noise of another shape.
+      UserError: noise of another shape, labels that the network does not have,
+        or guidance for a network that cannot be guided.
     """
-    return self._run(self._draw, noise, labels, steps, guidance)
+    return self._from_noise(
+      programs.draw_from_noise, noise, labels, steps, guidance
+    )
 
   def path(
     self,
@@ -123,18 +293,39 @@ class Sampler:
     steps: int | None = None,
     guidance: float | None = None,
   ) -> samplers.Path:
-    """How the images of `from_noise` come about, as pictures.
+    """Returns the steps by which `from_noise` draws its images, as images.
 
-    Args as in `from_noise`.
+    Args and errors are those of `from_noise`.
 
     Returns:
-      The steps' times, radians `[N]`; the noisy samples that they begin with,
-      and what the network takes those to be without noise, uint8
-      `[N, B, H, W, C]`. The last prediction is the image.
+      The steps' times in radians `[steps]`; the noisy samples that they begin
+      with, and the network's predictions of the clean samples, both uint8
+      `[steps, N, H, W, C]`. The last prediction is the image.
     """
-    path = self._run(self._path, noise, labels, steps, guidance)
-    x_t, x0 = (np.moveaxis(pictures, 1, 0) for pictures in path[1:])
+    path = self._from_noise(programs.draw_path, noise, labels, steps, guidance)
+    x_t, x0 = (np.moveaxis(images, 1, 0) for images in path[1:])
     return samplers.Path(path.times[0], x_t, x0)
+
+  def _from_noise(
+    self,
+    program: Any,
+    noise: np.ndarray,
+    labels: Labels,
+    steps: int | None,
+    guidance: float | None,
+  ) -> Any:
+    noise = np.asarray(noise, np.float32)
+    steps = inputs.steps_from_noise(self, noise, steps)
+    scale = self.guidance_scale(guidance)
+    program = functools.partial(
+      program,
+      self,
+      jnp.float32(scale),
+      steps=steps,
+      guided=self.extrapolates(scale),
+    )
+    arrays = np.moveaxis(noise, 0, 1), self.labels(labels, noise.shape[1])
+    return programs.join(programs.in_batches(self, program, arrays))
 
   def edit(
     self,
@@ -147,170 +338,55 @@ class Sampler:
     seed: int = 0,
     guidance: float | None = None,
   ) -> np.ndarray:
-    """Draws images of which something is given (see `editing`).
+    """Draws images that keep what is known of given images (see `editing`).
 
     Args:
-      images: uint8 `[N, H, W, C]`.
-      labels: see above.
-      known: what stays as it is in the images: pixels, a bool mask that
-        broadcasts to `[H, W]` or to the images, or any `Known` of `editing`.
-        None is nothing.
+      images: uint8 images `[N, H, W, C]`.
+      labels: the images' classes, see the class.
+      known: what stays as it is: a bool mask of pixels that broadcasts to
+        `[H, W]` or to the images, or any `editing.Known`; None is nothing.
       start: the time, in radians, to which the images are noised at first: near
         0 they hardly change, near pi/2 little of them is left. None starts from
         noise alone.
-      steps: the more, the better what is drawn fits what is known.
-      seed: of the noise.
-      guidance: as in `sample`.
+      steps: the number of steps; more of them join the new parts better to what
+        is known.
+      seed: the noise's seed.
+      guidance: the guidance scale; None is the sampler's own.
 
     Returns:
-      uint8, like `images`.
+      uint8 images of the same shape.
 
     Raises:
-      UserError: for a diffusion teacher or a network of latents, which do not
-        edit, or arguments that do not fit.
+      UserError: a diffusion model or a network of latents, which cannot edit,
+        or arguments that do not fit.
     """
     images = np.asarray(images)
-    self._check_edit(images, known, start)
+    inputs.check_edit(self, images, known, start)
     mask, transform = np.zeros((len(images), 1), bool), None
     if known is not None:
       if not isinstance(known, editing.Known):
         known = editing.pixels(known)
-      mask, transform = _mask(known, images.shape), known.transform
-    model = self.model
-    times = editing.times(
-      *(steps, start, model.codec.sigma_d, model.t_mid, model.sigma_max)
+      mask = inputs.known_mask(known, images.shape)
+      transform = known.transform
+    program = functools.partial(
+      programs.draw_edit,
+      self,
+      jnp.float32(self.guidance_scale(guidance)),
+      times=editing.times(
+        steps, start, self.codec.sigma_d, self.t_mid, self.sigma_max
+      ),
+      transform=transform,
+      from_images=start is not None,
     )
     noise = np.moveaxis(self.noise(len(images), steps=steps, seed=seed), 0, 1)
-    batch = noise, self._labels(labels, len(images)), images, mask
-    static = times, transform, start is not None
-    return self._batches(self._edit, batch, guidance, static)
-
-  @property
-  def _shape(self) -> tuple[int, int, int]:
-    config = self.model.network.config
-    return config.resolution, config.resolution, config.in_channels
-
-  def _run(self, program, noise, labels, steps, guidance) -> Any:
-    """The results of `_draw` or `_path`, samples first."""
-    noise, model = np.asarray(noise, np.float32), self.model
-    if noise.shape[2:] != self._shape or not noise.size:
-      raise UserError(
-        f"noise is [draws, N, {', '.join(map(str, self._shape))}], not "
-        f"{list(noise.shape)}"
-      )
-    if model.consistency:
-      if steps not in (None, len(noise)):
-        raise UserError(f"{steps} steps take as many draws, not {len(noise)}")
-    elif len(noise) > 1:
-      raise UserError("a diffusion teacher takes one draw of noise")
-    n = len(noise) if model.consistency else steps or self.steps
-    unguided = self.model.scale(guidance) == 1.0 and not model.consistency
-    batch = np.moveaxis(noise, 0, 1), self._labels(labels, noise.shape[1])
-    return self._batches(program, batch, guidance, (n, unguided))
-
-  def _batches(self, program, batch, guidance, static) -> Any:
-    """A program's results for arrays `[N, ...]`, some of them at a time.
-
-    Batches are filled up, so that one program serves all, on every device.
-    """
-    model, total, n = self.model, len(batch[0]), self.devices
-    size = n * min(BATCH, -(-total // n))
-    scale, parts = jnp.float32(self.model.scale(guidance)), []
-    for begin in range(0, total, size):
-      index = np.minimum(np.arange(begin, begin + size), total - 1)
-      part = [array[index] for array in batch]
-      part = jax.device_put(part, model.batch_sharding)
-      drawn = program(static, model.weights, model.decoder, scale, *part)
-      parts.append(jax.tree.map(np.asarray, drawn))
-    return jax.tree.map(lambda *a: np.concatenate(a)[:total], *parts)
-
-  # Programs, of a static value and arrays whose first axis is the samples'.
-
-  @functools.cached_property
-  def _draw(self) -> Callable[..., Array]:
-    model = self.model
-
-    def program(static, weights, decoder, scale, noise, label):
-      draw = model.sampler(*static)
-      x0 = draw(weights, jnp.moveaxis(noise, 1, 0), label, scale)
-      return model.decode(x0, decoder)
-
-    return jax.jit(program, static_argnums=0)
-
-  @functools.cached_property
-  def _path(self) -> Callable[..., samplers.Path]:
-    model = self.model
-
-    def program(static, weights, decoder, scale, noise, label):
-      follow = model.path(*static)
-      _, path = follow(weights, jnp.moveaxis(noise, 1, 0), label, scale)
-      show = jax.vmap(lambda x: model.decode(x, decoder), out_axes=1)
-      times = jnp.broadcast_to(path.times, (len(label), *path.times.shape))
-      return samplers.Path(times, show(path.x_t), show(path.x0))
-
-    return jax.jit(program, static_argnums=0)
-
-  @functools.cached_property
-  def _edit(self) -> Callable[..., Array]:
-    model = self.model
-
-    def program(static, weights, decoder, scale, noise, label, images, mask):
-      times, transform, sketch = static
-      F, cond = model.bind(weights, label, scale)
-      data = model.codec.encode(images, jax.random.key(0))  # pixels need none
-      x0 = editing.edit(
-        *(F, jnp.moveaxis(noise, 1, 0), data, cond),
-        *(times, model.codec.sigma_d),
-        known=transform and editing.Known(mask, transform),
-        sketch=sketch,
-      )
-      return model.decode(x0, decoder)
-
-    return jax.jit(program, static_argnums=0)
-
-  def _labels(self, labels, num: int | None) -> np.ndarray:
-    classes = self.model.network.config.num_classes
-    if labels is None:
-      labels = np.arange(max(classes, 1)) if classes else np.zeros(1, np.int32)
-      num = num or len(labels)
-    elif not classes:
-      raise UserError("this network takes no labels; give num alone")
-    label = np.atleast_1d(np.asarray(labels, np.int32))
-    if not len(label) or (num is not None and num < 1):
-      raise UserError("nothing to draw: no labels, or num is not positive")
-    if classes and not ((label >= 0) & (label <= classes)).all():
-      raise UserError(
-        f"labels are 0 to {classes - 1}, and {classes} for none of them"
-      )
-    return np.resize(label, len(label) if num is None else num)
-
-  def _check_edit(self, images: np.ndarray, known, start) -> None:
-    if not self.model.consistency:
-      raise UserError("a diffusion teacher does not edit; load a student")
-    if not isinstance(self.model.codec, PixelCodec):
-      raise UserError("a network of latents does not edit images yet")
-    if known is None and start is None:
-      raise UserError("nothing of the images is used; give known, or start")
-    if images.dtype != np.uint8 or images.shape[1:] != self._shape:
-      raise UserError(
-        f"images are uint8 [N, {', '.join(map(str, self._shape))}], not "
-        f"{images.dtype} {list(images.shape)}"
-      )
-    if start is not None and not 0 < start < np.pi / 2:
-      raise UserError(f"start is {start:g}; it is between 0 and pi/2")
+    arrays = noise, self.labels(labels, len(images)), images, mask
+    return programs.join(programs.in_batches(self, program, arrays))
 
 
-def _mask(known: editing.Known, shape: tuple[int, ...]) -> np.ndarray:
-  """What is known of each of the images, for every coefficient.
-
-  Raises:
-    UserError: it is not known of images of this shape.
-  """
-  images = jax.ShapeDtypeStruct(shape, jnp.float32)
-  try:
-    coefficients = jax.eval_shape(known.transform.forward, images)
-    return np.broadcast_to(known.mask, coefficients.shape)
-  except (TypeError, ValueError) as error:
-    raise UserError(
-      f"known does not fit images {list(shape)}: {error}"
-    ) from error
+_PARAMETERS = ["params", "decoder", "guidance_params"]
+_FIELDS = [field.name for field in dataclasses.fields(Sampler)]
+jax.tree_util.register_dataclass(
+  Sampler,
+  data_fields=_PARAMETERS,
+  meta_fields=[name for name in _FIELDS if name not in _PARAMETERS],
+)

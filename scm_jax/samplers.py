@@ -21,13 +21,13 @@ SIGMA_MIN, RHO = 0.002, 7.0  # EDM's discretisation
 
 
 class Path(NamedTuple):
-  """Where a sampler went.
+  """The steps of a sampler.
 
   Attributes:
-    times: of its steps, radians `[N]`, decreasing.
+    times: times of the steps, radians `[N]`, decreasing.
     x_t: the noisy sample that each step began with, `[N, B, ...]`.
-    x0: what the network took it to be without noise, likewise. The last is
-      where a sampler ends whose times end in 0.
+    x0: the network's estimate of the sample without noise in each step,
+      `[N, B, ...]`. A sampler whose times end in 0 ends with the last of them.
   """
 
   times: Array
@@ -38,7 +38,7 @@ class Path(NamedTuple):
 def draw_noise(
   seed: int, indices: Array, draws: int, shape: tuple[int, ...]
 ) -> Array:
-  """Unit noise for the samples numbered `indices`, `[draws, B, *shape]`.
+  """Draws unit noise for the samples numbered `indices`, `[draws, B, *shape]`.
 
   Each sample's noise is a function of `(seed, index)` only.
   """
@@ -57,10 +57,11 @@ def consistency_times(
   t_mid: float = T_MID,
   sigma_max: float = trigflow.SIGMA_MAX,
 ) -> tuple[float, ...]:
-  """Times of an n-step sampler, decreasing from `t_max`.
+  """Returns the times of an n-step sampler, decreasing from `t_max`.
 
-  One and two steps are the paper's. It gives no schedule for more; from the
-  third on, times divide the way from `t_mid` to 0 evenly.
+  One and two steps are the paper's. For more steps, of which it gives no
+  schedule, the times from the second on divide the way from `t_mid` to 0
+  evenly.
   """
   rest = np.linspace(t_mid, 0.0, max(steps, 2))[: steps - 1]
   return (trigflow.max_time(sigma_d, sigma_max), *(float(t) for t in rest))
@@ -115,7 +116,7 @@ def ode_times(
   sigma_min: float = SIGMA_MIN,
   sigma_max: float = trigflow.SIGMA_MAX,
 ) -> Array:
-  """EDM's rho = 7 grid as times, `[steps + 1]`, from `t_max` down to 0."""
+  """Returns EDM's rho = 7 grid as times `[steps + 1]`, from `t_max` to 0."""
   ramp = jnp.linspace(sigma_max ** (1 / RHO), sigma_min ** (1 / RHO), steps)
   if steps == 1:
     ramp = ramp[:1]
@@ -237,7 +238,7 @@ def dpm_solver_path(
 
 
 def _path(times: Array, seen: Sequence[Array], last: Sequence[Array]) -> Path:
-  """The steps of a scan, `[N - 1, B, ...]`, and the one after it, together."""
+  """Joins the steps of a scan, `[N - 1, B, ...]`, and the one after them."""
   x_t, x0 = (
     jnp.concatenate([before, end[None]])
     for before, end in zip(seen, last, strict=True)

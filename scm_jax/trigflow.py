@@ -37,13 +37,13 @@ def interpolate(x0: Array, z: Array, t: Array) -> Array:
 
 
 def data_velocity(x0: Array, z: Array, t: Array) -> Array:
-  """The sample's own `dx_t/dt = cos(t) z - sin(t) x0` (Equation 4)."""
+  """Returns the sample's own `dx_t/dt = cos(t) z - sin(t) x0` (Equation 4)."""
   t = expand(t, x0)
   return jnp.cos(t) * z - jnp.sin(t) * x0
 
 
 def denoise(F: Array, x_t: Array, t: Array, sigma_d: float) -> Array:
-  """`cos(t) x_t - sin(t) sigma_d F`, for `F = F(x_t / sigma_d, t)`.
+  """Returns `cos(t) x_t - sin(t) sigma_d F`, for `F = F(x_t / sigma_d, t)`.
 
   Read as a diffusion model's output this is `D_theta`, the expected clean
   sample (Section 3); read as a consistency model's it is `f_theta`, the end of
@@ -53,24 +53,21 @@ def denoise(F: Array, x_t: Array, t: Array, sigma_d: float) -> Array:
   return jnp.cos(t) * x_t - jnp.sin(t) * sigma_d * F
 
 
-def predict_noise(F: Array, x_t: Array, t: Array, sigma_d: float) -> Array:
-  """`epsilon_theta = sin(t) x_t + cos(t) sigma_d F`, an estimate of `z`."""
-  t = expand(t, x_t)
-  return jnp.sin(t) * x_t + jnp.cos(t) * sigma_d * F
-
-
 def sigma_to_time(sigma: Array | float, sigma_d: float) -> Array:
-  """EDM's noise level to TrigFlow's time: `t = arctan(sigma / sigma_d)`."""
+  """Converts EDM's noise level to a time: `t = arctan(sigma / sigma_d)`."""
   return jnp.arctan(jnp.asarray(sigma) / sigma_d)
 
 
 def time_to_sigma(t: Array | float, sigma_d: float) -> Array:
-  """TrigFlow's time to EDM's noise level: `sigma = sigma_d tan(t)`."""
+  """Converts TrigFlow's time to EDM's noise level: `sigma = sigma_d tan(t)`."""
   return sigma_d * jnp.tan(jnp.asarray(t))
 
 
 def max_time(sigma_d: float, sigma_max: float = SIGMA_MAX) -> float:
-  """Where sampling starts: `arctan(sigma_max / sigma_d)` (Section G.2)."""
+  """Returns the time at which sampling starts, `arctan(sigma_max / sigma_d)`.
+
+  See Section G.2.
+  """
   return math.atan(sigma_max / sigma_d)
 
 
@@ -94,7 +91,7 @@ def from_schedule(
 
 
 def to_edm(x_t: Array, t: Array, sigma_d: float) -> tuple[Array, Array]:
-  """A TrigFlow sample as EDM sees it: `(x_t / cos t, sigma_d tan t)`."""
+  """Converts a TrigFlow sample to EDM's: `(x_t / cos t, sigma_d tan t)`."""
   return x_t / expand(jnp.cos(t), x_t), time_to_sigma(t, sigma_d)
 
 

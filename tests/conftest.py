@@ -1,9 +1,12 @@
-"""What all tests share: parsed flags and a folder of datasets."""
+"""Settings and fixtures that all tests share, and the tiers of tests."""
 
+import contextlib
+import fcntl
 import gc
 import importlib.util
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,8 +16,7 @@ from absl import flags
 
 # Read when TensorFlow is loaded, which a test may do before any command does.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Where libtpu is installed, to compile with, jax would look for a TPU and say
-# on standard error that there is none.
+# Tests of GPUs start processes of their own; see tests/gpu.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiled programs are shared by test processes, by the commands that tests
 # run, and by one session with the next. Set before jax is imported.
@@ -22,13 +24,62 @@ _CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# XLA takes longer to optimise the tests' small programs than to run them.
+_QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+os.environ.setdefault(_QUICK, "true")
 
-_MUCH = 2_000_000_000  # bytes of a test process
+_CACHE_LIMIT = 2_000_000_000  # bytes of compiled programs kept on disk
+_MEMORY_LIMIT = 2_000_000_000  # bytes of a test process
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
   # Grain's worker processes read absl flags, which nobody parses under pytest.
   flags.FLAGS.mark_as_parsed()
+  if not hasattr(config, "workerinput"):  # not in the workers of pytest-xdist
+    _trim_cache(pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+
+
+def _trim_cache(folder: pathlib.Path) -> None:
+  """Deletes damaged programs, and the oldest beyond the cache's limit.
+
+  JAX would do the latter itself (`jax_compilation_cache_max_size`), but reads
+  the whole folder for each program that it adds.
+  """
+  entries = {path: path.stat() for path in folder.glob("*-cache")}
+  kept = 0
+  for path in sorted(entries, key=lambda path: -entries[path].st_mtime):
+    kept += entries[path].st_size
+    # A process that is killed while it writes leaves an empty file.
+    if not entries[path].st_size or kept > _CACHE_LIMIT:
+      path.unlink(missing_ok=True)
+
+
+# Fixtures that build a dataset or train, and folders whose tests start
+# processes or load other frameworks: what asks for them is no unit test.
+_HEAVY_FIXTURES = {"data_dir", "shared", "autoencoder_folder"}
+_HEAVY_FOLDERS = {"export", "launch", "notebooks", "preparing", "sweeping"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+  """Puts each test that has no tier into `integration` or `unit`."""
+  for item in items:
+    if any(map(item.get_closest_marker, ("integration", "slow", "gpu"))):
+      continue
+    heavy = _HEAVY_FIXTURES.intersection(item.fixturenames)
+    folders = item.path.relative_to(pathlib.Path(__file__).parent).parts
+    heavy |= _HEAVY_FOLDERS.intersection(folders)
+    item.add_marker("integration" if heavy else "unit")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+  """Chooses how programs are compiled, here and in processes of the test."""
+  quick = not item.get_closest_marker("optimized")
+  os.environ[_QUICK] = str(quick).lower()
+  if "jax" in sys.modules:
+    name = _QUICK.lower()
+    sys.modules["jax"].config.update(name, quick)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +89,7 @@ def bounded_memory() -> Iterator[None]:
   Not after every file: many programs serve several.
   """
   yield
-  if "jax" in sys.modules and _resident_bytes() > _MUCH:
+  if "jax" in sys.modules and _resident_bytes() > _MEMORY_LIMIT:
     sys.modules["jax"].clear_caches()
     gc.collect()
 
@@ -49,6 +100,38 @@ def _resident_bytes() -> int:
   except OSError:  # not Linux
     return 0
   return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+  """`shared(name, build)`: a copy of the folder that `build(folder)` fills.
+
+  The folder is built once, by the test process that asks for it first; each
+  process gets a copy of its own, in which tests may write.
+  """
+  base = tmp_path_factory.getbasetemp()
+  common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+  def get(name: str, build: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    built = common / "shared" / name
+    built.parent.mkdir(exist_ok=True)
+    done = built.with_suffix(".done")
+    with _locked(built.with_suffix(".lock")):
+      if not done.exists():
+        shutil.rmtree(built, ignore_errors=True)
+        built.mkdir()
+        build(built)
+        done.touch()
+    return shutil.copytree(built, tmp_path_factory.mktemp(name) / name)
+
+  return get
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+  with path.open("w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
+    yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,8 +34,8 @@ def reference():
 
 
 def edit(noise, reference, times=TIMES, **options):
-  arguments = student_F, noise, reference, {}, times, SIGMA_D
-  return editing.edit(*arguments, **options)
+  plan = editing.Plan(times, **options)
+  return editing.edit(student_F, noise, reference, {}, SIGMA_D, plan)
 
 
 @pytest.mark.parametrize("axes", ["HW", "BHWC"])
@@ -86,7 +86,7 @@ def test_means_of_patches_are_kept(noise, reference):
   means = lambda x: np.asarray(x).reshape(2, 2, 2, 2, 2, 3).mean((2, 4))
   np.testing.assert_allclose(means(x0), means(reference), atol=1e-6)
   assert np.abs(x0 - reference).mean() > 0.1
-  with pytest.raises(ValueError, match="patches of 3 do not fill 4x4"):
+  with pytest.raises(ValueError, match="patches of 3x3 do not fill"):
     edit(noise, reference, known=editing.patch_means(3))
 
 

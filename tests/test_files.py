@@ -1,8 +1,14 @@
-"""Files appear whole, and failures end in one line."""
+"""Files and folders appear whole or not at all, whatever interrupts a write."""
 
 import os
+import pathlib
+import shutil
 
+import fsspec
 import pytest
+from etils import epath
+from etils.epath import gpath
+from fsspec.implementations import memory
 
 from scm_jax import errors, files
 
@@ -24,12 +30,12 @@ def test_files_are_readable_by_others_as_the_umask_allows(tmp_path):
   assert path.stat().st_mode & 0o777 == 0o644
 
 
+def full(*_):
+  raise OSError(28, "No space left on device")
+
+
 def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
   path = files.write_bytes(tmp_path / "report.json", b"old")
-
-  def full(_):
-    raise OSError(28, "No space left on device")
-
   monkeypatch.setattr(os, "fsync", full)
   with pytest.raises(errors.UserError, match=r"report\.json: No space left"):
     files.write_bytes(path, b"new")
@@ -39,11 +45,184 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
 
 def test_impossible_place_is_a_user_error(tmp_path):
   (tmp_path / "file").write_bytes(b"")
-  with pytest.raises(errors.UserError, match="cannot write"):
-    files.write_bytes(tmp_path / "file" / "x", b"")
+  for write in (files.write_text, lambda path, _: replace(path, "new")):
+    with pytest.raises(errors.UserError, match="cannot write"):
+      write(tmp_path / "file" / "x", "")
 
 
 def test_a_bucket_is_no_local_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert files.absolute("gs://bucket/run") == "gs://bucket/run"
   assert files.absolute("run") == os.path.realpath(tmp_path / "run")
+
+
+class FakeBucket(memory.MemoryFileSystem):
+  """A bucket in memory."""
+
+  protocol = ("gcs", "gs")
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return "/" + str(path).removeprefix("gs://").strip("/")
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def root(request, monkeypatch, tmp_path):
+  """A folder for folders."""
+  if request.param == "disk":
+    return tmp_path
+  fsspec.register_implementation("gcs", FakeBucket, clobber=True)
+  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+  return epath.Path(f"gs://{tmp_path.name}")
+
+
+def replace(path, text):
+  """Replaces a folder by one whose two files hold `text`."""
+  with files.replaced_folder(path) as folder:
+    (folder / "b").mkdir()
+    (folder / "a").write_text(text)
+    (folder / "b" / "c").write_text(text)
+
+
+def content(path):
+  """The text in both files of a whole folder, or None if there is none."""
+  names = [p.name for p in path.parent.iterdir()] if exists(path.parent) else []
+  assert names in ([], [path.name])  # nothing is left beside it
+  if not names:
+    return None
+  text = (path / "a").read_text()
+  assert (path / "b" / "c").read_text() == text
+  return text
+
+
+def exists(path):
+  return path.exists() and path.is_dir()
+
+
+class Killed(BaseException):
+  """Stands for the end of the process."""
+
+
+def kill_at(monkeypatch, number, done):
+  """Ends the process at its operation on files of this number.
+
+  From then on nothing is changed on the disk, clean-up included.
+
+  Args:
+    monkeypatch: takes the change back.
+    number: which operation, from 1 on.
+    done: whether the process ends after the operation, not before it.
+
+  Returns:
+    The list of the operations begun.
+  """
+  begun = []
+
+  def wrap(owner, name):
+    real = getattr(owner, name)
+
+    def call(*args, **kwargs):
+      begun.append(name)
+      if len(begun) == number and done:
+        real(*args, **kwargs)
+      if len(begun) >= number:
+        raise Killed
+      return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
+
+  for name in ("mkdir", "rename", "write_text"):
+    wrap(pathlib.Path, name)
+  wrap(shutil, "rmtree")
+  remote = type(epath.Path("gs://x"))
+  for name in ("mkdir", "copy", "unlink", "rmtree", "write_bytes"):
+    wrap(remote, name)
+  return begun
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_folder_killed_at_each_operation(root, monkeypatch, done):
+  """The old or the new one is there, and the next write goes through."""
+  number, found = 0, []
+  while True:
+    number += 1
+    path = root / str(number) / "folder"
+    replace(path, "old")
+    with monkeypatch.context() as patch:
+      kill_at(patch, number, done)
+      try:
+        replace(path, "new")
+        break
+      except Killed:
+        pass
+    files.recover_folder(path)
+    found.append(content(path))
+    replace(path, "newer")
+    assert content(path) == "newer"
+  assert content(path) == "new"
+  assert set(found) == {"old", "new"} and found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_the_first_folder_is_whole_or_not_there(root, monkeypatch, number):
+  path = root / "folder"
+  with monkeypatch.context() as patch, pytest.raises(Killed):
+    kill_at(patch, number, done=False)
+    replace(path, "first")
+  files.recover_folder(path)
+  assert content(path) in (None, "first")
+  replace(path, "second")
+  assert content(path) == "second"
+
+
+def test_a_recovery_that_is_killed(root, monkeypatch):
+  """A kill at any operation of what follows a kill at any operation."""
+  for first in range(1, 16):
+    for second in range(1, 9):
+      path = root / f"{first}-{second}" / "folder"
+      replace(path, "old")
+      with monkeypatch.context() as patch:
+        kill_at(patch, first, done=True)
+        try:
+          replace(path, "new")
+        except Killed:
+          pass
+      with monkeypatch.context() as patch:
+        kill_at(patch, second, done=True)
+        try:
+          files.recover_folder(path)
+        except Killed:
+          pass
+      files.recover_folder(path)
+      assert content(path) in ("old", "new")
+
+
+def test_a_disk_that_fails_keeps_the_folder(tmp_path, monkeypatch):
+  path = tmp_path / "folder"
+  replace(path, "old")
+  real = pathlib.Path.rename
+
+  def rename(self, target):
+    return full() if "partial" in self.name else real(self, target)
+
+  monkeypatch.setattr(pathlib.Path, "rename", rename)
+  with pytest.raises(errors.UserError, match="folder: No space left"):
+    replace(path, "new")
+  assert content(path) == "old"
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+  (tmp_path / "x").write_text("mine")
+  with pytest.raises(errors.UserError, match="x: it is a file"):
+    replace(tmp_path / "x", "new")
+  assert (tmp_path / "x").read_text() == "mine"
+  assert os.listdir(tmp_path) == ["x"]
+
+
+def test_an_error_of_the_writer_keeps_the_folder(root):
+  replace(root / "folder", "old")
+  with pytest.raises(ZeroDivisionError):
+    with files.replaced_folder(root / "folder") as folder:
+      (folder / "a").write_text("new")
+      raise ZeroDivisionError
+  assert content(root / "folder") == "old"

@@ -1,122 +1,95 @@
 # shellcheck shell=bash
-# Runs the cloud's commands: printed with --dry-run, explained when they fail.
+# Calls of gcloud and kubectl: printed with --dry-run, explained when they fail.
 
-say() { printf '==> %s\n' "$*"; }
-die() {
-  printf 'gcp.sh: %s\n' "$*" >&2
-  exit 1
-}
-
-# As it would be typed.
-quoted() {
-  local words
-  words=$(printf '%q ' "$@")
-  echo "${words% }"
-}
-
-# Runs a command; one that fails is explained in one line, its whole output is
-# kept in $scratch/errors. Sets `reason` for who wants to go on; a failure for
-# the reason $fine is none.
+# Runs a command that changes something, or prints it with --dry-run.
 cloud() {
-  local code=0
   if [[ -n $dry_run ]]; then
     quoted "$@"
     return
   fi
+  attempt "$@" || return
+  cat "$scratch/stderr" >&2
+}
+
+# Runs a command that only asks, and prints the answer, which is empty for a
+# thing that does not exist. Does nothing with --dry-run.
+ask() { [[ -n $dry_run ]] || accepted=absent attempt "$@"; }
+
+# Runs a command with its standard error in $scratch/stderr. Explains a failure
+# in one line, keeps its whole output in $scratch/errors, and sets `reason`. A
+# failure for the reason $accepted counts as a success.
+attempt() {
+  local code=0
   reason=''
   "$@" 2> "$scratch/stderr" || code=$?
-  if ((code)); then
-    cat "$scratch/stderr" >> "$scratch/errors"
-    explain "$(< "$scratch/stderr")" "$code"
-    if [[ $reason == "${fine:-}" ]]; then return 0; fi
-    printf 'gcp.sh: %s failed: %s\n' "${*:1:5}" "$advice" >&2
-  else
-    cat "$scratch/stderr" >&2
+  ((code)) || return 0
+  explain "$(< "$scratch/stderr")" "$code"
+  cat "$scratch/stderr" >> "$scratch/errors"
+  if [[ $reason == "${accepted:-}" ]]; then
+    : > "$scratch/stderr"
+    return 0
   fi
+  warn "${*:1:5} failed: $advice"
   return "$code"
 }
 
-# Asks the cloud and prints the answer; nothing is asked with --dry-run. That a
-# thing is not there is an empty answer.
-ask() {
-  [[ -z $dry_run ]] || return 0
-  local code=0
-  "$@" 2> "$scratch/stderr" || code=$?
-  if ((code)); then
-    explain "$(< "$scratch/stderr")" "$code"
-    [[ $reason != absent ]] || return 0
-    cat "$scratch/stderr" >> "$scratch/errors"
-    printf 'gcp.sh: %s failed: %s\n' "${*:1:5}" "$advice" >&2
-  fi
-  return "$code"
-}
+# What Google says when it refuses, as regular expressions; the first that
+# matches decides. Each has the one word that `reason` becomes, and what to do.
+readonly REFUSALS=(
+  quota
+  'quota.*(exceeded|limit)|exceeded.*quota|insufficient.*quota'
+  "your project's quota is too small: ask for more at
+   console.cloud.google.com/iam-admin/quotas (TPUs: 'TPU ... cores'; preemptible
+   devices have a quota of their own), or use fewer devices or another zone"
+  stockout
+  'POOL_EXHAUSTED|stockout|not.*enough.*resources|no.*more.*capacity'
+  'the zone has no such machines left: try again later, in another --zone, or
+   with --spot; gcp.sh run keeps trying'
+  api
+  'SERVICE_DISABLED|API.*not.*enabled|has not been used|it is disabled'
+  'an API is disabled in this project: gcloud services enable
+   tpu.googleapis.com compute.googleapis.com container.googleapis.com'
+  login
+  'reauthentication|active account|invalid_grant|gcloud auth login'
+  'you are not logged in: gcloud auth login'
+  zone
+  "locations/.*may not exist|unknown zone|invalid.*zone|invalid value.*'zone'|\
+not.*available.*in.*zone|unavailable.*location|not exist in zone"
+  'this zone does not exist or has no such machines: gcloud compute tpus
+   accelerator-types list --zone=-, or gcloud compute machine-types list
+   --filter=name~a2- (or a3-)'
+  permission
+  'permission|forbidden|403'
+  'you lack a permission: you need roles/tpu.admin (TPUs),
+   roles/compute.instanceAdmin.v1 (GPUs), roles/container.developer (GKE),
+   roles/iam.serviceAccountUser and roles/storage.objectAdmin (bucket)'
+  exists
+  'already.*exist'
+  'there is one of this name already: gcp.sh status, then run or delete, or
+   choose another --name'
+  jobset
+  'no matches for kind.*JobSet|resource type.*jobset'
+  'the cluster does not know JobSets: install the controller as
+   jobset.sigs.k8s.io describes'
+  absent
+  'not.*found|404|matched no objects|did not match'
+  'it does not exist; check --name, --zone and --project'
+)
 
 # Sets `reason`, one word, and `advice`, one line, from what a command said.
 explain() {
-  local text=$1 code=$2 said
+  local text=$1 code=$2 said i
   said=$(grep -m 1 -iE 'error|denied|exceeded|not found' <<< "$text" || true)
   said=${said:-$(head -n 1 <<< "$text")}
+  reason=unknown advice="see $scratch/errors"
+  if ((code == 127)); then advice='it is not installed (cloud.google.com/sdk)'; fi
   shopt -s nocasematch
-  case $text in
-    *quota*exceeded* | *exceeded*quota* | *insufficient*quota* | \
-      *quota*limit* | *QUOTA_EXCEEDED*)
-      reason=quota
-      advice="your project's quota is too small: ask for more at
-        console.cloud.google.com/iam-admin/quotas (TPUs: 'TPU ... cores',
-        preemptible ones apart), or take fewer devices or another zone"
-      ;;
-    *ZONE_RESOURCE_POOL_EXHAUSTED* | *stockout* | \
-      *not*enough*resources*available* | *no*more*capacity* | \
-      *not*have*enough*resources*)
-      reason=stockout
-      advice="the zone has no such machines left now: try again later, another
-        --zone or --spot; gcp.sh run keeps trying"
-      ;;
-    *SERVICE_DISABLED* | *API*not*enabled* | *has\ not\ been\ used* | \
-      *it\ is\ disabled*)
-      reason=api
-      advice="an API is off in this project: gcloud services enable
-        tpu.googleapis.com compute.googleapis.com container.googleapis.com"
-      ;;
-    *reauthentication* | *active\ account* | *invalid_grant* | \
-      *gcloud\ auth\ login*)
-      reason=login
-      advice="you are not logged in: gcloud auth login"
-      ;;
-    *locations/*may\ not\ exist* | *unknown\ zone* | *invalid*zone* | \
-      *not*available*in*zone* | *Invalid\ value*\'zone\'* | \
-      *unavailable*location* | *not\ exist\ in\ zone*)
-      reason=zone
-      advice="this zone does not exist or does not have such machines: gcloud
-        compute tpus accelerator-types list --zone=-, or gcloud compute
-        machine-types list --filter=name~a2- (or a3-)"
-      ;;
-    *permission* | *forbidden* | *403*)
-      reason=permission
-      advice="you may not do that: you need roles/tpu.admin (TPUs),
-        roles/compute.instanceAdmin.v1 (GPUs), roles/container.developer (GKE),
-        roles/iam.serviceAccountUser and roles/storage.objectAdmin (bucket)"
-      ;;
-    *already*exist*)
-      reason=exists
-      advice="there is one of this name already: gcp.sh status, then run or
-        delete, or another --name"
-      ;;
-    *no\ matches\ for\ kind*JobSet* | *resource\ type*jobset*)
-      reason=jobset
-      advice="the cluster does not know JobSets: install it as jobset.sigs.k8s.io
-        says"
-      ;;
-    *not*found* | *404* | *matched\ no\ objects* | *did\ not\ match*)
-      reason=absent
-      advice="there is no such thing; look at --name, --zone and --project"
-      ;;
-    *)
-      reason=unknown
-      advice="see $scratch/errors"
-      ((code != 127)) || advice='it is not installed (cloud.google.com/sdk)'
-      ;;
-  esac
+  for ((i = 0; i < ${#REFUSALS[@]}; i += 3)); do
+    if [[ $text =~ ${REFUSALS[i + 1]} ]]; then
+      reason=${REFUSALS[i]} advice=${REFUSALS[i + 2]}
+      break
+    fi
+  done
   shopt -u nocasematch
   advice=$(tr -s ' \n' ' ' <<< "$advice")
   advice="${advice% } (it said: ${said:0:200})"

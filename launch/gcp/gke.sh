@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# A JobSet in a cluster that the user has, with node pools of the accelerator.
+# A JobSet in an existing cluster that has node pools of the accelerator.
 
-# The cluster's credentials, in a file of ours: the user's own stay as they are.
+# Gets the cluster's credentials into a file of our own, to leave the user's file
+# as it is.
 gke_enter() {
   export KUBECONFIG=$scratch/kubeconfig
   if [[ -n $dry_run ]]; then quoted export "KUBECONFIG=$KUBECONFIG"; fi
@@ -21,7 +22,7 @@ gke_state() {
   if [[ -n $found ]]; then echo running; else echo absent; fi
 }
 
-# A JobSet starts its pods again by itself.
+# Makes the JobSet again with new code; it restarts lost pods by itself.
 gke_revive() { gke_remove && gke_create; }
 
 gke_remove() {
@@ -41,7 +42,7 @@ gke_logs() {
     ${follow:+--follow}
 }
 
-# The part of the pods that depends on the accelerator.
+# Prints the labels of the nodes that have the accelerator.
 gke_node_selector() {
   local key=cloud.google.com
   if [[ $family == tpu ]]; then
@@ -53,11 +54,11 @@ gke_node_selector() {
   if [[ -n $spot ]]; then echo "$key/gke-spot: \"true\""; fi
 }
 
-# Variables of the container; TPU hosts find each other without.
+# Prints the container's variables. TPU hosts find each other without any.
 gke_environment() {
   echo '- {name: PYTHONUNBUFFERED, value: "1"}'
   if [[ $family == tpu ]]; then return; fi
-  # Where GKE puts the driver's libraries.
+  # GKE puts the driver's libraries there.
   echo '- {name: LD_LIBRARY_PATH, value: /usr/local/nvidia/lib64}'
   if ((hosts == 1)); then return; fi
   cat << YAML
@@ -87,8 +88,8 @@ $(if [[ $family == tpu ]]; then
       'cloud.google.com/gke-nodepool'
   fi)
 spec:
-  # A pod that is lost to preemption or a fault takes the others with it; all
-  # start again from the last checkpoint. A hopeless run ends with exit code 70.
+  # When a pod is lost to preemption or a fault, all pods are replaced and start
+  # again from the last checkpoint. Exit code 70 of a pod fails the JobSet.
   failurePolicy:
     maxRestarts: 1000
     rules:
@@ -129,7 +130,7 @@ $(if [[ -n $spot ]]; then
                       set -e
                       mkdir -p /opt/scm_jax
                       cd /opt/scm_jax
-                      gcloud storage cp $shipped/host.sh $shipped/job.env .
+                      gcloud storage cp $uploaded/host.sh $uploaded/job.env .
                       exec bash host.sh
                   env:
 $(gke_environment | indent 20)
@@ -139,7 +140,7 @@ $(gke_environment | indent 20)
                   volumeMounts:
                     - {name: shm, mountPath: /dev/shm}
               volumes:
-                # NCCL's, which needs more than the usual 64 MiB.
+                # NCCL needs more than the default of 64 MiB.
                 - {name: shm, emptyDir: {medium: Memory}}
 YAML
 }

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # GPU machines NAME-0, NAME-1, ... with the label scm-jax=NAME.
 
+readonly INSTANCES=(gcloud compute instances)
+
 gpu_names() {
   local i
   for ((i = 0; i < hosts; i++)); do echo "$name-$i"; done
@@ -13,8 +15,9 @@ gpu_create() {
 
 gpu_make() {
   local disk=pd-balanced
-  if [[ $kind == h200 ]]; then disk=hyperdisk-balanced; fi # takes no other
-  cloud gcloud compute instances create "$@" "${place[@]}" \
+  if [[ $kind == h200 ]]; then disk=hyperdisk-balanced; fi # the only type allowed
+  write_boot
+  cloud "${INSTANCES[@]}" create "$@" "${place[@]}" \
     --machine-type="$machine" --image-family="$GPU_IMAGE" \
     --image-project="$GPU_IMAGE_PROJECT" --boot-disk-size=200GB \
     --boot-disk-type="$disk" --network-interface=nic-type=GVNIC \
@@ -25,10 +28,11 @@ gpu_make() {
 }
 
 gpu_list() {
-  ask gcloud compute instances list ${project:+--project="$project"} \
+  ask "${INSTANCES[@]}" list ${project:+--project="$project"} \
     --filter="labels.scm-jax=$name" --format="value($1)"
 }
 
+# Prints absent, waiting, running, or gone (a machine is stopped or missing).
 gpu_state() {
   local all
   all=$(gpu_list status) || return
@@ -44,8 +48,8 @@ gpu_state() {
   fi
 }
 
-# A preempted spot machine is stopped; it starts again where there is room for
-# it, and one that was deleted is made anew.
+# Starts machines that preemption has stopped, where there is room for them,
+# and makes deleted ones again.
 gpu_revive() {
   local there missing=() stopped=() one
   there=$(gpu_list 'name,status') || return
@@ -58,22 +62,22 @@ gpu_revive() {
   done
   if ((${#missing[@]})); then gpu_make "${missing[@]}" || return; fi
   if ((${#stopped[@]})); then
-    cloud gcloud compute instances start "${stopped[@]}" "${place[@]}"
+    cloud "${INSTANCES[@]}" start "${stopped[@]}" "${place[@]}"
   fi
 }
 
-# All that bear the label, in whatever zone they are.
+# Deletes all machines with the label, in whatever zone they are.
 gpu_remove() {
   local there zones in_zone code=0
   if [[ -n $dry_run ]]; then
     there=$(gpu_names | sed "s/\$/ $zone/")
   else
-    there=$(gpu_list 'name,zone.basename()') || return
+    there=$(gpu_left) || return
   fi
   zones=$(awk '{ print $2 }' <<< "$there" | sort -u)
   for in_zone in $zones; do
     # shellcheck disable=SC2046 # one word a name
-    fine=absent cloud gcloud compute instances delete \
+    accepted=absent cloud "${INSTANCES[@]}" delete \
       $(awk -v z="$in_zone" '$2 == z { print $1 }' <<< "$there") \
       --zone="$in_zone" ${project:+--project="$project"} --quiet || code=$?
   done
@@ -83,13 +87,15 @@ gpu_remove() {
 gpu_left() { gpu_list 'name,zone.basename()'; }
 
 gpu_show() {
-  cloud gcloud compute instances list ${project:+--project="$project"} \
+  cloud "${INSTANCES[@]}" list ${project:+--project="$project"} \
     --filter="labels.scm-jax=$name"
 }
 
+# Runs a command on one host, or on all.
 gpu_ssh() {
-  local i
-  for i in $(if [[ $1 == all ]]; then seq 0 $((hosts - 1)); else echo "$1"; fi); do
+  local i first=$1 last=$1
+  if [[ $1 == all ]]; then first=0 last=$((hosts - 1)); fi
+  for ((i = first; i <= last; i++)); do
     cloud gcloud compute ssh "$name-$i" "${place[@]}" --command="$2" || return
   done
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the job on one host, until it is complete: installs, trains, and begins
-# again where the last checkpoint is when the training was interrupted. Used by
-# the start-up script of a machine and in a Kubernetes container alike.
+# Runs the job on one host until it is complete: installs, trains, and starts the
+# training again from its last checkpoint after an interruption. The start-up
+# script of a machine and a Kubernetes container both run it.
 set -euo pipefail
 
 home=${SCM_HOME:-/opt/scm_jax}
@@ -13,11 +13,12 @@ launch=$WORKDIR/launch
 log=$home/train.log
 stopped='' child=''
 
-# The same name for whatever machine is this host after a preemption. Google's
-# host names and those of Kubernetes' pods end or begin with the number.
+# The host's name stays the same when another machine takes its place. Google's
+# host names end with the host's number; Kubernetes has a variable for it.
 me=$NAME-${JOB_COMPLETION_INDEX:-${HOSTNAME##*-}}
 
-# Tells the bucket, where the launcher looks; without it, things go on.
+# Writes the host's state to the bucket, where gcp.sh reads it. A failure to do so
+# does not stop the training.
 report() {
   echo "host.sh: $*"
   printf '%s %s\n' "$me" "$*" |
@@ -40,13 +41,13 @@ install() {
     env UV_INSTALL_DIR="$home/bin" UV_NO_MODIFY_PATH=1 sh
   [[ -x venv/bin/python ]] || uv venv --quiet --python 3.12 venv
   wheel=$(echo code/*.whl)
-  # The code may have changed under the same version.
+  # The code may have changed without a new version.
   VIRTUAL_ENV=$home/venv uv pip install --quiet --reinstall-package scm-jax \
     "./${wheel}[train]" "jax[$accelerator]" ${PINS[@]+"${PINS[@]}"}
 }
 
-# How the processes find each other. On TPUs JAX knows; in Kubernetes the
-# manifest has said so.
+# Tells GPU processes how to find each other. JAX knows it on TPUs, and the
+# manifest sets it in Kubernetes.
 find_each_other() {
   if [[ $FAMILY == gpu ]] && ((HOSTS > 1)) && [[ -z ${SCM_COORDINATOR:-} ]]; then
     export SCM_COORDINATOR=$NAME-0:8476
@@ -56,7 +57,7 @@ find_each_other() {
   fi
 }
 
-# A spot machine may be away for hours; no reason to start without it.
+# Waits until all machines are up: a spot machine may be away for hours.
 wait_for_hosts() {
   local i
   for ((i = 0; i < HOSTS; i++)); do
@@ -68,7 +69,7 @@ wait_for_hosts() {
   done
 }
 
-# One attempt. A signal goes on to the training, which saves and ends.
+# Runs the training once. A signal is passed on; the training saves and ends.
 attempt() {
   local code
   : > "$log"
@@ -78,15 +79,16 @@ attempt() {
   while :; do
     code=0
     wait "$child" || code=$?
-    kill -0 "$child" 2> /dev/null || break # else a signal ended the wait
+    kill -0 "$child" 2> /dev/null || break # else a signal interrupted the wait
   done
   child=''
-  sleep "${SCM_LOG_SECONDS:-1}" # for the last lines to come through
+  sleep "${SCM_LOG_SECONDS:-1}" # until the last lines have arrived
   keep_log
   return "$code"
 }
 
-# Only the first process logs; the others learn of it from the bucket.
+# Returns whether the run is complete. Only the first process logs that; the
+# other hosts read it from the bucket.
 complete() {
   local i states
   for i in 1 2 3 4 5 6; do
@@ -99,7 +101,7 @@ complete() {
   return 1
 }
 
-# What no further attempt will mend.
+# Returns whether no further attempt can succeed.
 hopeless() { (($1 == 2)) || grep -q 'diverged by step' "$log"; }
 
 # shellcheck disable=SC2317,SC2329 # a trap calls it
@@ -125,7 +127,7 @@ main() {
     fi
     [[ -z $stopped ]] || break
     if ((code)); then
-      # More than five failures in six hours are no accidents.
+      # More than five failures in six hours will not end by themselves.
       now=$SECONDS recent=()
       for then in ${failures[@]+"${failures[@]}"} "$now"; do
         if ((now - then < 21600)); then recent+=("$then"); fi
@@ -133,15 +135,15 @@ main() {
       failures=("${recent[@]}")
       if hopeless "$code" || ((${#failures[@]} > 5)); then
         report "failed with exit code $code: $(tail -n 1 "$log")"
-        exit 70 # the job set's manifest knows it: do not start again
+        exit 70 # the JobSet's manifest does not restart after this code
       fi
     fi
     report "starting again after exit code $code"
-    sleep "$retry_seconds" & # where a signal ends the wait
+    sleep "$retry_seconds" & # in the background, so that a signal ends it
     wait $! || true
   done
   report stopped
-  # Not done: a container that ended with 0 would not be started again.
+  # Not complete: Kubernetes would not restart a container that exits with 0.
   exit 75
 }
 

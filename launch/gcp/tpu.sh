@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # A TPU slice as a queued resource, with one node of the same name.
 
+readonly QUEUED=(gcloud compute tpus queued-resources)
+
 tpu_create() {
-  cloud gcloud compute tpus queued-resources create "$name" \
+  write_boot
+  cloud "${QUEUED[@]}" create "$name" \
     --node-id="$name" "${place[@]}" --type="$tpu_type" \
     --topology="$topology" --runtime-version="$runtime" \
     ${spot:+--spot} --labels="scm-jax=$name" \
@@ -10,20 +13,20 @@ tpu_create() {
     --metadata-from-file="startup-script=$scratch/boot.sh"
 }
 
-# absent, waiting, running or gone (preempted or failed: to be made again).
+# Prints absent, waiting, running, or gone (preempted or failed).
 tpu_state() {
   local state
-  state=$(ask gcloud compute tpus queued-resources describe "$name" \
-    "${place[@]}" --format='value(state.state)') || return
+  state=$(ask "${QUEUED[@]}" describe "$name" "${place[@]}" \
+    --format='value(state.state)') || return
   case $state in
     '') echo absent ;;
     ACTIVE) tpu_node_state ;;
     SUSPENDED | FAILED) echo gone ;;
-    *) echo waiting ;; # in the queue, or on its way in or out
+    *) echo waiting ;; # in the queue, or being made or deleted
   esac
 }
 
-# The queue may not yet know that the node was preempted.
+# A node may be preempted before its queued resource says so.
 tpu_node_state() {
   local state
   state=$(ask gcloud compute tpus tpu-vm describe "$name" "${place[@]}" \
@@ -34,25 +37,23 @@ tpu_node_state() {
   esac
 }
 
-# A preempted slice does not come back; its queued resource is made anew.
+# A preempted slice does not come back; its queued resource is made again.
 tpu_revive() { tpu_remove && tpu_create; }
 
 tpu_remove() {
-  fine=absent cloud gcloud compute tpus queued-resources delete "$name" \
-    "${place[@]}" --force --quiet
+  accepted=absent cloud "${QUEUED[@]}" delete "$name" "${place[@]}" \
+    --force --quiet
 }
 
-# What is there, one a line.
+# Prints the names of what exists, one a line.
 tpu_left() {
-  ask gcloud compute tpus queued-resources list "${place[@]}" \
-    --filter="name~/$name\$" --format='value(name)' || return
-  ask gcloud compute tpus tpu-vm list "${place[@]}" \
-    --filter="name~/$name\$" --format='value(name)'
+  local list=(list "${place[@]}" --filter="name~/$name\$" --format='value(name)')
+  ask "${QUEUED[@]}" "${list[@]}" || return
+  ask gcloud compute tpus tpu-vm "${list[@]}"
 }
 
 tpu_show() {
-  cloud gcloud compute tpus queued-resources list "${place[@]}" \
-    --filter="name~/$name\$"
+  cloud "${QUEUED[@]}" list "${place[@]}" --filter="name~/$name\$"
 }
 
 # Runs a command on one host, or on all.

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Machines come and go: made, cleaned up after a failure, made again.
+# Makes machines, deletes them, and makes preempted machines again.
 
+# Makes the machines. What a failed attempt made is deleted again.
 make_machines() {
   local code=0 why
   trap 'clean_up; exit 130' INT TERM
@@ -12,48 +13,49 @@ make_machines() {
   return "$code"
 }
 
-# After a failed `create`: what it did make is deleted, or named.
 clean_up() {
-  local left
-  "${backend}_remove" || true
-  if left=$("${backend}_left") && [[ -z $left ]]; then
-    printf 'gcp.sh: nothing is left running\n' >&2
-  else
-    printf 'gcp.sh: may still be there and cost money: %s; %s\n' \
-      "${left//$'\n'/ }" "launch/gcp.sh delete --name=$name" >&2
-  fi
+  if remove_machines; then warn 'nothing is left running'; fi
 }
 
-# One look at the run. Returns 0 when it has ended, 1 to go on.
+# Deletes the machines; fails and names them if any may be left.
+remove_machines() {
+  "${backend}_remove" || true
+  nothing_left
+}
+
+nothing_left() {
+  local left
+  left=$("${backend}_left") || left=$name
+  [[ -n $left ]] || return 0
+  warn "still there and costing money: ${left//$'\n'/, };" \
+    "delete it with launch/gcp.sh delete --name=$name"
+  return 1
+}
+
+# Checks on the run once. Returns 0 when the run has ended, 1 to go on.
 look() {
   local state
   ended=$(outcome) && state=$("${backend}_state") || return 1
   [[ -z $ended ]] || return 0
   if [[ $state != "$last_state" ]]; then say "$name is $state"; fi
   case $state:$last_state in
-    absent: | gone:*) revive "$state" ;;
+    absent:) make_machines || keep_trying ;;
     absent:*) die "$name was deleted by somebody else" ;;
+    gone:*)
+      last_state=''
+      "${backend}_revive" || keep_trying
+      ;;
     *) last_state=$state ;;
   esac
   return 1
 }
 
-# Makes machines again. Where there is no room now, the next look tries again.
-revive() {
-  last_state=''
-  if [[ $1 == absent ]]; then make_machines; else "${backend}_revive"; fi ||
-    keep_trying
-}
-
-# What will not be mended by waiting ends the watch, and names what goes on.
+# Goes on after a failure that waiting may mend, and ends the watch otherwise.
 keep_trying() {
-  local left
   if [[ $reason == stockout || $reason == unknown ]]; then
     say 'trying again at the next look'
     return
   fi
-  left=$("${backend}_left") || left=$name
-  [[ -z $left ]] || die "gave up; still there and costing money:" \
-    "${left//$'\n'/ }; launch/gcp.sh delete --name=$name"
+  nothing_left || warn 'gave up'
   exit 1
 }

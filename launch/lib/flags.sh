@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The compiler's flags for a kind of accelerator, as `export` lines.
+# Prints XLA's flags for a kind of accelerator as `export` lines.
 
 exported() {
   local name=$1
@@ -7,7 +7,7 @@ exported() {
   printf 'export %s=%q\n' "$name" "$*"
 }
 
-# Collectives run beside the computation instead of between.
+# Overlap collectives with computation.
 tpu_flags() {
   exported LIBTPU_INIT_ARGS \
     --xla_tpu_enable_async_collective_fusion=true \
@@ -17,7 +17,7 @@ tpu_flags() {
     --xla_enable_async_all_gather=true
 }
 
-# The same, and collectives of many small tensors combined into few.
+# Overlap collectives with computation, and combine small collectives.
 gpu_flags() {
   exported XLA_FLAGS \
     --xla_gpu_enable_latency_hiding_scheduler=true \

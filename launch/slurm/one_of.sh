@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One training of a job array: one_of.sh FILE COMMAND ... runs the command with
-# the arguments in the array task's line of FILE, separated by tabs.
+# Runs one training of a job array: one_of.sh FILE COMMAND ... runs the command
+# with the arguments in the array task's line of FILE, separated by tabs.
 set -euo pipefail
 
 file=$1

@@ -1,4 +1,4 @@
-"""`scm-jax bench`: what a config costs on the devices here."""
+"""`scm-jax bench`: measures a config's speed and memory on the devices here."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -16,26 +16,33 @@ scm-jax bench --config=configs/imagenet512.py:run=scd,size=xxl --abstract"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the flags."""
   configs.add_config_argument(parser)
   parser.add_argument(
-    "--repeats", type=int, default=10, metavar="N", help="timed steps"
+    "--repeats",
+    type=int,
+    default=10,
+    metavar="N",
+    help="how many steps are timed; default 10",
   )
   parser.add_argument(
     "--sample-batch",
     type=int,
     default=64,
     metavar="N",
-    help="images drawn at once, for the samplers' throughput; default 64",
+    help="how many images are drawn at once to measure the samplers' "
+    "throughput; default 64",
   )
   parser.add_argument(
     "--abstract",
     action="store_true",
-    help="from shapes alone, for configs of any size: nothing runs",
+    help="count FLOPs and bytes from shapes, for configs of any size, and run "
+    "nothing",
   )
   parser.add_argument(
     "--compile",
     action="store_true",
-    help="with --abstract: compile here too, for the peak of memory",
+    help="with --abstract: also compile here, to find the peak memory",
   )
   parser.add_argument(
     "--json", action="store_true", help="one JSON object instead of a table"
@@ -46,7 +53,9 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   """Prints FLOPs, step times and sampling latencies."""
   config = configs.parse_config(config_argv)
   if args.compile and not args.abstract:
-    raise ConfigError("--compile goes with --abstract; bench always compiles")
+    raise ConfigError(
+      "--compile needs --abstract; without it, bench always compiles"
+    )
   for flag, value in (
     ("--repeats", args.repeats),
     ("--sample-batch", args.sample_batch),
@@ -60,7 +69,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   from scm_jax.training import resolve
   from scm_jax.training.benchmarks import abstract, train_step
 
-  # A teacher's weights are random here, so that none need be named.
+  # The teacher's weights are random, so that the config need not name one.
   if not config.teacher:
     config.teacher = "random"
   resolve.check(config)
@@ -75,7 +84,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
 
 def _rates() -> "sampling.Rates | None":
-  """Of the devices here, where their maker's are known."""
+  """Returns the published rates of the devices here, None if unknown."""
   import jax
 
   from scm_jax.planning import targets
@@ -88,10 +97,14 @@ def _rates() -> "sampling.Rates | None":
 
 
 def table(result: dict) -> str:
-  """The result as lines a person reads."""
+  """Returns the result as lines for a terminal."""
   step, samples = result["step_ms"], result["sample_ms"]
   ratios = result["flops_in_forwards"]
-  mfu = "not known here" if result["mfu"] is None else f"{result['mfu']:.1%}"
+  mfu = (
+    "unknown for this device"
+    if result["mfu"] is None
+    else f"{result['mfu']:.1%}"
+  )
   lines = {
     "device": f"{result['devices']} x {result['device']}",
     "config": result["config"],
@@ -114,32 +127,35 @@ def table(result: dict) -> str:
   return _aligned(lines)
 
 
-def _sampling(about: dict, steps: int) -> str:
-  """One line of a student's sampler, and the hardware's limits if known."""
-  found = about[str(steps)]
+def _sampling(sampling: dict, steps: int) -> str:
+  """Returns a student's latency and throughput, and their limits if known."""
+  found = sampling[str(steps)]
   latency = f"one image in {found['ms']:.2f} ms"
   throughput = f"{found['images_per_second']:.0f} images/s"
   if found["floor_ms"] is not None:
     latency += f" (at least {found['floor_ms']:.3f})"
     throughput += f" (at most {found['images_per_second_limit']:.0f})"
-  return f"{latency}; {throughput} by {about['batch']}"
+  return f"{latency}; {throughput} in batches of {sampling['batch']}"
 
 
 def abstract_table(result: dict) -> str:
-  """Likewise of `--abstract`."""
+  """Returns the result of `--abstract` as lines for a terminal."""
   flops, sizes = result["flops"], result["argument_bytes"]
-  gib = lambda count: f"{count / 2**30:.2f} GiB"
   lines = {
     "config": result["config"],
     "parameters": f"{result['params'] / 1e6:.2f} M",
     "FLOPs": f"{flops['forward']:.3g} forward, {flops['step']:.3g} step "
     f"({flops['step'] / flops['forward']:.2f} forwards)",
-    "arguments": f"{gib(sum(sizes.values()))}: "
-    + ", ".join(f"{name} {gib(count)}" for name, count in sizes.items()),
+    "arguments": f"{_gib(sum(sizes.values()))}: "
+    + ", ".join(f"{name} {_gib(count)}" for name, count in sizes.items()),
   }
   if result["peak_bytes"]:
-    lines["peak memory"] = gib(result["peak_bytes"])
+    lines["peak memory"] = _gib(result["peak_bytes"])
   return _aligned(lines)
+
+
+def _gib(count: int) -> str:
+  return f"{count / 2**30:.2f} GiB"
 
 
 def _aligned(lines: dict[str, str]) -> str:

@@ -1,9 +1,9 @@
-"""`--config=configs/X.py[:arg] --config.key=value ...` to a checked config.
+"""Loads the config of `--config=configs/X.py[:arg] --config.key=value ...`.
 
-The file runs as plain Python; `scm_jax.cli.overrides` sets the fields. What a
-user can get wrong ends in one line: a `ConfigError` that names the file, the
-line or the nearest real field. Imports ml_collections only when it parses, so
-that `--help` works with the light core alone.
+The file runs as plain Python; `scm_jax.cli.overrides` sets the fields. A user's
+mistake raises a `ConfigError` that names the file, the line or the nearest
+existing field. The module imports ml_collections only when it parses, so that
+`--help` works without it.
 """
 
 import argparse
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
 _CONFIG_FLAG = re.compile(r"--(no)?config(\.|=|$)")
-_NUMBER = re.compile(r"-[\d.]")  # a value, although it starts with a dash
+_NUMBER = re.compile(r"-[\d.]")  # a value that starts with a dash
 _MODULE = "scm_jax_config"
 _FUNCTIONS = {"get_config": 'get_config(arg: str = "")', "sweep": "sweep()"}
 
 
 def add_config_argument(parser: argparse.ArgumentParser) -> None:
-  """Makes a task take a config; its `run` hands `config_argv` to parse_config.
+  """Declares the config's flags; the task's `run` calls `parse_config`.
 
-  The flags are declared for `--help`; `split_argv` takes them out of the
-  arguments before argparse sees them.
+  They appear in `--help` only: `split_argv` removes them from the arguments
+  before argparse parses these.
   """
   group = parser.add_argument_group("config")
   group.add_argument(
     "--config",
     metavar="FILE.py[:ARG]",
     default=argparse.SUPPRESS,
-    help="config file; ARG goes to its get_config (run=scd,tiny)",
+    help="config file; ARG is passed to its get_config (run=scd,tiny)",
   )
   group.add_argument(
     "--config.KEY",
@@ -49,7 +49,7 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def split_argv(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Splits arguments into those of the config and the rest, in order."""
+  """Returns the config's arguments and all others, each in order."""
   config_argv: list[str] = []
   rest: list[str] = []
   for flag, value in _flags_with_values(argv):
@@ -62,17 +62,17 @@ def parse_config(config_argv: Sequence[str]) -> "ConfigDict":
   """Loads a config file and applies the overrides.
 
   Args:
-    config_argv: `--config=FILE[:ARG]` once, and any `--config.key=value`; a
-      space may stand for the `=`. Tuples are written `1,2` or `(1,2)`; a bool
-      also as `--config.key` and `--noconfig.key`.
+    config_argv: one `--config=FILE[:ARG]` and any number of
+      `--config.key=value`; a space may replace the `=`. Tuples are written
+      `1,2` or `(1,2)`, bools also `--config.key` and `--noconfig.key`.
 
   Returns:
-    The locked config: fields can be set to values of their type, not added.
+    The locked config: its fields can be set, but none can be added.
 
   Raises:
-    ConfigError: no or no such file; a file that raises, has no `get_config` or
-      returns something else; an unknown field, a value of the wrong type, a
-      flag given twice or one that is not the config's.
+    ConfigError: the file is missing, raises an exception, has no `get_config`
+      or does not return a config; a field is unknown, a value has the wrong
+      type, or a flag is given twice or is not the config's.
   """
   from scm_jax.cli import overrides
 
@@ -87,10 +87,11 @@ def parse_config(config_argv: Sequence[str]) -> "ConfigDict":
 def split_flags(
   config_argv: Sequence[str],
 ) -> tuple[str, dict[str, str | None]]:
-  """`FILE[:ARG]` of `--config`, and the overrides' flags with their values.
+  """Returns `--config`'s `FILE[:ARG]`, and the overrides' flags and values.
 
   Raises:
-    ConfigError: no `--config`, a flag given twice or that is not the config's.
+    ConfigError: there is no `--config`, or a flag is given twice or is not the
+      config's.
   """
   flags: dict[str, str | None] = {}
   for flag, value in _flags_with_values(config_argv):
@@ -103,22 +104,26 @@ def split_flags(
     flags[flag] = value
   target = flags.pop("--config", None)
   if not target:
-    raise ConfigError("give a config: --config=configs/NAME.py")
+    raise ConfigError("--config is missing: give --config=configs/NAME.py")
   return target, flags
 
 
 def load_sweep(target: str) -> list[Any]:
-  """What the `sweep()` of a config file yields, `FILE[:ARG]`.
+  """Returns what the `sweep()` of a config file returns.
+
+  Args:
+    target: the config, `FILE[:ARG]`.
 
   Raises:
-    ConfigError: no such file, no `sweep` in it, or one that raises.
+    ConfigError: the file is missing, or its `sweep` is missing or raises an
+      exception.
   """
   path, _, _ = target.partition(":")
   return _call(path, "sweep", lambda sweep: list(sweep()))
 
 
 def _flags_with_values(argv: Sequence[str]) -> list[tuple[str, str | None]]:
-  """Pairs of (word, None), or (flag, value) for a spaced config flag."""
+  """Returns pairs (word, None), or (flag, value) for `--config.KEY VALUE`."""
   pairs: list[tuple[str, str | None]] = []
   words = list(argv)
   while words:
@@ -143,18 +148,19 @@ def _load(path: str, arg: str) -> "ConfigDict":
 
 
 def _call(path: str, name: str, call: Callable[[Callable], Any]) -> Any:
-  """Runs the config file, and `call` with its function of that name."""
+  """Runs the config file, and passes its function of that name to `call`."""
   module = types.ModuleType(_MODULE)
   module.__file__ = path
-  # What a module that defines dataclasses needs to find itself.
+  # A module that defines dataclasses must be importable by its name.
   sys.modules[_MODULE] = module
-  # `from configs import digits` works from any folder: a config file sees the
-  # folder that holds its own, as it does under `python -m` in the repository.
+  # `from configs import digits` works from any folder, because a config file
+  # can import from the parent of its own folder.
   root = os.path.dirname(os.path.dirname(os.path.abspath(path)))
   source = _read(path)
   sys.path.insert(0, root)
   try:
-    exec(compile(source, path, "exec"), module.__dict__)  # not cached: edits
+    # Not imported, so that an edited file takes effect.
+    exec(compile(source, path, "exec"), module.__dict__)
     function = getattr(module, name, None)
     if not callable(function):
       raise ConfigError(f"{path} has no function {_FUNCTIONS[name]}")
@@ -169,6 +175,7 @@ def _call(path: str, name: str, call: Callable[[Callable], Any]) -> Any:
 
 
 def _read(path: str) -> bytes:
+  """Returns the source of a config file."""
   try:
     with open(path, "rb") as file:
       return file.read()
@@ -178,13 +185,15 @@ def _read(path: str) -> bytes:
     found = [os.path.join(folder, n) for n in names if n.endswith(".py")]
     near = spelling.nearest(path, found)
     hint = f"; did you mean {near!r}?" if near else ""
-    raise ConfigError(f"no config file {path!r}{hint}") from None
+    raise ConfigError(f"there is no config file {path!r}{hint}") from None
   except OSError as error:
-    raise ConfigError(f"config file {path!r}: {error.strerror}") from None
+    raise ConfigError(
+      f"cannot read the config file {path!r}: {error.strerror}"
+    ) from None
 
 
 def _where(path: str, error: Exception) -> str:
-  """`configs/x.py, line 12: ValueError: ...`: the deepest line of the file."""
+  """Returns `configs/x.py, line 12: ValueError: ...` for an exception."""
   frames = traceback.extract_tb(error.__traceback__)
   lines = [frame.lineno for frame in frames if frame.filename == path]
   if isinstance(error, SyntaxError) and error.filename == path:

@@ -1,4 +1,4 @@
-"""`scm-jax convert-weights`: a feature network's weights as safetensors."""
+"""`scm-jax convert-weights`: converts a feature network's weights."""
 
 import argparse
 import os
@@ -13,16 +13,17 @@ scm-jax evaluate --workdir=runs/digits --features=inception \\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
-    "name", metavar="NAME", help="whose weights: inception or dinov2"
+    "name", metavar="NAME", help="feature network: inception or dinov2"
   )
   parser.add_argument(
     "source",
     metavar="FILE",
-    help="a .pth or .pkl, as it was published; nothing in it is run",
+    help="the published .pth or .pkl file; no code in it is executed",
   )
   parser.add_argument(
-    "target", metavar="FILE.safetensors", help="the file that is made"
+    "target", metavar="FILE.safetensors", help="file that is made"
   )
 
 

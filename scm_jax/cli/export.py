@@ -1,28 +1,30 @@
-"""`scm-jax export`: artifacts for downstream samplers."""
+"""`scm-jax export`: writes a trained network for other programs."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from scm_jax.cli import console
+from scm_jax.cli import console, settings
 from scm_jax.errors import ConfigError
+from scm_jax.interop.export_request import FORMATS
 
 if TYPE_CHECKING:
   from etils import epath
 
-  from scm_jax.model import Model
+  from scm_jax.sampler import Sampler
 
 EXAMPLE = """\
 scm-jax export --workdir=runs/digits/scd --out=exports/digits
 scm-jax export --workdir=runs/digits/scd --out=exports/digits-bf16 \\
     --dtype=bfloat16 --formats=safetensors,diffusers,onnx --license=mit"""
 
-FORMATS = ("safetensors", "stablehlo", "diffusers", "onnx")
-DTYPES = ("float32", "bfloat16", "float16")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
-    "--workdir", metavar="DIR", required=True, help="a trained run"
+    "--workdir",
+    metavar="DIR",
+    required=True,
+    help="the workdir of a trained run, one of its checkpoints, or an export",
   )
   parser.add_argument(
     "--out", metavar="DIR", required=True, help="the folder that is written"
@@ -31,34 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--formats",
     metavar="NAME,...",
     default="",
-    help=f"of {', '.join(FORMATS)}; default those of the network but onnx, "
-    "which needs PyTorch; safetensors is always written",
+    help=f"formats out of {', '.join(FORMATS)}; safetensors is always written; "
+    "the default is all that the network has but onnx, which needs PyTorch",
   )
-  parser.add_argument(
-    "--ema",
-    type=float,
-    default=0.0,
-    metavar="SIGMA_REL",
-    help="width of the weight average; default the config's first",
-  )
-  parser.add_argument(
-    "--autoencoder",
-    metavar="FILE",
-    help="of a model of latents, what decodes its samples; default the "
-    "workdir's own, empty for a preview",
-  )
-  parser.add_argument(
-    "--dtype",
-    choices=DTYPES,
-    default="",
-    help="in which weights are stored and the network computes; default "
-    "float32 weights, computed as in training",
-  )
+  settings.add_ema(parser)
+  settings.add_autoencoder(parser)
+  settings.add_dtype(parser)
   parser.add_argument(
     "--steps",
     metavar="N,...",
     default="",
-    help="of the StableHLO samplers; default 1,2,4, or the teacher's",
+    help="numbers of steps of the StableHLO samplers; the default is 1,2,4 for "
+    "a consistency model and the config's for a diffusion model",
   )
   parser.add_argument(
     "--bake",
@@ -70,16 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     type=int,
     default=40,
     metavar="N",
-    help="samples in the model card's grid; default 40, 0 for none",
+    help="samples in the model card's grid; the default is 40, and 0 is none",
   )
   parser.add_argument(
     "--license",
     default="unknown",
     metavar="NAME",
-    help="the model card's, as hubs name it, such as apache-2.0",
+    help="licence for the model card, as hubs name it, such as apache-2.0",
   )
   parser.add_argument(
-    "--name", default="", help="the model card's title; default --out's name"
+    "--name",
+    default="",
+    help="title of the model card; the default is the folder's name",
   )
 
 
@@ -102,25 +90,26 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   if "://" in args.out:
     raise ConfigError(
-      f"--out={args.out}: an export is written to a local disk; copy it then"
+      f"--out={args.out}: an export is written to a local disk; choose a local "
+      "folder, and copy it afterwards"
     )
-  model, about = workdir.load(args.workdir, args.ema, args.autoencoder)
-  config = about["config"]
+  sampler, about = workdir.load(args.workdir, args.ema, args.autoencoder)
   origin = export.Origin(
-    json.loads(configuration.to_json(config)), about["step"], about["ema"]
+    json.loads(configuration.to_json(about["config"])),
+    about["step"],
+    about["ema"],
   )
   request = export.Request(
-    formats=_default(model) if formats is None else formats,
+    formats=_default_formats(sampler) if formats is None else formats,
     dtype=args.dtype,
     steps=steps,
     bake=args.bake,
     license=args.license,
     name=args.name or pathlib.Path(args.out).absolute().name,
     num=args.num,
-    solver_steps=config.sample.solver_steps,
   )
   report = _report(epath.Path(args.workdir))
-  out = export.write(model, origin, args.out, request, report)
+  out = export.write(sampler, origin, args.out, request, report)
   for path in sorted(p for p in out.rglob("*") if p.is_file()):
     print(f"{path.stat().st_size:>12,}  {path}")
   return 0
@@ -136,21 +125,21 @@ def _formats(text: str) -> tuple[str, ...]:
         f"--formats: no format {name!r}; {spelling.hint(name, FORMATS)}"
       )
   if not formats:
-    raise ConfigError("--formats names none")
+    raise ConfigError("--formats is empty; name at least one format")
   return formats
 
 
-def _default(model: "Model") -> tuple[str, ...]:
-  """What is written unless the user chooses; says what the network lacks."""
+def _default_formats(sampler: "Sampler") -> tuple[str, ...]:
+  """Returns the formats that are written unless the user chooses."""
   import logging
 
   from scm_jax.interop import export_pytorch
 
-  if export_pytorch.fits(model):
+  if export_pytorch.fits(sampler):
     return FORMATS[:3]
   logging.warning(
-    "%s has no PyTorch module: diffusers is left out",
-    type(model.network.config).__name__.removesuffix("Config"),
+    "diffusers is left out: there is no PyTorch module of %s",
+    type(sampler.network.config).__name__.removesuffix("Config"),
   )
   return FORMATS[:2]
 
@@ -162,13 +151,13 @@ def _steps(text: str) -> tuple[int, ...]:
     steps = (0,)
   if any(n < 1 for n in steps) or len(set(steps)) < len(steps):
     raise ConfigError(
-      f"--steps={text}: give different positive whole numbers, as 1,2"
+      f"--steps={text}: give different positive whole numbers, such as 1,2"
     )
   return steps
 
 
 def _report(workdir: "epath.Path") -> dict[str, Any] | None:
-  """The run's report, if it has been evaluated."""
+  """Reads the run's `report.json`; None if it was not evaluated."""
   import json
 
   try:

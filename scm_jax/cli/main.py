@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from scm_jax import errors, spelling
-from scm_jax.cli import configs
+from scm_jax.cli import configs, platforms
 from scm_jax.errors import ConfigError, UserError
 
 # Name -> (module, what `--help` says). Modules are imported when they are run.
@@ -87,6 +87,7 @@ def _run_task(name: str, argv: list[str]) -> int:
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   # Buckets are read by gcsfs; where TensorFlow is there, etils would import it.
   os.environ.setdefault("EPATH_USE_TF", "false")
+  platforms.skip_absent_tpu(os.environ)
   module = importlib.import_module(module_name)
   parser = _Parser(
     prog=f"scm-jax {name}",

@@ -1,9 +1,9 @@
-"""Sets single fields of a config from the command line, checked.
+"""Sets single fields of a config from the command line, and checks them.
 
-`ml_collections.config_flags` parses by the field's type, on absl flags made for
-the one override, never on the process's global ones. Around it: the nearest
-real name for a misspelt field, tuples of strings without quotes, and the types
-of a tuple's elements, which config_flags leaves unchecked.
+`ml_collections.config_flags` parses a value by its field's type. It does so on
+absl flags that are made for the one override; the process's global flags stay
+as they are. This module adds a suggestion for a misspelt field, tuples of
+strings without quotes, and a check of the types of a tuple's elements.
 """
 
 import re
@@ -18,16 +18,16 @@ from scm_jax.errors import ConfigError
 
 
 def apply(config: ConfigDict, flag: str, value: str | None, path: str) -> None:
-  """Sets the field that a flag names, checked for name and type.
+  """Sets the field that a flag names, after checking its name and type.
 
   Args:
-    config: changed in place.
+    config: the config, which is changed in place.
     flag: `--config.KEY`, or `--noconfig.KEY` for a bool.
-    value: what followed the flag, if anything did.
-    path: the config file, for messages.
+    value: the text after the flag's `=`, None without one.
+    path: the name of the config file, for messages.
 
   Raises:
-    ConfigError: an unknown field, or a value that is not of its type.
+    ConfigError: the field is unknown, or the value is not of its type.
   """
   key = flag.partition(".")[2]
   leaves = configuration.flatten(config)
@@ -37,9 +37,12 @@ def apply(config: ConfigDict, flag: str, value: str | None, path: str) -> None:
   value = _value_text(flag, value, old, kind)
   word = f"--config.{key}={value}"
   kind_text = configuration.article(kind.__name__)
-  wrong = f"{word}: {key!r} in {path} is {kind_text}, now {old!r}"
+  wrong = f"{word}: {key!r} in {path} must be {kind_text}, as {old!r} is"
   if kind not in (bool, int, float, str, tuple):
-    raise ConfigError(f"{wrong}; flags set numbers, strings, bools and tuples")
+    raise ConfigError(
+      f"{word}: {key!r} in {path} is {kind_text}; flags can set numbers, "
+      "strings, bools and tuples only"
+    )
   own = flags.FlagValues()
   try:
     # Defines a typed flag for the field; parsing it sets the field of `config`.
@@ -56,7 +59,7 @@ def apply(config: ConfigDict, flag: str, value: str | None, path: str) -> None:
 
 
 def _value_text(flag: str, value: str | None, old: Any, kind: type) -> str:
-  """What stands behind the `=`, in the form that config_flags reads."""
+  """Returns a flag's value in the form that config_flags reads."""
   if flag.startswith("--no"):
     if kind is not bool or value is not None:
       raise ConfigError(f"{flag}: write --{flag[4:]}=VALUE")
@@ -72,21 +75,21 @@ def _value_text(flag: str, value: str | None, old: Any, kind: type) -> str:
 
 
 def _like(values: tuple[Any, ...], example: Any, wrong: str) -> tuple[Any, ...]:
-  """`values` as a tuple of what `example` is; an int may stand for a float."""
+  """Returns the values in the example's type; ints may stand for floats."""
   kind = type(example)
   if kind is float:
     values = tuple(float(v) if type(v) is int else v for v in values)
   if any(type(v) is not kind for v in values):
-    raise ConfigError(f"{wrong}, of {kind.__name__}")
+    raise ConfigError(f"{wrong}, with elements of type {kind.__name__}")
   return values
 
 
 def _unknown_field(key: str, leaves: dict[str, Any], path: str) -> str:
-  """The line about a field that does not exist, with the nearest that does."""
+  """Returns the message about an unknown field, with the nearest known one."""
   inside = [leaf for leaf in leaves if leaf.startswith(f"{key}.")]
   if inside:
-    return f"{key!r} in {path} is a group; set one of {', '.join(inside)}"
-  # The right name in the wrong place (lr for optimizer.lr) beats spelling.
+    return f"{key!r} in {path} is a group of fields: {', '.join(inside)}"
+  # The right name in the wrong group is more likely than a misspelling.
   name = key.rpartition(".")[2]
   namesakes = [leaf for leaf in leaves if leaf.rpartition(".")[2] == name]
   near = (
@@ -95,6 +98,6 @@ def _unknown_field(key: str, leaves: dict[str, Any], path: str) -> str:
     or spelling.nearest(name, leaves)
   )
   if near:
-    return f"no field {key!r} in {path}; did you mean {near!r}?"
+    return f"there is no field {key!r} in {path}; did you mean {near!r}?"
   groups = dict.fromkeys(leaf.partition(".")[0] for leaf in leaves)
-  return f"no field {key!r} in {path}; it has {', '.join(groups)}"
+  return f"there is no field {key!r} in {path}; it has {', '.join(groups)}"

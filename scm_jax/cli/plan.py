@@ -1,4 +1,4 @@
-"""`scm-jax plan`: whether a config fits hardware that is not here."""
+"""`scm-jax plan`: compiles a config for absent hardware, says what it needs."""
 
 import argparse
 import dataclasses
@@ -15,6 +15,7 @@ scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the flags."""
   configs.add_config_argument(parser)
   parser.add_argument(
     "--target",
@@ -26,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--search",
     action="store_true",
-    help="find the mesh, microbatches and remat policy that fit and are "
-    "fastest; the global batch stays",
+    help="find the fastest mesh, microbatches and remat policy that fit, with "
+    "the config's global batch",
   )
   parser.add_argument(
     "--host-gbps",
     type=float,
     metavar="N",
-    help="network of a host of GPUs in Gb/s, where it is not a DGX",
+    help="network rate of a host of GPUs in Gb/s; default that of a DGX",
   )
   parser.add_argument(
     "--json", action="store_true", help="one JSON object instead of a table"
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> int:
-  """Compiles the train step for the target and prints what it takes."""
+  """Compiles the train step for the target and prints what it needs."""
   from scm_jax.planning import plan, search, targets
 
   target = targets.parse(args.target)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
   import json
 
-  # A teacher's shapes are all that is needed, so that none need be named.
+  # Only a teacher's shapes are needed, so that the config need not name one.
   if not config.teacher:
     config.teacher = "random"
   ask = search.search if args.search else plan.plan
@@ -61,15 +62,16 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
 
 def _with_network(target, gbps: float):
+  """Returns the target with another network rate, in Gb/s for each host."""
   if target.card.platform != "gpu" or gbps <= 0:
-    raise ConfigError("--host-gbps is a positive number, of hosts of GPUs")
+    raise ConfigError("--host-gbps needs a positive number and GPUs as target")
   network = gbps * 1e9 / 8 / target.topology[-1]
   card = dataclasses.replace(target.card, network=network)
   return dataclasses.replace(target, card=card)
 
 
 def table(result: dict) -> str:
-  """The result as lines a person reads."""
+  """Returns the result as lines for a terminal."""
   mesh = ", ".join(f"{axis} {size}" for axis, size in result["mesh"].items())
   images = result["global_batch"] // result["devices"]
   lines = {
@@ -90,13 +92,13 @@ def table(result: dict) -> str:
   minimum = result["minimum_collective_bytes_per_step"]
   lines["sent by a device"] = (
     f"{_bytes(result['collective_bytes_per_step'])} a step; "
-    f"{_bytes(minimum)} is the least"
+    f"{_bytes(minimum)} is the minimum"
   )
   for kind, count in (result["collectives"] or {}).items():
     sent = _bytes(result["collective_bytes"][kind])
     lines[f"  {kind}"] = f"{sent} in {count}"
-  lines["replicated against its will"] = (
-    f"{result['involuntary_rematerializations']} arrays"
+  lines["involuntary full rematerializations"] = str(
+    result["involuntary_rematerializations"]
   )
   lines["compiled in"] = f"{result['compile_seconds']:.0f} s"
   lines |= _times(result["estimate"]) if result["estimate"] else {}
@@ -109,11 +111,11 @@ def _verdict(result: dict) -> str:
   usable = _bytes(result["usable_bytes"])
   if result["fits"]:
     return f"yes, in {usable} of {_bytes(result['device_bytes'])}"
-  return f"NO: a program can have {usable}; try --search"
+  return f"NO: a program can use {usable}; try --search"
 
 
 def _times(estimate: dict) -> dict[str, str]:
-  """What it costs, if the assumptions hold."""
+  """Returns lines about times and costs, and what they assume."""
   lines = {
     "a step": f"{estimate['step_seconds']:.2f} s: "
     f"compute {estimate['compute_seconds']:.2f}, "
@@ -123,17 +125,18 @@ def _times(estimate: dict) -> dict[str, str]:
     "the run": f"{estimate['days']:.1f} days, "
     f"{estimate['device_hours']:,.0f} device-hours for "
     f"{estimate['total_images'] / 1e6:,.0f} M images",
-    "efficiency on more": ", ".join(
+    "weak scaling": ", ".join(
       f"{n}: {row['serial']:.0%} ({row['overlapped']:.0%} overlapped)"
       for n, row in estimate["weak_scaling"].items()
     ),
   }
   for i, text in enumerate(estimate["assumptions"]):
-    lines["if" if i == 0 else " " * i] = text
+    lines["assumptions" if i == 0 else " " * i] = text
   return lines
 
 
 def _search(search: dict) -> dict[str, str]:
+  """Returns lines about the best flags, and about all that were tried."""
   lines = {"run it with": " ".join(search["flags"])}
   for i, row in enumerate(search["tried"]):
     verdict = "fits" if row["fits"] else "does not fit"
@@ -144,7 +147,7 @@ def _search(search: dict) -> dict[str, str]:
 
 
 def _bytes(count: float) -> str:
-  """`10.33 GB`, `73.50 MB`: in the largest unit that it fills."""
+  """Returns bytes in a readable unit, such as `10.33 GB` or `73.50 MB`."""
   for unit, size in (("GB", 1e9), ("MB", 1e6)):
     if count >= size:
       return f"{count / size:.2f} {unit}"

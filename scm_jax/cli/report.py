@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> int:
-  """Prints the rows' best scores and where the page is."""
+  """Writes the report and prints where its files are."""
   workdirs, reports, features = (
     list(dict.fromkeys(filter(None, text.split(","))))
     for text in (args.workdir, args.report, args.features)
@@ -51,12 +51,13 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   if not (workdirs or reports):
     raise ConfigError("which runs? give --workdir=DIR,... or --report=FILE,...")
 
-  from scm_jax.reporting import write
+  from scm_jax.reporting import combined_report
 
-  written = write.write(workdirs, reports, args.out, args.published, features)
-  for note in written.notes:
-    if note.startswith(("No ratio", "Not in the charts")):
-      print(f"note: {note}")
+  written = combined_report.write(
+    workdirs, reports, args.out, args.published, features
+  )
+  for note in written.missing:
+    print(f"note: {note}")
   count = len(written.rows)
   print(f"{count} row{'s' * (count > 1)}: {', '.join(written.files)}")
   return 0

@@ -1,7 +1,8 @@
-"""`scm-jax sample`: draws images from a trained workdir."""
+"""`scm-jax sample`: draws images from a trained network."""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from scm_jax.cli import console, settings
 from scm_jax.errors import ConfigError
@@ -9,70 +10,79 @@ from scm_jax.errors import ConfigError
 if TYPE_CHECKING:
   import numpy as np
 
+  from scm_jax.sampler import Sampler
+
 EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
 scm-jax sample --workdir=runs/digits/scd --steps=1 --num=10 --labels=3"""
 
+GRID = 400  # images in grid.png at most
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
-    "--workdir", metavar="DIR", required=True, help="a trained run"
+    "--workdir",
+    metavar="DIR",
+    required=True,
+    help="the workdir of a trained run, one of its checkpoints, or an export",
   )
   parser.add_argument(
     "--steps",
     type=int,
     metavar="N",
-    help="sampler steps; default 2 for students, the config's for teachers",
+    help="steps of the sampler; the default is 2 for a consistency model and "
+    "the config's for a diffusion model",
   )
   parser.add_argument(
-    "--num", type=int, default=100, metavar="N", help="images; default 100"
+    "--num",
+    type=int,
+    default=100,
+    metavar="N",
+    help="number of images; the default is 100",
   )
   parser.add_argument(
     "--labels",
     metavar="L,L,...",
-    help="classes, repeated in turn; default every class in turn",
+    help="classes, repeated in turn; the number of classes means no label; the "
+    "default is every class in turn",
   )
   settings.add_arguments(parser)
   parser.add_argument(
     "--guidance",
     type=float,
     metavar="S",
-    help="scale; default the config's, and 1 for networks that take none",
+    help="guidance scale; the default is the config's, and 1 for a network "
+    "that cannot be guided",
   )
   parser.add_argument(
     "--t-mid",
     type=float,
     metavar="T",
-    help="second time of a student's sampler; default the config's",
+    help="second time of a consistency model's sampler, in radians; the "
+    "default is the config's",
   )
   parser.add_argument(
     "--seed",
     type=int,
     default=0,
     metavar="N",
-    help="sample i is a function of seed, i and its label; default 0",
+    help="image i is a function of the seed, i and its label; the default is 0",
   )
+  settings.add_ema(parser)
+  settings.add_autoencoder(parser)
   parser.add_argument(
-    "--ema",
-    type=float,
-    default=0.0,
-    metavar="SIGMA_REL",
-    help="weight average: a relative width, reconstructed from snapshots if "
-    "the run does not keep it, or a half-life in images; default the first",
-  )
-  parser.add_argument(
-    "--autoencoder",
-    metavar="FILE",
-    help="of a model of latents, what decodes its samples; default the "
-    "workdir's own, empty for a preview",
-  )
-  parser.add_argument(
-    "--batch-size", type=int, metavar="N", help="images drawn at once"
+    "--batch-size",
+    type=int,
+    metavar="N",
+    help="images drawn at once, on all devices together; the default is the "
+    "config's",
   )
   parser.add_argument(
     "--out",
     metavar="DIR",
-    help="where samples.npz and grid.png go; default WORKDIR/samples",
+    help="the folder for samples.npz and grid.png; the default is "
+    "WORKDIR/samples",
   )
 
 
@@ -87,72 +97,80 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   if args.t_mid is not None:
     settings.check_times("--t-mid", (args.t_mid,))
     changes["t_mid"] = args.t_mid
+  if args.batch_size is not None:
+    changes["batch_size"] = args.batch_size
   console.start()
 
   import dataclasses
-  import io
 
-  import numpy as np
   from etils import epath
 
-  from scm_jax import files, image_grid
-  from scm_jax.interop import export_folder
+  import scm_jax
   from scm_jax.training import workdir
 
-  model, about = workdir.load(args.workdir, args.ema, args.autoencoder)
-  model = dataclasses.replace(model, **changes)
-  model = export_folder.in_dtype(model, args.dtype)
-  config = about["config"]
-  steps, guidance = args.steps or model.steps, model.scale(args.guidance)
-  labels = parse_labels(args.labels, args.num, config.data.num_classes)
-  images = model.sample(
-    labels,
-    num=args.num,
-    steps=steps,
-    seed=args.seed,
-    guidance=guidance,
-    batch_size=args.batch_size or config.sample.batch_size,
+  sampler = scm_jax.load(
+    args.workdir,
+    ema=args.ema,
+    dtype=args.dtype,
+    autoencoder=args.autoencoder,
+  )
+  sampler = dataclasses.replace(sampler, **changes)
+  steps = args.steps or sampler.steps
+  guidance = sampler.guidance_scale(args.guidance)
+  labels = sampler.labels(parse_labels(args.labels), args.num)
+  batches = sampler.batches(
+    labels, steps=steps, seed=args.seed, guidance=guidance
   )
   folder, _ = workdir.at_checkpoint(args.workdir)
   out = epath.Path(args.out or folder / "samples")
-  buffer = io.BytesIO()
-  if labels is None:
-    labels = np.zeros(0, np.int32)
-  np.savez_compressed(buffer, samples=images, labels=labels)
-  files.write_bytes(out / "samples.npz", buffer.getvalue())
-  columns = min(10, args.num)
-  image_grid.save_png(
-    out / "grid.png", image_grid.image_grid(images[:400], columns)
-  )
-  nfe = model.evaluations(steps, guidance)
-  print(f"{len(images)} images, {nfe} network evaluations each: {out}")
-  used = {"steps": steps} | model.settings(steps, guidance)
+  _write(out, sampler, labels, batches)
+  nfe = sampler.evaluations(steps, guidance)
+  print(f"{len(labels)} images, {nfe} network evaluations each: {out}")
+  used = {"steps": steps} | sampler.settings(steps, guidance)
   print(", ".join(f"{name} {value}" for name, value in used.items()))
   return 0
 
 
-def parse_labels(
-  text: str | None, num: int, num_classes: int
-) -> "np.ndarray | None":
-  """`--labels` to `num` classes; None for a network without labels.
+def parse_labels(text: str | None) -> list[int] | None:
+  """Returns the classes of `--labels`, or None where it is not given.
 
   Raises:
-    ConfigError: not whole numbers of the network's classes.
+    ConfigError: the flag has something other than whole numbers.
   """
-  import numpy as np
-
-  if not num_classes:
-    if text:
-      raise ConfigError("--labels: this network takes no labels")
-    return None
   try:
-    classes = [int(word) for word in text.split(",")] if text else None
+    return [int(word) for word in text.split(",")] if text else None
   except ValueError:
     raise ConfigError(f"--labels={text}: give whole numbers") from None
-  classes = classes or list(range(num_classes))
-  for label in classes:
-    if not 0 <= label < num_classes:
-      raise ConfigError(
-        f"--labels: {label} is not a class of 0 to {num_classes - 1}"
-      )
-  return np.resize(np.asarray(classes, np.int32), num)
+
+
+def _write(
+  out: Any,
+  sampler: "Sampler",
+  labels: "np.ndarray",
+  batches: "Iterator[np.ndarray]",
+) -> None:
+  """Writes the files; of the images, only compressed ones stay in memory."""
+  import io
+  import zipfile
+
+  import numpy as np
+
+  from scm_jax import files, image_grid
+
+  shape = (len(labels), *sampler.image_shape)
+  header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+  shown = np.empty((0, *sampler.image_shape), np.uint8)
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with archive.open("samples.npy", "w", force_zip64=True) as stream:
+      np.lib.format.write_array_header_1_0(stream, header)
+      for images in batches:
+        stream.write(images.tobytes())
+        shown = np.concatenate([shown, images])[:GRID]
+    if not sampler.network.config.num_classes:
+      labels = labels[:0]
+    with archive.open("labels.npy", "w") as stream:
+      np.lib.format.write_array(stream, labels)
+  files.write_bytes(out / "samples.npz", buffer.getvalue())
+  grid = image_grid.image_grid(shown, min(10, len(shown)))
+  image_grid.save_png(out / "grid.png", grid)

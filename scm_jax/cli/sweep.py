@@ -1,15 +1,13 @@
-"""`scm-jax sweep`: the runs of a config's `sweep()`, and one table of them."""
+"""`scm-jax sweep`: trains and scores the runs of a config's `sweep()`."""
 
 import argparse
-import logging
 import os
 import pathlib
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scm_jax.cli import configs, console
-from scm_jax.errors import ConfigError, UserError
+from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
   from scm_jax.sweeping.runs import Run
@@ -23,26 +21,28 @@ LAUNCHERS = ("local", "slurm", "gcp")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the flags."""
   configs.add_config_argument(parser)
   parser.add_argument(
     "--workdir",
     metavar="DIR",
     required=True,
-    help="each run's workdir is DIR/NAME; an earlier sweep is continued",
+    help="each run trains in DIR/NAME; an earlier sweep there is continued",
   )
   parser.add_argument(
     "--launcher",
     choices=LAUNCHERS,
     default="local",
-    help="this machine, a job array, or machines for each run; default local",
+    help="this machine, Slurm job arrays, or machines on Google Cloud for each "
+    "run; default local",
   )
   parser.add_argument(
     "--parallel",
     type=int,
     default=0,
     metavar="N",
-    help="runs at a time, here each with its share of the cores; default 1, "
-    "in Slurm all",
+    help="how many runs train at a time, each on its share of this machine's "
+    "cores; default 1, under Slurm all",
   )
   parser.add_argument(
     "--retry", action="store_true", help="try failed runs again"
@@ -51,21 +51,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--only",
     metavar="GLOB",
     default="*",
-    help="the points whose names match, and their teachers; default all",
+    help="only points whose names match, and their teachers; default all",
   )
   parser.add_argument(
     "--launch",
     metavar="FLAG",
     action="append",
     default=[],
-    help="a flag of launch/slurm.sh or launch/gcp.sh, any number of times",
+    help="passes a flag on to launch/slurm.sh or launch/gcp.sh; repeatable",
   )
   parser.add_argument(
     "--evaluate",
     metavar="FLAG",
     action="append",
     default=[],
-    help="a flag of scm-jax evaluate, such as --evaluate=--num=500",
+    help="passes a flag on to scm-jax evaluate, such as --evaluate=--num=500; "
+    "repeatable",
   )
   parser.add_argument(
     "--dry-run", action="store_true", help="print the commands and stop"
@@ -73,44 +74,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> int:
-  """Trains, scores, and prints the table; 0 if nothing failed."""
-  for flag in (*args.launch, *args.evaluate):
-    if not flag.startswith("--"):
-      raise ConfigError(f"{flag!r} is no flag: it begins with --")
-  if args.parallel < 0:
-    raise ConfigError(f"--parallel={args.parallel}: give a positive number")
-  if args.launch and args.launcher == "local":
-    raise ConfigError("--launch is for --launcher=slurm and gcp")
+  """Trains and scores the runs, and prints the table; 0 if nothing failed."""
+  _check(args)
   if args.parallel and args.launcher == "slurm":
     args.launch.append(f"--array-limit={args.parallel}")
   from etils import epath
 
+  from scm_jax.sweeping.runs import check_same
+  from scm_jax.sweeping.sweep import Sweep, locked
+
   folder = epath.Path(args.workdir)
   remote = "://" in args.workdir
-  if remote != (args.launcher == "gcp"):
-    raise ConfigError(
-      f"--workdir={args.workdir}: --launcher=gcp takes a bucket (gs://...), "
-      "the others a folder"
-    )
-  # Of the sweep itself: logs, reports, the table.
+  # The sweep's own files stay here if the runs are in a bucket.
   home = pathlib.Path("runs") / folder.name if remote else folder.resolve()
   home = pathlib.Path(home)
-  place = folder if remote else epath.Path(home)
-  runs = _runs(config_argv, place, args.only)
+  runs = _runs(config_argv, folder if remote else epath.Path(home), args.only)
+  sweep = Sweep(
+    runs,
+    home,
+    args.launcher,
+    args.parallel or 1,
+    launch=args.launch,
+    evaluate=args.evaluate,
+  )
   if args.dry_run:
-    print("\n".join(_commands(runs, home, args)))
+    print("\n".join(sweep.commands()))
     return 0
   console.start()
-  from scm_jax.sweeping import runs as sweep_runs
-  from scm_jax.sweeping import training
+  with locked(home) as lock:
+    check_same(runs)
+    submitted = sweep.train(lock, args.retry)
+    if submitted:
+      print(submitted)
+      sweep.check()
+      return 0
+    failures = sweep.score(lock)
+    _write_table(runs, home, args.evaluate)
+    sweep.check(failures)
+  return 0
 
-  with training.alone(home) as lock:
-    sweep_runs.check_same(runs)
-    return _work(runs, home, lock, args)
+
+def _check(args: argparse.Namespace) -> None:
+  """Raises ConfigError for flags that do not go together."""
+  for flag in (*args.launch, *args.evaluate):
+    if not flag.startswith("--"):
+      raise ConfigError(f"{flag!r} is not a flag: flags begin with --")
+  if args.parallel < 0:
+    raise ConfigError(f"--parallel={args.parallel}: give a positive number")
+  if args.launch and args.launcher == "local":
+    raise ConfigError("--launch needs --launcher=slurm or --launcher=gcp")
+  if ("://" in args.workdir) != (args.launcher == "gcp"):
+    raise ConfigError(
+      f"--workdir={args.workdir}: --launcher=gcp needs a bucket (gs://...), "
+      "the other launchers need a folder"
+    )
 
 
 def _runs(config_argv: list[str], folder: Any, only: str) -> list["Run"]:
-  """The runs of the config's sweep, resolved."""
+  """Returns the runs of the config's sweep, resolved."""
   from scm_jax.sweeping import points, runs
 
   target, flags = configs.split_flags(config_argv)
@@ -127,106 +148,19 @@ def _runs(config_argv: list[str], folder: Any, only: str) -> list["Run"]:
   return runs.resolve(checked, target, overrides, folder, configs.parse_config)
 
 
-def _commands(
-  runs: Sequence["Run"], home: pathlib.Path, args: argparse.Namespace
-) -> list[str]:
-  """What `_work` would run, as it would be typed."""
-  from scm_jax.sweeping import launching, scoring, training
-
-  due = training.due(runs)
-  if args.launcher == "slurm":
-    lines, jobs = [], []
-    for level in launching.levels(due):
-      file, text, words = launching.array(level, home, args.launch, jobs)
-      jobs.append(f"JOB{len(jobs)}")
-      lines += [f"# {file}:", *(f"#   {x}" for x in text.splitlines())]
-      lines.append(f"{shlex.join(words)}  # job array {jobs[-1]}")
-  elif args.launcher == "gcp":
-    lines = [shlex.join(launching.gcp(run, args.launch)) for run in due]
-  else:
-    lines = [shlex.join(["scm-jax", *run.train]) for run in due]
-  lines.append("# then, when all have ended:")
-  # As if all were finished; what is left out then has been scored before.
-  for group, words in scoring.missing(runs, args.evaluate, as_finished=due):
-    out = home / "evaluation" / "slot_0"
-    words = scoring.arguments(group, words, out)
-    lines.append(shlex.join(["scm-jax", *words]))
-  return lines
-
-
-def _work(
-  runs: Sequence["Run"], home: pathlib.Path, lock: int, args: argparse.Namespace
-) -> int:
-  from scm_jax.sweeping import launching, pool, scoring, training
-
-  still = launching.queued(home)
-  if still and args.launcher != "slurm":
-    raise UserError(f"{len(still)} runs of {home} are in Slurm's queue")
-  launching.note_failures(runs, home)
-  if args.retry:
-    for each in runs:
-      each.forgive()
-  settings = pool.Settings(
-    parallel=args.parallel or 1, environment=_environment(home), inherit=(lock,)
-  )
-  if args.launcher == "slurm":
-    due = [each for each in training.due(runs) if each.name not in still]
-    if due or still:
-      return _submit(due, still, runs, home, args)
-  elif not training.train(
-    runs, args.launcher, home / "logs", settings, args.launch
-  ):
-    raise KeyboardInterrupt
-  goes_on, failures = scoring.score(runs, home, settings, args.evaluate)
-  if not goes_on:
-    raise KeyboardInterrupt
-  _write_table(runs, home, args.evaluate)
-  failed = training.summary(runs)
-  for line in failures:
-    logging.warning("scoring failed: %s", line)
-  if failed or failures:
-    raise UserError(
-      f"{len(failed)} of {len(runs)} runs and {len(failures)} evaluations "
-      "failed; the same command with --retry tries them again"
-    )
-  return 0
-
-
-def _submit(due, still, runs, home, args) -> int:
-  """Hands runs to Slurm, and says what is next."""
-  from scm_jax.sweeping import launching, training
-
-  if any(run.point.teacher in still for run in due):
-    raise UserError(
-      f"teachers of {len(due)} runs are in Slurm's queue; run this again when "
-      "they are done"
-    )
-  jobs = launching.submit(due, home, args.launch)
-  failed = training.summary(runs)
-  said = f"submitted {len(due)} runs as {', '.join(jobs)}; " if jobs else ""
-  print(
-    f"{said}{len(still)} were in the queue, {len(failed)} failed; run the same "
-    "command again to submit what was left over, and to score in the end"
-  )
-  return 1 if failed else 0
-
-
-def _environment(home: pathlib.Path) -> dict[str, str]:
-  """Programs are compiled once for all runs that share them."""
-  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-    return {}
-  return {"JAX_COMPILATION_CACHE_DIR": str(home / ".cache")}
-
-
 def _write_table(
   runs: Sequence["Run"], home: pathlib.Path, more: Sequence[str]
 ) -> None:
   from scm_jax import files
-  from scm_jax.sweeping import figure, table
+  from scm_jax.reporting import charts, statistics, tables
+  from scm_jax.sweeping import table
 
   rows = table.gather(runs, more)
+  cells = table.to_cells(rows)
   files.write_text(home / "table.csv", table.to_csv(rows))
-  files.write_text(home / "table.md", table.to_markdown(rows))
-  figure.write(home / "table.png", rows)
-  print(table.to_text(rows))
+  files.write_text(home / "table.md", tables.markdown(cells))
+  for space in statistics.spaces(rows)[:1]:
+    picture = charts.draw_ranking(rows, "label", f"fd_{space}")
+    files.write_bytes(home / "table.png", picture)
+  print(tables.text(cells))
   print(f"table: {home / 'table.csv'} and {home / 'table.png'}")

@@ -1,4 +1,4 @@
-"""`scm-jax train`: trains what a config describes; the same command resumes."""
+"""`scm-jax train`: trains a config; the same command resumes."""
 
 import argparse
 from collections.abc import Iterator
@@ -13,17 +13,18 @@ scm-jax train --config=configs/digits.py:run=scd --workdir=runs/scd \\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the flags."""
   configs.add_config_argument(parser)
   parser.add_argument(
     "--workdir",
     metavar="DIR",
     required=True,
-    help="where everything of the run goes; an earlier run is continued",
+    help="folder for all files of the run; an earlier run there is continued",
   )
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> int:
-  """Trains; 0 also when a signal stopped the run after saving."""
+  """Trains; returns 0 also if a signal stopped the run after it saved."""
   config = configs.parse_config(config_argv)
   console.start()
 

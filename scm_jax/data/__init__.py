@@ -1,1 +1,1 @@
-"""Images from where they are stored to the batches of a training step."""
+"""Datasets, from files to the batches of a training step."""

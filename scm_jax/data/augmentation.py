@@ -1,21 +1,21 @@
-"""EDM's augmentation, as the network is told of it (arXiv 2206.00364, F.2).
+"""Augments images as EDM does (arXiv 2206.00364, F.2).
 
 Every image is mirrored with probability one half. Each of five other changes is
 made with a small probability: turned upside down (half of the time), scaled,
-rotated, stretched along an axis, moved. Nine numbers say what was done and are
-a condition of the network; all are zero for an image as it was, and in
-sampling. So the network learns from all images and draws only such as the
-dataset has.
+rotated, stretched along an axis, moved. Nine numbers describe the change and
+are an input of the network; all are zero for an unchanged image, and in
+sampling. The network thus learns from all images but draws only images like
+the dataset's.
 
-Flips permute pixels. What else is done is one affine map, for which an image is
-doubled in size, resampled there bilinearly and halved again, as in EDM. EDM's
-filter, both ways, is the wavelet sym6. It is not symmetric, so that a quarter
-turn would not quite permute the pixels. Here doubling uses the 7 taps, halving
-the 9 taps of the biorthogonal wavelet of Cohen, Daubechies and Feauveau
-(JPEG 2000's), which are symmetric: the identity, quarter turns and moves by
-whole pixels are exact, to rounding. Beyond its border an image is continued by
-its reflection about the outermost pixels, without end; EDM's reflection ends
-after one image, and zeros follow.
+Flips permute pixels. All else is one affine map, for which an image is doubled
+in size, resampled there bilinearly and halved again, as in EDM. EDM's filter,
+both ways, is the wavelet sym6. It is not symmetric, so that a quarter turn
+would not quite permute the pixels. Here doubling uses the 7 taps, halving the 9
+taps of the biorthogonal wavelet of Cohen, Daubechies and Feauveau (JPEG
+2000's), which are symmetric: the identity, quarter turns and moves by whole
+pixels are exact, to rounding. Beyond its border an image is continued by its
+reflection about the outermost pixels, without end; EDM's reflection ends after
+one image, and zeros follow.
 """
 
 import functools
@@ -28,33 +28,39 @@ from jax import Array
 
 from scm_jax.networks import AUGMENTATIONS
 
-# EDM's deviations: of the logarithm to base 2 of both scalings, and of a move
-# in sides of the image.
+# EDM's standard deviations: of both scalings' logarithm to base 2, and of a
+# move, in sides of the image.
 SCALING, MOVE = 0.2, 0.125
-# The products of TPUs and recent GPUs would else be shorter than float32.
+# By default, TPUs and recent GPUs multiply with fewer bits than float32 has.
 EXACT = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 # CDF 9/7, from the middle tap outwards. The sums over all taps are 2 and 1, so
-# that a constant stays one.
+# that constant images stay constant.
 DOUBLING = (
-  *(1.115087052456994, 0.5912717631142470),
-  *(-0.05754352622849957, -0.09127176311424948),
+  1.115087052456994,
+  0.5912717631142470,
+  -0.05754352622849957,
+  -0.09127176311424948,
 )
 HALVING = (
-  *(0.6029490182363579, 0.2668641184428723),
-  *(-0.07822326652898785, -0.01686411844287495, 0.02674875741080976),
+  0.6029490182363579,
+  0.2668641184428723,
+  -0.07822326652898785,
+  -0.01686411844287495,
+  0.02674875741080976,
 )
 
 
 class Change(NamedTuple):
-  """What is done to one image; all zero is nothing.
+  """A change of one image; all zero leaves the image as it is.
 
   Attributes:
-    mirror, flip: 1 where left and right, or top and bottom, change places.
-    scale: in deviations of the logarithm.
-    angle: of the rotation in radians, counter-clockwise on the screen.
-    stretch: in deviations of the logarithm.
-    axis: angle of the axis that is stretched; the other one shrinks.
-    move: rightwards and downwards, in deviations, `[2]`.
+    mirror: 1 where left and right change places, else 0.
+    flip: 1 where top and bottom change places, else 0.
+    scale: the logarithm of the scaling, in standard deviations.
+    angle: the rotation's angle in radians, counter-clockwise on the screen.
+    stretch: the logarithm of the stretching, in standard deviations.
+    axis: the angle of the stretched axis in radians; the other one shrinks.
+    move: the move rightwards and downwards, in standard deviations, `[2]`.
   """
 
   mirror: Array
@@ -67,12 +73,16 @@ class Change(NamedTuple):
 
   @property
   def condition(self) -> Array:
-    """What the network is told, `[AUGMENTATIONS]` float32."""
+    """The network's input, `[AUGMENTATIONS]` float32."""
     return jnp.stack(
       [
-        *(self.mirror, self.flip, self.scale),
-        *(jnp.cos(self.angle) - 1, jnp.sin(self.angle)),
-        *(self.stretch * jnp.cos(self.axis), self.stretch * jnp.sin(self.axis)),
+        self.mirror,
+        self.flip,
+        self.scale,
+        jnp.cos(self.angle) - 1,
+        jnp.sin(self.angle),
+        self.stretch * jnp.cos(self.axis),
+        self.stretch * jnp.sin(self.axis),
         *self.move,
       ]
     ).astype(jnp.float32)
@@ -82,14 +92,23 @@ def draw(key: Array, probability: float) -> Change:
   """Draws the change of one image.
 
   Args:
-    key: of that image.
-    probability: of each change but mirroring, which is drawn always.
+    key: the image's random key.
+    probability: the probability of each change but mirroring's, one half.
   """
   keys = iter(jax.random.split(key, 13))
-  normal = lambda *shape: jax.random.normal(next(keys), shape)
-  half = lambda: jax.random.bernoulli(next(keys), 0.5)
-  turn = lambda: jax.random.uniform(next(keys), (), minval=-np.pi, maxval=np.pi)
-  sometimes = lambda x: x * jax.random.bernoulli(next(keys), probability)
+
+  def normal(*shape: int) -> Array:
+    return jax.random.normal(next(keys), shape)
+
+  def half() -> Array:
+    return jax.random.bernoulli(next(keys), 0.5)
+
+  def turn() -> Array:
+    return jax.random.uniform(next(keys), (), minval=-np.pi, maxval=np.pi)
+
+  def sometimes(value: Array) -> Array:
+    return value * jax.random.bernoulli(next(keys), probability)
+
   return Change(
     mirror=half().astype(jnp.float32),
     flip=sometimes(half().astype(jnp.float32)),
@@ -107,23 +126,23 @@ def augment(
   """Changes images at random, each by a key of its own.
 
   Args:
-    images: `[B, H, W, C]`, in any range.
-    key: from which those of the images are split.
-    probability: see `draw`; 0 leaves all images as they are, mirroring too.
+    images: images `[B, H, W, C]` in any range.
+    key: the random key that is split among the images.
+    probability: see `draw`; with 0, no image is changed, not even mirrored.
 
   Returns:
-    The images, and what the network is told of each, `[B, AUGMENTATIONS]`.
+    The images, and the network's inputs, `[B, AUGMENTATIONS]`.
   """
   if not probability:
     return images, jnp.zeros((len(images), AUGMENTATIONS))
   keys = jax.random.split(key, len(images))
   changes = jax.vmap(functools.partial(draw, probability=probability))(keys)
-  told = jax.vmap(lambda change: change.condition)(changes)
-  return jax.vmap(apply)(images, changes), told
+  conditions = jax.vmap(lambda change: change.condition)(changes)
+  return jax.vmap(apply)(images, changes), conditions
 
 
 def apply(image: Array, change: Change) -> Array:
-  """One image `[H, W, C]`, changed. Without an affine part its pixels stay."""
+  """Changes one image `[H, W, C]`; flips alone only permute its pixels."""
   image = jnp.where(change.mirror > 0, image[:, ::-1], image)
   image = jnp.where(change.flip > 0, image[::-1], image)
   affine = jnp.stack([change.scale, change.angle, change.stretch, *change.move])
@@ -133,7 +152,7 @@ def apply(image: Array, change: Change) -> Array:
 
 
 def _back(change: Change) -> Array:
-  """The linear map from where a pixel ends to where it was, `[2, 2]`."""
+  """Returns the linear map from a pixel's new place to its old, `[2, 2]`."""
   log_scale, log_stretch = SCALING * change.scale, SCALING * change.stretch
   # On the screen y points down, where a positive angle turns clockwise.
   turned, axis = _rotation(change.angle), _rotation(-change.axis)
@@ -148,12 +167,13 @@ def _rotation(angle: Array) -> Array:
 
 
 def resample(image: Array, back: Array, move: Array) -> Array:
-  """The image whose value at `p` is that of `image` at `back (p - move)`.
+  """Returns the image whose value at `p` is `image`'s at `back (p - move)`.
 
   Args:
-    image: `[H, W, C]`, of at least two pixels a side.
-    back: `[2, 2]`, of coordinates (right, down) about the image's centre.
-    move: `[2]`, in pixels.
+    image: an image `[H, W, C]` of at least two pixels a side.
+    back: a linear map `[2, 2]` of coordinates (right, down) from the image's
+      centre.
+    move: the move in pixels, `[2]`.
   """
   height, width, _ = image.shape
   up = _doubling(height), _doubling(width)
@@ -171,7 +191,7 @@ def resample(image: Array, back: Array, move: Array) -> Array:
 
 
 def _bilinear(image: Array, row: Array, column: Array) -> Array:
-  """Values between pixels; positions are reflected at the border."""
+  """Interpolates between pixels; positions are reflected at the border."""
   (top, below), (left, beside) = (
     _split(position, side)
     for position, side in zip((row, column), image.shape[:2], strict=True)
@@ -185,7 +205,7 @@ def _bilinear(image: Array, row: Array, column: Array) -> Array:
 
 
 def _split(position: Array, side: int) -> tuple[Array, Array]:
-  """The pixel before a position, and how far the position is beyond it."""
+  """Returns the pixel before a position, and the position's distance to it."""
   last = side - 1
   inside = last - jnp.abs(position % (2 * last) - last)
   whole = jnp.clip(jnp.floor(inside), 0, last - 1)
@@ -194,7 +214,7 @@ def _split(position: Array, side: int) -> tuple[Array, Array]:
 
 @functools.cache
 def _doubling(side: int) -> np.ndarray:
-  """From pixels to half pixels: `[2 side - 1, side]`."""
+  """Returns the matrix from pixels to half pixels, `[2 side - 1, side]`."""
   matrix = np.zeros((2 * side - 1, side), np.float32)
   for row in range(2 * side - 1):
     for pixel in range(-2, side + 2):
@@ -207,7 +227,7 @@ def _doubling(side: int) -> np.ndarray:
 
 @functools.cache
 def _halving(side: int) -> np.ndarray:
-  """From half pixels, also beyond the border, to pixels."""
+  """Returns the matrix from half pixels, also beyond the border, to pixels."""
   reach = len(HALVING) - 1
   matrix = np.zeros((side, 2 * side - 1 + 2 * reach), np.float32)
   for row in range(side):

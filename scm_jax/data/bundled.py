@@ -1,8 +1,8 @@
-"""TFDS builders for small image sets that ship inside Python packages.
+"""TFDS builders of small datasets that ship inside Python packages.
 
-The base classes turn arrays into a real TFDS dataset (ArrayRecord, one split)
-without a network, without TensorFlow and always in the same order; `prepare`
-builds it on first use in a way that two processes or a killed one cannot spoil.
+The base classes turn arrays into a TFDS dataset (ArrayRecord, one split)
+without a network, without TensorFlow and always in the same order. `prepare`
+builds it on first use; neither a second process nor a kill can spoil it.
 """
 
 import abc
@@ -17,39 +17,47 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
-from scm_jax import errors
+from scm_jax import errors, files
 from scm_jax.errors import UserError
 
 
 class BundledArrays(
   tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True
 ):
-  """Arrays of ten classes, in one split named `train`.
+  """Arrays with labels, in one split named `train`.
 
   TFDS writes examples in the order of a fixed hash of their keys, so the
-  dataset on disk is the same everywhere and slices such as `train[:80%]` are
+  dataset on disk is the same everywhere, and slices such as `train[:80%]` are
   random samples even where the arrays are sorted by class.
+
+  Attributes:
+    FEATURE: the records' name for the array, `image` or `latent`.
+    NUM_CLASSES: the number of classes.
+    DESCRIPTION: the dataset's description in TFDS.
+    CITATION: its BibTeX entry.
+    HOMEPAGE: its address.
   """
 
   VERSION = tfds.core.Version("1.0.0")
-  # No downloads. To look for their checksums TFDS would import
+  # There are no downloads. To look for their checksums, TFDS would import
   # importlib_resources, which it does not declare.
   url_infos = None
-  FEATURE: str  # what the records call the array
+  FEATURE: str
+  NUM_CLASSES: int
   DESCRIPTION: str
   CITATION: str
   HOMEPAGE: str
 
   @abc.abstractmethod
   def load_arrays(self) -> tuple[np.ndarray, np.ndarray]:
-    """Returns arrays [N, ...] and labels 0..9, int [N]."""
+    """Returns arrays [N, ...] and labels 0..NUM_CLASSES-1, int [N]."""
 
   @abc.abstractmethod
   def feature(self) -> Any:
     """Returns the TFDS feature of one array."""
 
   def encode(self, array: np.ndarray) -> Any:
-    """One array as the feature takes it."""
+    """Returns one array in the form that the feature takes."""
     return array
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -61,7 +69,7 @@ class BundledArrays(
       features=tfds.features.FeaturesDict(
         {
           self.FEATURE: self.feature(),
-          "label": tfds.features.ClassLabel(num_classes=10),
+          "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
         }
       ),
       supervised_keys=(self.FEATURE, "label"),
@@ -78,14 +86,14 @@ class BundledArrays(
 
 
 class BundledImages(BundledArrays, skip_registration=True):
-  """Square images: `load_arrays` gives uint8 [N, side, side (, 3)]."""
+  """Square images; `load_arrays` returns uint8 [N, side, side (, 3)]."""
 
   FEATURE = "image"
   SIZE: int
   CHANNELS = 1
 
   def side(self) -> int:
-    """Height and width."""
+    """Returns the images' height and width in pixels."""
     return self.SIZE
 
   def feature(self) -> Any:
@@ -106,18 +114,19 @@ class BundledImages(BundledArrays, skip_registration=True):
 def prepare(builder: tfds.core.DatasetBuilder) -> None:
   """Writes the builder's dataset to its `data_dir` unless it is there.
 
-  TFDS writes into a folder of its own and renames it when all is written: a
+  TFDS writes into a folder of its own and renames it when all is written, so a
   dataset that is there is complete. A file lock, which the system releases
   even for a killed process, lets one process build while the others wait, and
   makes it safe to remove what a killed one left behind.
 
   Raises:
-    UserError: the folder cannot be written, or a package is missing.
+    UserError: the folder cannot be written, lies in a bucket, or a package is
+      missing.
   """
   if builder.data_path.exists():
     return
   folder = builder.data_path.parent
-  if "://" in str(folder):  # no file lock there
+  if files.is_remote(folder):  # buckets have no file locks
     raise UserError(
       f"dataset {builder.name!r} is not in {folder} and is only built on local "
       "disks; build it in a local config.data.data_dir and copy it there"
@@ -147,7 +156,7 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-  # TFDS prints to stdout, which belongs to the command's own output.
+  """Keeps TFDS from printing to stdout, which holds the command's output."""
   tfds.disable_progress_bar()
   try:
     with contextlib.redirect_stdout(io.StringIO()):

@@ -10,6 +10,7 @@ class ScmDigits(bundled.BundledImages):
 
   name = "scm_digits"
   SIZE = 8
+  NUM_CLASSES = 10
   HOMEPAGE = (
     "https://archive.ics.uci.edu/dataset/80/"
     "optical+recognition+of+handwritten+digits"

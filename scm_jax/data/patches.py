@@ -1,8 +1,8 @@
 """TFDS datasets cut from the two photographs that scikit-learn ships.
 
-`scm_patches` holds colour images; `scm_patch_latents` the same scenes as an
-autoencoder's latents would be stored. They let the configs of CIFAR-10 and
-ImageNet run anywhere, in seconds, without a download; as data they are toys.
+`scm_patches` holds colour images, `scm_patch_latents` the same scenes stored
+like an autoencoder's latents. With them the configs of CIFAR-10 and ImageNet
+run anywhere, in seconds, without a download. As data they are toys.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ CITATION = """\
 
 
 def load_windows() -> tuple[np.ndarray, np.ndarray]:
-  """All windows, uint8 [1702, 64, 64, 3], and their labels, int [1702]."""
+  """Returns all windows, uint8 [1702, 64, 64, 3], and labels, int [1702]."""
   from sklearn import datasets  # only a first build pays this import
 
   windows, labels = [], []
@@ -46,7 +46,7 @@ def load_windows() -> tuple[np.ndarray, np.ndarray]:
 
 
 def blocks(windows: np.ndarray, side: int) -> np.ndarray:
-  """[N, 64, 64, 3] as [N, side, side, pixels of a block, 3]."""
+  """Splits [N, 64, 64, 3] into [N, side, side, pixels of a block, 3]."""
   width = WINDOW // side
   split = windows.reshape(len(windows), side, width, side, width, 3)
   split = split.transpose(0, 1, 3, 2, 4, 5)
@@ -54,14 +54,14 @@ def blocks(windows: np.ndarray, side: int) -> np.ndarray:
 
 
 def to_latents(windows: np.ndarray) -> np.ndarray:
-  """What stands in for an autoencoder's encoder.
+  """Computes latents by a formula, in place of an autoencoder's encoder.
 
-  Four channels hold a block's mean colour, as the inverse of the codec's
-  preview, and its contrast, in the direction that the preview does not see.
-  The deviations grow with the contrast, as an encoder is least sure of detail.
+  Four channels hold a block's mean colour, by the inverse of the codec's
+  preview, and its contrast, in the direction that the preview ignores. The
+  deviations grow with the contrast, because an encoder is least sure of detail.
 
   Args:
-    windows: uint8 [N, 64, 64, 3].
+    windows: images, uint8 [N, 64, 64, 3].
 
   Returns:
     Means and deviations, float16 [N, 8, 8, 4 + 4].
@@ -84,6 +84,7 @@ class ScmPatches(bundled.BundledImages):
     tfds.core.BuilderConfig(name=f"{side}x{side}") for side in (64, 32, 16)
   ]
   CHANNELS = 3
+  NUM_CLASSES = 10
   DESCRIPTION = SCENES
   CITATION = CITATION
   HOMEPAGE = HOMEPAGE
@@ -102,6 +103,7 @@ class ScmPatchLatents(bundled.BundledArrays):
 
   name = "scm_patch_latents"
   FEATURE = "latent"
+  NUM_CLASSES = 10
   DESCRIPTION = SCENES + (
     " A window is stored as 8x8 latents of four channels, means and then "
     "standard deviations, computed by a fixed formula from its colours and "

@@ -1,4 +1,4 @@
-"""Training batches by step: the batch at step k is a function of (seed, k).
+"""Makes training batches; the batch at step k is a function of (seed, k).
 
 The elements form one infinite stream: the source shuffled anew each epoch.
 Global batch k of B elements is elements kB..kB+B-1 of the stream, in order,
@@ -21,7 +21,7 @@ Batch = dict[str, np.ndarray]
 
 
 class Batches:
-  """This process's part of every global batch.
+  """The stream of global batches, of which a process reads its part.
 
   `batches[k]` is the batch at step k: `image` [b, H, W, C], uint8 or, if the
   source holds latents, a float type with 2 C channels, and `label`, int32 [b].
@@ -40,13 +40,13 @@ class Batches:
     """Lays out the stream; nothing is read yet.
 
     Args:
-      source: what to read; see `elements.Source`.
+      source: the elements, for example a list of dicts.
       batch_size: the global batch size B; it may exceed the source's length.
-      seed: fixes the order and the flips.
-      process_index: p, of 0..process_count-1.
-      process_count: n, which divides B.
-      flip: mirror each image left-right with probability 1/2, drawn anew for
-        each element of the stream.
+      seed: the number that fixes the order and the flips.
+      process_index: this process's number p, of 0..process_count-1.
+      process_count: the number of processes n, which divides B.
+      flip: whether to mirror each image left-right with probability 1/2, drawn
+        anew for each element of the stream.
 
     Raises:
       ConfigError: B is not a positive multiple of n, or the seed is negative.
@@ -85,9 +85,9 @@ class Batches:
 
     Args:
       start_step: the step of the first batch.
-      num_threads: threads that read and assemble batches in the background;
-        for small images one is fastest, as more only contend for Python's lock.
-      prefetch: how many batches they keep ready.
+      num_threads: the number of threads that read batches in the background;
+        one is fastest for small images, because more contend for Python's lock.
+      prefetch: the number of batches that they keep ready.
     """
     options = grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=prefetch

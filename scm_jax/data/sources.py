@@ -1,8 +1,8 @@
-"""Opening a dataset by its name: random access to images and labels.
+"""Opens a dataset by its name for random access to images and labels.
 
-Datasets are TFDS datasets in ArrayRecord files. Those that the project brings
-are built on first use; any other is opened where TFDS has prepared it. Reading
-imports no TensorFlow.
+Datasets are TFDS datasets in ArrayRecord files. The project's own are built on
+first use; any other is opened where it has been prepared. Reading imports no
+TensorFlow.
 """
 
 import contextlib
@@ -10,25 +10,42 @@ import importlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.data import bundled, elements
 from scm_jax.errors import ConfigError, UserError
 
 MANIFEST = "manifest.json"  # what `scm-jax prepare` writes beside a dataset
 
-# The project's own datasets: name -> module and class of the builder.
+
+class BuiltIn(NamedTuple):
+  """One of the project's own datasets.
+
+  Attributes:
+    module: the module of the dataset's builder.
+    builder: the name of the builder's class.
+    title: the dataset's name in reports.
+  """
+
+  module: str
+  builder: str
+  title: str
+
+
+# To add a dataset, write its builder's module and add a line here.
 BUILT_IN = {
-  "scm_digits": ("scm_jax.data.digits", "ScmDigits"),
-  "scm_mnist5k": ("scm_jax.data.mnist", "ScmMnist5k"),
-  "scm_patches": ("scm_jax.data.patches", "ScmPatches"),
-  "scm_patch_latents": ("scm_jax.data.patches", "ScmPatchLatents"),
+  "scm_digits": BuiltIn("scm_jax.data.digits", "ScmDigits", "digits"),
+  "scm_mnist5k": BuiltIn("scm_jax.data.mnist", "ScmMnist5k", "MNIST"),
+  "scm_patches": BuiltIn("scm_jax.data.patches", "ScmPatches", "patches"),
+  "scm_patch_latents": BuiltIn(
+    "scm_jax.data.patches", "ScmPatchLatents", "patch latents"
+  ),
 }
 
 
@@ -36,13 +53,14 @@ def open_source(data: ml_collections.ConfigDict) -> elements.RecordSource:
   """Opens a dataset and checks that it is what the config says.
 
   Args:
-    data: config.data, of which `kind`, `name` (a TFDS name, with config and
-      version if need be), `split` (a TFDS split or slice, as `train[:80%]`),
-      `data_dir` ('' for TFDS's default), `size`, `channels` and `num_classes`
-      (0: labels are of no interest) are read.
+    data: `config.data`, of which these fields are read: `kind`, `name` (a TFDS
+      name, with config and version if need be), `split` (a TFDS split or slice
+      such as `train[:80%]`), `data_dir` ('' for TFDS's default), `size`,
+      `channels` and `num_classes` (0 if labels are not used).
 
   Raises:
-    ConfigError: no such split, or images or labels other than configured.
+    ConfigError: there is no such split, or the images or labels are not what
+      the config says.
     UserError: the dataset is not there, cannot be built or cannot be read.
   """
   root = data.data_dir or os.environ.get("TFDS_DATA_DIR", "")
@@ -75,19 +93,25 @@ def _find(
 def built_in(
   name: str, variant: str, root: epath.Path
 ) -> tfds.core.DatasetBuilder:
-  """One of the project's own datasets, built in `root` if it is not there."""
-  module, cls = BUILT_IN[name]
+  """Opens one of the project's own datasets, and builds it first if need be.
+
+  Args:
+    name: a key of `BUILT_IN`.
+    variant: the builder's config, or "" for its default.
+    root: the folder of datasets.
+  """
+  entry = BUILT_IN[name]
   # TFDS registers the class when its module is imported: here, not earlier.
-  builder_cls = getattr(importlib.import_module(module), cls)
-  variants = [config.name for config in builder_cls.BUILDER_CONFIGS]
+  builder_class = getattr(importlib.import_module(entry.module), entry.builder)
+  variants = [config.name for config in builder_class.BUILDER_CONFIGS]
   if variant and variant not in variants:
-    near = spelling.hint(variant, variants)
+    near = errors.hint(variant, variants)
     raise ConfigError(f"dataset '{name}/{variant}' is not built in; {near}")
-  builder = builder_cls(
+  builder = builder_class(
     config=variant or None, data_dir=root, file_format="array_record"
   )
   bundled.prepare(builder)
-  # Anew: if another process has built the dataset, `builder` knows no splits.
+  # Read again: if another process has built it, `builder` knows no splits.
   return tfds.builder_from_directory(builder.data_path)
 
 
@@ -141,7 +165,7 @@ def _records(
 
 
 def _check_manifest(path: epath.Path, data: ml_collections.ConfigDict) -> None:
-  """Raises ConfigError for latents of images in another range."""
+  """Raises ConfigError for latents of images in a range not configured."""
   if data.kind != "latents" or not path.exists():
     return
   stored = json.loads(path.read_text())["preprocessing"].get("image_range")
@@ -162,7 +186,7 @@ def _read_one(source: elements.RecordSource, folder: epath.Path) -> None:
   try:
     with _only_errors():
       source[0]
-  except Exception as e:  # the readers raise anything, RuntimeError included
+  except Exception as e:  # readers raise anything, RuntimeError included
     raise UserError(
       f"the files in {folder} cannot be read ({_one_line(e)}); "
       "delete that folder and run again"
@@ -175,7 +199,7 @@ def _one_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _only_errors() -> Iterator[None]:
-  # Decoding its first image, TFDS warns once that OpenCV would be faster.
+  """Hides TFDS's warning that OpenCV would decode faster."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
   try:

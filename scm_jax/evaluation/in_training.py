@@ -1,9 +1,9 @@
-"""Scores while a run trains: few images, to see where it goes.
+"""Scores of a run while it trains, from few images.
 
-Fréchet distances are biased upwards by the few images, and comparable with each
-other only; their names say so. They are the less biased the less the samples
-vary, so that the best average is chosen by the kernel distance, which is not.
-A report's scores come from `scm-jax evaluate`.
+Few images bias Fréchet distances upwards, and the less so the less the samples
+vary. Such distances can be compared with each other only, and the best EMA
+weights are chosen by the kernel distance, which has no such bias. `scm-jax
+evaluate` computes the scores of a report.
 """
 
 import logging
@@ -11,25 +11,27 @@ import pathlib
 import tempfile
 from typing import NamedTuple
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation import candidate, labels, reference
-from scm_jax.evaluation.dataset import Dataset
-from scm_jax.evaluation.request import Request, Way, digest
+from scm_jax.evaluation.candidate import Candidate, Samples
+from scm_jax.evaluation.dataset import ImageDataset
+from scm_jax.evaluation.request import PassOptions, digest
 from scm_jax.metrics import extractors, frechet, kernel, multihost, streaming
-from scm_jax.metrics.scores import Set
-from scm_jax.model import Model
+from scm_jax.metrics.extractor import Source
+from scm_jax.metrics.metric import Options
+from scm_jax.metrics.statistic import KEPT_FEATURES, ImageSet
+from scm_jax.sampler import Sampler
 from scm_jax.training.checkpoints import best
 from scm_jax.training.processes import startup
 
 _LOG = logging.getLogger(__name__)
-PREFIX = "in_training"  # of the scores' names
+PREFIX = "in_training"  # before each score's name
 
 
 def _cache(folder: str) -> pathlib.Path:
-  """Beside the run, or on this machine's disk for a run in a bucket."""
+  """Returns the cache's folder: in the workdir, or for a bucket a local one."""
   if "://" not in folder:
     return pathlib.Path(folder) / "features"
   name = f"scm_jax_features_{digest(folder)[:12]}"
@@ -37,113 +39,124 @@ def _cache(folder: str) -> pathlib.Path:
 
 
 class _Ready(NamedTuple):
-  """What is made once, when the first model comes."""
+  """The feature extractors and the reference, which are made once.
+
+  Attributes:
+    extraction: the feature extractors on this process's devices.
+    known: the statistics of the real images.
+  """
 
   extraction: streaming.Extraction
   known: reference.Reference
 
 
 class Evaluation:
-  """Scores models of one run; see `training.best.Evaluate`."""
+  """A function that scores EMA weights of one run, on all processes.
+
+  It is the `evaluate` of `training.loop.train`.
+  """
 
   def __init__(self, config: ConfigDict, folder: str):
-    """Checks the request, and that the best so far is in its place.
+    """Checks the config, and ends an interrupted replacement of `best/`.
 
     Args:
-      config: of the run; `config.evaluate` says how.
-      folder: its workdir, where statistics of the data are cached.
+      config: the run's config; `config.evaluate` says how to score.
+      folder: the workdir, where statistics of the data are cached.
 
     Raises:
-      ConfigError: features that there are not, or without weights.
+      ConfigError: features that do not exist, or whose weights are missing.
       UserError: the workdir cannot be written.
     """
     self._config, self._cache = config, _cache(folder)
-    asked = config.evaluate
+    options = config.evaluate
     weights = dict(
-      word.partition("=")[::2] for word in filter(None, asked.weights)
+      word.partition("=")[::2] for word in filter(None, options.weights)
     )
-    if asked.num < 2:
-      raise ConfigError(f"config.evaluate.num is {asked.num}; give 2 or more")
-    extractors.check(asked.features, weights)
+    if options.num < 2:
+      raise ConfigError(
+        f"config.evaluate.num is {options.num}; it must be at least 2"
+      )
+    extractors.check(options.features, weights)
     self._weights = weights
     self._ready: _Ready | None = None
     if startup.is_main():
-      best.put_back(epath.Path(folder))
+      best.recover(folder)
 
-  def __call__(self, model: Model) -> dict[str, float]:
-    """Fréchet and kernel distances of `config.evaluate.num` samples.
+  def __call__(self, model: Sampler) -> dict[str, float]:
+    """Returns Fréchet and kernel distances of `config.evaluate.num` samples.
 
     All processes have to call it: each draws a part, and gets all scores.
 
     Args:
-      model: whose parameters are on this process's devices.
+      model: the sampler, its parameters on this process's devices.
 
     Returns:
-      Scores by name. The first one is that of the first feature space which
-      says what is best: its kernel distance, or if the reference has no single
-      features its Fréchet distance.
+      Scores by name. The first one decides which weights are best: the kernel
+      distance of the first features, or their Fréchet distance if the reference
+      is a mean and a covariance alone.
     """
-    config, asked = self._config, self._config.evaluate
+    config, num = self._config, self._config.evaluate.num
     self._ready = self._ready or self._make(model)
     extraction, known = self._ready
-    drawn = candidate.Subject(
-      model, model.steps, model.scale(), {"config": config}, ""
+    drawn = Candidate(
+      model, model.steps, model.guidance_scale(), {"config": config}, ""
     )
     classes, seed = config.data.num_classes, 0
+    label = labels.draw(labels.RANDOM, known, num, classes, seed)
     collected = candidate.collect(
       drawn,
       extraction,
-      labels.draw(labels.RANDOM, known, asked.num, classes, seed),
-      asked.num,
-      seed=seed,
-      size=min(config.sample.batch_size, asked.num),
-      keep=asked.num,
+      Samples(num, label, seed),
+      PassOptions(min(config.sample.batch_size, num), keep=num),
     )
-    scores = multihost.first(lambda: _score(collected, known.spaces))
+    scores = multihost.from_process_zero(
+      lambda: _score(collected, known.statistics)
+    )
     first, value = next(iter(scores.items()))
-    _LOG.info("%s %.4g, of %d images alone", first, value, asked.num)
+    _LOG.info("%s %.4g, from %d images only", first, value, num)
     return scores
 
-  def _make(self, model: Model) -> _Ready:
+  def _make(self, model: Sampler) -> _Ready:
     config = self._config
 
-    def dataset(name: str) -> Dataset:
-      return Dataset(config.data, name, model)
+    def open_dataset(name: str) -> ImageDataset:
+      return ImageDataset(config.data, name, model)
 
-    extraction = streaming.Extraction(
-      extractors.make(
-        config.evaluate.features,
-        candidate.image_shape(model),
-        lambda: dataset("").everything(),
-        weights=self._weights,
-        cache_dir=self._cache,
-      )
+    source = Source(
+      model.image_shape,
+      lambda: open_dataset("").everything(),
+      self._weights,
+      self._cache,
     )
-    request = Request((), reference=config.evaluate.reference)
+    extraction = streaming.Extraction(
+      extractors.make(config.evaluate.features, source)
+    )
     known = reference.find(
-      *(request, Way(), dataset, extraction, self._cache),
-      config.sample.batch_size,
+      config.evaluate.reference,
+      open_dataset,
+      extraction,
+      PassOptions(config.sample.batch_size),
+      self._cache,
     )
     for line in known.warnings:
       _LOG.warning(line)
-    if known.spaces[config.evaluate.features[0]].kept is None:
+    main = config.evaluate.features[0]
+    if KEPT_FEATURES.name not in known.statistics[main]:
       _LOG.warning(
-        "the reference %s has no single features, so best/ is chosen by the "
-        "Fréchet distance, which favours averages whose few samples vary less",
-        request.reference,
+        "the reference %s is a mean and a covariance alone, so best/ is chosen "
+        "by the Fréchet distance, which favours samples that vary less",
+        config.evaluate.reference,
       )
     return _Ready(extraction, known)
 
 
-def _score(generated: Set, reference: Set) -> dict[str, float]:
-  """Distances by name, in the order of the feature spaces."""
+def _score(generated: ImageSet, reference: ImageSet) -> dict[str, float]:
+  """Returns the distances by name, in the order of the features."""
+  options = Options(allow_few=True, subsets=10)
   scores: dict[str, float] = {}
   for name, mine in generated.items():
-    theirs = reference[name]
-    if mine.kept is not None and theirs.kept is not None:
-      found = kernel.kernel_distance(mine.kept, theirs.kept, subsets=10)
-      scores[f"{PREFIX}/kid_{name}"] = found.mean
-    scores[f"{PREFIX}/fd_{name}"] = frechet.frechet_distance(
-      mine.moments, theirs.moments, allow_few=True
-    )
+    for key, metric in (("kid", kernel.METRIC), ("fd", frechet.METRIC)):
+      values, _ = metric.score(mine, reference[name], options)
+      if key in values:
+        scores[f"{PREFIX}/{key}_{name}"] = values[key]
   return scores

@@ -1,10 +1,11 @@
-"""The public autoencoder's weights, in diffusers' layout, in and out.
+"""The public autoencoder's weights in diffusers' layout, read and written.
 
-A safetensors file of `AutoencoderKL`: `encoder.down_blocks.0.resnets.1.conv1
-.weight`, filters OIHW and `[out, in]`. Older files call the attention's layers
-query, key, value and proj_attn. All sizes but the number of groups follow from
-the tensors; that one comes from a `config.json` beside the file, and without
-one is 32 or whatever less the widths allow.
+The layout is a safetensors file of `AutoencoderKL` with names such as
+`encoder.down_blocks.0.resnets.1.conv1.weight`, filters OIHW and `[out, in]`.
+Older files call the attention's layers query, key, value and proj_attn. The
+number of groups is stated by a `config.json` beside the file; without one it is
+32, or the greatest number below that the widths allow. All other sizes follow
+from the tensors.
 """
 
 import dataclasses
@@ -22,13 +23,14 @@ from flax import traverse_util
 
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.interop import safetensors
-from scm_jax.model import Model
+from scm_jax.interop import safetensors, state_dict
+from scm_jax.interop.state_dict import Misfit
 from scm_jax.networks import autoencoder
 from scm_jax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from scm_jax.sampler import Sampler
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-# The paper's (Section G.1) and EDM2's.
+# The autoencoder of the paper (Section G.1) and of EDM2.
 SOURCE = "https://huggingface.co/stabilityai/sd-vae-ft-mse"
 _CLASS = "AutoencoderKL"
 _OLD_NAMES = {
@@ -41,97 +43,181 @@ _OLD = re.compile(rf"(attentions\.\d+)\.({'|'.join(_OLD_NAMES)})\.")
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
-  """The autoencoder of a file.
+  """Loads an autoencoder.
 
   Args:
-    path: the safetensors file, or the folder that it is in.
+    path: the safetensors file, or its folder.
 
   Returns:
-    Its functions, and its parameters: numpy's arrays in float32.
+    The autoencoder's functions; and its parameters, float32 NumPy arrays.
 
   Raises:
-    UserError: there is no such file, or it is something else; the message says
-      what to fetch.
+    UserError: the file does not exist, is damaged, or holds something else. The
+      message says what to fetch.
   """
   file = pathlib.Path(path)
   file = file / WEIGHTS if file.is_dir() else file
+  fetch = f"fetch {SOURCE}/resolve/main/{WEIGHTS} and put it at {file}"
   if not file.exists():
-    raise UserError(f"no autoencoder at {file}; {_fetch(file)}")
+    raise UserError(f"no autoencoder at {file}; {fetch}")
   try:
     tensors, _ = safetensors.read(file)
-  except UserError as error:
-    raise UserError(f"{error}: {_fetch(file)}") from error
-  tensors = dict(_modern(*item) for item in tensors.items())
-  try:
+    tensors = dict(_modern(*item) for item in tensors.items())
     network = autoencoder.build(_config(tensors, file.parent / CONFIG))
-    params = _params(network, tensors)
-  except _Misfit as error:
+    return network, _params(network, tensors)
+  except UserError as error:
+    raise UserError(f"{error}; {fetch}") from error
+  except Misfit as error:
     raise UserError(
-      f"{file} is not an autoencoder in diffusers' layout: {error}; "
-      f"{_fetch(file)}"
+      f"{file} is not an autoencoder in diffusers' layout: {error}; {fetch}"
     ) from error
-  return network, params
 
 
-def attach(model: Model, network: Autoencoder, params: Any) -> Model:
-  """The model with an autoencoder, which decodes its samples.
+def attach(sampler: Sampler, network: Autoencoder, params: Any) -> Sampler:
+  """Returns a sampler that decodes its samples with an autoencoder.
+
+  Args:
+    sampler: the sampler of a network of latents.
+    network: the autoencoder.
+    params: the autoencoder's parameters.
 
   Raises:
-    ConfigError: it has no latents, or others.
+    ConfigError: the network draws images, or latents of other channels.
   """
-  if not isinstance(model.codec, LatentCodec):
+  if not isinstance(sampler.codec, LatentCodec):
     raise ConfigError("this network draws images; it needs no autoencoder")
-  ours = model.network.config.in_channels
+  ours = sampler.network.config.in_channels
   theirs = network.config.latent_channels
   if ours != theirs:
     raise ConfigError(
-      f"this network's latents have {ours} channels, the autoencoder's {theirs}"
+      f"this network's latents have {ours} channels, and the autoencoder's "
+      f"have {theirs}"
     )
-  codec = dataclasses.replace(model.codec, autoencoder=network)
-  return dataclasses.replace(model, codec=codec, decoder=params)
+  codec = dataclasses.replace(sampler.codec, autoencoder=network)
+  return dataclasses.replace(sampler, codec=codec, decoder=params)
 
 
-def attach_file(model: Model, path: str | os.PathLike[str]) -> Model:
-  """`attach` of the autoencoder at `path`, on a device; "" is none.
+def attach_file(sampler: Sampler, path: str | os.PathLike[str]) -> Sampler:
+  """Returns a sampler that decodes with the autoencoder at `path`, on a device.
+
+  Args:
+    sampler: the sampler of a network of latents.
+    path: the autoencoder's file or folder; "" returns the sampler as it is.
 
   Raises:
-    UserError: as `load` and `attach`.
+    UserError: the autoencoder cannot be loaded, or does not fit the sampler.
   """
   if not path:
-    return model
+    return sampler
   network, params = load(path)
-  return attach(model, network, jax.device_put(params))
+  return attach(sampler, network, jax.device_put(params))
 
 
-def of(model: Model) -> Autoencoder | None:
-  """What decodes a model's samples; its parameters are `model.decoder`."""
-  return getattr(model.codec, "autoencoder", None)
+def of(sampler: Sampler) -> Autoencoder | None:
+  """Returns the autoencoder that decodes a sampler's samples, if it has one.
+
+  The autoencoder's parameters are `sampler.decoder`.
+  """
+  return getattr(sampler.codec, "autoencoder", None)
 
 
-class _Misfit(Exception):
-  """Why tensors are not an autoencoder's."""
+def write(
+  folder: str | os.PathLike[str], network: Autoencoder, params: Any
+) -> None:
+  """Writes a folder that `load` and diffusers' `AutoencoderKL` read.
+
+  Args:
+    folder: the folder, which is made if it is not there; files of the same
+      names in it are replaced.
+    network: the autoencoder.
+    params: the autoencoder's parameters.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / WEIGHTS, "wb") as stream:
+    safetensors.write(stream, params_to_tensors(params), {"format": "pt"})
+  text = json.dumps(_describe(network.config), indent=2) + "\n"
+  (folder / CONFIG).write_text(text)
 
 
-def _fetch(file: pathlib.Path) -> str:
-  return f"fetch {SOURCE}/resolve/main/{WEIGHTS} and put it at {file}"
+def params_from_tensors(
+  network: Autoencoder, tensors: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns our parameters from diffusers' tensors, NumPy's or traced ones."""
+  paths = traverse_util.flatten_dict(_shapes(network))
+  return traverse_util.unflatten_dict(
+    {path: _to_ours(tensors[to_name(path)], path) for path in paths}
+  )
+
+
+def params_to_tensors(params: Any) -> dict[str, np.ndarray]:
+  """Returns diffusers' tensors from our parameters."""
+  return {
+    to_name(path): np.ascontiguousarray(_to_theirs(np.asarray(array), path))
+    for path, array in traverse_util.flatten_dict(params).items()
+  }
+
+
+def to_name(path: tuple[str, ...]) -> str:
+  """Returns diffusers' name of the parameter at `path`."""
+  parts = [re.sub(r"_(\d+)$", r".\1", part) for part in path[:-1]]
+  leaf = "bias" if path[-1] == "bias" else "weight"  # a kernel, or a scale
+  return ".".join([*parts, leaf])
+
+
+def _to_ours(tensor: Any, path: tuple[str, ...]) -> Any:
+  """Returns a tensor of diffusers' in our order of axes."""
+  if path[-1] != "kernel":
+    return tensor
+  return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
+
+
+def _to_theirs(array: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
+  """Returns our array in diffusers' order of axes."""
+  if path[-1] != "kernel":
+    return array
+  return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
+
+
+def _shapes(network: Autoencoder) -> Any:
+  return jax.eval_shape(network.init, jax.random.key(0))
+
+
+def _params(
+  network: Autoencoder, tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """Returns the parameters, float32; raises Misfit unless all tensors fit."""
+  left, found = dict(tensors), {}
+  for path, leaf in traverse_util.flatten_dict(_shapes(network)).items():
+    shape = _to_theirs(np.broadcast_to(False, leaf.shape), path).shape
+    tensor = state_dict.take(left, to_name(path), shape)
+    found[path] = np.array(_to_ours(tensor, path), order="C")  # off the file
+  if left:
+    raise Misfit(f"it also has {min(left)}")
+  return traverse_util.unflatten_dict(found)
 
 
 def _modern(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
-  """A tensor by its name of today."""
+  """Returns a tensor by its name in today's diffusers."""
   name = _OLD.sub(lambda m: f"{m[1]}.{_OLD_NAMES[m[2]]}.", name)
   if ".attentions." in name and tensor.shape[2:] == (1, 1):
-    tensor = tensor[..., 0, 0]  # a dense layer, once a 1x1 convolution
+    tensor = tensor[..., 0, 0]  # a dense layer that was a 1x1 convolution
   return name, tensor
 
 
 def _config(
   tensors: Mapping[str, np.ndarray], beside: pathlib.Path
 ) -> AutoencoderConfig:
-  """The sizes that tensors have."""
+  """Infers the sizes from the tensors' shapes.
+
+  Args:
+    tensors: arrays by today's names.
+    beside: the path of the `config.json` that states the number of groups.
+  """
 
   def shape(name: str) -> tuple[int, ...]:
     if name not in tensors:
-      raise _Misfit(f"it has no tensor {name}")
+      raise Misfit(f"it has no {name}")
     return tensors[name].shape
 
   def count(pattern: str) -> int:
@@ -147,7 +233,7 @@ def _config(
   latent_channels = shape("post_quant_conv.weight")[0]
   groups = _groups(beside) or math.gcd(32, *widths)
   if any(width % groups for width in widths):
-    raise _Misfit(f"{groups} groups do not divide its widths {widths}")
+    raise Misfit(f"{groups} groups do not divide its widths {widths}")
   blocks = count(r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
   return AutoencoderConfig(
     widths, blocks, latent_channels, image_channels, groups
@@ -155,7 +241,7 @@ def _config(
 
 
 def _groups(config: pathlib.Path) -> int | None:
-  """What a `config.json` says, if it is there and of an autoencoder."""
+  """Returns the number of groups that an autoencoder's `config.json` states."""
   try:
     content = json.loads(config.read_text())
   except (OSError, ValueError):
@@ -165,87 +251,8 @@ def _groups(config: pathlib.Path) -> int | None:
   return content.get("norm_num_groups")
 
 
-def _params(
-  network: Autoencoder, tensors: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-  """Parameters from tensors by their names, which must fit to the last one."""
-  wanted = traverse_util.flatten_dict(_shapes(network))
-  for path, spec in wanted.items():
-    name = to_name(path)
-    if name not in tensors:
-      raise _Misfit(f"it has no tensor {name}")
-    alike = np.broadcast_to(False, spec.shape)
-    if tensors[name].shape != _to_theirs(alike, path).shape:
-      raise _Misfit(f"its tensor {name} has shape {tensors[name].shape}")
-  if more := tensors.keys() - {to_name(path) for path in wanted}:
-    raise _Misfit(f"it also has a tensor {min(more)}")
-  params = params_from_tensors(network, tensors)
-  # Copied, because they are the file's bytes until then.
-  return jax.tree.map(lambda x: np.array(x, np.float32, order="C"), params)
-
-
-def _shapes(network: Autoencoder) -> Any:
-  return jax.eval_shape(network.init, jax.random.key(0))
-
-
-def params_from_tensors(
-  network: Autoencoder, tensors: Mapping[str, Any]
-) -> dict[str, Any]:
-  """Our parameters from diffusers' tensors; numpy's arrays, or traced ones."""
-  paths = traverse_util.flatten_dict(_shapes(network))
-  return traverse_util.unflatten_dict(
-    {path: _to_ours(tensors[to_name(path)], path) for path in paths}
-  )
-
-
-def params_to_tensors(params: Any) -> dict[str, np.ndarray]:
-  """The inverse of `params_from_tensors`."""
-  return {
-    to_name(path): np.ascontiguousarray(_to_theirs(np.asarray(array), path))
-    for path, array in traverse_util.flatten_dict(params).items()
-  }
-
-
-def to_name(path: tuple[str, ...]) -> str:
-  """Diffusers' name of the parameter at `path`."""
-  parts = [re.sub(r"_(\d+)$", r".\1", part) for part in path[:-1]]
-  leaf = "bias" if path[-1] == "bias" else "weight"  # a kernel, or a scale
-  return ".".join([*parts, leaf])
-
-
-def _to_ours(tensor: Any, path: tuple[str, ...]) -> Any:
-  """A tensor with our order of axes."""
-  if path[-1] != "kernel":
-    return tensor
-  return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
-
-
-def _to_theirs(array: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
-  if path[-1] != "kernel":
-    return array
-  return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
-
-
-def write(
-  folder: str | os.PathLike[str], network: Autoencoder, params: Any
-) -> None:
-  """Writes a folder that `load` and diffusers' `AutoencoderKL` read.
-
-  Args:
-    folder: is made; files in it are replaced.
-    network: its sizes.
-    params: its parameters.
-  """
-  folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / WEIGHTS, "wb") as stream:
-    safetensors.write(stream, params_to_tensors(params), {"format": "pt"})
-  text = json.dumps(_describe(network.config), indent=2) + "\n"
-  (folder / CONFIG).write_text(text)
-
-
 def _describe(config: AutoencoderConfig) -> dict[str, Any]:
-  """The content of diffusers' `config.json`."""
+  """Returns the content of diffusers' `config.json`."""
   levels = len(config.channels)
   return {
     "_class_name": _CLASS,

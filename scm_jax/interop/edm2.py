@@ -1,32 +1,44 @@
-"""Public EDM2 network pickles, as tensors by PyTorch's names and a config.
+"""Public EDM2 network pickles as tensors by PyTorch's names, and their config.
 
-Such a file is a pickled dict: `ema`, a network as EDM2's classes hold it;
-`encoder`, between its data and pixels; and how it was trained. EDM2's
-persistence stores beside every object the source code of its class, which
-PyTorch's users execute. Here it is text, and is dropped.
+Such a file is a pickled dict: `ema` holds the network as an object of EDM2's
+classes; `encoder` holds the mapping between pixels and the network's data; the
+rest says how it was trained.
 """
 
 import dataclasses
-import pathlib
+import os
 from typing import Any
 
 import numpy as np
 
-from scm_jax.errors import UserError
-from scm_jax.interop import arrays, tensors, unpickling
-from scm_jax.interop.unpickling import Dict, Record, Refused
+from scm_jax import errors
+from scm_jax.interop import pickled_numpy, state_dict, torch_archive
+from scm_jax.interop.state_dict import Tensors
+from scm_jax.interop.unpickling import Record, Refused
 
-Tensors = dict[str, np.ndarray]  # by PyTorch's names
+_MODULES = ("Precond", "UNet", "ModuleDict", "Block", "MPConv", "MPFourier")
+# Attributes of EDM2's published networks that our network takes for granted.
+_FIXED = {
+  "Block": {
+    "res_balance": 0.3,
+    "attn_balance": 0.3,
+    "clip_act": 256,
+    "resample_filter": [1, 1],
+  },
+  "UNet": {"label_balance": 0.5, "concat_balance": 0.5},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-  """Between stored data and what the network sees, `(data - mean) * scale`.
+  """The mapping from stored data to the network's: `(data - mean) * scale`.
 
   Attributes:
-    latents: whether the data are Stability's latents; else pixels in [-1, 1].
-    mean: of the stored data.
-    std: likewise, so that the network's data have `sigma_d`.
+    latents: whether the data are Stable Diffusion's latents; otherwise they are
+      pixels in [-1, 1].
+    mean: the mean of the stored data, a number or one for each channel.
+    std: the standard deviation of the stored data, in the same form. It is
+      scaled to the network's `sigma_d`.
   """
 
   latents: bool
@@ -36,14 +48,16 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Pickle:
-  """What is used of a file.
+  """The parts of a network pickle that are used.
 
   Attributes:
-    tensors: float32, by PyTorch's names from `Precond` down.
-    sigma_d: standard deviation of the network's data.
-    resolution, channels, classes: of the data; 0 classes is unconditional.
-    channels_per_head: width of an attention head.
-    encoder: how data become the network's; None if the file does not say.
+    tensors: float32 arrays by PyTorch's names, from `Precond` down.
+    sigma_d: the standard deviation of the network's data.
+    resolution: the side of the network's data.
+    channels: the number of channels of the network's data.
+    classes: the number of classes; 0 if the network is unconditional.
+    channels_per_head: the width of an attention head; 0 without attention.
+    encoder: the mapping from stored data; None if the file has none.
   """
 
   tensors: Tensors
@@ -55,76 +69,39 @@ class Pickle:
   encoder: Encoder | None
 
 
-def _persistent(meta: Any) -> Record:
-  """`torch_utils.persistence._reconstruct_persistent_obj`, inert."""
-  if not isinstance(meta, dict) or meta.get("type") != "class":
-    raise Refused("it has a persistent object of an unknown kind")
-  name = meta.get("class_name")
-  record = unpickling.record_type(str(name))()()
-  record.state = unpickling.as_state(meta.get("state"))
-  return record
-
-
-_DICTS = (
-  ("collections", "OrderedDict"),
-  ("dnnlib.util", "EasyDict"),
-  ("builtins", "dict"),
-)
-_PERSISTENCE = "torch_utils.persistence", "_reconstruct_persistent_obj"
-_CONTAINER = "torch.nn.modules.container", "ModuleDict"
-ADMITTED: unpickling.Table = {
-  **tensors.TENSORS,
-  **arrays.ARRAYS,
-  **{name: unpickling.dict_type for name in _DICTS},
-  _PERSISTENCE: unpickling.call(_persistent),
-  _CONTAINER: unpickling.record_type("ModuleDict"),
-  ("builtins", "set"): unpickling.call(set),
-  ("__builtin__", "set"): unpickling.call(set),  # as older pickles name it
-}
-
-
-def read(path: str) -> Pickle:
+def read(path: str | os.PathLike[str]) -> Pickle:
   """Reads a network pickle; nothing in it is executed.
 
   Raises:
-    UserError: it cannot be read, names what no EDM2 network needs, or is
-      damaged; one line.
+    UserError: the file cannot be read, is damaged, or holds something other
+      than an EDM2 network.
   """
-  try:
-    with pathlib.Path(path).open("rb") as file:
-      archive = tensors.is_archive(file)
-      load = tensors.load_archive if archive else unpickling.load
-      return _interpret(load(file, ADMITTED))
-  except OSError as error:
-    raise UserError(f"{path} cannot be read: {error.strerror}") from error
-  except Refused as error:
-    raise UserError(
-      f"{path} is not taken for an EDM2 network: {error}; nothing in it was "
-      "executed"
-    ) from error
+  with errors.reading(path), open(path, "rb") as file:
+    content = torch_archive.load(file, state_dict.ADMITTED)
+    if not isinstance(content, dict) or "ema" not in content:
+      raise Refused("it holds no 'ema', and so it is not an EDM2 network")
+    network = content["ema"]
+    _expect_class(network, "Precond")
+    tensors = dict(state_dict.named_tensors(network))
+    sigma_d = _number(network, "sigma_data", float)
+    return Pickle(
+      tensors={name: _finite(name, value) for name, value in tensors.items()},
+      sigma_d=sigma_d,
+      resolution=_number(network, "img_resolution", int),
+      channels=_number(network, "img_channels", int),
+      classes=_number(network, "label_dim", int),
+      channels_per_head=_head_width(network),
+      encoder=_encoder(content.get("encoder"), sigma_d),
+    )
 
 
-def _interpret(content: Any) -> Pickle:
-  if not isinstance(content, dict) or "ema" not in content:
-    raise Refused("it holds no 'ema'")
-  network = content["ema"]
-  _expect_class(network, "Precond")
-  found = {
-    name: np.asarray(tensor, np.float32)
-    for name, tensor in _named_tensors(network, "").items()
-  }
-  if not all(np.isfinite(tensor).all() for tensor in found.values()):
-    raise Refused("it has weights that are not finite")
-  sigma_d = _number(network, "sigma_data", float)
-  return Pickle(
-    tensors=found,
-    sigma_d=sigma_d,
-    resolution=_number(network, "img_resolution", int),
-    channels=_number(network, "img_channels", int),
-    classes=_number(network, "label_dim", int),
-    channels_per_head=_check_blocks(network),
-    encoder=_encoder(content.get("encoder"), sigma_d),
-  )
+def _finite(name: str, tensor: Any) -> np.ndarray:
+  if not isinstance(tensor, np.ndarray):
+    raise Refused(f"{name} is not a tensor")
+  tensor = np.asarray(tensor, np.float32)
+  if not np.isfinite(tensor).all():
+    raise Refused(f"{name} is not finite")
+  return tensor
 
 
 def _expect_class(record: Any, *names: str) -> None:
@@ -140,63 +117,26 @@ def _number(record: Record, name: str, kind: type) -> Any:
   return kind(value)
 
 
-def _children(module: Record) -> dict[str, Record]:
-  modules = _mapping(module, "_modules")
-  return {k: v for k, v in modules.items() if v is not None}
+def _head_width(network: Record) -> int:
+  """Returns the width of the network's attention heads; 0 without attention.
 
-
-def _mapping(module: Record, name: str) -> dict[str, Any]:
-  value = module.state.get(name) or {}
-  if not isinstance(value, dict):
-    raise Refused(f"{module.class_name}.{name} is not a dict")
-  return value
-
-
-_MODULES = "UNet", "ModuleDict", "Block", "MPConv", "MPFourier"
-
-
-def _named_tensors(module: Record, prefix: str, depth: int = 0) -> Tensors:
-  """Parameters and buffers, as PyTorch's `state_dict` names them."""
-  if depth > 8:  # EDM2's have 5; a module that holds itself has no end
-    raise Refused("its modules are nested too deep")
-  found = {}
-  for group in ("_parameters", "_buffers"):
-    for name, tensor in _mapping(module, group).items():
-      if not isinstance(tensor, np.ndarray):
-        raise Refused(f"{prefix}{name} is not a tensor")
-      found[f"{prefix}{name}"] = tensor
-  for name, child in _children(module).items():
-    _expect_class(child, *_MODULES)
-    found |= _named_tensors(child, f"{prefix}{name}.", depth + 1)
-  return found
-
-
-# What EDM2's published networks have, and ours assumes.
-_FIXED = {
-  "Block": {
-    "res_balance": 0.3,
-    "attn_balance": 0.3,
-    "clip_act": 256,
-    "resample_filter": [1, 1],
-  },
-  "UNet": {"label_balance": 0.5, "concat_balance": 0.5},
-}
-
-
-def _check_blocks(module: Record) -> int:
-  """Checks all modules' attributes; returns the width of attention heads."""
-  widths = set()
-  for name, value in _FIXED.get(module.class_name, {}).items():
-    if module.state.get(name) != value:
-      raise Refused(
-        f"{module.class_name}.{name} is {str(module.state.get(name))[:40]}; "
-        f"only EDM2's {value} can be imported"
-      )
-  if module.class_name == "Block" and module.state.get("num_heads"):
-    heads = _number(module, "num_heads", int)
-    widths.add(_number(module, "out_channels", int) // heads)
-  for child in _children(module).values():
-    widths |= {_check_blocks(child)} - {0}
+  Raises:
+    Refused: a module is of another class, or has other constants than EDM2's.
+  """
+  widths, modules = set(), [network]
+  while modules:
+    module = modules.pop()
+    _expect_class(module, *_MODULES)
+    for name, value in _FIXED.get(module.class_name, {}).items():
+      if module.state.get(name) != value:
+        raise Refused(
+          f"{module.class_name}.{name} is {str(module.state.get(name))[:40]}; "
+          f"only EDM2's {value} can be imported"
+        )
+    if module.class_name == "Block" and module.state.get("num_heads"):
+      heads = _number(module, "num_heads", int)
+      widths.add(_number(module, "out_channels", int) // heads)
+    modules.extend(state_dict.children(module).values())
   if len(widths) > 1:
     raise Refused("its attention heads differ in width")
   return widths.pop() if widths else 0
@@ -208,18 +148,18 @@ def _encoder(record: Any, sigma_d: float) -> Encoder | None:
   _expect_class(record, "StandardRGBEncoder", "StabilityVAEEncoder")
   if record.class_name == "StandardRGBEncoder":
     return Encoder(latents=False, mean=0.0, std=sigma_d)
-  scale, bias = (_vector(record, name) for name in ("scale", "bias"))
-  mean, std = -bias / scale, sigma_d / scale
-  # Six digits undo the rounding of the float32 they were stored in.
-  rounded = lambda v: tuple(float(f"{x:.6g}") for x in v)
-  return Encoder(latents=True, mean=rounded(mean), std=rounded(std))
+  scale, bias = _vector(record, "scale"), _vector(record, "bias")
+  mean, std = _rounded(-bias / scale), _rounded(sigma_d / scale)
+  return Encoder(latents=True, mean=mean, std=std)
+
+
+def _rounded(vector: np.ndarray) -> tuple[float, ...]:
+  """Rounds to six digits, which undoes the rounding to float32 in the file."""
+  return tuple(float(f"{x:.6g}") for x in vector)
 
 
 def _vector(record: Record, name: str) -> np.ndarray:
   value = record.state.get(name)
-  if not isinstance(value, arrays.Array) or value.value.ndim != 1:
+  if not isinstance(value, pickled_numpy.Array) or value.value.ndim != 1:
     raise Refused(f"{record.class_name}.{name} is not a vector")
   return value.value.astype(np.float64)
-
-
-__all__ = ["ADMITTED", "Dict", "Encoder", "Pickle", "Tensors", "read"]

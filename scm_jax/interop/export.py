@@ -1,72 +1,39 @@
-"""Writes an export: a folder that others' samplers load, whole or not at all.
+"""Writing an export: a folder that other programs' samplers load.
 
     README.md          the model card      grid.png   samples
-    config.json        what the network is, how to sample, how it was trained
-    model.safetensors  the parameters, by our names
-    vae/               of a model of latents, the autoencoder if it has one
-    report.json        how it scores, where the run was evaluated
+    config.json        the network, how to sample from it, how it was trained
+    model.safetensors  the parameters, by this package's names
+    vae/               the autoencoder of a network of latents, if it has one
+    report.json        the scores, if the run was evaluated
     stablehlo/         samplers for jax alone
-    unet/ ...          what diffusers loads (see `export_pytorch`)
+    unet/ ...          files for diffusers (see `export_pytorch`)
     onnx/              the 1-step sampler
 
-Laid out to be pushed to a model hub as it is.
+The folder can be pushed to a model hub as it is. It is written whole or not at
+all.
 """
 
-import contextlib
-import dataclasses
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from scm_jax import image_grid
+from scm_jax import files, image_grid
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
   export_folder,
   export_pytorch,
   model_card,
-  safetensors,
   stablehlo,
 )
 from scm_jax.interop.export_folder import Origin
-from scm_jax.model import Model
-
-FORMATS = ("safetensors", "stablehlo", "diffusers", "onnx")
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """What to write.
-
-  Attributes:
-    formats: of `FORMATS`; `safetensors` is always written.
-    dtype: float32, bfloat16 or float16, in which parameters are stored and the
-      network computes; "" stores float32 and computes as in training.
-    steps: of the StableHLO samplers; empty takes 1, 2 and 4, or the teacher's.
-    bake: whether StableHLO programs hold the parameters.
-    license: the model card's licence field.
-    name: the model's, for its card.
-    num: samples in the grid; 0 for none.
-    solver_steps: of a diffusion model's sampler.
-  """
-
-  formats: tuple[str, ...] = ("safetensors", "stablehlo", "diffusers")
-  dtype: str = ""
-  steps: tuple[int, ...] = ()
-  bake: bool = False
-  license: str = "unknown"
-  name: str = "scm"
-  num: int = 40
-  solver_steps: int = 32
+from scm_jax.interop.export_request import Request
+from scm_jax.sampler import Sampler
 
 
 def write(
-  model: Model,
+  sampler: Sampler,
   origin: Origin,
   out: str | os.PathLike[str],
   request: Request,
@@ -75,144 +42,90 @@ def write(
   """Writes the folder `out`; an earlier export there is replaced.
 
   Args:
-    model: of a workdir or of another export.
-    origin: where it comes from.
-    out: on this machine's disk.
+    sampler: a sampler as a workdir or another export loads it.
+    origin: the run and the checkpoint that it comes from.
+    out: the folder, on this machine's disk.
     request: what to write.
-    report: the content of the run's `report.json`, if it has one.
+    report: the content of the run's `report.json`, if it was evaluated.
+
+  Returns:
+    The folder's path.
 
   Raises:
-    ConfigError: the model has no such format, or `out` is something else.
-    OSError: it cannot be written; nothing of it is left.
+    ConfigError: the network cannot be written in a format, or `out` holds
+      something other than an export.
+    UserError: the folder cannot be written; an earlier export is still there.
   """
-  check(model, request)
-  model = export_folder.as_computed(model, request.dtype)
-  origin = _retyped(origin, request.dtype)
-  weights = export_folder.cast(model.weights, request.dtype or "float32")
-  with whole_folder(out) as folder:
-    _write_weights(folder, model, origin, weights)
-    if "stablehlo" in request.formats:
-      _write_stablehlo(folder, model, weights, request)
-    published = model.network.config.form == "edm2"
-    if {"diffusers", "onnx"} & set(request.formats) or published:
-      export_pytorch.write_unet(folder / "unet", model, weights)
-    if "diffusers" in request.formats:
-      export_pytorch.write_pipeline(
-        folder, model, weights, request.solver_steps
-      )
-    if "onnx" in request.formats:
-      from scm_jax.interop import export_onnx  # needs torch
+  check(sampler, request)
+  sampler = export_folder.as_computed(sampler, request.dtype)
+  origin = _with_dtype(origin, request.dtype)
+  # The same sampler with its parameters as they are stored, on the host.
+  weights = export_folder.cast(sampler.weights, request.dtype or "float32")
+  stored = sampler.with_weights(weights)
+  formats = request.written
+  _check_replaceable(pathlib.Path(out))
+  with files.replaced_folder(out) as folder:
+    export_folder.write(folder, stored, origin)
+    if network := autoencoder.of(sampler):
+      path = folder / export_folder.AUTOENCODER
+      autoencoder.write(path, network, sampler.decoder)
+    if "stablehlo" in formats:
+      _write_stablehlo(folder / "stablehlo", stored, request)
+    published = sampler.network.config.form == "edm2"
+    if {"diffusers", "onnx"} & set(formats) or published:
+      export_pytorch.write_unet(folder / "unet", stored)
+    if "diffusers" in formats:
+      export_pytorch.write_pipeline(folder, stored)
+    if "onnx" in formats:
+      from scm_jax.interop import export_onnx  # needs PyTorch
 
-      export_onnx.write(folder, model)
+      export_onnx.write(folder, sampler)
     if report:
-      (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+      _write_json(folder / "report.json", report)
     if request.num:
-      image_grid.save_png(folder / "grid.png", _grid(model, request))
-    card = model_card.text(
-      *(model, origin, request.name, request.license, _formats(request)),
-      *(report, request.num > 0, request.solver_steps),
-    )
+      images = sampler.sample(num=request.num)
+      grid = image_grid.image_grid(images, min(10, request.num))
+      image_grid.save_png(folder / "grid.png", grid)
+    card = model_card.text(sampler, origin, request, report)
     (folder / "README.md").write_text(card)
   return pathlib.Path(out)
 
 
-def _formats(request: Request) -> tuple[str, ...]:
-  return tuple(f for f in FORMATS if f == "safetensors" or f in request.formats)
-
-
-def check(model: Model, request: Request) -> None:
-  """Raises ConfigError for a format that this model does not have."""
+def check(sampler: Sampler, request: Request) -> None:
+  """Raises ConfigError for a format that the network does not have."""
   if {"diffusers", "onnx"} & set(request.formats):
-    export_pytorch.check(model)
-  if "onnx" in request.formats and not model.consistency:
+    export_pytorch.check(sampler)
+  if "onnx" in request.formats and not sampler.rules.few_steps:
     raise ConfigError(
-      "--formats: onnx is the 1-step sampler, and a diffusion teacher takes "
-      "many; leave onnx out"
+      f"--formats: onnx is the 1-step sampler, and a {sampler.kind} model "
+      "takes many steps; leave onnx out"
     )
 
 
-def _retyped(origin: Origin, dtype: str) -> Origin:
-  """The run's config with the type in which the network computes from now."""
+def _with_dtype(origin: Origin, dtype: str) -> Origin:
+  """Returns the origin with the type that the exported network computes in."""
   if not dtype:
     return origin
   network = origin.config.get("network", {}) | {"dtype": dtype}
   return origin._replace(config=origin.config | {"network": network})
 
 
-def _write_weights(
-  folder: pathlib.Path, model: Model, origin: Origin, weights: Any
-) -> None:
-  about = export_folder.describe(model, origin)
-  text = json.dumps(about, indent=2) + "\n"
-  (folder / export_folder.CONFIG).write_text(text)
-  with open(folder / export_folder.WEIGHTS, "wb") as stream:
-    metadata = {"format": "scm_jax", "kind": about["kind"]}
-    safetensors.write(stream, export_folder.flatten(weights), metadata)
-  if network := autoencoder.of(model):
-    path = folder / export_folder.AUTOENCODER
-    autoencoder.write(path, network, model.decoder)
-
-
 def _write_stablehlo(
-  folder: pathlib.Path, model: Model, weights: Any, request: Request
+  folder: pathlib.Path, sampler: Sampler, request: Request
 ) -> None:
-  (folder / "stablehlo").mkdir()
-  steps = request.steps
-  if not steps:
-    steps = (1, 2, 4) if model.consistency else (request.solver_steps,)
-  about = []
-  for program in stablehlo.programs(model, weights, steps, baked=request.bake):
-    (folder / "stablehlo" / program.about["file"]).write_bytes(program.data)
-    about.append(program.about)
-  text = json.dumps({"programs": about}, indent=2) + "\n"
-  (folder / "stablehlo" / "programs.json").write_text(text)
+  folder.mkdir()
+  few = (1, 2, 4) if sampler.rules.few_steps else (sampler.steps,)
+  descriptions = []
+  for program in stablehlo.programs(
+    sampler, request.steps or few, baked=request.bake
+  ):
+    (folder / program.description["file"]).write_bytes(program.data)
+    descriptions.append(program.description)
+  _write_json(folder / "programs.json", {"programs": descriptions})
 
 
-def _grid(model: Model, request: Request) -> np.ndarray:
-  """Samples of all classes in turn, by two steps or the teacher's."""
-  classes = model.network.config.num_classes
-  images = model.sample(
-    np.arange(request.num) % classes if classes else None,
-    num=request.num,
-    steps=2 if model.consistency else request.solver_steps,
-    batch_size=min(request.num, 64),
-  )
-  return image_grid.image_grid(images, min(10, request.num))
-
-
-@contextlib.contextmanager
-def whole_folder(out: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """A folder that takes the place of `out` once all is written.
-
-  Raises:
-    ConfigError: `out` has something other than an export.
-  """
-  path = pathlib.Path(out).absolute()
-  _check_replaceable(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  beside = lambda word: path.with_name(f".{path.name}.{word}.{os.getpid()}")
-  temporary, old = beside("new"), beside("old")
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir()
-  try:
-    yield temporary
-    _replace(path, temporary, old)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(path: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
-  """Renames `new` to `path`; what is there goes by way of `old`."""
-  if not path.exists():
-    new.rename(path)
-    return
-  path.rename(old)
-  try:
-    new.rename(path)
-  except OSError:
-    old.rename(path)
-    raise
-  shutil.rmtree(old, ignore_errors=True)
+def _write_json(path: pathlib.Path, value: Any) -> None:
+  path.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def _check_replaceable(path: pathlib.Path) -> None:

@@ -1,10 +1,10 @@
-"""An export as something that draws images, and as files.
+"""The files of an export, and how a sampler is read from them.
 
-    config.json        what the network is, how to sample, how it was trained
-    model.safetensors  the parameters, by our names
-    vae/               what decodes its latents, as diffusers has it
+    config.json        the network, how to sample from it, how it was trained
+    model.safetensors  the parameters, by this package's names
+    vae/               the autoencoder that decodes latents, if there is one
 
-Reading needs jax, flax and numpy alone.
+Reading an export needs jax, flax and numpy alone.
 """
 
 import dataclasses
@@ -23,23 +23,22 @@ from scm_jax import codec as codecs
 from scm_jax import networks
 from scm_jax.errors import UserError
 from scm_jax.interop import safetensors
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-AUTOENCODER = "vae"  # a folder, of models of latents; diffusers' name
+AUTOENCODER = "vae"  # the folder's name in diffusers' layout
 FORMAT = "scm_jax export"
-VERSION = 1  # of the folder's layout; readers refuse later ones
-KINDS = {True: "consistency", False: "diffusion"}
+VERSION = 1  # the layout's version; later ones are refused
 _CODECS = {"pixels": codecs.PixelCodec, "latents": codecs.LatentCodec}
 
 
 class Origin(NamedTuple):
-  """Where a model comes from.
+  """The run and checkpoint that an export was made from.
 
   Attributes:
     config: the run's resolved config, in JSON's types.
-    step: of the checkpoint.
-    ema: name of the average, its width.
+    step: the checkpoint's training step.
+    ema: the name of the EMA weights, which is their width.
   """
 
   config: dict[str, Any]
@@ -47,49 +46,65 @@ class Origin(NamedTuple):
   ema: str
 
 
-def describe(model: Model, origin: Origin) -> dict[str, Any]:
-  """The content of `config.json`."""
-  codec = {f.name: getattr(model.codec, f.name) for f in _fields(model.codec)}
-  kind = next(k for k, c in _CODECS.items() if isinstance(model.codec, c))
+def describe(sampler: Sampler, origin: Origin) -> dict[str, Any]:
+  """Returns the content of `config.json`."""
+  second = sampler.guidance_network
   return {
     "format": FORMAT,
     "version": VERSION,
-    "kind": KINDS[model.consistency],
-    "network": _describe_network(model.network.config),
-    "guide": model.guide and _describe_network(model.guide.network.config),
-    "codec": {"kind": kind} | codec,
+    "kind": sampler.kind,
+    "network": _describe_network(sampler.network.config),
+    "guide": _describe_network(second.config) if second else None,
+    "codec": _describe_codec(sampler.codec),
     "sampler": {
-      "t_mid": model.t_mid,
-      "sigma_max": model.sigma_max,
-      "solver": model.solver,
+      "t_mid": sampler.t_mid,
+      "sigma_max": sampler.sigma_max,
+      "solver": sampler.solver,
     },
-    "parameters": model.parameters,
+    "parameters": sampler.parameters,
     "step": origin.step,
     "ema": origin.ema,
     "training": origin.config,
   }
 
 
+def write(folder: Any, sampler: Sampler, origin: Origin) -> None:
+  """Writes `config.json` and `model.safetensors`.
+
+  Args:
+    folder: an existing folder, as a `pathlib` or `epath` path.
+    sampler: the sampler that the export describes, with its weights in the
+      types to store; see `cast`.
+    origin: the run and step that it comes from.
+
+  Raises:
+    OSError: the files cannot be written.
+  """
+  content = describe(sampler, origin)
+  (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+  metadata = {"format": "scm_jax", "kind": content["kind"]}
+  with (folder / WEIGHTS).open("wb") as stream:
+    safetensors.write(stream, flatten(sampler.weights), metadata)
+
+
 def _describe_network(config: networks.NetworkConfig) -> dict[str, Any]:
-  family = next(
-    name
-    for name, family in networks.FAMILIES.items()
-    if type(config) is family.config
-  )
   fields = dataclasses.asdict(config) | {"dtype": jnp.dtype(config.dtype).name}
-  return {"family": family} | fields
+  return {"family": networks.family_name(config)} | fields
 
 
-def _fields(codec: codecs.Codec) -> list[dataclasses.Field]:
-  """What says how data were scaled; a decoder is a function, and left out."""
-  return [f for f in dataclasses.fields(codec) if f.name != "autoencoder"]
+def _describe_codec(codec: codecs.Codec) -> dict[str, Any]:
+  """Returns the codec's fields; its autoencoder has files of its own."""
+  kind = next(name for name, c in _CODECS.items() if isinstance(codec, c))
+  names = [field.name for field in dataclasses.fields(codec)]
+  fields = {n: getattr(codec, n) for n in names if n != "autoencoder"}
+  return {"kind": kind} | fields
 
 
 def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-  """The `config.json` of an export; None if the folder is none.
+  """Returns the `config.json` of an export, or None for any other folder.
 
   Raises:
-    UserError: it was written by a later version.
+    UserError: the export was written by a later version of this package.
   """
   try:
     content = json.loads((pathlib.Path(path) / CONFIG).read_text())
@@ -97,76 +112,97 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return None
   if not isinstance(content, dict) or content.get("format") != FORMAT:
     return None
-  if content["version"] > VERSION:
+  version = content.get("version")
+  if not isinstance(version, int):
     raise UserError(
-      f"{path} is an export of version {content['version']}; this scm_jax "
-      f"reads up to {VERSION}: update it"
+      f"{pathlib.Path(path) / CONFIG} is damaged: it states no version; export "
+      "it again"
+    )
+  if version > VERSION:
+    raise UserError(
+      f"{path} is an export of version {version}, and this scm_jax reads up to "
+      f"{VERSION}; update scm_jax"
     )
   return content
 
 
 def autoencoder(path: str | os.PathLike[str]) -> str:
-  """The folder of an export's autoencoder; "" if it has none."""
+  """Returns the folder of an export's autoencoder, or "" if it has none."""
   folder = pathlib.Path(path) / AUTOENCODER
   return str(folder) if folder.exists() else ""
 
 
-def read(
-  path: str | os.PathLike[str], where: Callable[[Any], Any] | None = None
-) -> tuple[Model, Origin]:
-  """The model of an export, its parameters in float32, without autoencoder.
+def check_ema(path: str | os.PathLike[str], origin: Origin, ema: float) -> None:
+  """Checks that an export holds the EMA weights that a caller wants.
 
   Args:
-    path: the folder.
-    where: from a tree of shapes to the same tree with shardings, in which the
-      parameters are read, every device its own part; None is one device.
+    path: the export's folder, for the message.
+    origin: the export's origin.
+    ema: the wanted width, or half-life; 0 is whatever there is.
+
+  Raises:
+    UserError: the export holds others.
+  """
+  if ema and ema != float(origin.ema):
+    raise UserError(
+      f"{path} is an export of the EMA weights {origin.ema} alone; export "
+      f"{ema:g} from its run"
+    )
+
+
+def read(
+  path: str | os.PathLike[str], where: Callable[[Any], Any] | None = None
+) -> tuple[Sampler, Origin]:
+  """Reads an export, its parameters in float32, without its autoencoder.
+
+  Args:
+    path: the export's folder.
+    where: a function from a tree of shapes to the same tree with shardings, in
+      which the parameters are read, so that every device reads its own part;
+      None reads them to one device.
 
   Raises:
     UserError: the folder is no export, or is damaged.
   """
-  about = description(path)
-  if about is None:
+  content = description(path)
+  if content is None:
     raise UserError(f"{path} is not an export: its {CONFIG} does not say so")
   try:
-    return _model(path, about, where)
-  except (KeyError, TypeError, ValueError) as error:
+    return _read(path, content, where)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(
-      f"{pathlib.Path(path) / CONFIG} is damaged, or of another scm_jax "
-      f"({error}); export it again"
+      f"{pathlib.Path(path) / CONFIG} is damaged, or was written by another "
+      f"version of scm_jax ({error}); export it again"
     ) from error
 
 
-def _model(
-  path: str | os.PathLike[str], about: Mapping[str, Any], where: Any
-) -> tuple[Model, Origin]:
-  network = _network(about["network"])
-  guide = _network(about["guide"]) if about["guide"] else None
-  codec = _hashable(about["codec"])
-  codec = _CODECS[codec.pop("kind")](**codec)
-  origin = Origin(about["training"], about["step"], about["ema"])
-  params = _read_params(path, network, guide, where)
-  weak = None
-  if guide:
-    weak = Model(guide, params.pop("guide"), codec, consistency=False)
-  model = Model(
-    network=network,
-    params=params,
-    codec=codec,
-    consistency=about["kind"] == KINDS[True],
-    guide=weak,
-    **about["sampler"],
+def _read(
+  path: str | os.PathLike[str], content: Mapping[str, Any], where: Any
+) -> tuple[Sampler, Origin]:
+  codec = _hashable(content["codec"])
+  origin = Origin(content["training"], content["step"], content["ema"])
+  guide = content["guide"]
+  sampler = Sampler(
+    network=_network(content["network"]),
+    params=None,
+    codec=_CODECS[codec.pop("kind")](**codec),
+    kind=content["kind"],
+    guidance_network=_network(guide) if guide else None,
+    **content["sampler"],
     **_defaults(origin.config),
   )
-  return model, origin
+  weights = _read_weights(path, sampler, where)
+  return sampler.with_weights(weights), origin
 
 
 def _defaults(training: Mapping[str, Any]) -> dict[str, Any]:
-  """How a model draws unless told otherwise, as its run's config has it.
+  """Returns the `Sampler` fields that the run's config sets.
 
-  Fields that the config does not have are left to `Model`.
+  Exports without these config fields leave them at the class's defaults.
   """
   sample, objective = (training.get(k, {}) for k in ("sample", "objective"))
-  found = {k: sample[k] for k in ("solver_steps", "guidance") if k in sample}
+  names = ("solver_steps", "guidance", "batch_size")
+  found = {name: sample[name] for name in names if name in sample}
   if "label_dropout" in objective:
     found["unconditional"] = bool(objective["label_dropout"])
   return found
@@ -183,51 +219,56 @@ def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
   return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
-def _read_params(
+def _read_weights(
   path: str | os.PathLike[str],
-  network: networks.Network,
-  guide: networks.Network | None,
+  sampler: Sampler,
   where: Callable[[Any], Any] | None,
 ) -> dict[str, Any]:
-  """`Model.weights`, held to have the networks' names and shapes."""
+  """Reads a tree like `sampler.weights`.
+
+  Raises:
+    UserError: names or shapes are not those of the sampler's networks.
+  """
   file = pathlib.Path(path) / WEIGHTS
   tensors, _ = safetensors.read(file)
   key = jax.random.key(0)
-  wanted = dict(jax.eval_shape(network.init, key))
-  if guide:
-    wanted["guide"] = jax.eval_shape(guide.init, key)
+  wanted = dict(jax.eval_shape(sampler.network.init, key))
+  if sampler.guidance_network:
+    wanted["guide"] = jax.eval_shape(sampler.guidance_network.init, key)
   wanted = flatten(where(wanted) if where else wanted)
   for name in sorted(wanted.keys() | tensors.keys()):
     shapes = [getattr(d.get(name), "shape", None) for d in (wanted, tensors)]
     if shapes[0] != shapes[1]:
       raise UserError(
-        f"{file} does not fit {CONFIG}: {name} is {shapes[1] or 'missing'} "
-        f"where {shapes[0] or 'nothing'} is wanted; export it again"
+        f"{file} does not fit {CONFIG}: the shape of {name} is "
+        f"{shapes[1] or 'missing'}, but should be {shapes[0] or 'absent'}; "
+        "export it again"
       )
   wide = {name: _put(tensor, wanted[name]) for name, tensor in tensors.items()}
   return traverse_util.unflatten_dict(wide, sep="/")
 
 
 def _put(tensor: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
-  """A tensor in float32 on the devices; of each, its part alone is read."""
+  """Puts a tensor on devices in float32, and reads each device's part alone."""
   if like.sharding is None:
     return jnp.asarray(tensor, jnp.float32)
   return jax.make_array_from_callback(
-    *(like.shape, like.sharding),
+    like.shape,
+    like.sharding,
     lambda index: np.asarray(tensor[index], np.float32),
   )
 
 
 def flatten(params: Any) -> dict[str, Any]:
-  """Parameters by the names they have in a file: `denoiser/conv_in/weight`."""
+  """Returns parameters by their names in a file: `denoiser/conv_in/weight`."""
   return traverse_util.flatten_dict(params, sep="/")
 
 
 def cast(params: Any, dtype: Any) -> Any:
-  """Parameters as they are stored: filters in `dtype`, the rest in float32.
+  """Casts parameters for storage: filters to `dtype`, the rest to float32.
 
   Scalars and vectors (gains, Fourier frequencies) are few, and rounding a
-  frequency turns its feature's phase.
+  frequency would turn its feature's phase.
   """
 
   def stored(leaf):
@@ -237,41 +278,43 @@ def cast(params: Any, dtype: Any) -> Any:
   return jax.tree.map(stored, params)
 
 
-def in_dtype(model: Model, dtype: Any = "") -> Model:
-  """The model as it draws in another type of numbers.
+def in_dtype(sampler: Sampler, dtype: Any = "") -> Sampler:
+  """Returns the sampler with weights and computation in another type.
 
   Args:
-    model: as loaded.
-    dtype: in which its filters are kept and the network computes; "" changes
-      nothing.
+    sampler: a sampler as it was loaded.
+    dtype: the type of the filters and of the computation; "" changes nothing.
   """
   if not dtype:
-    return model
-  dtype = jnp.dtype(dtype)
-  config = dataclasses.replace(model.network.config, dtype=dtype)
-  return dataclasses.replace(
-    model,
-    network=networks.build(config),
-    params=cast(model.params, dtype),
-    guide=model.guide and in_dtype(model.guide, dtype),
-  )
+    return sampler
+  weights = cast(sampler.weights, jnp.dtype(dtype))
+  change = {"dtype": jnp.dtype(dtype)}
+  return _with_networks(sampler, change).with_weights(weights)
 
 
-def as_computed(model: Model, dtype: Any = "") -> Model:
-  """The model as it is used outside: none of training's memory and kernels.
+def as_computed(sampler: Sampler, dtype: Any = "") -> Sampler:
+  """Returns the sampler without training's kernels and rematerialisation.
 
   Args:
-    model: as it was trained.
-    dtype: of the computation; "" keeps the training's.
+    sampler: a sampler as it was trained.
+    dtype: the type of the computation; "" keeps training's.
   """
-  config = dataclasses.replace(
-    model.network.config,
-    dtype=jnp.dtype(dtype or model.network.config.dtype),
-    attention="einsum",  # the one that every platform has
-    remat="none",
-  )
+  # The implementations that every platform has.
+  change: dict[str, Any] = {"attention": "einsum", "remat": "none"}
+  if dtype:
+    change["dtype"] = jnp.dtype(dtype)
+  return _with_networks(sampler, change)
+
+
+def _with_networks(sampler: Sampler, change: Mapping[str, Any]) -> Sampler:
+  """Returns the sampler with fields of both networks' configs changed."""
+
+  def changed(network: networks.Network) -> networks.Network:
+    return networks.build(dataclasses.replace(network.config, **change))
+
+  second = sampler.guidance_network
   return dataclasses.replace(
-    model,
-    network=networks.build(config),
-    guide=model.guide and as_computed(model.guide, dtype),
+    sampler,
+    network=changed(sampler.network),
+    guidance_network=changed(second) if second else None,
   )

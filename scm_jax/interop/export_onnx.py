@@ -1,9 +1,9 @@
-"""The 1-step sampler in ONNX, from the PyTorch module of the same export.
+"""The 1-step sampler in ONNX, made from the same export's PyTorch module.
 
-Inputs are unit noise `[B, C, H, W]` float32, labels `[B]` int64 (the number of
-classes is "no label") and the guidance scale `[B]` float32, each only where the
-network takes it; the output is data `[B, C, H, W]` float32: images in [-1, 1],
-or latents. Computed in float32.
+The inputs are unit noise `[B, C, H, W]` float32, labels `[B]` int64 (the number
+of classes stands for "no label") and the guidance scale `[B]` float32, each
+only where the network takes it. The output is data `[B, C, H, W]` float32:
+images in [-1, 1], or latents. It is computed in float32.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ import pathlib
 import warnings
 
 from scm_jax.errors import UserError
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 
 FOLDER, FILE = "onnx", "sample_1.onnx"
 OPSET = 20
 
 
-def write(folder: pathlib.Path, model: Model) -> None:
-  """Writes `onnx/sample_1.onnx` from `unet/`; large weights lie beside it.
+def write(folder: pathlib.Path, sampler: Sampler) -> None:
+  """Writes `onnx/sample_1.onnx` from the export's `unet/`.
 
   Raises:
     UserError: PyTorch or its exporter is not installed.
@@ -38,10 +38,10 @@ def write(folder: pathlib.Path, model: Model) -> None:
     ) from error
 
   unet = UNetTrigFlow.from_pretrained(folder / "unet", torch.float32)
-  t_max = math.atan(model.sigma_max / unet.sigma_d)
+  t_max = math.atan(sampler.sigma_max / unet.sigma_d)
 
-  class Sampler(torch.nn.Module):
-    """Noise to data by one step, which ends at `t = 0`."""
+  class OneStep(torch.nn.Module):
+    """Maps noise to data by one step from the latest time to 0."""
 
     def __init__(self):
       super().__init__()
@@ -56,7 +56,7 @@ def write(folder: pathlib.Path, model: Model) -> None:
       x0 = math.cos(t_max) * noise - math.sin(t_max) * F  # over sigma_d
       return x0 * self.std + self.mean
 
-  # Two samples, because the exporter takes a size of one for a constant.
+  # Two samples, because the exporter would treat a size of one as a constant.
   inputs = {"noise": torch.randn(2, *unet.shape)}
   if unet.config["num_classes"]:
     inputs["label"] = torch.zeros(2, dtype=torch.int64)
@@ -65,7 +65,7 @@ def write(folder: pathlib.Path, model: Model) -> None:
   (folder / FOLDER).mkdir()
   with _quiet():
     torch.onnx.export(
-      Sampler().eval(),
+      OneStep().eval(),
       kwargs=inputs,
       f=str(folder / FOLDER / FILE),
       input_names=list(inputs),
@@ -83,7 +83,7 @@ def _bytes(module) -> int:
 
 @contextlib.contextmanager
 def _quiet():
-  """Keeps the exporter's progress and its libraries' warnings to itself."""
+  """Hides the exporter's progress and its libraries' warnings."""
   names = "torch.onnx", "onnxscript", "onnx_ir"
   loggers = [logging.getLogger(name) for name in names]
   levels = [logger.level for logger in loggers]

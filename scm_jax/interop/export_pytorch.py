@@ -1,14 +1,14 @@
-"""The part of an export that PyTorch and diffusers load.
+"""The files of an export that PyTorch and diffusers load.
 
     model_index.json  pipeline.py
     unet/       config.json  diffusion_pytorch_model.safetensors
                 unet_trigflow.py
-    scheduler/  scheduler_config.json       (of a consistency model)
-    guide/      as unet/                    (of a teacher that has a guide)
-    vae/        as diffusers has it         (of a model with an autoencoder)
+    scheduler/  scheduler_config.json       (for a consistency model)
+    guide/      as unet/                    (for a guidance network)
+    vae/        in diffusers' layout        (for a network of latents)
 
-Written without PyTorch: names, orders of axes and JSON. The U-Net's parameters
-have the names of EDM2's own PyTorch network, in both of its forms.
+They are written without PyTorch: names, orders of axes and JSON. The U-Net's
+parameters have the names of EDM2's own PyTorch network, in both of its forms.
 """
 
 import dataclasses
@@ -25,44 +25,50 @@ from scm_jax import networks
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
+  edm2_names,
   export_folder,
-  names,
   pytorch,
   safetensors,
 )
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# The version whose loader and scheduler this was written for and is tested on.
+# The version whose loader and scheduler the tests use.
 DIFFUSERS_VERSION = "0.42.1"
 _GUIDANCE = ("denoiser", "embedding", "emb_guidance", "kernel")
-# Of a network's config: how it is trained or computed, not what it is.
-_NOT_SHIPPED = (
-  *("dtype", "attention", "remat", "dropout", "dropout_resolution"),
-  *("weighting", "augment"),
-)
+# Fields of a network's config that say how it is trained or computed.
+_NOT_SHIPPED = {
+  "dtype",
+  "attention",
+  "remat",
+  "dropout",
+  "dropout_resolution",
+  "weighting",
+  "augment",
+}
 
 
-def fits(model: Model) -> bool:
-  """Whether there is a PyTorch module of the network."""
-  return isinstance(model.network.config, networks.UNetConfig)
+def fits(sampler: Sampler) -> bool:
+  """Returns whether there is a PyTorch module of the network."""
+  return isinstance(sampler.network.config, networks.UNetConfig)
 
 
-def check(model: Model) -> None:
+def check(sampler: Sampler) -> None:
   """Raises ConfigError for a network that has no PyTorch module."""
-  if not fits(model):
+  if not fits(sampler):
     raise ConfigError(
-      "--formats: diffusers and onnx know the U-Net alone; this network is "
-      f"{type(model.network.config).__name__}, so give safetensors,stablehlo"
+      "--formats: diffusers and onnx are there for the U-Net alone, and this "
+      f"network is {type(sampler.network.config).__name__}; give "
+      "safetensors,stablehlo"
     )
 
 
 def tensors(params: Mapping[str, Any], resolution: int) -> dict[str, Any]:
-  """The U-Net's parameters by PyTorch's names, in PyTorch's order of axes.
+  """Returns the U-Net's parameters by PyTorch's names, axes in its order.
 
   Args:
-    params: of the network; the weighting head is left out.
-    resolution: side of the network's input, which is part of a name.
+    params: the network's parameters; the weighting head is left out.
+    resolution: the side of the network's input, which is part of a name.
   """
   found = {}
   for name, value in export_folder.flatten(params).items():
@@ -71,36 +77,36 @@ def tensors(params: Mapping[str, Any], resolution: int) -> dict[str, Any]:
       continue
     theirs = "unet.emb_guidance.weight"
     if path != _GUIDANCE:
-      theirs = names.to_name(path, resolution)
-    array = np.ascontiguousarray(names.to_theirs(array, path))
+      theirs = edm2_names.to_name(path, resolution)
+    array = np.ascontiguousarray(edm2_names.to_theirs(array, path))
     found[theirs.removeprefix("unet.")] = array.reshape(array.shape)
   return found
 
 
-def write_unet(folder: pathlib.Path, model: Model, params: Any) -> None:
-  """Writes a U-Net's folder, its weights in the types of `params`."""
+def write_unet(folder: pathlib.Path, sampler: Sampler) -> None:
+  """Writes a U-Net's folder, its weights in the types that they have."""
+  config, codec = sampler.network.config, sampler.codec
   folder.mkdir()
   with open(folder / WEIGHTS, "wb") as stream:
-    unet = tensors(params, model.network.config.resolution)
+    unet = tensors(sampler.params, config.resolution)
     safetensors.write(stream, unet, {"format": "pt"})
   shutil.copy(pytorch.UNET, folder)
-  config = dataclasses.asdict(model.network.config)
-  shipped = {k: v for k, v in config.items() if k not in _NOT_SHIPPED}
-  about = {"_class_name": "UNetTrigFlow"} | shipped
-  about |= {
-    "latents": isinstance(model.codec, codecs.LatentCodec),
-    "data_mean": model.codec.mean,
-    "data_std": model.codec.std,
-    "image_range": getattr(model.codec, "image_range", (-1.0, 1.0)),
+  fields = dataclasses.asdict(config).items()
+  content = {"_class_name": "UNetTrigFlow"}
+  content |= {name: v for name, v in fields if name not in _NOT_SHIPPED}
+  content |= {
+    "latents": isinstance(codec, codecs.LatentCodec),
+    "data_mean": codec.mean,
+    "data_std": codec.std,
+    "image_range": getattr(codec, "image_range", (-1.0, 1.0)),
   }
-  _write_json(folder / "config.json", about)
+  _write_json(folder / "config.json", content)
 
 
-def write_pipeline(
-  folder: pathlib.Path, model: Model, weights: Any, solver_steps: int
-) -> None:
-  """Writes the pipeline, and the scheduler or the guide that it needs."""
+def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
+  """Writes the pipeline, and the scheduler or the guidance network it needs."""
   shutil.copy(pytorch.PIPELINE, folder)
+  consistency = sampler.kind == "consistency"
   index: dict[str, Any] = {
     "_class_name": ["pipeline", "SCMPipeline"],
     "_diffusers_version": DIFFUSERS_VERSION,
@@ -108,19 +114,23 @@ def write_pipeline(
     "scheduler": [None, None],
     "guide": [None, None],
     "vae": [None, None],
-    "consistency": model.consistency,
-    "steps": 2 if model.consistency else solver_steps,
-    "t_mid": model.t_mid,
-    "sigma_max": model.sigma_max,
-    "solver": model.solver,
-    "guidance": model.scale(),
+    "consistency": consistency,
+    "steps": sampler.steps,
+    "t_mid": sampler.t_mid,
+    "sigma_max": sampler.sigma_max,
+    "solver": sampler.solver,
+    "guidance": sampler.guidance_scale(),
+    "unconditional": sampler.unconditional,
   }
-  if autoencoder.of(model):  # its folder is every export's
+  if autoencoder.of(sampler):  # every export writes its folder
     index["vae"] = ["diffusers", "AutoencoderKL"]
-  if model.guide:
+  if sampler.guidance_network:
     index["guide"] = index["unet"]
-    write_unet(folder / "guide", model.guide, weights["guide"])
-  if model.consistency:
+    second = dataclasses.replace(
+      sampler, network=sampler.guidance_network, params=sampler.guidance_params
+    )
+    write_unet(folder / "guide", second)
+  if consistency:
     index["scheduler"] = ["diffusers", "SCMScheduler"]
     (folder / "scheduler").mkdir()
     scheduler = {
@@ -128,7 +138,7 @@ def write_pipeline(
       "_diffusers_version": DIFFUSERS_VERSION,
       "num_train_timesteps": 1000,  # only a bound on the number of steps
       "prediction_type": "trigflow",
-      "sigma_data": model.codec.sigma_d,
+      "sigma_data": sampler.codec.sigma_d,
     }
     _write_json(folder / "scheduler/scheduler_config.json", scheduler)
   _write_json(folder / "model_index.json", index)

@@ -1,12 +1,12 @@
-"""What a U-Net of sCM's form can imitate of one of EDM2's that it starts from.
+"""Parameters by which a U-Net of sCM's form imitates an EDM2 network.
 
-Two things keep the imported function from surviving the change of form. The
-time enters by positional features of `t` instead of Fourier features of
+Two differences of form change the function that a network takes over. The time
+enters by positional features of `t` in place of Fourier features of
 `ln(sigma)`; and a block normalises its features and their scale (Section 4.1),
-where EDM2's blocks have magnitudes of their own. Both are met here as far as
-the form allows: the layer on the time's features is fitted to the old one's
-output, and with `double_norm="gained"` a block's gain is the magnitude that its
-features had.
+while the magnitudes of EDM2's blocks are free. Both are compensated as far as
+the form allows: the layer that reads the features of the time is fitted to the
+output of EDM2's layer, and with `double_norm="gained"` a block's gain is set to
+the magnitude that the features had.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from scm_jax import networks, trigflow
 from scm_jax.networks import layers, magnitude, unet
 
 Path = tuple[str, ...]
-# Times of training, of which the imitation is asked: the students' proposal.
+# The fit is over times of the distribution that the students are trained on.
 P_MEAN, P_STD = -0.8, 1.6
 TIMES, SAMPLES = 2048, 32
 
@@ -33,17 +33,21 @@ def imitate(
   target: networks.NetworkConfig,
   fetch: Callable[[Any], np.ndarray] = np.asarray,
 ) -> dict[Path, jax.Array | np.ndarray]:
-  """Parameters of `target`, by their paths, that imitate `source`.
+  """Returns parameters of a target network, by path, that imitate a source.
 
   Args:
-    params: of the source.
-    source: its config.
-    target: of the network that starts from it, of the same shapes.
-    fetch: brings one array to the host, whole, wherever it lies.
+    params: the source's parameters.
+    source: the source's config.
+    target: the config of the network that starts from the source; it has the
+      same shapes.
+    fetch: returns a whole array on the host, given one on any devices.
 
   Returns:
-    Nothing unless an EDM2 network becomes one of sCM's form.
+    Parameters by path; none unless the source is an EDM2 network and the target
+    is of sCM's form.
   """
+  if not isinstance(source, unet.UNetConfig):
+    return {}
   if source.form != "edm2" or target.published:
     return {}
   found: dict[Path, Any] = {
@@ -58,17 +62,23 @@ def imitate(
 
 
 def _times(number: int) -> np.ndarray:
-  """Logarithms of sigma that cut the proposal into equal parts."""
+  """Returns quantiles of ln(sigma) in the middle of `number` equal parts."""
   normal = NormalDist(P_MEAN, P_STD)
   return np.array([normal.inv_cdf((i + 0.5) / number) for i in range(number)])
 
 
 def _embedding(
-  old: Mapping[str, Any], config: networks.NetworkConfig, fetch: Callable
+  old: Mapping[str, Any], config: unet.UNetConfig, fetch: Callable
 ) -> np.ndarray:
-  """The weight `[features, width]` that gives `old`'s output of `t`'s features.
+  """Returns the weight `[features, width]` that reads the features of `t`.
 
-  Fitted in float64, since features of `t` are nearly dependent.
+  It is fitted to the output of EDM2's layer in float64, because the features of
+  `t` are nearly dependent.
+
+  Args:
+    old: the source's parameters of the embedding.
+    config: the source's config.
+    fetch: returns a whole array on the host.
   """
   weight, frequencies, phases = (
     np.asarray(fetch(leaf), np.float64)
@@ -87,23 +97,28 @@ def _embedding(
 
 
 def on_sphere(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-  """Least squares for filters of unit root-mean-square.
+  """Solves least squares for filters of unit root-mean-square.
+
+  The optimum on the sphere is that of ridge regression, with the ridge that
+  gives a filter its length; the ridge is found by bisection. A filter that is
+  too short without any ridge is lengthened in the direction that the features
+  weigh least.
 
   Args:
-    features: `[N, features]`.
-    wanted: `[N, filters]`, of what `features @ result` should be.
+    features: the layer's inputs, `[N, features]`.
+    wanted: the outputs that `features @ filters` should have, `[N, filters]`.
 
   Returns:
-    The filters `[features, filters]`. On the sphere the optimum is that of
-    ridge regression with as much ridge as brings a filter to its length, which
-    is found by bisection; where it is too short without, what the features do
-    not see makes up its length.
+    The filters, `[features, filters]`, float32.
   """
   count = features.shape[1]
   left, values, right = np.linalg.svd(features, full_matrices=False)
   seen = values > 1e-6 * values[0]  # the rest is rounding
   values, along = values[seen, None], left[:, seen].T @ wanted
-  solve = lambda ridge: values * along / (values**2 + ridge)
+
+  def solve(ridge):
+    return values * along / (values**2 + ridge)
+
   low, high = np.full((2, wanted.shape[1]), [[1e-12], [1e12]])
   for _ in range(100):
     middle = np.sqrt(low * high)
@@ -120,10 +135,10 @@ def on_sphere(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _gains(
   params: Mapping[str, Any], config: networks.NetworkConfig
 ) -> dict[str, jax.Array]:
-  """By blocks' names, how much larger features are than normalised ones.
+  """Returns, by block, how much larger features are than normalised ones.
 
-  Of noise at all times, since no data are at hand; their magnitudes differ
-  little (docs/configs.md).
+  They are measured on noise at all times, because no data are at hand; the
+  magnitudes on data differ little (docs/configs.md).
   """
   network = networks.build(config)
   side, channels = config.resolution, config.in_channels
@@ -140,7 +155,7 @@ def _gains(
       result = call(*arguments, **keywords)
       if isinstance(context.module, unet.Modulation):
         normal = _normalized(context.module.variables["params"], *arguments)
-        # Least squares.
+        # The gain of least squares.
         gain = jnp.sum(result * normal) / jnp.sum(normal**2)
         found[context.module.path[0]] = gain
       return result
@@ -156,7 +171,7 @@ def _gains(
 
 
 def _normalized(params: Mapping[str, Any], y: jax.Array, emb: jax.Array):
-  """What double normalisation makes of an EDM2 block's features and scale."""
+  """Returns a block's features times their scale, both normalised."""
   weight = params["emb"]["weight"]
   scale = params["gain"] * (emb @ weight) / len(weight) ** 0.5 + 1
   y, scale = magnitude.pixel_norm(y), magnitude.pixel_norm(scale)

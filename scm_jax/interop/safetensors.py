@@ -1,8 +1,14 @@
-"""The safetensors file format, with numpy alone.
+"""The safetensors file format, read and written with NumPy alone.
 
-Eight bytes with the header's length, the header (JSON: each tensor's type,
-shape and place), the tensors' bytes, little-endian. Written here and not taken
-from a package, so that the light core reads an export with what it has.
+A file is eight bytes with the header's length, the header (JSON: each tensor's
+type, shape and place), and the tensors' bytes, little-endian.
+
+The package `safetensors` is not used, for what it does as of version 0.8: its
+writer puts metadata into a random order, so that two exports of one model
+differ; it writes wrong numbers, without an error, for arrays that are not
+contiguous, such as transposed filters; and it needs all tensors in memory at
+once where a file goes to a bucket. Its reader copies whole tensors, where NumPy
+maps them into memory, so that each device reads its own part.
 """
 
 import json
@@ -10,10 +16,10 @@ import os
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-import ml_dtypes  # comes with jax
+import ml_dtypes  # a dependency of jax
 import numpy as np
 
-from scm_jax.errors import UserError
+from scm_jax import errors
 
 DTYPES: dict[str, Any] = {
   "F64": np.float64,
@@ -25,22 +31,22 @@ DTYPES: dict[str, Any] = {
   "U8": np.uint8,
 }
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-_MAX_HEADER = 100_000_000  # the format's own bound
 
 
 def write(
   stream: BinaryIO,
-  tensors: Mapping[str, np.ndarray],
+  tensors: Mapping[str, Any],
   metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes a file.
 
   Args:
-    stream: to write to; nothing is held in memory but one tensor's bytes.
-    tensors: by name; numpy or JAX arrays.
-    metadata: free text, read back by `read`.
+    stream: the file, open for writing; one tensor's bytes at a time are held in
+      memory.
+    tensors: NumPy or JAX arrays by name.
+    metadata: free text by name, which `read` returns.
   """
-  # Wide types first, so that every tensor is aligned.
+  # Wide types come first, so that every tensor is aligned.
   names = sorted(tensors, key=lambda n: (-tensors[n].dtype.itemsize, n))
   header: dict[str, Any] = {}
   if metadata:
@@ -65,45 +71,36 @@ def write(
 def read(
   path: str | os.PathLike[str],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """The tensors of a file, mapped into memory, and its metadata.
+  """Returns a file's tensors, mapped into memory, and its metadata.
 
   Raises:
-    UserError: there is no such file, or it is damaged.
+    UserError: the file does not exist, or is damaged.
   """
-  try:
-    with open(path, "rb") as stream:
-      header, start = _read_header(stream)
-    size = os.path.getsize(path)
-    data = (
-      np.memmap(path, np.uint8, "r", offset=start)
-      if size > start
-      else np.zeros(0, np.uint8)
-    )
-    metadata = header.pop("__metadata__", {})
-    tensors = {n: _tensor(data, entry) for n, entry in header.items()}
-  except OSError as error:
-    raise UserError(
-      f"cannot read {os.fspath(path)}: {error.strerror or error}"
-    ) from error
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f"{os.fspath(path)} is not a whole safetensors file; copy or export it "
-      "again"
-    ) from error
+  with errors.reading(path), open(path, "rb") as stream:
+    try:
+      return _read(stream, os.path.getsize(path))
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+        "it is not a whole safetensors file; copy or export it again"
+      ) from error
+
+
+def _read(
+  stream: BinaryIO, size: int
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  start = 8 + int.from_bytes(stream.read(8), "little")
+  if start > size:
+    raise ValueError("the file ends before its header")
+  header = json.loads(stream.read(start - 8))
+  metadata = header.pop("__metadata__", {})
+  data = np.zeros(0, np.uint8)  # an empty file cannot be mapped
+  if size > start:
+    data = np.memmap(stream, np.uint8, "r", offset=start)
+  tensors = {name: _tensor(data, entry) for name, entry in header.items()}
   return tensors, metadata
 
 
-def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int]:
-  length = int.from_bytes(stream.read(8), "little")
-  if length > _MAX_HEADER:
-    raise ValueError("the header is too long")
-  header = json.loads(stream.read(length))
-  if not isinstance(header, dict):
-    raise ValueError("the header is not an object")
-  return header, 8 + length
-
-
-def _tensor(data: Any, entry: Mapping[str, Any]) -> np.ndarray:
+def _tensor(data: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
   begin, end = entry["data_offsets"]
   if not 0 <= begin <= end <= len(data):
     raise ValueError("the file ends before its tensors")

@@ -1,90 +1,78 @@
-"""The tensors of a PyTorch network's file, without PyTorch.
+"""The tensors of a PyTorch network's file, read without PyTorch.
 
 | file | holds |
 |---|---|
 | `.safetensors` | tensors by name |
-| `.pth`, `.pt`, `.bin` | what `torch.save` made of a state dict |
-| `.pkl` | a network pickled whole, as NVIDIA's persistence does |
+| `.pth`, `.pt`, `.bin` | a state dict or a network, written by `torch.save` |
+| `.pkl` | a pickled network, as NVIDIA's persistence writes it |
 
-Nothing in a file is executed; see `unpickling`.
+NVIDIA's persistence stores beside every object the source code of its class,
+which PyTorch's users execute. Here it is text and is dropped; nothing in a file
+is executed (see `unpickling`).
 """
 
 import hashlib
 import os
 import pathlib
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import numpy as np
 
-from scm_jax.errors import UserError
-from scm_jax.interop import safetensors, tensors, unpickling
-from scm_jax.interop.edm2 import ADMITTED
-from scm_jax.interop.unpickling import Record, Refused
+from scm_jax import errors
+from scm_jax.interop import (
+  pickled_numpy,
+  safetensors,
+  torch_archive,
+  unpickling,
+)
+from scm_jax.interop.unpickling import Call, Dict, Record, Refused
 
-Tensors = dict[str, np.ndarray]
-# `torch.hub` puts the beginning of a file's SHA-256 into its name.
+Tensors = dict[str, np.ndarray]  # by PyTorch's names
+# `torch.hub` puts the beginning of a file's SHA-256 into the file's name.
 _HASHED = re.compile(r".*-([0-9a-f]{8})\.pth")
+_DEEPEST = 16  # levels of modules; a module that contains itself has no end
 
 
 class Misfit(Exception):
-  """Tensors are not a certain network's; one line says which."""
-
-
-class _Table(Mapping[tuple[str, str], Callable[[], Any]]):
-  """What an EDM2 network may name, and PyTorch's layers as inert records."""
-
-  def __getitem__(self, key: tuple[str, str]) -> Callable[[], Any]:
-    if key in ADMITTED:
-      return ADMITTED[key]
-    module, name = key
-    if module.startswith("torch.nn.modules.") and name.isidentifier():
-      return unpickling.record_type(name)
-    raise KeyError(key)
-
-  def __iter__(self) -> Iterator[tuple[str, str]]:
-    return iter(ADMITTED)
-
-  def __len__(self) -> int:
-    return len(ADMITTED)
+  """Tensors do not belong to the network; the message is one line."""
 
 
 def read(path: str | os.PathLike[str]) -> Tensors:
-  """The tensors of a file, by PyTorch's names.
+  """Reads the tensors of a file, by PyTorch's names.
 
   Raises:
-    UserError: it cannot be read, is damaged, or holds something else.
+    UserError: the file cannot be read, is damaged, or holds something else.
   """
   path = pathlib.Path(path)
   if path.suffix == ".safetensors":
     return safetensors.read(path)[0]
-  try:
+  with errors.reading(path), path.open("rb") as file:
     _check_hash(path)
-    _refuse_programs(path)
-    with path.open("rb") as file:
-      archive = tensors.is_archive(file)
-      load = tensors.load_archive if archive else unpickling.load
-      return _named(load(file, _Table()))
-  except OSError as error:
-    raise UserError(f"cannot read {path}: {error.strerror}") from error
-  except zipfile.BadZipFile as error:
-    raise UserError(f"{path} is damaged: {error}") from error
-  except Refused as error:
-    raise UserError(
-      f"{path} is not taken for a network's tensors: {error}; nothing in it "
-      "was executed"
-    ) from error
+    content = torch_archive.load(file, ADMITTED)
+    if isinstance(content, Record):
+      content = dict(named_tensors(content))
+    if not isinstance(content, dict) or not content:
+      raise Refused("it holds no tensors by name")
+    for name, value in content.items():
+      if not isinstance(name, str) or not isinstance(value, np.ndarray):
+        raise Refused(f"{str(name)[:60]!r} in it is not a tensor")
+    return dict(content)
 
 
 def take(
   left: MutableMapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-  """Takes a tensor out of those that are left, as float32.
+  """Removes one tensor from a mapping and returns it as float32.
+
+  Args:
+    left: the tensors that have not been taken yet.
+    name: the tensor's name.
+    shape: the shape that it must have.
 
   Raises:
-    Misfit: it is not there, of another shape, or not finite.
+    Misfit: the tensor is missing, of another shape, or not finite.
   """
   if name not in left:
     raise Misfit(f"it has no {name}")
@@ -94,6 +82,50 @@ def take(
   if not np.isfinite(tensor).all():
     raise Misfit(f"its {name} is not finite")
   return tensor
+
+
+def named_tensors(
+  module: Record, prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, Any]]:
+  """Yields a module's parameters and buffers as its `state_dict` names them.
+
+  Args:
+    module: the module, as a pickle holds it.
+    prefix: the module's own name and a dot, or nothing for the network.
+    depth: the number of modules around this one.
+
+  Raises:
+    Refused: the module is not made as PyTorch makes modules.
+  """
+  if depth > _DEEPEST:
+    raise Refused("its modules are nested too deep")
+  for group in ("_parameters", "_buffers"):
+    for name, tensor in _dict_of(module, group).items():
+      if tensor is not None:
+        yield f"{prefix}{name}", tensor
+  for name, child in children(module).items():
+    yield from named_tensors(child, f"{prefix}{name}.", depth + 1)
+
+
+def children(module: Record) -> dict[str, Record]:
+  """Returns the modules that a module contains, by their names.
+
+  Raises:
+    Refused: something else is in their place.
+  """
+  found = _dict_of(module, "_modules")
+  found = {name: child for name, child in found.items() if child is not None}
+  for name, child in found.items():
+    if not isinstance(child, Record):
+      raise Refused(f"{module.class_name}.{name} is not a module")
+  return found
+
+
+def _dict_of(module: Record, name: str) -> dict[str, Any]:
+  value = module.state.get(name) or {}
+  if not isinstance(value, dict):
+    raise Refused(f"{module.class_name}.{name} is not a dict")
+  return value
 
 
 def _check_hash(path: pathlib.Path) -> None:
@@ -109,43 +141,36 @@ def _check_hash(path: pathlib.Path) -> None:
     )
 
 
-def _refuse_programs(path: pathlib.Path) -> None:
-  """TorchScript's archives look like others, and hold compressed code."""
-  if zipfile.is_zipfile(path):
-    with zipfile.ZipFile(path) as archive:
-      if any(n.endswith("/constants.pkl") for n in archive.namelist()):
-        raise Refused("it is a TorchScript program and not tensors by name")
+def _persistent(meta: Any) -> Record:
+  """Stands in for `torch_utils.persistence._reconstruct_persistent_obj`."""
+  if not isinstance(meta, dict) or meta.get("type") != "class":
+    raise Refused("it has a persistent object of an unknown kind")
+  record = unpickling.record_type(str(meta.get("class_name")))()
+  record.state = unpickling.as_state(meta.get("state"))
+  return record
 
 
-def _named(content: Any) -> Tensors:
-  """Tensors of a state dict, or of a network."""
-  if isinstance(content, Record):
-    content = dict(_of_module(content, ""))
-  if not isinstance(content, dict) or not content:
-    raise Refused("it holds no tensors by name")
-  for name, value in content.items():
-    if not isinstance(name, str) or not isinstance(value, np.ndarray):
-      raise Refused(f"{str(name)[:60]!r} in it is not a tensor")
-  return dict(content)
+class _Admitted(dict[tuple[str, str], Any]):
+  """The table of admitted names, and PyTorch's layers as inert records."""
+
+  def __contains__(self, key: Any) -> bool:
+    return super().__contains__(key) or key[0].startswith("torch.nn.modules.")
+
+  def __missing__(self, key: tuple[str, str]) -> type[Record]:
+    return unpickling.record_type(key[1])
 
 
-def _of_module(
-  module: Record, prefix: str, depth: int = 0
-) -> Iterator[tuple[str, Any]]:
-  """Parameters and buffers, as PyTorch's `state_dict` names them."""
-  if depth > 16:  # a module that holds itself has no end
-    raise Refused("its modules are nested too deep")
-  for group in ("_parameters", "_buffers"):
-    for name, tensor in _mapping(module, group).items():
-      if tensor is not None:
-        yield f"{prefix}{name}", tensor
-  for name, child in _mapping(module, "_modules").items():
-    if isinstance(child, Record):
-      yield from _of_module(child, f"{prefix}{name}.", depth + 1)
-
-
-def _mapping(module: Record, name: str) -> dict[str, Any]:
-  value = module.state.get(name) or {}
-  if not isinstance(value, dict):
-    raise Refused(f"{module.class_name}.{name} is not a dict")
-  return value
+ADMITTED: unpickling.Table = _Admitted(
+  {
+    **torch_archive.TENSORS,
+    **pickled_numpy.ARRAYS,
+    ("collections", "OrderedDict"): Dict,
+    ("dnnlib.util", "EasyDict"): Dict,
+    ("builtins", "dict"): Dict,
+    ("builtins", "set"): Call(set),
+    ("__builtin__", "set"): Call(set),  # in older pickles
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Call(
+      _persistent
+    ),
+  }
+)

@@ -1,9 +1,9 @@
-"""Reads pickles without executing anything that they say.
+"""An unpickler that executes nothing of what a pickle says.
 
 A pickle is a program: it names functions and has them called. Here a name is
-looked up in a table of inert stand-ins of ours and nowhere else, so the worst
-that a file can do is to be refused. Stand-ins are made anew for each reading,
-because a pickle may also set attributes of what it names.
+looked up in a table of inert stand-ins and nowhere else, so the worst that a
+file can do is to be refused. A pickle may also set attributes of the objects
+that it names, so every stand-in has a `__setstate__` that leaves it as it is.
 """
 
 import dataclasses
@@ -11,20 +11,20 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-# (module, name) -> the stand-in, made anew for each reading.
-Table = Mapping[tuple[str, str], Callable[[], Any]]
+# Maps (module, name) to the stand-in.
+Table = Mapping[tuple[str, str], Any]
 
 
-class Refused(Exception):
-  """A pickle is damaged, or names what is not admitted; one line says what."""
+class Refused(ValueError):
+  """A file's content is not admitted; the message is one line that says why."""
 
 
 class Record:
-  """An instance of a class of theirs: its name and its state, no behaviour.
+  """An instance of a foreign class: its name and its state, no behaviour.
 
   Attributes:
-    class_name: what the file calls it.
-    state: attributes by name.
+    class_name: the class's name in the file.
+    state: the instance's attributes by name.
   """
 
   class_name = ""
@@ -32,7 +32,7 @@ class Record:
   state: dict[str, Any]
 
   def __new__(cls, *args: Any, **kwargs: Any):
-    del args, kwargs  # theirs
+    del args, kwargs  # those of the foreign constructor
     record = super().__new__(cls)
     record.state = {}
     return record
@@ -42,7 +42,7 @@ class Record:
 
 
 class Dict(dict):
-  """A mapping of theirs; what it has beside its items is dropped."""
+  """A foreign mapping, of which only the items are kept."""
 
   def __setstate__(self, state: Any) -> None:
     del state
@@ -50,7 +50,11 @@ class Dict(dict):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
-  """A function of theirs, of which ours is called; has no settable part."""
+  """A function of ours that stands in for a foreign one and cannot be changed.
+
+  Attributes:
+    function: the function that is called.
+  """
 
   function: Callable[..., Any]
 
@@ -61,32 +65,25 @@ class Call:
     raise Refused("it changes a function")
 
 
-def record_type(name: str) -> Callable[[], type[Record]]:
-  """Makes stand-ins for the class `name`."""
-  return lambda: type(name, (Record,), {"class_name": name})
-
-
-def dict_type() -> type[Dict]:
-  """Makes a stand-in for a kind of dict."""
-  return type("Dict", (Dict,), {})
-
-
-def call(function: Callable[..., Any]) -> Callable[[], Call]:
-  """Makes stand-ins for a function."""
-  return lambda: Call(function)
+def record_type(name: str) -> type[Record]:
+  """Returns the stand-in for the class `name`."""
+  return type(name, (Record,), {"class_name": name})
 
 
 def as_state(state: Any) -> dict[str, Any]:
-  """Attributes, in either form that pickles have.
+  """Returns an instance's attributes, in either form that pickles have.
+
+  Args:
+    state: the attributes as a dict, or a pair of them and the slots.
 
   Raises:
-    Refused: in neither.
+    Refused: the state has another form.
   """
-  if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
+  if isinstance(state, tuple) and len(state) == 2:
     state = (state[0] or {}) | (state[1] or {})
   state = {} if state is None else state
   if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
-    raise Refused("an object's state is no set of attributes")
+    raise Refused("an object's state is not a dict of attributes")
   return dict(state)
 
 
@@ -95,45 +92,37 @@ def load(
   table: Table,
   persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-  """The next pickle of a file.
+  """Reads the next pickle of a file.
 
   Args:
-    file: read from where it stands to the pickle's end.
-    table: what may be named.
-    persistent: gives the objects that the pickle refers to and does not hold.
+    file: the stream, which is read from its position to the pickle's end.
+    table: the names that the pickle may use.
+    persistent: returns the object outside the pickle that an id refers to.
 
   Raises:
-    Refused: it is damaged, or asks for anything else.
+    Refused: the pickle uses a name that is not in `table`.
+    Exception: the pickle is damaged. Any kind is possible, because a damaged
+      pickle calls stand-ins in ways that the original would not; see
+      `errors.reading`.
   """
-  try:
-    return _Unpickler(file, table, persistent).load()
-  except Refused:
-    raise
-  except (EOFError, pickle.UnpicklingError, MemoryError) as error:
-    raise Refused(f"it is damaged or cut short ({_one_line(error)})") from error
-  except Exception as error:  # stand-ins called in ways that theirs are not
-    raise Refused(f"it is damaged ({_one_line(error)})") from error
+  return _Unpickler(file, table, persistent).load()
 
 
 class _Unpickler(pickle.Unpickler):
   def __init__(self, file, table, persistent):
     super().__init__(file)
-    self._table, self._persistent, self._made = table, persistent, {}
+    self._table, self._persistent = table, persistent
 
   def find_class(self, module_name: str, global_name: str) -> Any:
     key = (module_name, global_name)
     if key not in self._table:
-      raise Refused(f"it names {module_name}.{global_name}")
-    if key not in self._made:
-      self._made[key] = self._table[key]()
-    return self._made[key]
+      raise Refused(
+        f"it names {module_name}.{global_name}, which is not admitted; "
+        "nothing in it was executed"
+      )
+    return self._table[key]
 
   def persistent_load(self, pid: Any) -> Any:
     if self._persistent is None:
       raise Refused("it refers to objects outside itself")
     return self._persistent(pid)
-
-
-def _one_line(error: BaseException) -> str:
-  text = " ".join(str(error).split())
-  return f"{type(error).__name__}: {text[:100]}" if text else "no end"

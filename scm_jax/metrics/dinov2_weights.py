@@ -1,9 +1,9 @@
-"""DINOv2's transformer from the files that people have of it.
+"""The weights of DINOv2's transformer, from each of the public files.
 
-| file | names |
+| file | names of its tensors |
 |---|---|
-| Facebook's `dinov2_vitl14_pretrain.pth` | its own |
-| `model.safetensors` of `facebook/dinov2-large` | of transformers |
+| Facebook's `dinov2_vitl14_pretrain.pth` | those of Facebook's code |
+| `model.safetensors` of `facebook/dinov2-large` | those of transformers |
 """
 
 import re
@@ -20,9 +20,9 @@ FETCH = (
   "dinov2_vitl14_pretrain.pth"
 )
 
-# Published transformers that FD-DINOv2 is not defined with, by their width.
+# Published transformers other than the one of FD-DINOv2, by their width.
 _OTHERS = {384: "ViT-S/14", 768: "ViT-B/14", 1536: "ViT-g/14"}
-# Names of transformers -> Facebook's; attention's are older and newer ones.
+# From transformers' names to Facebook's; attention has old and new names.
 _TO_FACEBOOK = (
   (r"^dinov2\.", ""),
   (r"^embeddings\.cls_token", "cls_token"),
@@ -41,24 +41,25 @@ _TO_FACEBOOK = (
 
 
 def params(tensors: Mapping[str, np.ndarray]) -> dinov2.Params:
-  """The network's parameters; blocks' are stacked, [depth, ...].
+  """Returns the network's parameters; those of blocks are stacked [depth, ...].
 
   Args:
-    tensors: by Facebook's names or those of transformers.
+    tensors: arrays by Facebook's names or those of transformers.
 
   Raises:
-    Misfit: they are another network's.
+    Misfit: the tensors belong to another network.
   """
   left = {to_facebook(name): tensor for name, tensor in tensors.items()}
   _join_qkv(left)
   _refuse_others(left)
-  left.pop("mask_token", None)  # of training
+  left.pop("mask_token", None)  # only training uses it
   width = left["cls_token"].shape[-1]
-  vector = lambda name: take(left, name, (width,))
-  norm = lambda name: {
-    "scale": vector(f"{name}.weight"),
-    "bias": vector(f"{name}.bias"),
-  }
+
+  def vector(name):
+    return take(left, name, (width,))
+
+  def norm(name):
+    return {"scale": vector(f"{name}.weight"), "bias": vector(f"{name}.bias")}
 
   def linear(name, features_in, features):
     kernel = take(left, f"{name}.weight", (features, features_in)).T
@@ -96,23 +97,23 @@ def params(tensors: Mapping[str, np.ndarray]) -> dinov2.Params:
     "norm": norm("norm"),
   }
   if left:
-    raise Misfit(f"it has {min(left)}, which DINOv2's ViT-L/14 has not")
+    raise Misfit(f"it has {min(left)}, which DINOv2's ViT-L/14 does not have")
   return found
 
 
 def to_facebook(name: str) -> str:
-  """Facebook's name of a tensor that transformers call `name`."""
+  """Returns Facebook's name of the tensor that transformers call `name`."""
   for pattern, theirs in _TO_FACEBOOK:
     name = re.sub(pattern, theirs, name)
   return name
 
 
 def _join_qkv(left: MutableMapping[str, np.ndarray]) -> None:
-  """Query, key and value as Facebook has them: one layer."""
+  """Joins query, key and value to one layer, as Facebook has them."""
   for name in [n for n in left if ".attn.query." in n]:
     parts = [name.replace("query", part) for part in ("query", "key", "value")]
     if missing := [part for part in parts if part not in left]:
-      raise Misfit(f"it has {name} and not {missing[0]}")
+      raise Misfit(f"it has {name} but no {missing[0]}")
     whole = np.concatenate([left.pop(part) for part in parts])
     left[name.replace("query", "qkv")] = whole
 
@@ -122,13 +123,11 @@ def _refuse_others(left: Mapping[str, np.ndarray]) -> None:
     raise Misfit("it has no cls_token")
   width = left["cls_token"].shape[-1]
   if "register_tokens" in left:
-    raise Misfit("it has registers, and FD-DINOv2 is defined without")
+    raise Misfit("it has registers; FD-DINOv2 is defined without them")
   if width in _OTHERS:
-    raise Misfit(
-      f"it is {_OTHERS[width]}, and FD-DINOv2 is defined with ViT-L/14"
-    )
+    raise Misfit(f"it is {_OTHERS[width]}; FD-DINOv2 is defined with ViT-L/14")
   if width % dinov2.HEAD:
-    raise Misfit(f"its width {width} is no multiple of {dinov2.HEAD}")
+    raise Misfit(f"its width {width} is not a multiple of {dinov2.HEAD}")
 
 
 def _positions(left, width):
@@ -144,5 +143,13 @@ def _positions(left, width):
 def extractor(
   tensors: Mapping[str, np.ndarray], name: str = "dinov2"
 ) -> dinov2.Dinov2Extractor:
-  """The extractor of a file's tensors; raises Misfit as `params` does."""
+  """Returns the extractor that a file's tensors make.
+
+  Args:
+    tensors: arrays as for `params`.
+    name: the extractor's name, which says how images are resized.
+
+  Raises:
+    Misfit: the tensors belong to another network.
+  """
   return dinov2.Dinov2Extractor(jax.device_put(params(tensors)), name)

@@ -1,10 +1,10 @@
-"""FID's Inception-v3 from the files that people have of it.
+"""The weights of FID's Inception-v3, from each of the files that are public.
 
-| file | names |
+| file | names of its tensors |
 |---|---|
 | pytorch-fid's, torch-fidelity's `...-6726825d.pth` | torchvision's |
 | NVIDIA's `inception-2015-12-05.pkl` (StyleGAN3, EDM2) | the TF graph's |
-| safetensors of either | |
+| safetensors, written from either | as in the source |
 """
 
 import re
@@ -23,7 +23,7 @@ FETCH = (
 
 _STEM = ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3")
 _MIXED = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
-# The graph's towers, by the last character but one of a block's name or all.
+# The graph's towers in a block; a key is a block's name or its first digit.
 _TOWERS: dict[str, dict[str, str]] = {
   "5": {
     "conv": "branch1x1",
@@ -40,7 +40,8 @@ _TOWERS: dict[str, dict[str, str]] = {
   },
   "7a": {"tower": "branch3x3", "tower_1": "branch7x7x3"},
 }
-_LAST = {  # of 7b and 7c, whose names are in one piece
+# The graph's layers in the blocks 7b and 7c, which have no towers there.
+_LAST = {
   "conv": "branch1x1",
   "tower_conv": "branch3x3_1",
   "tower_mixed_conv": "branch3x3_2a",
@@ -61,19 +62,19 @@ _NUMBERED = re.compile(r"(conv|mixed)(?:_(\d+))?")
 
 
 def params(tensors: Mapping[str, np.ndarray]) -> inception.Params:
-  """The network's parameters, normalisation folded into the filters.
+  """Returns the network's parameters; its filters include normalisation.
 
   Args:
-    tensors: by torchvision's names, or by those of NVIDIA's file. A network
-      of the same form that is narrower by sixteenths will do as well.
+    tensors: arrays by torchvision's names, or by those of NVIDIA's file. A
+      network of the same form, narrower by sixteenths, is taken as well.
 
   Raises:
-    Misfit: they are another network's.
+    Misfit: the tensors belong to another network.
   """
   if any(name.startswith("layers.") for name in tensors):
     tensors = {to_torchvision(name): t for name, t in tensors.items()}
   if any(name.startswith("AuxLogits.") for name in tensors):
-    raise Misfit("it is torchvision's ImageNet network and not FID's")
+    raise Misfit("it is torchvision's ImageNet network, not FID's")
   left = {n: t for n, t in tensors.items() if "num_batches_tracked" not in n}
   first = left.get("Conv2d_1a_3x3.conv.weight")
   if first is None or first.ndim != 4:
@@ -86,16 +87,20 @@ def params(tensors: Mapping[str, np.ndarray]) -> inception.Params:
     else:
       found[name] = _folded(left, name, shape)
   if left:
-    raise Misfit(f"it has {min(left)}, which FID's network has not")
+    raise Misfit(f"it has {min(left)}, which FID's network does not have")
   return found
 
 
 def _folded(left, name, shape):
-  """A filter [h, w, in, out] and a bias, as evaluation applies them."""
+  """Returns the filter [h, w, in, out] and bias that include normalisation."""
   h, w, features_in, features = shape
   kernel = take(left, f"{name}.conv.weight", (features, features_in, h, w))
-  part = lambda p: take(left, f"{name}.bn.{p}", (features,)).astype(np.float64)
-  # NVIDIA's has no gains: all are 1.
+
+  def part(of_norm):
+    found = take(left, f"{name}.bn.{of_norm}", (features,))
+    return found.astype(np.float64)
+
+  # NVIDIA's file has no gains: all are 1.
   gain = part("weight") if f"{name}.bn.weight" in left else np.ones(features)
   gain = gain / np.sqrt(part("running_var") + inception.EPS)
   bias = part("bias") - part("running_mean") * gain
@@ -106,13 +111,13 @@ def _folded(left, name, shape):
 
 
 def to_torchvision(name: str) -> str:
-  """Torchvision's name of a tensor that NVIDIA's file calls `name`.
+  """Returns torchvision's name of the tensor that NVIDIA's file calls `name`.
 
-  NVIDIA kept the names of the TensorFlow graph:
-  `layers.mixed_4.tower_1.conv_2.weight` is `Mixed_6b.branch7x7dbl_3`'s.
+  NVIDIA kept the names of the TensorFlow graph: the layer of
+  `layers.mixed_4.tower_1.conv_2.weight` is `Mixed_6b.branch7x7dbl_3`.
 
   Raises:
-    Misfit: there is none such.
+    Misfit: FID's network has no such tensor.
   """
   match name.split("."):
     case ["output", part]:
@@ -121,7 +126,7 @@ def to_torchvision(name: str) -> str:
       found = _NUMBERED.fullmatch(block)
       if found:
         return f"{_layer(found, path, name)}.{_PARTS[part]}"
-  raise Misfit(f"it has {name}, which FID's network has not")
+  raise Misfit(f"it has {name}, which FID's network does not have")
 
 
 def _layer(block: re.Match[str], path: list[str], name: str) -> str:
@@ -140,12 +145,20 @@ def _layer(block: re.Match[str], path: list[str], name: str) -> str:
       branch += f"_{int(conv[2] or 0) + 1}" if conv else ""
     return f"Mixed_{mixed}.{branch}"
   except (KeyError, IndexError, ValueError) as error:
-    raise Misfit(f"it has {name}, which FID's network has not") from error
+    raise Misfit(f"it has {name}, which FID's network does not have") from error
 
 
 def extractor(
   tensors: Mapping[str, np.ndarray], name: str = "inception"
 ) -> inception.InceptionExtractor:
-  """The extractor of a file's tensors; raises Misfit as `params` does."""
+  """Returns the extractor that a file's tensors make.
+
+  Args:
+    tensors: arrays as for `params`.
+    name: the extractor's name, which says how images are resized.
+
+  Raises:
+    Misfit: the tensors belong to another network.
+  """
   placed = jax.device_put(params(tensors))
   return inception.InceptionExtractor(placed, name)

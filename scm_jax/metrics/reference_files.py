@@ -8,22 +8,21 @@
 | `.npz` | images `arr_0`, and perhaps labels `arr_1` | ADM's sample batches |
 | `.npy` | images | `evaluate --save-samples` |
 
-`mu` and `sigma` are of Inception features; the file does not say by which
-convention images were resized, so its origin has to, nor of how many samples
-they are. ADM's `mu_s` and `sigma_s` (sFID) are left out.
+`mu` and `sigma` are of Inception features. The file states neither by which
+convention images were resized nor how many there were, so its origin has to.
+ADM's `mu_s` and `sigma_s` (sFID) are not read.
 """
 
 import dataclasses
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from scm_jax.errors import UserError
-from scm_jax.interop import arrays, unpickling
+from scm_jax import errors
+from scm_jax.interop import pickled_numpy, unpickling
 from scm_jax.metrics.frechet import Gaussian
 
 SUFFIXES = (".npz", ".pkl", ".npy")
@@ -32,10 +31,10 @@ _EDM2 = {"fid": "inception", "fd_dinov2": "dinov2"}
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """What a file holds.
+  """The content of a reference file.
 
   Attributes:
-    moments: mean and covariance by feature space.
+    moments: mean and covariance of the features, by the extractor's name.
     images: uint8 [N, H, W, C] or None.
     labels: int32 [N] or None.
   """
@@ -46,40 +45,29 @@ class Published:
 
 
 def read(path: str | os.PathLike[str]) -> Published:
-  """Reads a file of statistics, of images, or both.
+  """Reads a file of statistics, of images, or of both.
 
   Raises:
-    UserError: it cannot be read, is damaged, or holds neither.
+    UserError: the file cannot be read, is damaged, or holds neither.
   """
   path = pathlib.Path(path)
-  try:
+  with errors.reading(path), path.open("rb") as stream:
     if path.suffix == ".pkl":
-      return _pickled(path)
+      return _from_pickle(unpickling.load(stream, pickled_numpy.ARRAYS))
     if path.suffix == ".npy":
       images = np.load(path, mmap_mode="r", allow_pickle=False)
-      found: Mapping[str, np.ndarray] = {"arr_0": images}
-    else:
-      with np.load(path, allow_pickle=False) as file:
-        wanted = ("mu", "sigma", "arr_0", "arr_1")
-        found = {name: file[name] for name in wanted if name in file.files}
-    return _arrays(found)
-  except OSError as error:
-    reason = error.strerror or error
-    raise UserError(f"cannot read the reference {path}: {reason}") from error
-  except (ValueError, EOFError, zipfile.BadZipFile) as error:
-    raise UserError(f"the reference {path} cannot be used: {error}") from error
-  except unpickling.Refused as error:
-    raise UserError(f"the reference {path} is refused: {error}") from error
+      return _from_arrays({"arr_0": images})
+    with np.load(stream, allow_pickle=False) as file:
+      wanted = ("mu", "sigma", "arr_0", "arr_1")
+      return _from_arrays({n: file[n] for n in wanted if n in file.files})
 
 
-def _pickled(path: pathlib.Path) -> Published:
-  with path.open("rb") as file:
-    content = unpickling.load(file, arrays.ARRAYS)
+def _from_pickle(content: Any) -> Published:
   if not isinstance(content, dict):
-    raise ValueError("it is no dict of statistics")
+    raise ValueError("it holds no dict of statistics")
   moments = {
-    space: _gaussian(content[key].get("mu"), content[key].get("sigma"))
-    for key, space in _EDM2.items()
+    features: _gaussian(content[key].get("mu"), content[key].get("sigma"))
+    for key, features in _EDM2.items()
     if isinstance(content.get(key), dict)
   }
   if not moments:
@@ -87,7 +75,7 @@ def _pickled(path: pathlib.Path) -> Published:
   return Published(moments)
 
 
-def _arrays(found: Mapping[str, np.ndarray]) -> Published:
+def _from_arrays(found: Mapping[str, np.ndarray]) -> Published:
   moments, images, labels = {}, found.get("arr_0"), found.get("arr_1")
   if "mu" in found or "sigma" in found:
     moments["inception"] = _gaussian(found.get("mu"), found.get("sigma"))
@@ -113,8 +101,8 @@ def _gaussian(mean: Any, covariance: Any) -> Gaussian:
   kinds = {mean.dtype.kind, covariance.dtype.kind}
   if kinds != {"f"} or covariance.shape != 2 * mean.shape or mean.ndim != 1:
     raise ValueError(
-      f"mu {list(mean.shape)} and sigma {list(covariance.shape)} are no mean "
-      "and covariance"
+      f"mu {list(mean.shape)} and sigma {list(covariance.shape)} are not a "
+      "mean and a covariance"
     )
   mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
   if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):

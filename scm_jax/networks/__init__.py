@@ -8,14 +8,14 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from scm_jax import trigflow
-from scm_jax.networks import dropout
+from scm_jax.networks import ddpmpp, dropout, unet
 from scm_jax.networks.config import AUGMENTATIONS, NetworkConfig
 from scm_jax.networks.ddpmpp import DDPMpp, DDPMppConfig
+from scm_jax.networks.family import FREE, Constraint, Family, Forms
 from scm_jax.networks.unet import UNet, UNetConfig
 from scm_jax.networks.weighting import Weighting
 
@@ -23,24 +23,9 @@ Params = Mapping[str, Any]
 Cond = dict[str, jax.Array]
 
 
-class Family(NamedTuple):
-  """A kind of network.
-
-  Attributes:
-    config: the class of its configs.
-    module: the class of its Linen modules.
-    published: name of its published form, beside `trigflow`.
-  """
-
-  config: type[NetworkConfig]
-  module: Callable[..., nn.Module]
-  published: str
-
-
-FAMILIES = {
-  "unet": Family(UNetConfig, UNet, "edm2"),
-  "ddpmpp": Family(DDPMppConfig, DDPMpp, "edm"),
-}
+# To add a family, write its module with a config, a Linen module and a
+# `FAMILY`, and name that here; `config.network.family` then takes its name.
+FAMILIES: dict[str, Family] = {"unet": unet.FAMILY, "ddpmpp": ddpmpp.FAMILY}
 
 
 class Network(NamedTuple):
@@ -55,17 +40,19 @@ class Network(NamedTuple):
       split).
     w: `w(params, t)`, the adaptive log-weight `[B]`.
     config: what it was built from.
+    constraint: where the optimiser keeps its weights.
   """
 
   init: Callable[[jax.Array], Params]
   F: Callable[..., jax.Array]
   w: Callable[[Params, jax.Array], jax.Array]
   config: NetworkConfig
+  constraint: Constraint = FREE
 
 
 @functools.cache
 def build(config: NetworkConfig) -> Network:
-  """The functions of the network that `config` describes.
+  """Builds the functions of the network that `config` describes.
 
   `F` and `w` take TrigFlow's time and `F` is TrigFlow's in every form: the
   published ones, which are trained at EDM's `c_noise` and with EDM's sign, are
@@ -73,9 +60,7 @@ def build(config: NetworkConfig) -> Network:
 
   Equal configs give the same functions, which therefore compile once.
   """
-  family = next(f for f in FAMILIES.values() if type(config) is f.config)
-  if config.form not in ("trigflow", family.published):
-    raise ValueError(f"{config.form!r} is no form of {type(config).__name__}")
+  family = FAMILIES[family_name(config)]
   denoiser, weighting = family.module(config), Weighting(config.weighting_head)
 
   def init(key):
@@ -106,19 +91,24 @@ def build(config: NetworkConfig) -> Network:
 
   if config.published:
     F = trigflow.network_from_edm(F, config.sigma_d)
-  return Network(init, F, w, config)
+  return Network(init, F, w, config, family.constraint)
+
+
+def family_name(config: NetworkConfig) -> str:
+  """Returns the name in `FAMILIES` of the family that a config is of."""
+  return next(n for n, f in FAMILIES.items() if type(config) is f.config)
 
 
 def _inside(t: jax.Array) -> jax.Array:
-  """Times kept off the ends, where `ln(tan t)` is infinite.
+  """Returns times clipped off the ends, where `ln(tan t)` is infinite.
 
-  Of training's proposals none lies so near an end.
+  No time that training draws lies so near an end.
   """
   return jnp.clip(t, 1e-6, jnp.pi / 2 - 1e-6)
 
 
 def null_cond(config: NetworkConfig, batch: int) -> Cond:
-  """The condition "no label", guidance 1, not augmented, of `batch` samples."""
+  """Returns the condition "no label", guidance 1, not augmented, `[batch]`."""
   cond = {}
   if config.num_classes:
     cond["label"] = jnp.full((batch,), config.num_classes, jnp.int32)
@@ -130,7 +120,7 @@ def null_cond(config: NetworkConfig, batch: int) -> Cond:
 
 
 def parameter_count(params: Params) -> int:
-  """Trained parameters of the denoiser; the weighting head is thrown away."""
+  """Counts the denoiser's parameters, without those of the weighting head."""
   leaves = jax.tree.leaves(params["denoiser"])
   return sum(leaf.size for leaf in leaves)
 
@@ -138,16 +128,20 @@ def parameter_count(params: Params) -> int:
 __all__ = [
   "AUGMENTATIONS",
   "FAMILIES",
+  "FREE",
   "Cond",
+  "Constraint",
   "DDPMpp",
   "DDPMppConfig",
   "Family",
+  "Forms",
   "Network",
   "NetworkConfig",
   "Params",
   "UNet",
   "UNetConfig",
   "build",
+  "family_name",
   "null_cond",
   "parameter_count",
 ]

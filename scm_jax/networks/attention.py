@@ -14,17 +14,19 @@ CHUNK = 128  # most keys that `chunked` looks at at once
 
 
 def attend(q: Array, k: Array, v: Array, implementation: str) -> Array:
-  """`softmax(q k^T / sqrt(d)) v`, `[B, L, heads, d]` in the type of `v`.
+  """Computes `softmax(q k^T / sqrt(d)) v`, `[B, L, heads, d]`, as `v`'s type.
 
   Args:
-    q, k, v: queries, keys and values `[B, L, heads, d]`.
+    q: queries `[B, L, heads, d]`.
+    k: keys, like `q`.
+    v: values, like `q`.
     implementation: a name in `IMPLEMENTATIONS`.
   """
   return IMPLEMENTATIONS[implementation](q, k, v).astype(v.dtype)
 
 
 def _logits(q: Array, k: Array) -> Array:
-  """`[B, heads, L, keys]`, float32 or wider."""
+  """Computes the logits `[B, heads, L, keys]`, float32 or wider."""
   wide = jnp.promote_types(q.dtype, jnp.float32)
   scale = q.shape[-1] ** -0.5
   products = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
@@ -32,23 +34,24 @@ def _logits(q: Array, k: Array) -> Array:
 
 
 def _einsum(q: Array, k: Array, v: Array) -> Array:
-  """Written out: the whole matrix of weights at once."""
+  """Computes attention with the whole matrix of weights at once."""
   weights = jax.nn.softmax(_logits(q, k), axis=-1).astype(v.dtype)
   return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
 def _chunked(q: Array, k: Array, v: Array) -> Array:
-  """Chunks of keys in turn, with a running maximum; no `L x L` matrix.
+  """Computes attention by chunks of keys, without an `L x L` matrix.
 
-  The tangent of this recurrence is the one of the paper's Appendix F. Backward,
-  each chunk's weights are computed again.
+  A running maximum keeps the sums finite. The tangent of this recurrence is
+  that of the paper's Appendix F. The backward pass computes each chunk's
+  weights again.
   """
   length = k.shape[1]
   size = max(n for n in range(1, CHUNK + 1) if length % n == 0)
   wide = jnp.promote_types(q.dtype, jnp.float32)
 
   def chunks(x):
-    """`[L / size, B, size, heads, d]`."""
+    """Returns an array in chunks, `[L / size, B, size, heads, d]`."""
     return jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0)
 
   def add(sums, chunk):

@@ -1,10 +1,13 @@
-"""What every denoising network's config has in common."""
+"""What the configs of denoising networks have in common."""
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
+
+from scm_jax import schema
+from scm_jax.errors import ConfigError
 
 Dtype = Any
 
@@ -13,31 +16,24 @@ AUGMENTATIONS = 9  # numbers that say how a sample was augmented
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-  """What a network is made of. Families add fields and set their own defaults.
+  """What every network has. Families add fields, and set their own defaults.
 
   Attributes:
     resolution: height and width of the input.
     in_channels: channels of the data.
     num_classes: labels; 0 is an unconditional network.
-    form: `trigflow`, or the family's published one.
-    channels: base width; level `i` has `channels * channel_mult[i]`.
-    channel_mult: widths of the levels, each half the resolution of the last.
-    channel_mult_emb: width of the embedding in units of `channels`; 0 is the
-      largest of `channel_mult`.
-    num_blocks: residual blocks per level (the decoder has one more).
-    attn_resolutions: sides at which blocks attend.
-    channels_per_head: width of an attention head.
-    dropout: probability.
-    dropout_resolution: largest side at which dropout acts (Section G.2: 16).
     guidance: whether the guidance scale is an input (Section 5.2).
     augment: whether what was done to the data is an input: the numbers of
-      `data.augmentation`, zero in sampling. DDPM++ alone can take it.
-    weighting: which head `w_phi` has, `positional` or `fourier` (see
-      `weighting`); networks of EDM2's form have EDM2's.
+      `data.augmentation`, zero in sampling.
     sigma_d: standard deviation of the data, by which the published forms turn
       TrigFlow's time into EDM's noise level.
-    dtype: of the computation; the time path is float32 in any case.
-    precision: of products of float32 numbers, a name in JAX's
+    form: `trigflow`, or the family's published one.
+    weighting: which features the head of `w_phi` sees: `positional` ones of
+      `t`, for students; or `fourier` ones of `ln sigma`, for teachers, as EDM2
+      has (`networks.weighting`). Networks of EDM2's form have EDM2's head.
+    dtype: the type of the computation: float32, bfloat16 or float16 (GPUs
+      alone), whose gradients are scaled. The time path is float32 in any case.
+    precision: how products of float32 numbers are computed, a name in JAX's
       `jax.default_matmul_precision`: `highest` is float32; `high` is three
       bfloat16 products on TPUs and TensorFloat-32 on GPUs; `default` is one
       bfloat16 product on TPUs and TensorFloat-32 on GPUs. Products of narrower
@@ -50,10 +46,51 @@ class NetworkConfig:
       `rematerialization.POLICIES`.
   """
 
-  resolution: int
-  in_channels: int
-  num_classes: int = 0
+  resolution: int = schema.fixed()
+  in_channels: int = schema.fixed()
+  num_classes: int = schema.fixed(0)
+  guidance: bool = schema.fixed(False)
+  augment: bool = schema.fixed(False)
+  sigma_d: float = schema.fixed(0.5)
   form: str = "trigflow"
+  weighting: Literal["positional", "fourier"] = "positional"
+  dtype: Dtype = jnp.float32
+  precision: Literal["highest", "high", "default"] = "highest"
+  last_float32: int = 0
+  attention: Literal["einsum", "chunked"] = "einsum"
+  remat: Literal["none", "full", "dots"] = "none"
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for values that make no network."""
+    schema.check(self)
+
+  @property
+  def published(self) -> bool:
+    """Whether the network takes EDM's convention of time, `c_noise`."""
+    return self.form != "trigflow"
+
+  @property
+  def weighting_head(self) -> str:
+    """The head that `w_phi` has; EDM2's own in networks of EDM2's form."""
+    return "edm2" if self.form == "edm2" else self.weighting
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelsConfig(NetworkConfig):
+  """What networks of an encoder and a decoder on several resolutions have.
+
+  Attributes:
+    channels: base width; level `i` has `channels * channel_mult[i]`.
+    channel_mult: widths of the levels, each half the resolution of the last.
+    channel_mult_emb: width of the embedding in units of `channels`; 0 is the
+      largest of `channel_mult`.
+    num_blocks: residual blocks per level (the decoder has one more).
+    attn_resolutions: sides at which blocks attend.
+    channels_per_head: width of an attention head.
+    dropout: probability.
+    dropout_resolution: largest side at which dropout acts (Section G.2: 16).
+  """
+
   channels: int = 192
   channel_mult: tuple[int, ...] = (1, 2, 3, 4)
   channel_mult_emb: int = 0
@@ -61,16 +98,17 @@ class NetworkConfig:
   attn_resolutions: tuple[int, ...] = (16, 8)
   channels_per_head: int = 64
   dropout: float = 0.0
-  dropout_resolution: int = 1 << 30
-  guidance: bool = False
-  augment: bool = False
-  weighting: str = "positional"
-  sigma_d: float = 0.5
-  dtype: Dtype = jnp.float32
-  precision: str = "highest"
-  last_float32: int = 0
-  attention: str = "einsum"
-  remat: str = "none"
+  dropout_resolution: int = 16
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for values that make no network."""
+    super().__post_init__()
+    levels = len(self.channel_mult)
+    if self.resolution % (1 << (levels - 1)):
+      raise ConfigError(
+        f"channel_mult has {levels} levels, but the data's size of "
+        f"{self.resolution} cannot be halved {levels - 1} times"
+      )
 
   @property
   def blocks(self) -> int:
@@ -79,7 +117,7 @@ class NetworkConfig:
     return levels * (2 * self.num_blocks + 1) + 2 * (levels - 1) + 2
 
   def dtypes(self) -> Iterator[Dtype]:
-    """The type that each block computes in, first to last."""
+    """Yields the type that each block computes in, first to last."""
     wide = jnp.promote_types(self.dtype, jnp.float32)
     late = min(self.last_float32, self.blocks)
     yield from [self.dtype] * (self.blocks - late) + [wide] * late
@@ -91,14 +129,5 @@ class NetworkConfig:
 
   @property
   def embedding_channels(self) -> int:
+    """Width of the embedding of time and condition."""
     return self.channels * (self.channel_mult_emb or max(self.channel_mult))
-
-  @property
-  def published(self) -> bool:
-    """Whether the network is asked in EDM's convention, at `c_noise`."""
-    return self.form != "trigflow"
-
-  @property
-  def weighting_head(self) -> str:
-    """The head that `w_phi` has; EDM2's own in networks of EDM2's form."""
-    return "edm2" if self.form == "edm2" else self.weighting

@@ -6,13 +6,14 @@ block, group normalisation, and every sum scaled by the root of one half. The
 `trigflow` form embeds `t` itself and modulates by adaptive double normalisation
 (arXiv 2410.11081, Sections 4.1 and G.1), where DDPM++ had only a shift.
 
-Weights are free, unlike EDM2's: none is named for the sphere. Arrays are
+Weights are free, unlike EDM2's. Arrays are
 `[B, H, W, C]`. The time path and all statistics are float32; the rest is
 computed in `dtype`, and the output is float32.
 """
 
 import dataclasses
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,7 +21,8 @@ from jax import Array
 
 from scm_jax.networks import layers, magnitude, rematerialization
 from scm_jax.networks.attention import attend
-from scm_jax.networks.config import Dtype, NetworkConfig
+from scm_jax.networks.config import Dtype, LevelsConfig
+from scm_jax.networks.family import Family, Forms
 
 INIT = nn.initializers.xavier_uniform()
 # Ends of residual branches, and the output, start at almost nothing.
@@ -29,8 +31,16 @@ INIT_ATTENTION = nn.initializers.variance_scaling(0.2, "fan_avg", "uniform")
 
 
 @dataclasses.dataclass(frozen=True)
-class DDPMppConfig(NetworkConfig):
-  """What a DDPM++ is made of; the defaults are EDM's for CIFAR-10."""
+class DDPMppConfig(LevelsConfig):
+  """What a DDPM++ is made of; the defaults are EDM's for CIFAR-10.
+
+  Attributes:
+    form: `trigflow`, sCM's; or `edm`, the published one.
+    augment: whether EDM's augmentation is an input.
+  """
+
+  form: Literal["trigflow", "edm"] = "trigflow"
+  augment: bool = False
 
   channels: int = 128
   channel_mult: tuple[int, ...] = (2, 2, 2)
@@ -41,14 +51,15 @@ class DDPMppConfig(NetworkConfig):
 
 
 def group_norm(features: int, dtype: Dtype, name: str) -> nn.GroupNorm:
-  """32 groups, or fewer so that each has at least four channels."""
+  """Builds a normalisation by 32 groups, of at least four channels each."""
   groups = math.gcd(features, max(1, min(32, features // 4)))
   return nn.GroupNorm(
     groups, epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name
   )
 
 
-def _conv(features, side, dtype, name, init=INIT):
+def _conv(features, side, dtype, name, init=INIT) -> nn.Conv:
+  """Builds a convolution with a square kernel."""
   return nn.Conv(
     features, (side, side), dtype=dtype, kernel_init=init, name=name
   )
@@ -144,6 +155,7 @@ class Block(nn.Module):
     return Attention(c, name="attention")(x) if self.attention else x
 
   def _modulated(self, y: Array, emb: Array) -> Array:
+    """Normalises the features and lets the embedding act on them."""
     c = self.config
     per_pixel = lambda v: v[:, None, None, :].astype(y.dtype)
     norm = group_norm(self.features, c.dtype, "norm1")
@@ -212,3 +224,14 @@ class DDPMpp(nn.Module):
     x = nn.silu(group_norm(x.shape[-1], dtype, "norm_out")(x))
     x = _conv(c.in_channels, 3, dtype, "conv_out", INIT_ZERO)(x)
     return x.astype(wide)
+
+
+FAMILY = Family(
+  DDPMppConfig,
+  DDPMpp,
+  forms=Forms(
+    time_layers=frozenset({"emb_0"}),
+    modulation=frozenset({"emb"}),
+    sign=("denoiser", "conv_out"),
+  ),
+)

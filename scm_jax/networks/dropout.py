@@ -19,12 +19,12 @@ from jax import Array
 def per_sample(
   keys: Array | None, batch: int
 ) -> contextlib.AbstractContextManager:
-  """Within it, `nn.Dropout` draws the mask of sample `i` from `keys[i]`.
+  """Makes `nn.Dropout` draw the mask of sample `i` from `keys[i]`, within it.
 
   Args:
-    keys: one for each sample `[B]`, or one that is split for them; None where
-      nothing drops.
-    batch: `B`.
+    keys: a random key for each sample `[B]`, or one key that is split for
+      them; None where there is no dropout.
+    batch: the number of samples, `B`.
   """
   if keys is None:
     return contextlib.nullcontext()
@@ -45,7 +45,7 @@ def per_sample(
 
 
 def _drop(x: Array, keys: Array, name: int, rate: float) -> Array:
-  """`x` `[B, ...]` with entries zeroed, the others scaled up to make up."""
+  """Returns `x` `[B, ...]` with entries zeroed and the others scaled up."""
 
   def kept(key: Array) -> Array:
     key = jax.random.fold_in(key, name)

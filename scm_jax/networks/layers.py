@@ -40,7 +40,7 @@ class Linear(nn.Module):
   def _scaled_weight(
     self, shape: tuple[int, ...], gain: Array | float
   ) -> Array:
-    """The whole weight, of unit output magnitude times the gain."""
+    """Returns the whole weight, of unit output magnitude times the gain."""
     # Scaled in float32 before the cast, so bfloat16 rounds only once (and a
     # teacher's weights, kept in bfloat16, but once more).
     scale = gain / math.prod(shape[:-1]) ** 0.5
@@ -66,7 +66,7 @@ def resample(x: Array, mode: str) -> Array:
 
 
 def positional_features(x: Array, features: int) -> Array:
-  """Transformer sinusoids of a scalar, of unit magnitude (Section 4.1).
+  """Computes a transformer's sinusoids of a scalar (Section 4.1).
 
   The highest frequency is 1 and the input is not scaled, so that for `t` in
   radians the derivative by `t` stays bounded: the paper's cure for the Fourier
@@ -106,9 +106,12 @@ class FourierFeatures(nn.Module):
 
 
 def one_hot_label(label: Array, num_classes: int) -> Array:
-  """Class labels `[B]` to one-hot rows of unit magnitude `[B, num_classes]`.
+  """Turns class labels `[B]` into one-hot rows of unit magnitude.
 
-  The label `num_classes` means "no label" and gives a zero row.
+  The label `num_classes` means "no label" and gives a row of zeros.
+
+  Returns:
+    Float32 `[B, num_classes]`.
   """
   classes = jnp.arange(num_classes)
   return (label[:, None] == classes).astype(jnp.float32) * num_classes**0.5

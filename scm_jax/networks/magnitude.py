@@ -9,12 +9,15 @@ it after each update (`normalize_weights`). The forward pass is then a plain
 linear map of the weights, which keeps `jax.jvp` and rematerialisation simple
 and costs nothing.
 
-Parameters under the key `WEIGHT` are on the sphere; all others are free.
+In a family of networks with this constraint (`SPHERE`), parameters under the
+key `WEIGHT` are on the sphere; all others are free.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from scm_jax.networks.family import Constraint
 
 WEIGHT = "weight"
 EPS = 1e-4
@@ -35,23 +38,23 @@ def normalize(x: Array, axis: int | tuple[int, ...], eps: float = EPS) -> Array:
 
 
 def pixel_norm(x: Array) -> Array:
-  """PGGAN's pixel normalisation over channels, `pnorm` in the paper."""
+  """Applies PGGAN's pixel normalisation over channels, `pnorm` in the paper."""
   return normalize(x, axis=-1)
 
 
 def silu(x: Array) -> Array:
-  """Magnitude-preserving SiLU (EDM2, Equation 81)."""
+  """Applies the magnitude-preserving SiLU (EDM2, Equation 81)."""
   return jax.nn.silu(x) / 0.596
 
 
 def add(a: Array, b: Array, balance: float = 0.5) -> Array:
-  """Magnitude-preserving sum `(1-w) a + w b` (EDM2, Equation 88)."""
+  """Sums `(1-w) a + w b`, preserving magnitude (EDM2, Equation 88)."""
   scale = ((1 - balance) ** 2 + balance**2) ** -0.5
   return a * ((1 - balance) * scale) + b * (balance * scale)
 
 
 def concatenate(a: Array, b: Array, balance: float = 0.5) -> Array:
-  """Magnitude-preserving channel concatenation (EDM2, Equation 103)."""
+  """Concatenates channels, preserving magnitude (EDM2, Equation 103)."""
   n_a, n_b = a.shape[-1], b.shape[-1]
   scale = ((n_a + n_b) / ((1 - balance) ** 2 + balance**2)) ** 0.5
   a = a * (scale / n_a**0.5 * (1 - balance))
@@ -60,6 +63,7 @@ def concatenate(a: Array, b: Array, balance: float = 0.5) -> Array:
 
 
 def _on_sphere(path) -> bool:
+  """Returns whether the parameter at a path is on the sphere."""
   return getattr(path[-1], "key", None) == WEIGHT
 
 
@@ -99,3 +103,6 @@ def project_gradients(grads, params):
     return g - w * (along / jnp.sum(w * w, axes, keepdims=True))
 
   return jax.tree_util.tree_map_with_path(projected, grads, params)
+
+
+SPHERE = Constraint(normalize_weights, project_gradients)

@@ -25,9 +25,11 @@ POLICIES = {"none": None, "full": None, "dots": _products_saveable}
 
 
 def rematerialized(block: type[nn.Module], policy: str) -> type[nn.Module]:
-  """The block under a policy, a name in `POLICIES`.
+  """Returns the class of a block under a policy.
 
-  `block` is called with `(x, emb, train)`, the last a Python boolean.
+  Args:
+    block: the class, called with `(x, emb, train)`, the last a Python boolean.
+    policy: a name in `POLICIES`.
   """
   if policy == "none":
     return block

@@ -10,6 +10,7 @@ device, so that nothing inside the network is ever resharded.
 from typing import Any
 
 import flax
+import flax.linen as nn
 import jax
 from jax import Array, lax
 from jax.sharding import PartitionSpec
@@ -18,8 +19,12 @@ from scm_jax.networks import magnitude
 
 
 @flax.struct.dataclass
-class Shard:
-  """This device's part of a weight.
+class Shard(nn.meta.AxisMetadata):
+  """This device's part of a parameter.
+
+  Linen unboxes it where a layer asks for the parameter, which gathers it there,
+  in the type in which it is stored. Layers that compute in a narrower type may
+  look for the shard themselves, and gather it in that type (`layers.Linear`).
 
   Attributes:
     value: the part.
@@ -32,14 +37,32 @@ class Shard:
   spec: PartitionSpec = flax.struct.field(pytree_node=False)
   reduce_dtype: str = flax.struct.field(pytree_node=False, default="")
 
+  def unbox(self) -> Array:
+    """Returns the whole array, on every device."""
+    return gather(self)
+
+  def replace_boxed(self, val: Any) -> "Shard":
+    """Returns the shard with another part in it."""
+    return self.replace(value=val)
+
+  def add_axis(self, index: int, params: Any) -> "Shard":
+    """Returns the shard; no network here is scanned over its parameters."""
+    del index, params
+    return self
+
+  def remove_axis(self, index: int, params: Any) -> "Shard":
+    """Returns the shard; no network here is scanned over its parameters."""
+    del index, params
+    return self
+
 
 def gather(shard: Shard, dtype: Any = None) -> Array:
-  """The whole array, on every device.
+  """Gathers a whole array on every device.
 
   Args:
     shard: this device's part.
-    dtype: to which it is cast before it is sent; None leaves it. The gradient
-      comes back in this type, or in the shard's `reduce_dtype`.
+    dtype: the type to which it is cast before it is sent; None leaves it. The
+      gradient comes back in this type, or in the shard's `reduce_dtype`.
   """
   send = lambda value: _gather(value.astype(dtype or value.dtype), shard.spec)
   if not shard.reduce_dtype:
@@ -58,35 +81,44 @@ def gather(shard: Shard, dtype: Any = None) -> Array:
 
 
 def _gather(whole: Array, spec: PartitionSpec) -> Array:
+  """Gathers a part along every axis of its spec."""
   for dimension, axis in enumerate(spec):
     if axis is not None:
       whole = lax.all_gather(whole, axis, axis=dimension, tiled=True)
   return whole
 
 
-def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:
-  """A `Network` as functions of shards of its parameters.
+def gathered_as_computed(path: Any) -> bool:
+  """Returns whether a layer gathers a parameter in the type it computes in.
+
+  These are the weights of `layers.Linear`. All other layers gather a parameter
+  in the type in which it is stored.
 
   Args:
-    network: the functions of whole parameters.
-    specs: where they lie, a tree of `PartitionSpec`s like them.
-    reduce_dtype: see `Shard`.
+    path: the parameter's path, as JAX's tree functions give it.
+  """
+  return path[-1].key == magnitude.WEIGHT
+
+
+def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:
+  """Returns a `Network` whose functions take shards of its parameters.
+
+  Args:
+    network: the network, whose functions take whole parameters.
+    specs: how the parameters are split, a tree of `PartitionSpec`s like them.
+    reduce_dtype: the type in which gradients are summed over the devices; "" is
+      the type in which a weight is gathered.
   """
   if not any(any(spec) for spec in jax.tree.leaves(specs)):
     return network
 
   def wrapped(part, params):
-    """Weights as shards, for their layers to gather; the rest whole."""
+    """Returns a part's parameters as shards, for their layers to gather."""
 
-    def leaf(path, value, spec):
-      shard = Shard(value, spec, reduce_dtype)
-      if not any(spec):
-        return value
-      return shard if path[-1].key == magnitude.WEIGHT else gather(shard)
+    def leaf(value, spec):
+      return Shard(value, spec, reduce_dtype) if any(spec) else value
 
-    return {
-      part: jax.tree_util.tree_map_with_path(leaf, params[part], specs[part])
-    }
+    return {part: jax.tree.map(leaf, params[part], specs[part])}
 
   def F(params, x, t, cond, **kwargs):
     return network.F(wrapped("denoiser", params), x, t, cond, **kwargs)

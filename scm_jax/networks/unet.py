@@ -10,24 +10,28 @@ Arrays are `[B, H, W, C]`. The time path is float32; the rest is computed in
 """
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from scm_jax import schema
 from scm_jax.networks import layers, magnitude, rematerialization
 from scm_jax.networks.attention import attend
-from scm_jax.networks.config import NetworkConfig
+from scm_jax.networks.config import LevelsConfig
+from scm_jax.networks.family import Family, Forms
 
 
 @dataclasses.dataclass(frozen=True)
-class UNetConfig(NetworkConfig):
+class UNetConfig(LevelsConfig):
   """What a U-Net is made of; names and defaults follow EDM2's config G.
 
   Attributes:
     label_balance, concat_balance, res_balance, attn_balance: weights of the
       second argument in magnitude-preserving sums and concatenations.
     clip_act: bound on the activations after each block.
+    form: `trigflow`, sCM's; or `edm2`, the published one.
     double_norm: where the `trigflow` form takes scale and shift from: `split`,
       the halves of a linear layer of twice EDM2's width; `shared`, EDM2's own
       layer, so that the form has as many parameters as EDM2; or `gained`, the
@@ -36,12 +40,13 @@ class UNetConfig(NetworkConfig):
       `interop.imitation`).
   """
 
-  label_balance: float = 0.5
-  concat_balance: float = 0.5
-  res_balance: float = 0.3
-  attn_balance: float = 0.3
-  clip_act: float = 256.0
-  double_norm: str = "split"
+  label_balance: float = schema.fixed(0.5)
+  concat_balance: float = schema.fixed(0.5)
+  res_balance: float = schema.fixed(0.3)
+  attn_balance: float = schema.fixed(0.3)
+  clip_act: float = schema.fixed(256.0)
+  form: Literal["trigflow", "edm2"] = "trigflow"
+  double_norm: Literal["split", "shared", "gained"] = "split"
 
 
 class Embedding(nn.Module):
@@ -235,3 +240,15 @@ class UNet(nn.Module):
     gain = self.param("out_gain", nn.initializers.zeros, ())
     out = layers.Linear(c.in_channels, (3, 3), c.output_dtype, name="conv_out")
     return out(x, gain).astype(wide)
+
+
+FAMILY = Family(
+  UNetConfig,
+  UNet,
+  magnitude.SPHERE,
+  Forms(
+    time_layers=frozenset({"emb_noise", "fourier"}),
+    modulation=frozenset({"modulation"}),
+    sign=("denoiser", "out_gain"),
+  ),
+)

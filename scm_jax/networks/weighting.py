@@ -23,11 +23,10 @@ from jax import Array
 from scm_jax.networks import layers
 
 FEATURES = 128
-HEADS = ("positional", "fourier")  # of `config.network.weighting`
 
 
 class Weighting(nn.Module):
-  """`w_phi`: `[B]` to `[B]`; minus the log-variance of EDM2's notation.
+  """The log-weight `w_phi`, `[B]` to `[B]`: EDM2's log-variance, negated.
 
   It is given `t`, or for Fourier features `ln(sigma) / 4`.
   """

@@ -1,1 +1,26 @@
-"""Objectives: each a pure function of a network function and a batch."""
+"""Objectives, one a module, and the registry of them.
+
+To add one: write its module with an `Options` dataclass, a loss and a `Spec`,
+and name the spec here; `config.run` then takes its name.
+"""
+
+from scm_jax.objectives import consistency, diffusion, velocity
+from scm_jax.objectives.point import Point
+from scm_jax.objectives.spec import Options, Spec, Student
+
+OBJECTIVES: dict[str, Spec] = {
+  "teacher": diffusion.TEACHER,
+  "sct": consistency.SCT,
+  "scd": consistency.SCD,
+}
+
+__all__ = [
+  "OBJECTIVES",
+  "Options",
+  "Point",
+  "Spec",
+  "Student",
+  "consistency",
+  "diffusion",
+  "velocity",
+]

@@ -1,8 +1,8 @@
-"""What a run must be able to see: losses and tangents against time.
+"""Losses and tangents by time, and statistics over the finite samples.
 
-Spikes of the tangent live at particular times and vanish in a batch's mean, so
-every objective reports its quantities in bins of `t` too. All are sums with
-their counts, which add up over steps and devices.
+Spikes of the tangent occur at particular times and vanish in a batch's mean, so
+every objective reports its quantities in bins of `t` too. All of them are sums
+with their counts, which may be added over steps and devices.
 """
 
 import math
@@ -34,23 +34,23 @@ def by_time(t: Array, valid: Array, **values: Array) -> dict[str, Array]:
 
 
 def members(t: Array, valid: Array) -> Array:
-  """1 where a valid sample falls into a bin of `t`, else 0: `[B, BINS]`."""
+  """Returns 1 where a valid sample is in a bin of `t`, else 0, `[B, BINS]`."""
   bins = jnp.clip(t / (math.pi / 2) * TIME_BINS, 0, TIME_BINS - 1)
   return jax.nn.one_hot(bins.astype(jnp.int32), TIME_BINS) * valid[:, None]
 
 
 def centres() -> list[float]:
-  """The bins' centres, in radians."""
+  """Returns the bins' centres, in radians."""
   return [(i + 0.5) * math.pi / 2 / TIME_BINS for i in range(TIME_BINS)]
 
 
 def norms(x: Array) -> Array:
-  """L2 norm of each sample, `[B, ...]` to `[B]`."""
+  """Computes the L2 norm of each sample, `[B, ...]` to `[B]`."""
   return jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim))))
 
 
 def finite(*arrays: Array) -> Array:
-  """Which samples are finite in all of the arrays: `[B]`."""
+  """Returns whether each sample is finite in all of the arrays, `[B]`."""
   flags = [
     jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))) for x in arrays
   ]
@@ -58,17 +58,17 @@ def finite(*arrays: Array) -> Array:
 
 
 def mean(valid: Array, values: Array) -> Array:
-  """Mean of per-sample `values` `[B]` over the valid samples; 0 for none."""
+  """Averages per-sample `values` `[B]` over the valid samples; 0 for none."""
   total = jnp.sum(jnp.where(valid, values, 0.0))
   return total / jnp.maximum(jnp.sum(valid), 1)
 
 
 def rms(valid: Array, x: Array) -> Array:
-  """Root-mean-square of `x` `[B, ...]` over the valid samples."""
+  """Computes the root-mean-square of `x` `[B, ...]` over the valid samples."""
   squares = jnp.mean(jnp.square(x), axis=tuple(range(1, x.ndim)))
   return jnp.sqrt(mean(valid, squares))
 
 
 def select(valid: Array, x: Array, other: float = 0.0) -> Array:
-  """`x` where the sample is valid, `other` elsewhere."""
+  """Returns `x` where the sample is valid, `other` elsewhere."""
   return jnp.where(valid.reshape((-1,) + (1,) * (x.ndim - 1)), x, other)

@@ -4,41 +4,50 @@
 uncertainty weighting with `w` for minus the log-variance.
 """
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import trigflow
-from scm_jax.objectives import diagnostics, weighting
+from scm_jax.objectives import diagnostics, spec, weighting
 from scm_jax.objectives.point import Point
+from scm_jax.objectives.spec import Spec, Student
 from scm_jax.objectives.velocity import Velocity
 
 
+@dataclasses.dataclass(frozen=True)
+class Options(spec.Options):
+  """Options of the diffusion objective.
+
+  Attributes:
+    target: the velocity that is learnt: `data`, the sample's own (Equation 4);
+      or `teacher`, that of `config.teacher`, which adapts a network to another
+      form.
+  """
+
+  target: Literal["data", "teacher"] = "data"
+
+
 def loss(
-  F: Callable,
-  w: Callable,
+  student: Student,
   params: Any,
   point: Point,
-  *,
-  sigma_d: float,
-  adaptive_weighting: bool = True,
-  weighting_unit: str = "sample",
-  velocity: Velocity | None = None,
+  velocity: Velocity | None,
+  options: Options,
+  step: Array | float,
 ) -> tuple[Array, dict[str, Any]]:
   """Computes the loss of one batch and its metrics.
 
   Args:
-    F: `F(params, x, t, cond, *, rngs, train)`, the network function.
-    w: `w(params, t)`, the log-weight.
-    params: of both.
+    student: the network that is trained.
+    params: its parameters.
     point: the batch.
-    sigma_d: the data's standard deviation.
-    adaptive_weighting: whether `w` is learnt; otherwise it is 0.
-    weighting_unit: `sample`; or `pixel`, EDM2's (`weighting.unit_scale`).
     velocity: the teacher that is matched; None learns from the data.
+    options: the choices.
+    step: updates done, which this loss does not use.
 
   Returns:
     A scalar and a dict of sums and counts (see `diagnostics`), and `valid`
@@ -47,22 +56,25 @@ def loss(
     spoil the gradient. But if its output overflows inside of `F`, the entries
     of the gradient that depend on it become NaN: zero times infinity.
   """
-  x0, z, t, cond, rngs = point
+  del step
+  x0, z, t, sigma_d = point.x0, point.z, point.t, options.sigma_d
   valid = diagnostics.finite(x0)
   x0 = diagnostics.select(valid, x0)
   x_t = trigflow.interpolate(x0, z, t)
   if velocity is None:
     target = trigflow.data_velocity(x0, z, t)
   else:
-    target = jax.lax.stop_gradient(velocity(x_t, t, cond))
+    target = jax.lax.stop_gradient(velocity(x_t, t, point.cond))
     valid &= diagnostics.finite(target)
-  output = F(params, x_t / sigma_d, t, cond, rngs=rngs, train=True)
+  output = spec.evaluate(student.F, params, x_t / sigma_d, t, point)
   valid &= diagnostics.finite(output)
   output = diagnostics.select(valid, output)
   squares = jnp.square(sigma_d * output - diagnostics.select(valid, target))
   mse = squares.mean(axis=tuple(range(1, squares.ndim)))
-  log_weight = w(params, t) if adaptive_weighting else jnp.zeros_like(t)
-  scale = weighting.unit_scale(weighting_unit, x0)
+  log_weight = jnp.zeros_like(t)
+  if options.adaptive_weighting:
+    log_weight = student.w(params, t)
+  scale = weighting.unit_scale(options.weighting_unit, x0)
   total, per_sample = weighting.weigh(mse, log_weight, valid, scale)
   return total, jax.lax.stop_gradient(
     {
@@ -74,3 +86,15 @@ def loss(
       "by_time": diagnostics.by_time(t, valid, loss=per_sample, mse=mse),
     }
   )
+
+
+TEACHER = Spec(
+  label="teacher",
+  color="#333333",
+  marker="s",
+  description="a TrigFlow diffusion model",
+  kind="diffusion",
+  options=Options,
+  loss=loss,
+  asks_teacher=lambda options: options.target == "teacher",
+)

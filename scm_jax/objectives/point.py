@@ -12,13 +12,14 @@ class Point(NamedTuple):
     x0: data `[B, ...]`.
     z: noise from `N(0, sigma_d^2 I)`, like `x0`.
     t: radians `[B]`; snapped to the grid when the derivative is `discrete`.
-    cond: condition of the network.
-    rngs: random streams of the network, or None; value and tangent share
-      their masks.
+    cond: the network's condition, arrays by name; a network that takes none
+      may be given any.
+    rngs: the network's random streams, or None; value and tangent share their
+      masks.
   """
 
   x0: Array
   z: Array
   t: Array
-  cond: dict[str, Array]
+  cond: dict[str, Array] = {}
   rngs: dict[str, Array] | None = None

@@ -1,10 +1,10 @@
-"""How far a run's tangents are from those of float32.
+"""The error of a run's tangents against those of float32.
 
 The tangent `g` is a small difference of large terms, so the rounding of the
-network's values and of their derivative is magnified in it. Two figures tell
-how much, for times in each bin of `diagnostics`: the relative error of a
-sample's `g`, and that of the mean of `g` over the samples, which would vanish
-with their number if the errors were only noise.
+network's values and of their derivative is magnified in it. Two figures say by
+how much, for each bin of times in `diagnostics`: the relative error of a
+sample's `g`; and the relative error of the mean of `g` over the samples, which
+would vanish as their number grows if the errors were only noise.
 """
 
 import math
@@ -18,17 +18,19 @@ from scm_jax.objectives import diagnostics
 
 
 def errors(g: Array, exact: Array, t: Array) -> dict[str, Array]:
-  """Sums over samples, by bins of `t`; they add up over devices.
+  """Sums the errors of tangents over samples, by bins of time.
+
+  The sums of several devices may be added.
 
   Args:
     g: the tangents that a run takes, `[B, ...]`.
-    exact: those of float32.
+    exact: the tangents in float32, `[B, ...]`.
     t: radians `[B]`.
 
   Returns:
-    `count` `[BINS]`; `relative` `[BINS]`, of `|g - exact| / |exact|`; `error`
-    and `signal` `[BINS, D]`, of `g - exact` and `exact`. A sample that is not
-    finite in both is left out.
+    `count` `[BINS]`, the number of samples; `relative` `[BINS]`, the sum of
+    `|g - exact| / |exact|`; `error` and `signal` `[BINS, D]`, the sums of
+    `g - exact` and of `exact`. A sample that is not finite in both is left out.
   """
   valid = diagnostics.finite(g, exact)
   member = diagnostics.members(t, valid)
@@ -47,10 +49,10 @@ def errors(g: Array, exact: Array, t: Array) -> dict[str, Array]:
 
 
 def summary(sums: dict[str, np.ndarray]) -> dict[str, float]:
-  """Scalars for `metrics.jsonl`, for each bin that had a sample.
+  """Computes scalars for `metrics.jsonl`, for each bin that had a sample.
 
   `tangent_error/t=CENTRE` is the mean relative error of a sample;
-  `tangent_bias/t=CENTRE` the error of the mean over the mean.
+  `tangent_bias/t=CENTRE` is the relative error of the mean.
   """
   found = {}
   for i, centre in enumerate(diagnostics.centres()):

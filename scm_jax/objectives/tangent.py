@@ -1,4 +1,4 @@
-"""The tangent `g` of Algorithm 1: `cos(t) df/dt`, three ways to take it.
+"""The tangent `g` of Algorithm 1, `cos(t) df/dt`, and three ways to take it.
 
 `dF` throughout is the rearranged derivative `cos(t) sin(t) dF/dt` along the
 trajectory (Section 5.1), of `F` as a function of `(x_t / sigma_d, t)`. The
@@ -7,109 +7,123 @@ yields `sigma_d` times that; here `sigma_d` stands where it is used.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import trigflow
+from scm_jax import schema, trigflow
 from scm_jax.objectives import diagnostics
 
-# A network at `(x / sigma_d, t)`: its output, and what else comes of the pass.
-Primal = Callable[[Array, Array], tuple[Array, Any]]
+# A network at `(x / sigma_d, t)`.
+Primal = Callable[[Array, Array], Array]
 
 
-def _direction(x_t, dx_dt, t, sigma_d):
-  """The point `(x_t / sigma_d, t)` and the tangent there, both scaled."""
+class Direction(NamedTuple):
+  """Noisy samples and the direction in which their trajectories go.
+
+  Attributes:
+    x_t: the noisy samples, `[B, ...]`.
+    dx_dt: their velocity, like `x_t`.
+    t: radians `[B]`.
+    sigma_d: the data's standard deviation.
+  """
+
+  x_t: Array
+  dx_dt: Array
+  t: Array
+  sigma_d: float
+
+
+def _scaled(step: Direction) -> tuple[tuple, tuple]:
+  """Returns `(x_t / sigma_d, t)` and the rearranged tangent there."""
+  x_t, dx_dt, t, sigma_d = step
   scale = jnp.cos(t) * jnp.sin(t)
   wide = trigflow.expand(scale, x_t)
   return (x_t / sigma_d, t), (wide * dx_dt / sigma_d, scale)
 
 
-def by_jvp(
-  primal: Primal, x_t: Array, dx_dt: Array, t: Array, sigma_d: float
-) -> tuple[Array, Array, Any]:
-  """`(F, dF, aux)` exactly, from one pass that also is the forward pass.
+def by_jvp(primal: Primal, step: Direction) -> tuple[Array, Array]:
+  """Returns `(F, dF)` exactly, by the pass that also is the forward pass.
 
   Differentiating a loss through the returned `F` reuses this pass; `dF` is
   stopped, so its branch costs nothing backward.
+
+  Args:
+    primal: the network at `(x / sigma_d, t)`.
+    step: the noisy samples and their direction.
   """
-  point, tangent = _direction(x_t, dx_dt, t, sigma_d)
-  F, dF, aux = jax.jvp(primal, point, tangent, has_aux=True)
-  return F, jax.lax.stop_gradient(dF), aux
+  point, tangent = _scaled(step)
+  F, dF = jax.jvp(primal, point, tangent)
+  return F, jax.lax.stop_gradient(dF)
 
 
 def by_finite_difference(
-  primal: Primal,
-  x_t: Array,
-  dx_dt: Array,
-  t: Array,
-  sigma_d: float,
-  step: float = 1e-3,
-) -> tuple[Array, Array, Any]:
-  """`(F, dF, aux)` by central differences, for checks and ablations.
+  primal: Primal, step: Direction, size: float = 1e-3
+) -> tuple[Array, Array]:
+  """Returns `(F, dF)` by central differences, for checks and ablations.
 
-  Costs two more forward passes. `step` is relative to the rearranged tangent;
-  the error is of order `step^2`, plus rounding over `step`.
+  It costs two more forward passes. The error is of order `size^2`, plus the
+  rounding over `size`.
+
+  Args:
+    primal: the network at `(x / sigma_d, t)`.
+    step: the noisy samples and their direction.
+    size: how far to go, relative to the rearranged tangent.
   """
-  (u, _), (du, dt) = _direction(x_t, dx_dt, t, sigma_d)
-  F, aux = primal(u, t)
-  ahead, _ = primal(u + step * du, t + step * dt)
-  behind, _ = primal(u - step * du, t - step * dt)
-  return F, jax.lax.stop_gradient((ahead - behind) / (2 * step)), aux
+  (u, t), (du, dt) = _scaled(step)
+  F = primal(u, t)
+  ahead, behind = (
+    primal(u + size * du, t + size * dt),
+    primal(u - size * du, t - size * dt),
+  )
+  return F, jax.lax.stop_gradient((ahead - behind) / (2 * size))
 
 
 def consistency_tangent(
-  F: Array,
-  dF: Array,
-  x_t: Array,
-  dx_dt: Array,
-  t: Array,
-  r: Array | float,
-  sigma_d: float,
-  variance_exact: bool = False,
+  step: Direction, F: Array, dF: Array, r: Array | float, warmup: str = "linear"
 ) -> Array:
-  """`g` before normalisation (Algorithm 1); at `r = 1`, `cos(t) df/dt`.
+  """Returns `g` before normalisation (Algorithm 1); at `r = 1`, `cos(t) df/dt`.
 
   Args:
+    step: the noisy samples and their direction.
     F: the network's output, `[B, ...]`; its gradient is stopped.
-    dF: `cos(t) sin(t) dF/dt`.
-    x_t, dx_dt: the noisy sample and its velocity.
-    t: radians `[B]`.
-    r: tangent warm-up in [0, 1].
-    sigma_d: the data's standard deviation.
-    variance_exact: rCM's warm-up, whose first factor is
-      `cos(t) sqrt(1 - r^2 sin(t)^2)` instead of `cos(t)^2`; equal at `r = 1`.
+    dF: `cos(t) sin(t) dF/dt`, `[B, ...]`.
+    r: the warm-up, from 0 to 1.
+    warmup: a name in `WARMUPS`.
+
+  Raises:
+    ConfigError: there is no such warm-up.
   """
+  x_t, dx_dt, t, sigma_d = step
   F = jax.lax.stop_gradient(F)
   cos, sin = (trigflow.expand(f(t), x_t) for f in (jnp.cos, jnp.sin))
-  first = cos * jnp.sqrt(1 - (r * sin) ** 2) if variance_exact else cos**2
+  first = schema.pick(WARMUPS, warmup, "warmup")(cos, sin, r)
   velocity_gap = sigma_d * F - dx_dt
   return -first * velocity_gap - r * (cos * sin * x_t + sigma_d * dF)
 
 
 def discrete_tangent(
+  step: Direction,
   F_fn: Callable[[Array, Array], Array],
   F: Array,
-  x_t: Array,
-  dx_dt: Array,
-  t: Array,
   t_next: Array,
   r: Array | float,
-  sigma_d: float,
 ) -> Array:
-  """dsCD's `g = cos(t) Delta`, over the step from `t` to `t_next` (App. E).
+  """Returns dsCD's `g = cos(t) Delta`, from `t` to `t_next` (Appendix E).
 
   The sample moves to `t_next` by one DDIM step along `dx_dt`. As `t_next`
   approaches `t` this becomes `consistency_tangent`.
 
   Args:
-    F_fn: the network at `(x / sigma_d, t)`, gradients stopped by this function.
-    F: its output at `(x_t / sigma_d, t)`.
-    x_t, dx_dt, t, r, sigma_d: as in `consistency_tangent`.
+    step: the noisy samples and their direction.
+    F_fn: the network at `(x / sigma_d, t)`; its gradient is stopped here.
+    F: its output at `(x_t / sigma_d, t)`, `[B, ...]`.
     t_next: radians `[B]`, less than `t`.
+    r: the warm-up, from 0 to 1.
   """
+  x_t, dx_dt, t, sigma_d = step
   F = jax.lax.stop_gradient(F)
   delta = trigflow.expand(t - t_next, x_t)
   x_next = jnp.cos(delta) * x_t - jnp.sin(delta) * dx_dt
@@ -126,19 +140,55 @@ def normalize_tangent(g: Array, t: Array, kind: str, c: float) -> Array:
   """Bounds the tangent (Section 4.2).
 
   Args:
-    g: `[B, ...]`.
+    g: the tangent, `[B, ...]`.
     t: radians `[B]`.
-    kind: `l2`, the paper's `g / (||g|| + c)` with the norm over the whole
-      sample; `rms`, the same with the root-mean-square; `clip`, `df/dt`
-      clipped to [-1, 1]; `none`.
+    kind: the name of an entry of `NORMALIZATIONS`.
     c: the paper's constant, 0.1.
+
+  Raises:
+    ConfigError: there is no such normalisation.
   """
-  if kind == "none":
-    return g
-  if kind == "clip":
-    bound = trigflow.expand(jnp.cos(t), g)
-    return jnp.clip(g, -bound, bound)
-  norm = diagnostics.norms(g)
-  if kind == "rms":
-    norm = norm / (g[0].size ** 0.5)
-  return g / trigflow.expand(norm + c, g)
+  return schema.pick(NORMALIZATIONS, kind, "tangent_norm")(g, t, c)
+
+
+def _by_norm(g: Array, t: Array, c: float) -> Array:
+  """Returns `g / (||g|| + c)`, with the norm over the whole sample."""
+  del t
+  return g / trigflow.expand(diagnostics.norms(g) + c, g)
+
+
+def _by_rms(g: Array, t: Array, c: float) -> Array:
+  """Returns `g / (rms(g) + c)`."""
+  del t
+  rms = diagnostics.norms(g) / (g[0].size ** 0.5)
+  return g / trigflow.expand(rms + c, g)
+
+
+def _clipped(g: Array, t: Array, c: float) -> Array:
+  """Returns `g` of `df/dt` clipped to [-1, 1]."""
+  del c
+  bound = trigflow.expand(jnp.cos(t), g)
+  return jnp.clip(g, -bound, bound)
+
+
+def _as_it_is(g: Array, t: Array, c: float) -> Array:
+  """Returns `g`."""
+  del t, c
+  return g
+
+
+# `l2` is the paper's.
+NORMALIZATIONS = {
+  "l2": _by_norm,
+  "rms": _by_rms,
+  "clip": _clipped,
+  "none": _as_it_is,
+}
+
+
+# The factor of the tangent's first term, of cos(t), sin(t) and r: the paper's,
+# and rCM's, which keeps the variance. They are equal at `r = 1`.
+WARMUPS = {
+  "linear": lambda cos, sin, r: cos**2,
+  "variance_exact": lambda cos, sin, r: cos * jnp.sqrt(1 - (r * sin) ** 2),
+}

@@ -1,7 +1,7 @@
-"""Velocity functions: the whole of a teacher, as distillation sees it.
+"""Velocity functions: all that distillation asks of a teacher.
 
-A velocity function is `v(x_t, t, cond) -> dx_t/dt`. Ours, an imported network's
-and a closed form's in a test are the same to the objectives.
+A velocity function is `v(x_t, t, cond) -> dx_t/dt`. To the objectives it is the
+same whether it comes from our own network, an imported one, or a closed form.
 """
 
 import functools
@@ -18,21 +18,21 @@ Velocity = Callable[[Array, Array, dict[str, Array]], Array]
 
 
 def unconditional(cond: dict[str, Array], num_classes: int) -> dict[str, Array]:
-  """The same condition with "no label" (the label `num_classes`)."""
+  """Returns a condition with "no label" (the label `num_classes`)."""
   return cond | {"label": jnp.full_like(cond["label"], num_classes)}
 
 
 def unlabelled(F: Callable, num_classes: int) -> Callable:
-  """`F(x, t, cond)` without labels: what classifier-free guidance guides by.
+  """Returns `F(x, t, cond)` without labels, for classifier-free guidance.
 
-  The network was trained with label dropout (Section 5.2); the label
+  The network must have been trained with label dropout (Section 5.2); the label
   `num_classes` stands for "no label".
   """
   return lambda x, t, cond: F(x, t, unconditional(cond, num_classes))
 
 
 def guide(F: Callable, weak: Callable, scale: Array | float) -> Callable:
-  """Guidance `F_w + s (F - F_w)` of `F(x, t, cond)` away from `weak`.
+  """Returns `F(x, t, cond)` guided away from `weak`, `F_w + s (F - F_w)`.
 
   With `weak` the same network without labels this is classifier-free guidance;
   with a smaller or less trained one it is EDM2's guidance and autoguidance
@@ -40,7 +40,8 @@ def guide(F: Callable, weak: Callable, scale: Array | float) -> Callable:
   guiding `F` guides `D`. It costs two evaluations.
 
   Args:
-    F, weak: networks with their parameters bound.
+    F: the network that is guided, with its parameters bound.
+    weak: the network that it is guided away from, likewise bound.
     scale: `s`, one number or one for each sample `[B]`; 1 is no guidance.
   """
 
@@ -55,14 +56,14 @@ def guide(F: Callable, weak: Callable, scale: Array | float) -> Callable:
 def guided(
   network: Network, weak: Network | None, weights: Any, scale: Array | float
 ) -> Callable:
-  """A guided teacher as one `F(x, t, cond)`.
+  """Returns a guided teacher as one `F(x, t, cond)`.
 
   Args:
     network: the teacher.
     weak: the network that guides it; None is the teacher without labels.
-    weights: `Model.weights`: the teacher's parameters, and the other's under
-      `guide`.
-    scale: as in `guide`.
+    weights: the teacher's parameters, and those of the network that guides it
+      under `guide`.
+    scale: one number or one for each sample `[B]`; 1 is no guidance.
   """
   F = functools.partial(network.F, weights)
   if weak is None:
@@ -71,5 +72,5 @@ def guided(
 
 
 def from_network(F: Callable, sigma_d: float) -> Velocity:
-  """`dx_t/dt = sigma_d F(x_t / sigma_d, t, cond)` (Equation 3)."""
+  """Returns `dx_t/dt = sigma_d F(x_t / sigma_d, t, cond)` (Equation 3)."""
   return lambda x_t, t, cond: sigma_d * F(x_t / sigma_d, t, cond)

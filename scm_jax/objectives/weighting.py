@@ -5,6 +5,8 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
+from scm_jax import schema
+
 
 def weigh(
   error: Array, log_weight: Array, valid: Array, scale: float = 1.0
@@ -30,12 +32,19 @@ def weigh(
 
 
 def unit_scale(unit: str, x0: Array) -> int:
-  """How often `w` counts in one sample's loss.
+  """Returns how often `w` counts in one sample's loss.
 
   Args:
-    unit: `sample`, once (Equation 8); or `pixel`, once for each of the `D`
-      numbers of a sample, over which EDM2 sums. Adam's updates are the same;
-      RAdam's first ones are `D` times as large, and throw `w` far off.
+    unit: the name of an entry of `UNITS`: `sample`, once (Equation 8); or
+      `pixel`, once for each of the `D` numbers of a sample, over which EDM2
+      sums. Adam's updates are the same; RAdam's first ones are `D` times as
+      large, and throw `w` far off.
     x0: data `[B, ...]`.
+
+  Raises:
+    ConfigError: there is no such unit.
   """
-  return math.prod(x0.shape[1:]) if unit == "pixel" else 1
+  return schema.pick(UNITS, unit, "weighting_unit")(x0.shape[1:])
+
+
+UNITS = {"sample": lambda shape: 1, "pixel": math.prod}

@@ -1,7 +1,7 @@
-"""What a step must hold and send, from shapes and shardings alone.
+"""What a train step must hold and send, from shapes and shardings alone.
 
-The compiled program is held against these figures, and `search` ranks meshes by
-them before anything is compiled.
+Tests compare the compiled program with these figures, and `search` ranks meshes
+by them before it compiles anything.
 """
 
 import functools
@@ -13,18 +13,16 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from scm_jax import networks
-from scm_jax.networks import magnitude
+from scm_jax.networks import sharded
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.planning.estimate import Traffic
 from scm_jax.training import offload, program, resolve, sharding
 from scm_jax.training.sharding import DATA, FSDP
 from scm_jax.training.step import init_state
 
-# Passes over the student's weights before the backward one.
-_FORWARDS = {"jvp": 1, "finite_difference": 3, "discrete": 2}
-
 
 class Arguments(NamedTuple):
-  """The arguments of a step as shapes, types and shardings."""
+  """The arguments of a train step as shapes, types and shardings."""
 
   state: Any
   teacher: Any
@@ -32,11 +30,11 @@ class Arguments(NamedTuple):
 
 
 class Shapes(NamedTuple):
-  """What all meshes have in common: shapes and types.
+  """The shapes and types that all meshes have in common.
 
   Attributes:
-    state: of a run.
-    teacher: its parameters in float32, or None where no step asks it.
+    state: the run's state.
+    teacher: the teacher's parameters in float32, or None for a run without one.
   """
 
   state: Any
@@ -44,7 +42,7 @@ class Shapes(NamedTuple):
 
 
 def trace(config: Any) -> Shapes:
-  """Those of a config; takes seconds for the largest networks."""
+  """Returns a config's shapes; takes seconds for the largest networks."""
   network = networks.build(resolve.network_config(config))
   state = jax.eval_shape(lambda: init_state(config, network))
   if not resolve.asks_teacher(config):
@@ -54,7 +52,7 @@ def trace(config: Any) -> Shapes:
 
 
 def arguments(config: Any, mesh: Any, shapes: Shapes) -> Arguments:
-  """Those of the config's step on a mesh, which may be abstract."""
+  """Returns the train step's arguments on a mesh, which may be abstract."""
   cast = functools.partial(program.cast_teacher, config)
   teacher = shapes.teacher and jax.eval_shape(cast, shapes.teacher)
   state = sharding.placed(config, mesh, shapes.state)
@@ -66,12 +64,12 @@ def arguments(config: Any, mesh: Any, shapes: Shapes) -> Arguments:
 
 
 def abstract_mesh(data: int, fsdp: int) -> AbstractMesh:
-  """A mesh of these sizes, of no devices."""
+  """Returns a mesh of these sizes that has no devices."""
   return AbstractMesh((data, fsdp), (DATA, FSDP))
 
 
 def resident(arguments: Arguments) -> dict[str, int]:
-  """Bytes on a device between steps, and of the batch, by what they are."""
+  """Returns the bytes that one device holds between steps, by what they are."""
   state = arguments.state
   return {
     "parameters": local_bytes(state.params),
@@ -83,69 +81,97 @@ def resident(arguments: Arguments) -> dict[str, int]:
 
 
 def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
-  """What fully sharded data parallelism cannot do without.
+  """Returns the traffic that fully sharded data parallelism needs at least.
 
-  Every sharded weight is gathered over `fsdp` once for each forward and each
-  backward pass, in the type that the pass computes in; its gradient is summed
-  and scattered in that type (or `config.sharding.reduce_dtype`) once a backward
-  pass. What a device then
-  has of the gradient is summed over `data` in the parameters' own type, and
-  the gradient of replicated parameters over all devices, once a step.
+  Each microbatch gathers the sharded parameters over `fsdp`, and sums and
+  scatters their gradients over it. After the last one, each device's part of
+  the gradient is summed over `data`, and the gradient of the replicated
+  parameters over all devices, in the parameters' own type.
 
   Args:
     config: the run's config.
-    arguments: of its step.
-    domain: devices of one domain of fast links.
+    arguments: the arguments of its train step, on a mesh.
+    domain: the number of devices that fast links connect.
   """
   mesh = arguments.batch["label"].sharding.mesh
   data, fsdp = mesh.shape[DATA], mesh.shape[FSDP]
-  size = lambda dtype: jnp.dtype(dtype).itemsize
-  itemsize = size(config.network.dtype)
-  weights = _sharded_elements(arguments.state.params)
-  taught = _sharded_elements(arguments.teacher)
-  forwards = 1
-  if config.run != "teacher":
-    forwards = _FORWARDS[config.objective.derivative]
-  teaching = 2 if config.objective.guidance != "none" else 1
-  passes = sharding.microbatches(config, data * fsdp)
-  taken = config.objective.tangent_dtype if config.run != "teacher" else ""
-  apart = size(taken) if taken else itemsize
-  # A tangent of its own is one forward pass more, in its type as the teacher.
-  value = weights * (2 if taken else forwards + 1) * itemsize
-  tangent = (weights * forwards if taken else 0) + taught * teaching
-  gathered = (value + tangent * apart) * passes
-  scattered = (
-    weights
-    * size(config.sharding.reduce_dtype or config.network.dtype)
-    * passes
+  devices = data * fsdp
+  microbatches = sharding.microbatches(config, devices)
+  params = arguments.state.params
+  replicated = sum(
+    leaf.size * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(params)
+    if not _is_sharded(leaf)
   )
-  gradient = local_bytes(arguments.state.params)
-  replicated = _replicated_bytes(arguments.state.params)
-  inner, outer = _part(fsdp), 2 * _part(data)
+  split = local_bytes(params) - replicated
+  gathered = microbatches * _gathered_bytes(config, params, arguments.teacher)
+  scattered = microbatches * _scattered_bytes(config, params)
   within = min(fsdp, domain)
   across = min(data, max(1, domain // fsdp))
-  everyone = data * fsdp
   found = [
-    Traffic("all-gather", gathered * inner, fsdp, within),
-    Traffic("reduce-scatter", scattered * inner, fsdp, within),
-    Traffic("all-reduce", (gradient - replicated) * outer, data, across),
+    Traffic("all-gather", gathered * _ring(fsdp), fsdp, within),
+    Traffic("reduce-scatter", scattered * _ring(fsdp), fsdp, within),
+    Traffic("all-reduce", split * 2 * _ring(data), data, across),
     Traffic(
       "all-reduce",
-      2 * replicated * _part(everyone),
-      everyone,
-      min(everyone, domain),
+      2 * replicated * _ring(devices),
+      devices,
+      min(devices, domain),
     ),
   ]
   return [traffic for traffic in found if traffic.bytes]
 
 
-def _part(size: int) -> float:
-  """Of an array that a device sends in a ring, or receives from it."""
-  return (size - 1) / size
+def _gathered_bytes(config: Any, params: Any, teacher: Any) -> float:
+  """Returns the bytes that one microbatch gathers, of all devices together.
+
+  A sharded parameter is gathered by its layer, in each forward and each
+  backward pass.
+  """
+  spec, options = OBJECTIVES[config.run], resolve.options(config)
+  forwards = spec.forwards(options)
+  evaluations = 2 if options.guidance != "none" else 1
+  own = config.network.dtype
+  # The tangent, where it has a type of its own, is one more forward pass in it,
+  # and the teacher computes in that type, too.
+  apart = options.tangent_pass[0] if options.tangent_pass else own
+  values = 2 if options.tangent_pass else forwards + 1
+  tangents = forwards if options.tangent_pass else 0
+  return (
+    values * _sharded_bytes(params, own)
+    + tangents * _sharded_bytes(params, apart)
+    + evaluations * _sharded_bytes(teacher, apart)
+  )
+
+
+def _scattered_bytes(config: Any, params: Any) -> float:
+  """Returns the bytes of gradients that one microbatch sums and scatters."""
+  if config.sharding.reduce_dtype:
+    itemsize = jnp.dtype(config.sharding.reduce_dtype).itemsize
+    leaves = jax.tree.leaves(params)
+    return sum(x.size for x in leaves if _is_sharded(x)) * itemsize
+  return _sharded_bytes(params, config.network.dtype)
+
+
+def _sharded_bytes(tree: Any, dtype: str) -> int:
+  """Returns the bytes of a network's sharded parameters as layers gather them.
+
+  Args:
+    tree: the parameters.
+    dtype: the type that the layers compute in.
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  narrow = jnp.dtype(dtype).itemsize
+  return sum(
+    leaf.size
+    * (narrow if sharded.gathered_as_computed(path) else leaf.dtype.itemsize)
+    for path, leaf in leaves
+    if _is_sharded(leaf)
+  )
 
 
 def local_bytes(tree: Any) -> int:
-  """Bytes of a tree's arrays on one device."""
+  """Returns the bytes of a tree's arrays on one device, without its host's."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
@@ -153,19 +179,10 @@ def local_bytes(tree: Any) -> int:
   )
 
 
-def _sharded_elements(tree: Any) -> int:
-  """Elements, of all devices, of weights that are split."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return sum(
-    leaf.size
-    for path, leaf in leaves
-    if any(leaf.sharding.spec) and path[-1].key == magnitude.WEIGHT
-  )
+def _is_sharded(leaf: Any) -> bool:
+  return any(leaf.sharding.spec)
 
 
-def _replicated_bytes(tree: Any) -> int:
-  return sum(
-    leaf.size * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(tree)
-    if not any(leaf.sharding.spec)
-  )
+def _ring(size: int) -> float:
+  """Returns the part of an array that a device sends in a ring of `size`."""
+  return (size - 1) / size

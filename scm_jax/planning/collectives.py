@@ -1,9 +1,9 @@
-"""What a compiled program says to other devices, read from its HLO.
+"""Reads the collectives of a compiled program from its HLO text.
 
-Bytes are those that one device sends when each collective runs as a ring, or
-any other algorithm that moves as few: with groups of n devices, `(n - 1) / n`
-of what an all-gather gives or a reduce-scatter takes, twice that for an
-all-reduce. Loops count as often as they run.
+Bytes are those that one device sends if each collective runs as a ring, which
+sends as few as possible: in a group of n devices, `(n - 1) / n` of an
+all-gather's result or a reduce-scatter's operand, and twice that for an
+all-reduce. What is inside a loop counts once for each iteration.
 """
 
 import math
@@ -50,9 +50,9 @@ class Collective(NamedTuple):
   Attributes:
     kind: a name in `KINDS`.
     times: how often a step runs it.
-    bytes: that a device sends each time.
-    group: positions in the mesh of devices that take part together; of several
-      groups the first.
+    bytes: how many bytes a device sends each time.
+    group: the positions in the mesh of the first group of devices that exchange
+      data with each other.
   """
 
   kind: str
@@ -62,11 +62,11 @@ class Collective(NamedTuple):
 
 
 def parse(text: str, devices: int) -> list[Collective]:
-  """The collectives of a compiled module.
+  """Returns the collectives of a compiled module.
 
   Args:
-    text: of the module, `compiled.as_text()`.
-    devices: of the whole program.
+    text: the module's HLO, from `compiled.as_text()`.
+    devices: how many devices the program runs on.
 
   Raises:
     ValueError: the module has no entry computation.
@@ -91,12 +91,12 @@ def parse(text: str, devices: int) -> list[Collective]:
 
 
 def counts(collectives: list[Collective]) -> dict[str, int]:
-  """How many of each kind a step runs."""
+  """Returns how many collectives of each kind a step runs."""
   return _by_kind(collectives, lambda c: c.times)
 
 
 def sent(collectives: list[Collective]) -> dict[str, int]:
-  """Bytes that a device sends in a step, by kind."""
+  """Returns the bytes that a device sends in a step, by kind."""
   return _by_kind(collectives, lambda c: round(c.times * c.bytes))
 
 
@@ -108,7 +108,7 @@ def _by_kind(collectives: list[Collective], value: Callable) -> dict[str, int]:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-  """Lines of each computation by name, and the name of the entry."""
+  """Returns the lines of each computation by its name, and the entry's name."""
   computations, entry, lines = {}, "", None
   for line in text.splitlines():
     header = None if line.startswith(" ") else _COMPUTATION.match(line)
@@ -123,10 +123,10 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
-  """Computations that a computation calls, and how often at each place."""
+  """Yields the computations that a computation calls, and how often."""
   for line in lines:
     found = _INSTRUCTION.match(line)
-    # The end of something asynchronous names what its start has called.
+    # The end of an asynchronous call names the same computation as its start.
     if not found or found[2].endswith(("-done", "-update")):
       continue
     loop = _TRIPS.search(line) if found[2] == "while" else None
@@ -139,6 +139,7 @@ def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
 
 
 def _collective(line: str, times: int, devices: int) -> Collective | None:
+  """Returns the collective of a line, or None for any other instruction."""
   found = _INSTRUCTION.match(line)
   opcode = found[2].removesuffix("-start") if found else ""
   kind = _OTHERS.get(opcode, opcode)
@@ -162,17 +163,16 @@ def _collective(line: str, times: int, devices: int) -> Collective | None:
 
 
 def _bytes(letters: str, bits: str, sizes: str) -> int:
-  """Bytes of `f32[8,3]`, given as `f`, `32` and `8,3`."""
+  """Returns the bytes of `f32[8,3]`, given as `f`, `32` and `8,3`."""
   width = 8 if letters == "pred" else int(bits or 0)
   elements = math.prod(int(n) for n in sizes.split(",") if n)
   return math.ceil(elements * width / 8)
 
 
 def _group(line: str, devices: int) -> tuple[int, ...]:
-  """The first group of devices in a collective's line.
+  """Returns the first group of devices in a collective's line.
 
-  One that is spelt in no way known here is of all devices: the most that it
-  can send.
+  An unknown notation counts as a group of all devices, which sends the most.
   """
   if found := _MESH.search(line):
     return _mesh_group(found, devices)
@@ -187,12 +187,15 @@ def _group(line: str, devices: int) -> tuple[int, ...]:
 
 
 def _mesh_group(found: re.Match, devices: int) -> tuple[int, ...]:
-  """Of `mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`: along `a`."""
+  """Returns the first group along the axes in braces.
+
+  An example is `mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`.
+  """
   axes, shape, order, chosen = found.groups()
   sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", axes)}
   names = re.findall(r"'(\w+)'", chosen)
   if "(" in chosen or math.prod(sizes.values()) != devices:
-    return tuple(range(devices))  # parts of axes
+    return tuple(range(devices))  # the group is along a part of an axis
   numbers = _numbers(devices, shape or str(devices), order)
   numbers = numbers.reshape(tuple(sizes.values()))
   along = tuple(slice(None) if name in names else 0 for name in sizes)
@@ -200,7 +203,7 @@ def _mesh_group(found: re.Match, devices: int) -> tuple[int, ...]:
 
 
 def _numbers(devices: int, shape: str, order: str | None) -> np.ndarray:
-  """Devices counted in a shape, its axes then in another order."""
+  """Returns device numbers in a shape, with its axes in another order."""
   numbers = np.arange(devices).reshape(_ints(shape))
   return numbers.transpose(_ints(order)) if order else numbers
 

@@ -1,4 +1,4 @@
-"""Asks a worker's process about a config on a target; see `worker`."""
+"""Runs a worker process that compiles a config for a target; see `worker`."""
 
 import json
 import os
@@ -11,31 +11,31 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.planning import topology
 from scm_jax.planning.targets import Target
 
-_INVOLUNTARY = "Involuntary full rematerialization"
+_INVOLUNTARY = "Involuntary full rematerialization"  # a warning of XLA's
 
 
-def ask(config: Any, target: Target, **what: Any) -> dict[str, Any]:
-  """The worker's answer.
+def ask(config: Any, target: Target, **request: Any) -> dict[str, Any]:
+  """Returns the worker's answer about a config on a target.
 
   Args:
     config: the run's config.
-    target: what to compile for.
-    **what: `compile`, `flops`, `meshes`; see `worker.answer`.
+    target: the devices to compile for.
+    **request: `compile`, `flops` or `meshes`; see `worker.answer`.
 
   Returns:
-    Its answer; what was compiled also has `involuntary_rematerializations`,
-    arrays that the partitioner of the program gathered on every device for
-    want of anything better, and warned about.
+    The answer. Its `compiled` also has `involuntary_rematerializations`: how
+    many arrays XLA's partitioner replicated on all devices because it found no
+    better way to reshard them.
 
   Raises:
     UserError: the compiler failed, or is not installed.
-    ConfigError: the config makes no run on this target.
+    ConfigError: the config is not valid on this target.
   """
   topology.check_plugin(target)
-  request = {"config": configuration.to_json(config), "target": target.name}
+  request |= {"config": configuration.to_json(config), "target": target.name}
   process = subprocess.run(
     [sys.executable, "-m", "scm_jax.planning.worker"],
-    input=json.dumps(request | what),
+    input=json.dumps(request),
     capture_output=True,
     text=True,
     env=os.environ | topology.environment(target),
@@ -55,8 +55,8 @@ def ask(config: Any, target: Target, **what: Any) -> dict[str, Any]:
 
 
 def _reason(process: Any) -> str:
-  """The line that says why: the exception's, else the last."""
+  """Returns the line that says why a process failed, else its last line."""
   lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
-  said = [line for line in lines if ("Error" in line or "F0" == line[:2])]
+  said = [line for line in lines if "Error" in line or line.startswith("F0")]
   fallback = f"it ended with exit code {process.returncode}"
   return (said or lines or [fallback])[-1][:400]

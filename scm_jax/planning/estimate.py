@@ -1,6 +1,6 @@
-"""How long a step takes, from published rates and stated assumptions.
+"""Predicts how long a step takes, from published rates and assumptions.
 
-A prediction, not a measurement: `bench` measures.
+`scm-jax bench` measures instead.
 """
 
 import dataclasses
@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 
 from scm_jax.planning.targets import Card, Target
 
-# Part of the peak that convolutions and products reach, recomputation
-# included: what large U-Nets in bfloat16 do, neither bad nor good.
+# The fraction of the peak rate that convolutions and products reach, with
+# recomputation: an average value for large U-Nets in bfloat16.
 EFFICIENCY = 0.4
-DEVICES = (8, 64, 256, 1024)  # of the weak scaling
+DEVICES = (8, 64, 256, 1024)  # for which weak scaling is predicted
 
 
 class Traffic(NamedTuple):
-  """Bytes of one kind of collective among devices of one arrangement.
+  """The traffic of all collectives of one kind among groups of one size.
 
   Attributes:
     kind: a name in `collectives.KINDS`.
-    bytes: that a device sends in a step.
-    size: devices that take part together.
-    local: of those, the ones in the same domain of fast links.
+    bytes: how many bytes each device sends in a step.
+    size: how many devices form a group.
+    local: how many devices of a group share a domain of fast links.
   """
 
   kind: str
@@ -33,18 +33,19 @@ class Traffic(NamedTuple):
 
 
 def total(traffic: Iterable[Traffic]) -> float:
-  """Bytes that a device sends in a step."""
+  """Returns the bytes that a device sends in a step."""
   return sum(t.bytes for t in traffic)
 
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-  """Seconds of one step.
+  """The seconds that the parts of a step take.
 
   Attributes:
-    compute: passes of the networks.
-    update: the optimiser and the averages: the state read and written.
-    communication: collectives.
+    compute: seconds for the passes of the networks.
+    update: seconds for the optimiser and the EMAs, which read and write the
+      whole state.
+    communication: seconds for the collectives.
   """
 
   compute: float
@@ -53,29 +54,29 @@ class Times:
 
   @property
   def serial(self) -> float:
-    """If nothing overlaps."""
+    """Returns the seconds of a step if nothing overlaps."""
     return self.compute + self.update + self.communication
 
   @property
   def overlapped(self) -> float:
-    """If all communication that can hide behind computation does."""
+    """Returns the seconds of a step if communication overlaps computation."""
     return max(self.compute, self.communication) + self.update
 
   def efficiency(self, seconds: float) -> float:
-    """Of a step of so many seconds, against one without communication."""
+    """Returns the part of a step's `seconds` that is not communication."""
     return (self.compute + self.update) / seconds
 
 
 def weighted_flops(
   config: Any, card: Card, step: float, forward: float
 ) -> float:
-  """FLOPs of a step, counted by the time that they take in bfloat16.
+  """Returns how many bfloat16 FLOPs take as long as a step's FLOPs.
 
   Args:
-    config: of the run; its types and precisions decide.
+    config: the run's config, whose types and precisions decide.
     card: the device.
-    step: FLOPs of the step, by XLA's count.
-    forward: those of one forward pass of the network.
+    step: the FLOPs of a step, as XLA counts them.
+    forward: the FLOPs of one forward pass of the network.
   """
   network, objective = config.network, config.objective
   cost = card.cost(network.dtype, network.precision)
@@ -91,13 +92,13 @@ def weighted_flops(
 def times(
   target: Target, flops: float, state_bytes: int, traffic: Iterable[Traffic]
 ) -> Times | None:
-  """What a step takes on the target; None where its rates are not known.
+  """Returns the times of a step, or None where the target's rates are unknown.
 
   Args:
     target: the devices.
-    flops: of one device, see `weighted_flops`.
-    state_bytes: of the state on one device.
-    traffic: of one device, see `Traffic`.
+    flops: FLOPs of one device in a step; see `weighted_flops`.
+    state_bytes: bytes of the state on one device.
+    traffic: what one device sends in a step.
   """
   card = target.card
   if not card.flops:
@@ -110,14 +111,14 @@ def times(
 
 
 def bandwidth(card: Card, size: int, local: int) -> float:
-  """Bytes a second that each device of a group can send.
+  """Returns the bytes per second that each device of a group can send.
 
   Args:
     card: the devices.
-    size: of the group.
-    local: its devices that share a domain of fast links. They share their
-      network ports too, so that a ring through all of them is as fast as
-      those together.
+    size: how many devices form the group.
+    local: how many of them share a domain of fast links. They also share their
+      network ports, so that a ring through all of them has the ports' total
+      rate.
   """
   if local >= size:
     return card.link
@@ -125,21 +126,24 @@ def bandwidth(card: Card, size: int, local: int) -> float:
 
 
 def mesh_at(devices: int, fsdp: int) -> tuple[int, int]:
-  """Sizes of `data` and `fsdp` when a run grows: `fsdp` stays."""
+  """Returns the sizes of `data` and `fsdp` for a larger run, keeping `fsdp`."""
   fsdp = math.gcd(fsdp, devices)
   return devices // fsdp, fsdp
 
 
 def assumptions(target: Target) -> list[str]:
-  """What the times rest on, in words."""
+  """Returns sentences about what the predicted times assume."""
   card = target.card
-  rate = lambda value: f"{value / 1e9:g} GB/s"
   fast = "NVLink" if card.platform == "gpu" else "ICI"
   return [
     f"{EFFICIENCY:.0%} of {(card.flops or 0) / 1e12:g} TFLOP/s (bfloat16) is "
-    "reached, and as much of what float32 products have",
-    f"{fast} {rate(card.link)} one way among {target.domain} devices, "
-    f"{rate(card.network)} a device beyond",
-    f"the update reads and writes the state at {rate(card.bandwidth)}",
-    "data arrives in time; no stragglers, restarts or evaluations",
+    "reached, and the same fraction of the rate of float32 products",
+    f"{fast} carries {_rate(card.link)} one way among {target.domain} devices, "
+    f"the network beyond them {_rate(card.network)} a device",
+    f"the update reads and writes the state at {_rate(card.bandwidth)}",
+    "the data arrive in time; there are no stragglers, restarts or evaluations",
   ]
+
+
+def _rate(bytes_per_second: float) -> str:
+  return f"{bytes_per_second / 1e9:g} GB/s"

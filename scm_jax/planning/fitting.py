@@ -1,6 +1,6 @@
-"""At the start of a run: whether its step fits, and what would make it.
+"""Checks at the start of a run whether its step fits into the device's memory.
 
-Said before anything is compiled, because a compiler takes minutes to find out.
+The estimate takes seconds; a compiler needs minutes to run out of memory.
 """
 
 import copy
@@ -18,22 +18,24 @@ from scm_jax.planning.targets import GB
 from scm_jax.training import offload, resolve, sharding
 from scm_jax.training.sharding import DATA, FSDP
 
-# An estimate so many times what a device has is no error of the estimate.
+# A step that needs this many times the device's memory cannot fit, whatever the
+# error of the estimate.
 CLEARLY = 1.25
-# Of the memory, what the suggested flags leave free: the estimate's own error.
+# The fraction of the memory that suggested flags leave free for that error.
 _FREE = 0.1
-# Passes of fewer images leave a device idle for much of the time.
+# Passes of fewer images do not keep a device busy.
 _SMALL_PASS = 16
 
 
 def check(config: Any) -> None:
-  """Compares what the step needs with the memory of the devices here.
+  """Compares what a step needs with the memory of the devices here.
 
-  Says nothing if it fits, or if the memory is not known, as on CPUs.
+  Logs a warning if the step may not fit. Does nothing if the devices' memory is
+  unknown, as for CPUs.
 
   Raises:
-    ConfigError: it clearly does not fit, and `config.memory_check` is "stop";
-      or the config makes no run.
+    ConfigError: the step clearly does not fit and `config.memory_check` is
+      "stop", or the config is invalid.
   """
   device = jax.local_devices()[0]
   limit = capacity(device)
@@ -46,14 +48,14 @@ def check(config: Any) -> None:
   if need.total <= limit:
     return
   found = suggestion(config, step, (mesh[DATA], mesh[FSDP]), limit)
-  message = f"{_misfit(need, limit, device)}; {_way_out(found)}"
+  message = f"{_shortage(need, limit, device)}; {_remedy(found)}"
   if need.total > CLEARLY * limit and config.memory_check == "stop":
-    raise ConfigError(f"{message}; --config.memory_check=warn tries it anyway")
+    raise ConfigError(f"{message}; --config.memory_check=warn starts it anyway")
   logging.warning("%s", message)
 
 
 def capacity(device: Any) -> int | None:
-  """Bytes that a program can have on a device; None if that is not known."""
+  """Returns the bytes that a program can use on a device, None if unknown."""
   stats = device.memory_stats() or {}
   if "bytes_limit" in stats:
     return stats["bytes_limit"]
@@ -64,16 +66,16 @@ def capacity(device: Any) -> int | None:
 def suggestion(
   config: Any, step: memory.Step, sizes: tuple[int, int], limit: int
 ) -> tuple[list[str], memory.Need] | None:
-  """The flags with which a step fits at the least cost, and its need then.
+  """Returns the cheapest flags with which a step fits, and its need then.
 
   Args:
-    config: of the run.
-    step: of it.
-    sizes: of its mesh: data, fsdp.
-    limit: bytes of a device.
+    config: the run's config.
+    step: the run's traced step.
+    sizes: the sizes of the mesh, data and fsdp.
+    limit: the bytes that a program can use on a device.
 
   Returns:
-    None if nothing makes it fit and leaves a tenth of the memory free.
+    Flags that leave a tenth of the memory free, or None if there are none.
   """
   devices, room = sizes[0] * sizes[1], (1 - _FREE) * limit
   for other, fsdp in _ways(config, devices, sizes[1]):
@@ -84,12 +86,11 @@ def suggestion(
 
 
 def _ways(config: Any, devices: int, fsdp: int) -> Iterator[tuple[Any, int]]:
-  """Ways to run a config, each with its `fsdp`, the cheapest first.
+  """Yields ways to run a config, each with its `fsdp`, the cheapest first.
 
-  Microbatches and shards cost communication, which mostly hides behind
-  computation; a teacher in float16 costs digits; computing activations again
-  costs a sixth of a step or more; a state that rests on the host is moved
-  twice a step.
+  Microbatches and sharding cost communication, which mostly overlaps
+  computation; a teacher in float16 costs precision; rematerialization costs a
+  sixth of a step or more; an offloaded state is moved twice a step.
   """
   images = config.batch_size // devices
   start = images // sharding.microbatches(config, devices)
@@ -114,7 +115,7 @@ def _ways(config: Any, devices: int, fsdp: int) -> Iterator[tuple[Any, int]]:
 
 
 def _flags(config: Any, other: Any) -> list[str]:
-  """Those that make the one config the other."""
+  """Returns the flags that turn one config into the other."""
   old, new = configuration.flatten(config), configuration.flatten(other)
   return [
     f"--config.{path}={_shown(new[path])}"
@@ -127,27 +128,26 @@ def _shown(value: Any) -> str:
   return f'"{value}"' if isinstance(value, tuple) else str(value)
 
 
-def _misfit(need: memory.Need, limit: int, device: Any) -> str:
-  """What is needed, and what there is."""
+def _shortage(need: memory.Need, limit: int, device: Any) -> str:
+  """Returns how much memory the step needs, and how much there is."""
   parts = ", ".join(
     f"{name} {count / GB:.1f}" for name, count in need._asdict().items()
   )
   kind = device.device_kind
   text = (
     f"a step needs about {need.total / GB:.1f} GB of each device ({parts}), "
-    f"and a program can have {limit / GB:.1f} GB of this {kind}"
+    f"but a program can use {limit / GB:.1f} GB of this {kind}"
   )
   card = targets.card_here(kind)
-  if (
-    card and card.platform == "gpu" and limit < 0.9 * card.usable * card.memory
-  ):
-    # JAX takes three quarters of a GPU unless it is told otherwise.
+  # JAX takes three quarters of a GPU unless it is told otherwise.
+  usual = 0.9 * card.usable * card.memory if card else 0
+  if card and card.platform == "gpu" and limit < usual:
     text += f" (more with XLA_PYTHON_CLIENT_MEM_FRACTION={card.usable:g})"
   return text
 
 
-def _way_out(found: tuple[list[str], memory.Need] | None) -> str:
+def _remedy(found: tuple[list[str], memory.Need] | None) -> str:
   if found is None:
-    return "nothing makes it fit; take more devices, or larger ones"
+    return "no flags make it fit; use more or larger devices"
   flags, need = found
   return f"run it with {' '.join(flags)} (about {need.total / GB:.1f} GB)"

@@ -1,8 +1,8 @@
-"""What a train step needs of a device's memory, before anything is compiled.
+"""Estimates a train step's memory on one device without compiling it.
 
-Arguments and gradients follow from shapes, types and shardings. What the passes
-keep is counted from the shapes of the residuals of `jax.vjp`, of which a
-compiler keeps a part: see `KEPT`.
+The sizes of arguments and gradients follow from shapes, types and shardings.
+The size of activations is a fraction of the residuals of `jax.vjp`, because a
+compiler keeps only some of them: see `KEPT`.
 """
 
 import math
@@ -15,29 +15,31 @@ from scm_jax import networks
 from scm_jax.planning import arithmetic
 from scm_jax.training import resolve, sharding
 
-# What compiled programs hold at their peak (docs/planning.md says how well this
-# meets them): of the residuals' bytes, by platform and policy, and of the whole
-# weights. Compilers fuse pointwise operations and so keep fewer arrays than
-# `jax.vjp` names; a block that is computed again needs its own for a while.
+# What compiled programs hold at their peak, in multiples of the bytes of the
+# residuals (by platform and rematerialization policy) and of all weights;
+# docs/planning.md compares the estimate with compiled programs. Compilers fuse
+# pointwise operations and therefore keep fewer arrays than `jax.vjp` names; a
+# block that is computed again needs its own arrays for a while.
 KEPT = {
   "gpu": {"none": 0.44, "dots": 1.3, "full": 1.3},
   "tpu": {"none": 0.31, "dots": 1.3, "full": 1.3},
 }
 _WEIGHTS = 1.5
-# Of the images that the residuals are counted for. No layer has so many
-# channels, so that an array whose first axis is as long is one for each image.
+# How many images the residuals are counted for. No layer has 17 channels, so
+# that an array whose first axis is as long has one entry for each image.
 _IMAGES = 17
 
 
 class Need(NamedTuple):
-  """Bytes on one device.
+  """The bytes that a step needs on one device.
 
   Attributes:
-    resident: the state, the teacher and the batch.
-    gradients: sums over microbatches, and of the last ones what does not find
-      room where weights and activations were.
-    weights: whole, in the type that the network computes in, and copies.
-    activations: of one pass.
+    resident: bytes of the state, the teacher and the batch.
+    gradients: bytes of the sums over microbatches, and of the last gradients
+      as far as they exceed the room that weights and activations leave.
+    weights: bytes of all weights in the type that the network computes in, and
+      of their copies.
+    activations: bytes that one pass keeps for the backward pass.
   """
 
   resident: int
@@ -47,37 +49,43 @@ class Need(NamedTuple):
 
   @property
   def total(self) -> int:
-    """All of them."""
+    """Returns the sum of all parts."""
     return sum(self)
 
 
 class Step:
-  """The step of a run as shapes, which every way to run it has in common.
+  """A run's train step as shapes, traced once for all ways to run it.
 
-  Tracing takes seconds for the largest networks; `need` only adds up.
+  Tracing takes seconds for the largest networks; `need` takes no time.
+
+  Attributes:
+    shapes: the shapes of the state and of the teacher's parameters.
   """
 
   def __init__(self, config: Any, platform: str = "gpu"):
-    """Traces the state, and the teacher where every step asks it.
+    """Traces the run's state, and its teacher if it has one.
 
     Args:
-      config: of the run.
-      platform: of the devices, as jax names it; `KEPT` has `gpu` and `tpu`.
+      config: the run's config.
+      platform: the devices' platform as JAX names it. `KEPT` has `gpu` and
+        `tpu`; others count as `gpu`.
     """
     self._share = KEPT.get(platform, KEPT["gpu"])
-    self._shapes = arithmetic.trace(config)
-    params = self._shapes.state.params
+    self.shapes = arithmetic.trace(config)
+    params = self.shapes.state.params
     self._elements = sum(leaf.size for leaf in jax.tree.leaves(params))
     self._arguments: dict[tuple, tuple[int, int]] = {}
     self._residuals: dict[str, float] = {}
 
   def need(self, config: Any, data: int, fsdp: int) -> Need:
-    """Of the run with other ways to run it, on a mesh of these sizes.
+    """Returns what a step needs on a mesh of these sizes.
 
     Args:
-      config: the run's, but for the fields `teacher_dtype`, `microbatches`,
-        `images_per_pass`, `network.remat` and `offload`.
-      data, fsdp: sizes of the mesh.
+      config: the run's config; `teacher_dtype`, `microbatches`,
+        `images_per_pass`, `network.remat` and `offload` may differ from those
+        of the traced config.
+      data: the size of the mesh's axis `data`.
+      fsdp: the size of the mesh's axis `fsdp`.
     """
     resident, gradients = self._fixed(config, data, fsdp)
     itemsize = jnp.dtype(config.network.dtype).itemsize
@@ -90,32 +98,32 @@ class Step:
     return Need(resident, sums + last, weights, activations)
 
   def _fixed(self, config: Any, data: int, fsdp: int) -> tuple[int, int]:
-    """Bytes of the arguments, and of the parameters' gradient."""
+    """Returns the bytes of the arguments and of the parameters' gradient."""
     key = (data, fsdp, config.offload, config.teacher_dtype)
     if key not in self._arguments:
       mesh = arithmetic.abstract_mesh(data, fsdp)
-      given = arithmetic.arguments(config, mesh, self._shapes)
+      given = arithmetic.arguments(config, mesh, self.shapes)
       resident = sum(arithmetic.resident(given).values())
       gradients = arithmetic.local_bytes(given.state.params)
       self._arguments[key] = resident, gradients
     return self._arguments[key]
 
   def _kept(self, config: Any) -> float:
-    """Bytes of activations for one image."""
+    """Returns the bytes of activations for one image."""
     policy = config.network.remat
     if policy not in self._residuals:
-      self._residuals[policy] = residuals(config, self._shapes.state.params)
+      self._residuals[policy] = residuals(config, self.shapes.state.params)
     return self._share[policy] * self._residuals[policy]
 
 
 def residuals(config: Any, params: Any) -> float:
-  """Bytes an image that the network's backward pass reads, by `jax.vjp`.
+  """Returns the bytes an image of what `jax.vjp` keeps for a backward pass.
 
-  The tangent of sCM's objective has no backward pass, and keeps nothing.
+  The tangent of sCM's objective has no backward pass and keeps nothing.
 
   Args:
-    config: of the run.
-    params: the network's parameters, as shapes.
+    config: the run's config.
+    params: the network's parameters as shapes.
   """
   network = networks.build(resolve.network_config(config))
   data = config.data
@@ -125,7 +133,10 @@ def residuals(config: Any, params: Any) -> float:
     cond = networks.null_cond(network.config, _IMAGES)
     keys = jax.random.split(jax.random.key(0), _IMAGES)
     inputs = (jnp.zeros(shape), jnp.zeros(_IMAGES), cond)
-    F = lambda p: network.F(p, *inputs, rngs={"dropout": keys}, train=True)
+
+    def F(params):
+      return network.F(params, *inputs, rngs={"dropout": keys}, train=True)
+
     return jax.vjp(F, params)[1]
 
   leaves = jax.tree.leaves(jax.eval_shape(pullback, params))

@@ -1,4 +1,4 @@
-"""The object that `plan --json` prints."""
+"""Makes the object that `scm-jax plan --json` prints."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from scm_jax.training import sharding
 
 
 def plan(config: Any, target: Target) -> dict[str, Any]:
-  """Compiles the config's train step for a target and reports what it takes.
+  """Compiles a config's train step for a target and reports what it needs.
 
-  Bytes are those of one device: what it holds, and what it sends in one step
-  (see `collectives`). FLOPs are of the whole step, recomputation included, as
-  XLA counts them before its optimisations. What a compiler that ran out of
-  memory does not tell is None.
+  All bytes are those of one device: what it holds, and what it sends in a step
+  (see `collectives`). FLOPs are those of the whole step with recomputation, as
+  XLA counts them before its optimizations. Figures that a compiler that ran out
+  of memory does not report are None.
   """
   answer = compiler.ask(config, target, compile=True, flops=True)
   compiled, flops = answer["compiled"], answer["flops"]
@@ -66,7 +66,7 @@ def _estimate(
   traffic: list[Traffic],
   minimum: list[Traffic],
 ) -> dict[str, Any] | None:
-  """Times and costs; None where the target's rates are not known."""
+  """Returns times and costs, or None where the target's rates are unknown."""
   resident = answer["compiled"]["resident"]
   state = sum(resident[k] for k in ("parameters", "moments", "averages"))
   counted = answer["flops"]["step"], answer["flops"]["forward"]
@@ -75,7 +75,8 @@ def _estimate(
   times = estimate.times(target, flops, state, traffic)
   if times is None:
     return None
-  # Of other sizes only the arithmetic is known: it errs as it does here.
+  # Only the minimum is known for other sizes. Assume that a compiled program
+  # exceeds it by the same factor there.
   excess = total(traffic) / total(minimum) if minimum else 1.0
 
   def scaling(arithmetic):

@@ -1,8 +1,9 @@
-"""The cheapest way to run a config on a target: mesh, microbatches, remat.
+"""Searches the fastest way to run a config on a target.
 
-The global batch is the config's. Every combination is ranked by the time that
-arithmetic predicts, and the best are compiled until one fits; those that can
-only need more memory than one that did not fit are passed over.
+The mesh, the number of microbatches and the rematerialization policy vary; the
+global batch does not. All combinations are ranked by their predicted time and
+compiled in that order until one fits. A combination that needs at least as much
+memory as one that did not fit is skipped.
 """
 
 import copy
@@ -16,7 +17,7 @@ from scm_jax.planning import plan as planning
 from scm_jax.planning.estimate import Traffic
 from scm_jax.planning.targets import Target
 
-REMAT = ("none", "dots", "full")  # each keeps less than the one before
+REMAT = ("none", "dots", "full")  # each keeps fewer activations than the last
 PER_PASS = ("all-gather", "reduce-scatter")  # once for each microbatch
 
 
@@ -24,11 +25,12 @@ class Candidate(NamedTuple):
   """One way to run a config.
 
   Attributes:
-    seconds: of a step, predicted.
-    microbatches: of each device's batch.
-    remat: policy.
-    data, fsdp: sizes of the mesh.
-    resident: bytes that a device holds between steps.
+    seconds: the predicted seconds of a step.
+    microbatches: into how many parts a device's batch is split.
+    remat: the rematerialization policy.
+    data: the size of the mesh's axis `data`.
+    fsdp: the size of the mesh's axis `fsdp`.
+    resident: the bytes that a device holds between steps.
   """
 
   seconds: float
@@ -39,12 +41,12 @@ class Candidate(NamedTuple):
   resident: int
 
   def rank(self) -> tuple:
-    """The fastest come first; of equals, the plainest."""
+    """Returns the sorting key: the fastest first, then the simplest."""
     policy = REMAT.index(self.remat)
     return self.seconds, self.microbatches, policy, self.fsdp
 
   def keeps_less(self, other: "Candidate") -> bool:
-    """Whether it needs no more memory than `other`, whatever the compiler."""
+    """Returns whether it never needs more memory than `other`."""
     return (
       self.fsdp >= other.fsdp
       and REMAT.index(self.remat) >= REMAT.index(other.remat)
@@ -52,7 +54,7 @@ class Candidate(NamedTuple):
     )
 
   def applied(self, config: Any) -> Any:
-    """The config, run so."""
+    """Returns a copy of the config that is run like this."""
     config = copy.deepcopy(config)
     config.mesh.update(data=self.data, fsdp=self.fsdp)
     config.microbatches = self.microbatches
@@ -66,20 +68,21 @@ def search(
   ask: Callable = compiler.ask,
   plan: Callable = planning.plan,
 ) -> dict[str, Any]:
-  """The plan of the first candidate that fits, else of the last compiled.
+  """Returns the plan of the first candidate that fits, else the last compiled.
 
   Args:
     config: the run's config; its mesh, microbatches and remat are not used.
     target: the devices.
-    ask: the worker; see `compile.ask`.
-    plan: what compiles a candidate; see `plan.plan`.
+    ask: a function that asks the worker, such as `compile.ask`.
+    plan: a function that compiles a candidate, such as `plan.plan`.
 
   Returns:
-    The plan, with `search`: the `flags` that make the config run like this,
-    `images_per_pass` of a device, and what was `tried` in order, with peaks.
+    The plan and, under `search`: the `flags` of this candidate, the
+    `images_per_pass` of a device, and the candidates `tried`, in order.
 
   Raises:
-    ConfigError: the batch does not divide, or the state of no mesh would fit.
+    ConfigError: the batch does not divide among the devices, or the state fits
+      on no mesh.
   """
   capacity = int(target.card.memory * target.card.usable)
   tried: list[tuple[Candidate, dict[str, Any]]] = []
@@ -92,8 +95,9 @@ def search(
       break
   if not tried:
     raise ConfigError(
-      f"no mesh of {target.name} holds the state: with fsdp={target.devices} "
-      f"a device has {capacity / 1e9:.1f} GB; take more devices"
+      f"the state fits on no mesh of {target.name}, even with fsdp="
+      f"{target.devices}: a program can use {capacity / 1e9:.1f} GB of each "
+      "device; use more devices"
     )
   chosen, result = tried[-1]
   per_device = config.batch_size // target.devices
@@ -116,7 +120,16 @@ def search(
 def candidates(
   config: Any, target: Target, ask: Callable = compiler.ask
 ) -> list[Candidate]:
-  """All ways to run a config, the fastest first."""
+  """Returns all ways to run a config, the fastest first.
+
+  Args:
+    config: the run's config.
+    target: the devices.
+    ask: a function that asks the worker, such as `compile.ask`.
+
+  Raises:
+    ConfigError: the batch does not divide among the devices.
+  """
   if config.batch_size % target.devices:
     raise ConfigError(
       f"config.batch_size={config.batch_size} cannot be divided among "
@@ -139,7 +152,7 @@ def candidates(
       for policy in REMAT:
         share = flops[policy] / target.devices
         times = estimate.times(target, share, resident, traffic)
-        # Without rates, what a device computes and sends still ranks.
+        # Where the rates are unknown, rank by FLOPs and bytes.
         seconds = (
           times.serial if times else share + sum(t.bytes for t in traffic)
         )
@@ -154,13 +167,13 @@ def _hopeless(
   tried: list[tuple[Candidate, dict[str, Any]]],
   capacity: int,
 ) -> bool:
-  """Whether what was tried rules the candidate out."""
+  """Returns whether an earlier failure shows that a candidate cannot fit."""
 
   def rules_out(failed: Candidate, result: dict[str, Any]) -> bool:
     if failed.keeps_less(candidate):
       return True
     alike = (failed.fsdp, failed.remat) == (candidate.fsdp, candidate.remat)
-    # At best, all that is not resident shrinks with the images of a pass.
+    # At best, all bytes but the resident ones shrink with the images of a pass.
     rest = result["peak_bytes_per_device"] - failed.resident
     least = rest * failed.microbatches / candidate.microbatches
     return alike and candidate.resident + least > capacity
@@ -169,6 +182,7 @@ def _hopeless(
 
 
 def _repeated(traffic: Traffic, passes: int) -> Traffic:
+  """Returns the traffic of a step with so many microbatches instead of one."""
   times = passes if traffic.kind in PER_PASS else 1
   return traffic._replace(bytes=traffic.bytes * times)
 

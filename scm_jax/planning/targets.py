@@ -1,6 +1,6 @@
-"""Hardware by name: what a device holds, and how fast it computes and talks.
+"""The hardware that runs are planned for: memory and rates, by name.
 
-All rates are what the makers publish, dense and one-way, per device:
+All rates are those that the makers publish, dense and one-way, per device:
 
 * A100: NVIDIA A100 Tensor Core GPU data sheet (SXM4; NVLink 600 GB/s both ways)
   and DGX A100's (one 200 Gb/s port for each GPU).
@@ -26,21 +26,21 @@ GB, GIB = 10**9, 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-  """One device.
+  """One kind of device.
 
   Attributes:
     platform: `gpu`, `tpu` or `cpu`.
-    memory: bytes.
-    usable: part of it that a program can have; the rest is the driver's, the
-      collectives' buffers and what the allocator cannot fill.
-    flops: bfloat16, a second. None: nothing is known, nothing is estimated.
-    bandwidth: of the memory, bytes a second.
-    link: to the other devices of a domain, bytes a second: NVLink or ICI.
-    network: to devices outside the domain, likewise.
-    pod: devices of a domain; 0 is those of a host.
-    cores: multiprocessors of a GPU.
-    capability: compute capability of a GPU.
-    float32: time of a product of float32 numbers, over that of bfloat16 ones,
+    memory: the bytes of its memory.
+    usable: the fraction of the memory that a program can use. The rest holds
+      the driver and the collectives' buffers, and is lost to fragmentation.
+    flops: bfloat16 operations per second; None if the rates are unknown.
+    bandwidth: bytes per second between the device and its memory.
+    link: bytes per second to the devices of its domain, by NVLink or ICI.
+    network: bytes per second to devices outside its domain.
+    pod: how many devices form a domain; 0 means the devices of one host.
+    cores: how many multiprocessors a GPU has.
+    capability: a GPU's compute capability.
+    float32: how many times longer a float32 product takes than a bfloat16 one,
       by `config.network.precision`.
   """
 
@@ -57,58 +57,68 @@ class Card:
   float32: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def cost(self, dtype: str, precision: str) -> float:
-    """Time of a product in a type, over that of bfloat16."""
+    """Returns how many times longer a product takes than in bfloat16."""
     wide = dtype in ("float32", "float64")
     return self.float32.get(precision, 1.0) if wide else 1.0
 
 
-def _gpu(memory, flops, bandwidth, link, network, cores, capability) -> Card:
+def _gpu(
+  memory: int,
+  tflops: float,
+  rates: tuple[float, float, float],
+  cores: int,
+  capability: tuple[int, int],
+) -> Card:
+  """Returns a GPU; `rates` are GB/s of its memory, NVLink and the network."""
+  bandwidth, link, network = (rate * GB for rate in rates)
+  # True float32 runs at 19.5 (A100) or 67 TFLOP/s; "high" is TensorFloat-32.
+  highest = 16.0 if capability == (8, 0) else 14.8
   return Card(
     "gpu",
     memory,
     usable=0.92,
-    flops=flops * 1e12,
-    bandwidth=bandwidth * GB,
-    link=link * GB,
-    network=network * GB,
+    flops=tflops * 1e12,
+    bandwidth=bandwidth,
+    link=link,
+    network=network,
     cores=cores,
     capability=capability,
-    # In float32 itself (19.5 and 67 TFLOP/s), or in TensorFloat-32.
-    float32={
-      "highest": 16.0 if capability == (8, 0) else 14.8,
-      **dict.fromkeys(("high", "default"), 2.0),
-    },
+    float32={"highest": highest, "high": 2.0, "default": 2.0},
   )
 
 
-def _tpu(memory, flops, bandwidth, link, network, pod) -> Card:
+def _tpu(
+  gibibytes: int, tflops: float, rates: tuple[float, float, float], pod: int
+) -> Card:
+  """Returns a TPU; `rates` are GB/s of its memory, ICI and the network."""
+  bandwidth, link, network = (rate * GB for rate in rates)
   return Card(
     "tpu",
-    memory * GIB,
-    flops=flops * 1e12,
-    bandwidth=bandwidth * GB,
-    link=link * GB,
-    network=network * GB,
+    gibibytes * GIB,
+    flops=tflops * 1e12,
+    bandwidth=bandwidth,
+    link=link,
+    network=network,
     pod=pod,
-    # Products of bfloat16 that stand for one (openxla.org, PrecisionConfig).
+    # How many bfloat16 products make one (openxla.org, PrecisionConfig).
     float32={"highest": 6.0, "high": 3.0, "default": 1.0},
   )
 
 
 CARDS = {
-  # bytes (as the driver reports), TFLOP/s, and GB/s: memory, NVLink, network
-  "a100-40gb": _gpu(42_331_013_120, 312, 1555, 300, 25, 108, (8, 0)),
-  "a100-80gb": _gpu(85_100_068_864, 312, 2039, 300, 25, 108, (8, 0)),
-  "h100-80gb": _gpu(84_942_979_072, 989.4, 3350, 450, 50, 132, (9, 0)),
-  "h200": _gpu(151_397_597_184, 989.4, 4800, 450, 50, 132, (9, 0)),
-  # GiB, TFLOP/s, and GB/s: memory, ICI, network; chips of a pod
-  "v5e": _tpu(16, 197, 819, 200, 3.125, 256),
-  "v5p": _tpu(95, 459, 2765, 600, 6.25, 8960),
-  "v6e": _tpu(32, 918, 1600, 400, 12.5, 256),
+  # The bytes that the driver reports, TFLOP/s, GB/s, multiprocessors.
+  "a100-40gb": _gpu(42_331_013_120, 312, (1555, 300, 25), 108, (8, 0)),
+  "a100-80gb": _gpu(85_100_068_864, 312, (2039, 300, 25), 108, (8, 0)),
+  "h100-80gb": _gpu(84_942_979_072, 989.4, (3350, 450, 50), 132, (9, 0)),
+  "h200": _gpu(151_397_597_184, 989.4, (4800, 450, 50), 132, (9, 0)),
+  # GiB, TFLOP/s, GB/s, chips of a pod.
+  "v5e": _tpu(16, 197, (819, 200, 3.125), 256),
+  "v5p": _tpu(95, 459, (2765, 600, 6.25), 8960),
+  "v6e": _tpu(32, 918, (1600, 400, 12.5), 256),
 }
 KINDS = (*CARDS, "cpu")
-# As jax names them. Other cards of the same names, on PCIe or cut in parts, are
-# slower, and are not here.
+# The names that JAX gives these devices. Cards with the same chip on PCIe, and
+# partitioned ones, are slower and not listed.
 DEVICE_KINDS = {
   "NVIDIA A100-SXM4-40GB": "a100-40gb",
   "NVIDIA A100-SXM4-80GB": "a100-80gb",
@@ -123,14 +133,14 @@ DEVICE_KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """Devices of one kind.
+  """A number of devices of one kind.
 
   Attributes:
-    name: as the user spells it.
+    name: the name that the user gave.
     kind: a name in `KINDS`.
-    topology: hosts and devices of each for GPUs, the slice's sides for TPUs,
-      the number of devices for `cpu`.
-    card: of each device.
+    topology: for GPUs the numbers of hosts and of devices in each, for TPUs the
+      slice's sides, for `cpu` the number of devices.
+    card: the kind's memory and rates.
   """
 
   name: str
@@ -144,15 +154,15 @@ class Target:
 
   @property
   def domain(self) -> int:
-    """Devices that talk over the fast links: a host of GPUs, a pod of TPUs."""
+    """Returns how many devices fast links connect: a host's, or a pod's."""
     return self.card.pod or self.topology[-1]
 
 
 def parse(text: str) -> Target:
-  """`a100-80gb:8x8`, `v5p:4x4x4` or `cpu:8`, taken apart.
+  """Returns the target that `a100-80gb:8x8`, `v5p:4x4x4` or `cpu:8` names.
 
   Raises:
-    ConfigError: an unknown kind, or a topology that it does not have.
+    ConfigError: the kind is unknown, or does not have such a topology.
   """
   kind, _, topology = text.partition(":")
   if kind not in KINDS:
@@ -170,13 +180,13 @@ def parse(text: str) -> Target:
 
 
 def card_here(device_kind: str) -> Card | None:
-  """The card that jax's `Device.device_kind` names, if it is known."""
+  """Returns the card that JAX's `Device.device_kind` names, if it is known."""
   name = DEVICE_KINDS.get(device_kind)
   return CARDS[name] if name else None
 
 
 def _topology(kind: str) -> tuple[int, str]:
-  """How many numbers a kind's topology has, and what they are."""
+  """Returns how many numbers a kind's topology has, and how to write it."""
   if kind == "cpu":
     return 1, "DEVICES, such as cpu:8"
   if kind == "v5p":
@@ -187,5 +197,5 @@ def _topology(kind: str) -> tuple[int, str]:
 
 
 def _host_memory() -> int:
-  """Bytes of this machine, which its virtual devices share."""
+  """Returns the bytes of memory that this machine's virtual devices share."""
   return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,7 +1,7 @@
-"""Devices that are not here, for a compiler to compile for.
+"""Describes absent devices to a compiler.
 
-The worker's process needs `environment` before jax starts; `devices` then gives
-what a mesh is made of.
+The worker process needs `environment` before it imports JAX. A mesh can then be
+made of `devices`.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ GPU_PLUGINS = {
   "jax_plugins.xla_cuda13": "cu13",
   "jax_plugins.xla_cuda12": "cu12",
 }
-# A TPU's host as libtpu knows it; the topology is named separately.
+# libtpu's name for the host of a TPU; the topology is given separately.
 _ACCELERATOR = {"v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
 
 
@@ -26,16 +26,16 @@ def check_plugin(target: Target) -> None:
   if target.card.platform == "tpu" and not _installed("libtpu"):
     missing, extra = "libtpu", "plan-tpu"
   if target.card.platform == "gpu" and not gpu_plugin():
-    missing, extra = "jax's CUDA plugin", "plan-gpu"
+    missing, extra = "JAX's CUDA plugin", "plan-gpu"
   if missing:
     raise UserError(
       f"--target={target.name} needs {missing}, which is not installed; "
-      f"pip install 'scm-jax[{extra}]' (no {target.kind} is needed)"
+      f"pip install 'scm-jax[{extra}]' (you do not need a {target.kind})"
     )
 
 
 def gpu_plugin() -> str | None:
-  """`cu12` or `cu13`, of the plugin that is installed."""
+  """Returns the CUDA version of the installed plugin, `cu12` or `cu13`."""
   return next(
     (cu for name, cu in GPU_PLUGINS.items() if _installed(name)), None
   )
@@ -44,23 +44,23 @@ def gpu_plugin() -> str | None:
 def _installed(module: str) -> bool:
   try:
     return importlib.util.find_spec(module) is not None
-  except ModuleNotFoundError:  # the package that would hold it
+  except ModuleNotFoundError:  # its parent package is missing
     return False
 
 
 def environment(target: Target) -> dict[str, str]:
-  """Variables of a process that compiles for the target."""
+  """Returns the variables of a process that compiles for the target."""
   flags = os.environ.get("XLA_FLAGS", "")
   env = {
     "JAX_PLATFORMS": "cpu",
-    # A program from the cache has not been partitioned, and tells nothing.
+    # A cached program is not partitioned again and prints no warnings.
     "JAX_ENABLE_COMPILATION_CACHE": "false",
-    "TF_CPP_MIN_LOG_LEVEL": "1",  # warnings of the partitioner
+    "TF_CPP_MIN_LOG_LEVEL": "1",  # shows the partitioner's warnings
   }
   if target.card.platform == "cpu":
     flags += f" --xla_force_host_platform_device_count={target.devices}"
   if target.card.platform == "gpu":
-    # Without a card nothing can be timed, and Triton's products must be.
+    # Autotuning, which Triton's products need, is not possible without a card.
     flags += " --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
   if target.card.platform == "tpu":
     env |= {
@@ -74,7 +74,7 @@ def environment(target: Target) -> dict[str, str]:
 
 
 def devices(target: Target) -> list[Any]:
-  """The target's devices."""
+  """Returns the target's devices."""
   import jax
   from jax.experimental import topologies
 
@@ -93,14 +93,14 @@ def devices(target: Target) -> list[Any]:
 
 
 def _target_config(card: Card) -> str:
-  """A GPU as XLA describes it, a `GpuTargetConfigProto` in text.
+  """Returns XLA's description of a GPU, a `GpuTargetConfigProto` in text form.
 
-  Sizes are those that CUDA's documentation gives for the compute capability.
+  The sizes are those of CUDA's documentation for the compute capability.
   """
   major, minor = card.capability
   hopper = major >= 9
-  per_core = 228 if hopper else 164  # KiB of shared memory ...
-  per_block = per_core - 1  # ... of which the system keeps one for a block
+  per_core = 228 if hopper else 164  # KiB of shared memory
+  per_block = per_core - 1  # the system keeps 1 KiB for each block
   dnn = importlib.metadata.version(f"nvidia-cudnn-{gpu_plugin()}").split(".")
   return f"""
     platform_name: "CUDA"

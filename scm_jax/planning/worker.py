@@ -1,11 +1,12 @@
-"""A process of its own that compiles for other hardware.
+"""Compiles for other hardware, in a process of its own.
 
     python -m scm_jax.planning.worker < request.json
 
-What a compiler is and sees is fixed when jax starts, it warns on standard
-error, and it may end its process: hence not the caller's. The request is one
-object (see `answer`), the answer the last line on standard output; a user's
-mistake is `{"error": TEXT, "exit_code": N}`.
+JAX chooses its compiler and devices when it starts, and a compiler may write
+warnings to standard error or end its process; the caller's process is therefore
+not used. The request is one JSON object (see `answer`), and the last line on
+standard output is the answer. A user's mistake gives
+`{"error": TEXT, "exit_code": N}`.
 """
 
 import copy
@@ -35,13 +36,13 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-  """What the request asks.
+  """Returns the answer to a request.
 
   Args:
-    request: `config` (JSON text) and `target`, and any of
-      `compile`: true for `compiled`;
-      `flops`: true for `flops` of one step, by pass;
-      `meshes`: pairs of sizes (data, fsdp), for `arithmetic` of each.
+    request: has `config` (JSON text) and `target`, and any of
+      `compile`: true to answer `compiled`, the compiled train step's figures;
+      `flops`: true to answer `flops`, those of one step, by pass;
+      `meshes`: pairs of sizes (data, fsdp), to answer `arithmetic` for each.
   """
   config = configuration.from_json(request["config"])
   target = targets.parse(request["target"])
@@ -49,7 +50,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
   result: dict[str, Any] = {}
   shapes = arithmetic.trace(config)
   mesh = None
-  if request.get("compile"):  # first of all, for it may not divide
+  if request.get("compile"):  # first, because the batch may not divide
     mesh = sharding.make_mesh(config, topology.devices(target))
   if request.get("meshes"):
     result["arithmetic"] = [
@@ -66,7 +67,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 def _arithmetic(
   config: Any, mesh: Any, target: Any, shapes: Any
 ) -> dict[str, Any]:
-  """Of a mesh of any size, with as many samples a device as on the target."""
+  """Returns what a step holds and sends on a mesh, without compiling it.
+
+  Each device has as many samples as on the target.
+  """
   config = copy.deepcopy(config)
   config.batch_size = config.batch_size // target.devices * mesh.size
   given = arithmetic.arguments(config, mesh, shapes)
@@ -80,6 +84,10 @@ def _arithmetic(
 def _compiled(
   config: Any, target: Any, mesh: Any, shapes: Any
 ) -> dict[str, Any]:
+  """Compiles the train step and returns its figures.
+
+  A compiler that runs out of memory reports the peak alone.
+  """
   made = program.make(config, mesh)
   found = {
     "mesh": dict(mesh.shape),
@@ -120,7 +128,7 @@ def _compiled(
 
 
 def _traffic(found: Any, domain: int) -> list[dict[str, Any]]:
-  """Sums over collectives of one kind and arrangement."""
+  """Returns the traffic of each kind of collective and size of group."""
   sums: dict[tuple, float] = defaultdict(float)
   for c in found:
     local = sum(x // domain == c.group[0] // domain for x in c.group)
@@ -132,6 +140,7 @@ def _traffic(found: Any, domain: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+  """Answers the request on standard input."""
   try:
     result = answer(json.load(sys.stdin))
   except UserError as error:

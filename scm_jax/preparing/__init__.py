@@ -1,1 +1,1 @@
-"""Datasets made from images as they are found: `scm-jax prepare`."""
+"""Datasets made from images as they are found, for `scm-jax prepare`."""

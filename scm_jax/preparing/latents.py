@@ -1,7 +1,8 @@
-"""Images to an autoencoder's latents, on all devices of this process.
+"""Encodes images to an autoencoder's latents, on all devices of this process.
 
-Every device encodes batches of the same fixed size, so that neither the number
-of devices nor the number of processes changes a latent.
+Every device encodes batches of the same fixed size, so that a latent depends
+neither on the number of devices nor on that of processes. On CPUs its last bit
+may (see docs/data.md).
 """
 
 import hashlib
@@ -21,14 +22,14 @@ from scm_jax.interop import autoencoder
 
 
 class Encoder:
-  """A compiled encoder.
+  """An autoencoder's encoder, compiled.
 
   Attributes:
-    batch: images that it takes at once.
-    factor: side of the images in sides of the latents.
-    channels: of its outputs, means and deviations.
-    checksum: SHA-256 of the autoencoder's file.
-    about: what else the bits of a latent depend on.
+    batch: the number of images that all devices take at once.
+    factor: the side of an image divided by the side of its latent.
+    channels: the number of channels stored, means and deviations.
+    checksum: the SHA-256 of the autoencoder's file.
+    software: what else the bits of a latent depend on.
   """
 
   def __init__(
@@ -40,12 +41,12 @@ class Encoder:
     """Reads the autoencoder.
 
     Args:
-      path: its file or folder; see `interop.autoencoder.load`.
-      image_range: black and white, as the autoencoder is to see them.
-      device_batch: images a device at once.
+      path: the autoencoder's file or folder; see `interop.autoencoder.load`.
+      image_range: the values that the autoencoder takes for black and white.
+      device_batch: the number of images that one device takes at once.
 
     Raises:
-      UserError: there is no such file, or it is something else.
+      UserError: there is no such file, or it is not an autoencoder's.
     """
     network, params = autoencoder.load(path)
     devices = jax.local_devices()
@@ -68,7 +69,7 @@ class Encoder:
     self.batch = device_batch * len(devices)
     self.factor = network.config.factor
     self.channels = 2 * network.config.latent_channels
-    self.about = {
+    self.software = {
       "jax": jax.__version__,
       "device": devices[0].device_kind,
       "batch": device_batch,
@@ -76,9 +77,15 @@ class Encoder:
     self.checksum = _digest(path)
 
   def __call__(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """uint8 images [H, W, 3] to float16 [h, w, 8], in order.
+    """Yields the latents of images in order.
 
     While the devices encode one batch, the next is gathered.
+
+    Args:
+      images: uint8 [H, W, 3] each.
+
+    Yields:
+      Means and deviations, float16 [h, w, 2 C] each.
     """
     running: tuple[Array, int] | None = None
     images = iter(images)
@@ -97,6 +104,7 @@ class Encoder:
 def _moments(
   encode: Callable, image_range: tuple[float, float]
 ) -> Callable[[Array, Array], Array]:
+  """Returns the function from parameters and images to stored latents."""
   low, high = image_range
 
   def moments(params, images):
@@ -108,13 +116,14 @@ def _moments(
 
 
 def _fetch(latents: Array, count: int) -> Iterator[np.ndarray]:
+  """Waits for a batch and yields its first `count` latents."""
   try:
     yield from np.asarray(latents)[:count]
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     raise UserError(
-      "the devices' memory does not hold a batch of images; give a smaller "
+      "a batch of images does not fit the devices' memory; give a smaller "
       "--batch-size, and another --out or --name if some shards are done"
     ) from error
 

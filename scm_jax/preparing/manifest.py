@@ -1,87 +1,60 @@
-"""What was done, and how far: `plan.json`, a file for each shard, the manifest.
+"""The plan, progress, manifest and TFDS metadata of a prepared dataset.
 
 While a dataset is made, its folder holds `.progress/`: the plan, which all
-processes agree on, and the results of each finished shard. When all are there
-they are summed into `manifest.json`, the same bytes whoever did what.
+processes agree on, and a file for each finished shard. Once all shards are
+there, these are summed into `manifest.json`, the same bytes whoever made which.
 """
 
 import collections
 import dataclasses
 import json
 import pathlib
+import shutil
+import uuid
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 
-from scm_jax import files
+from scm_jax import configuration, files
 from scm_jax.errors import UserError
+from scm_jax.preparing.options import VERSION
+from scm_jax.preparing.shards import Shard
 
 PROGRESS, PLAN, MANIFEST = ".progress", "plan.json", "manifest.json"
-FORMAT = 1  # of the manifest
-
-
-@dataclasses.dataclass
-class Shard:
-  """A finished shard.
-
-  Attributes:
-    file: its name.
-    records, bytes, sha256: of the file.
-    classes: how many records each label has; empty without labels.
-    notes: how many images were special; see `pixels.decode`.
-    unreadable: pairs of an item's key and the reason.
-    sums: of latents, for each channel: the sums of means, and of means squared
-      plus variances, over all positions; empty for images.
-    positions: how many positions were summed.
-  """
-
-  file: str
-  records: int = 0
-  bytes: int = 0
-  sha256: str = ""
-  classes: dict[str, int] = dataclasses.field(default_factory=dict)
-  notes: dict[str, int] = dataclasses.field(default_factory=dict)
-  unreadable: list[list[str]] = dataclasses.field(default_factory=list)
-  sums: list[list[float]] = dataclasses.field(default_factory=list)
-  positions: int = 0
+FORMAT = 1  # the manifest's
+FEATURES = "features.json"  # TFDS sees no dataset without it
 
 
 def agree(folder: pathlib.Path, plan: dict[str, Any]) -> None:
-  """Writes the plan, or checks that it is the one that was begun with.
+  """Writes the plan, or checks that the dataset was begun with the same one.
 
   Raises:
-    UserError: it is another.
+    UserError: the dataset was begun with another plan.
   """
   path = folder / PROGRESS / PLAN
   begun = read(path)
   if begun is None:
-    files.write_text(path, _text(plan))
-    return
-  if difference := differences(begun, plan):
+    files.write_text(path, _to_json(plan))
+  elif changes := configuration.diff(begun, plan):
     raise UserError(
-      f"{folder} was begun with {difference}; go on as it was begun, or choose "
-      "another --out or --name"
+      f"{folder} was begun with other options ({', '.join(changes)}); continue "
+      "with the same, or choose another --out or --name"
     )
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-  """`size 64, not 32, crop ...`: the leaves that differ, as old and new."""
-  before, now = _flatten(old), _flatten(new)
-  return ", ".join(
-    f"{key} {_short(before.get(key))}, not {_short(now.get(key))}"
-    for key in dict.fromkeys([*before, *now])
-    if before.get(key) != now.get(key)
-  )
-
-
 def save_shard(folder: pathlib.Path, shard: Shard) -> None:
-  """Remembers a finished shard; its file is in place by now."""
+  """Records that a shard, whose file is in place, is finished."""
   path = folder / PROGRESS / f"{shard.file}.json"
-  files.write_text(path, _text(dataclasses.asdict(shard)))
+  files.write_text(path, _to_json(dataclasses.asdict(shard)))
 
 
 def load_shard(folder: pathlib.Path, file: str) -> Shard | None:
-  """A finished shard, or None; one whose file is not as it was is not."""
+  """Reads the record of a finished shard.
+
+  Returns:
+    The shard, or None if it is not finished or its file's size has changed.
+  """
   found = read(folder / PROGRESS / f"{file}.json")
   if found is None:
     return None
@@ -93,10 +66,10 @@ def load_shard(folder: pathlib.Path, file: str) -> Shard | None:
 
 
 def read(path: pathlib.Path) -> dict[str, Any] | None:
-  """A JSON object, or None where there is no such file.
+  """Reads a JSON object, or returns None where there is no such file.
 
   Raises:
-    UserError: it cannot be read.
+    UserError: the file cannot be read.
   """
   try:
     return json.loads(path.read_bytes())
@@ -104,27 +77,64 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
     return None
   except (OSError, ValueError) as error:
     raise UserError(
-      f"{path} cannot be read ({error}); delete its folder and prepare it anew"
+      f"{path} cannot be read ({error}); delete its folder and prepare the "
+      "dataset again"
     ) from error
 
 
-def summarize(
-  plan: dict[str, Any], classes: list[str], shards: list[Shard]
+def finish(
+  folder: pathlib.Path,
+  plan: dict[str, Any],
+  classes: list[str],
+  names: list[str],
+) -> dict[str, Any] | None:
+  """Completes the dataset, unless shards of other processes are missing.
+
+  Args:
+    folder: the dataset's folder.
+    plan: the dataset's plan.
+    classes: the classes' names by label.
+    names: the names of all shards' files.
+
+  Returns:
+    The manifest, or None if shards are missing.
+
+  Raises:
+    UserError: no image could be read.
+  """
+  found = [load_shard(folder, name) for name in names]
+  done = [shard for shard in found if shard]
+  if len(done) < len(names):  # or another process has just finished
+    return read(folder / MANIFEST)
+  if not any(shard.records for shard in done):
+    raise UserError(
+      f"none of {plan['source']['items']} images can be read; the first: "
+      + ": ".join(min(pair for shard in done for pair in shard.unreadable))
+    )
+  made = _summarize(plan, classes, done)
+  files.write_text(folder / MANIFEST, _to_json(made))
+  write_metadata(folder, made)
+  return made
+
+
+def _summarize(
+  plan: dict[str, Any], classes: list[str], done: list[Shard]
 ) -> dict[str, Any]:
-  """The manifest of a dataset whose shards are all done."""
+  """Returns the manifest of a dataset whose shards are all finished."""
   total: collections.Counter[str] = collections.Counter()
   notes: collections.Counter[str] = collections.Counter()
-  for shard in shards:
+  for shard in done:
     total.update(shard.classes)
     notes.update(shard.notes)
-  unreadable = sorted(pair for shard in shards for pair in shard.unreadable)
+  unreadable = sorted(pair for shard in done for pair in shard.unreadable)
+  entry = ("file", "records", "bytes", "sha256")
   manifest = {
     "format": FORMAT,
     **plan,
     "counts": {
-      "records": sum(shard.records for shard in shards),
+      "records": sum(shard.records for shard in done),
       "unreadable": len(unreadable),
-      "bytes": sum(shard.bytes for shard in shards),
+      "bytes": sum(shard.bytes for shard in done),
       "special": dict(sorted(notes.items())),
     },
     "classes": [
@@ -132,47 +142,99 @@ def summarize(
       for label, name in enumerate(classes)
     ],
     "unreadable": [{"file": key, "reason": why} for key, why in unreadable],
-    "shards": [
-      {
-        "file": shard.file,
-        "records": shard.records,
-        "bytes": shard.bytes,
-        "sha256": shard.sha256,
-      }
-      for shard in shards
-    ],
+    "shards": [{key: getattr(shard, key) for key in entry} for shard in done],
   }
-  if any(shard.sums for shard in shards):
-    manifest["latents"] = _moments(shards)
+  if any(shard.sums for shard in done):
+    manifest["latents"] = _moments(done)
   return manifest
 
 
-def _moments(shards: list[Shard]) -> dict[str, list[float]]:
-  """Mean and standard deviation of each channel of drawn latents."""
-  sums = np.array([shard.sums for shard in shards if shard.sums])
-  positions = sum(shard.positions for shard in shards)
+def _moments(done: list[Shard]) -> dict[str, list[float]]:
+  """Returns the mean and deviation of each channel of drawn latents."""
+  sums = np.array([shard.sums for shard in done if shard.sums])
+  positions = sum(shard.positions for shard in done)
   mean, square = sums.sum(axis=0) / positions
   return {"mean": mean.tolist(), "std": np.sqrt(square - mean**2).tolist()}
 
 
-def save(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
-  """Writes the manifest."""
-  files.write_text(folder / MANIFEST, _text(manifest))
-
-
-def _text(content: Any) -> str:
+def _to_json(content: Any) -> str:
   return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
-  if not isinstance(tree, dict):
-    return {path: tree}
-  leaves = {}
-  for key, value in tree.items():
-    leaves |= _flatten(value, f"{path}.{key}" if path else key)
-  return leaves
+def write_metadata(folder: pathlib.Path, made: dict[str, Any]) -> None:
+  """Makes a folder of shards a TFDS dataset, and removes `.progress/`.
+
+  Args:
+    folder: the shards' folder.
+    made: the manifest.
+  """
+  scratch = folder / PROGRESS
+  try:
+    draft = _draft_metadata(scratch, made)
+    # Without the last one, TFDS sees no dataset.
+    for path in sorted(draft, key=lambda path: path.name == FEATURES):
+      files.write_bytes(folder / path.name, path.read_bytes())
+  except FileNotFoundError:
+    # Another process, which finished at the same time, has cleared the folder.
+    if not is_dataset(folder):
+      raise
+  shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _short(value: Any) -> str:
-  text = json.dumps(value)
-  return text if len(text) <= 40 else f"{text[:37]}..."
+def is_dataset(folder: pathlib.Path) -> bool:
+  """Returns whether the folder is a TFDS dataset."""
+  return (folder / FEATURES).exists()
+
+
+def _draft_metadata(
+  scratch: pathlib.Path, made: dict[str, Any]
+) -> list[pathlib.Path]:
+  """Has TFDS write its files into a folder of their own; returns their paths.
+
+  Args:
+    scratch: a folder for unfinished files.
+    made: the manifest.
+  """
+  draft = scratch / f"metadata.{uuid.uuid4().hex}"
+  draft.mkdir(parents=True)
+  lengths = {entry["file"]: entry["records"] for entry in made["shards"]}
+  for file in lengths:  # TFDS takes the dataset's name from them
+    (draft / file).touch()
+  template = tfds.core.ShardedFileTemplate(
+    data_dir=draft,
+    dataset_name=next(iter(lengths)).partition("-")[0],
+    split=made["split"],
+    filetype_suffix="array_record",
+  )
+  split = tfds.core.SplitInfo(
+    name=made["split"],
+    shard_lengths=list(lengths.values()),
+    num_bytes=made["counts"]["bytes"],
+    filename_template=template,
+  )
+  name = made["source"]["name"]
+  tfds.folder_dataset.write_metadata(
+    data_dir=draft,
+    features=_features(made),
+    split_infos=[split],
+    version=VERSION,
+    description=f"{name}, prepared by scm-jax as manifest.json says.",
+    check_data=False,
+  )
+  return [path for path in draft.iterdir() if path.name not in lengths]
+
+
+def _features(made: dict[str, Any]) -> Any:
+  """Returns TFDS's description of the records."""
+  shape = tuple(made["shape"])
+  if made["preprocessing"]["kind"] == "images":
+    image = tfds.features.Image(shape=shape, encoding_format="png")
+    features = {"image": image}
+  else:
+    latent = tfds.features.Tensor(
+      shape=shape, dtype=np.float16, encoding="bytes"
+    )
+    features = {"latent": latent}
+  if names := [entry["name"] for entry in made["classes"]]:
+    features["label"] = tfds.features.ClassLabel(names=names)
+  return tfds.features.FeaturesDict(features)

@@ -1,4 +1,4 @@
-"""ArrayRecord files, whole or not at all, that TFDS can read.
+"""ArrayRecord files that TFDS can read, each whole or not at all.
 
 A record is a `tf.train.Example`, written without TensorFlow. Neither images
 (PNG) nor latents (float16 noise, of which compression saves 8 %) are compressed
@@ -6,28 +6,59 @@ again, which makes reading them cheaper.
 """
 
 import contextlib
+import dataclasses
 import hashlib
-import os
 import pathlib
-import socket
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
+from scm_jax import files
 from scm_jax.errors import UserError
 
-OPTIONS = "group_size:1,uncompressed"  # one record is read alone
-VERSION = "1.0.0"
+RECORD_OPTIONS = "group_size:1,uncompressed"  # one record is read alone
 
 
-def file_name(name: str, split: str, shard: int, shards: int) -> str:
-  """TFDS's name of a shard."""
-  return f"{name}-{split}.array_record-{shard:05d}-of-{shards:05d}"
+@dataclasses.dataclass
+class Shard:
+  """A finished shard.
+
+  Attributes:
+    file: the file's name.
+    records: the number of records.
+    bytes: the file's size.
+    sha256: the file's checksum.
+    classes: the number of records of each label; empty without labels.
+    notes: the number of special images of each sort; see `transform.decode`.
+    unreadable: pairs of an item's key and the reason.
+    sums: for latents, the sums of means, and of means squared plus variances,
+      over all positions, [2, C]; empty for images.
+    positions: the number of positions summed.
+  """
+
+  file: str
+  records: int = 0
+  bytes: int = 0
+  sha256: str = ""
+  classes: dict[str, int] = dataclasses.field(default_factory=dict)
+  notes: dict[str, int] = dataclasses.field(default_factory=dict)
+  unreadable: list[list[str]] = dataclasses.field(default_factory=list)
+  sums: list[list[float]] = dataclasses.field(default_factory=list)
+  positions: int = 0
+
+  def add_moments(self, stored: np.ndarray) -> None:
+    """Adds the means and deviations of one image, [h, w, 2 C], to the sums."""
+    mean, std = np.split(stored.astype(np.float64), 2, axis=-1)
+    squares = mean**2 + std**2  # expected, of a latent that is drawn
+    sums = np.stack([mean.sum(axis=(0, 1)), squares.sum(axis=(0, 1))])
+    self.sums = (np.array(self.sums) + sums if self.sums else sums).tolist()
+    self.positions += mean.shape[0] * mean.shape[1]
 
 
 def record(feature: str, data: bytes, label: int | None) -> bytes:
-  """One example, the same bytes every time."""
+  """Serializes one example, to the same bytes every time."""
   example = tf_example_pb2.Example()
   features = example.features.feature
   features[feature].bytes_list.value.append(data)
@@ -39,25 +70,24 @@ def record(feature: str, data: bytes, label: int | None) -> bytes:
 def write(
   path: pathlib.Path, scratch: pathlib.Path, records: Iterable[bytes]
 ) -> tuple[int, str]:
-  """Writes a shard beside its place and moves it there once it is on disk.
+  """Writes a shard.
 
   Args:
-    path: where it is to appear.
-    scratch: folder for the unfinished file, on the same disk.
-    records: what `record` gives.
+    path: where the file appears once it is whole.
+    scratch: the folder of the unfinished file, on the same disk.
+    records: the records; see `record`.
 
   Returns:
-    The file's size and SHA-256.
+    The file's size in bytes and its SHA-256.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the file cannot be written.
   """
-  # Its own, should two processes make the same shard by mistake.
-  owner = f"{socket.gethostname()}.{os.getpid()}"
-  partial = scratch / f"{path.name}.{owner}.tmp"
-  try:
+  with files.replaced_file(path, scratch) as partial:
     with _reporting(path):
-      writer = array_record_module.ArrayRecordWriter(str(partial), OPTIONS)
+      writer = array_record_module.ArrayRecordWriter(
+        str(partial), RECORD_OPTIONS
+      )
     count = 0
     for data in records:
       with _reporting(path):
@@ -65,28 +95,22 @@ def write(
       count += 1
     with _reporting(path):
       writer.close()
-      _check(partial, count)
-      size, checksum = digest(partial)
-      os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
-  return size, checksum
+      _check_count(partial, count)
+    return digest(partial)
 
 
 @contextlib.contextmanager
 def _reporting(path: pathlib.Path) -> Iterator[None]:
-  """Turns what writing raises, and nothing else, into one line."""
+  """Turns ArrayRecord's errors, but not those of `records`, into one line."""
   try:
     yield
-  except (OSError, RuntimeError, ValueError) as error:
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+  except (RuntimeError, ValueError) as error:
+    reason = " ".join(str(error).split())
     raise UserError(f"cannot write {path}: {reason}") from error
 
 
-def _check(path: pathlib.Path, count: int) -> None:
-  """Flushes the file, and reads back how many records it has."""
-  with open(path, "rb") as file:
-    os.fsync(file.fileno())
+def _check_count(path: pathlib.Path, count: int) -> None:
+  """Raises ValueError unless the file holds so many records."""
   reader = array_record_module.ArrayRecordReader(str(path))
   found = reader.num_records()
   reader.close()
@@ -95,7 +119,7 @@ def _check(path: pathlib.Path, count: int) -> None:
 
 
 def digest(path: pathlib.Path) -> tuple[int, str]:
-  """Size and SHA-256 of a file."""
+  """Returns a file's size in bytes and its SHA-256."""
   with open(path, "rb") as file:
     checksum = hashlib.file_digest(file, "sha256").hexdigest()
     return file.tell(), checksum

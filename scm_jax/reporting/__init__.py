@@ -1,1 +1,1 @@
-"""Charts and one page from the reports of any set of runs."""
+"""Tables, charts and pages made of evaluation reports."""

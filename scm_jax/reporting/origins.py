@@ -1,7 +1,7 @@
-"""What a run's folder says of it: which runs repeat it, and its teacher.
+"""Where a record comes from: its training's folder, repetitions and teacher.
 
-All is read from `config.json`. Where that is out of reach, as when reports were
-copied without their runs, names have to do.
+All is read from the `config.json` of the training. Where that is out of reach,
+as when reports were copied without their runs, names of folders have to do.
 """
 
 import json
@@ -11,96 +11,70 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from scm_jax import files
+from scm_jax import configuration, files
 
-# What two trainings may differ in and yet repeat each other: the seed, and how
-# and where they ran. The teacher is compared by what it is, not by its folder.
-_ASIDE = (
-  "seed",
-  "teacher",
-  "log_every",
-  "checkpoint_every",
-  "sample_every",
-  "evaluate_every",
-  "evaluate",
-  "keep_checkpoints",
-  "keep_every",
-  "snapshot_every",
-  "snapshot_dtype",
-  "divergence_limit",
-  "profile",
-  "sample",
-  "total_steps",  # a record has the step that it is of
-  "mesh",
-  "sharding",
-  "offload",
-  "watchdog",
-)
 _SEED = re.compile(r"(?i)[_.\- ]?seed[=_\- ]?\d+")
 
 
 class Origin(NamedTuple):
-  """Where a record comes from.
+  """Where a record comes from; the fields are those of `statistics.Entry`."""
 
-  Attributes:
-    folder: of the training; "" where the record does not say.
-    kin: the same for trainings that differ in nothing but their seeds.
-    method: the same for trainings with the same objective; "" is unknown.
-    teacher: folder of the teacher; "" is none, None unknown.
-    dataset: "" is unknown.
-  """
-
-  folder: str
-  kin: str
-  method: str = ""
+  training: str = ""
   teacher: str | None = None
   dataset: str = ""
+  repeats: str = ""
+  method: str = ""
 
 
 class Origins:
-  """Looks folders up, each of them once."""
+  """Finds trainings' folders and reads each config once."""
 
   def __init__(self) -> None:
     self._configs: dict[str, dict[str, Any] | None] = {}
 
-  def of(self, workdir: str, report: epath.Path) -> Origin:
-    """The origin of a record.
+  def find(self, workdir: str, report: epath.Path) -> Origin:
+    """Returns the origin of a record.
 
     Args:
-      workdir: as the record has it, often relative to where `evaluate` ran.
-      report: the file in which the record is.
+      workdir: the folder that the record names, often relative to where
+        `evaluate` ran.
+      report: the file that the record is in.
     """
     if not workdir:
-      return Origin("", "")
-    folder = self._find(workdir, report)
+      return Origin()
+    folder = self._folder(workdir, report)
     config = self._config(folder)
     if config is None:
-      return Origin(folder, without_seed(folder))
+      return Origin(folder, repeats=without_seed(folder))
     teacher = str(config.get("teacher") or "")
     data = config.get("data")
     return Origin(
-      folder=folder,
-      kin=self._kin(config, report),
-      method=json.dumps(config.get("objective"), sort_keys=True),
-      teacher=teacher and self._find(teacher, report),
+      training=folder,
+      teacher=teacher and self._folder(teacher, report),
       dataset=str(data.get("name", "")) if isinstance(data, Mapping) else "",
+      repeats=self._repeats(config, report),
+      method=json.dumps(config.get("objective"), sort_keys=True),
     )
 
-  def _kin(self, config: Mapping[str, Any], report: epath.Path) -> str:
-    rest = {key: value for key, value in config.items() if key not in _ASIDE}
-    teacher = str(config.get("teacher") or "")
-    if teacher:
-      folder = self._find(teacher, report)
+  def _repeats(self, config: Mapping[str, Any], report: epath.Path) -> str:
+    """Returns what trainings that differ only in their seeds have in common."""
+    kept = {
+      field: value
+      for field, value in configuration.flatten(config).items()
+      if field != "seed" and not configuration.may_change(field)
+    }
+    if teacher := str(config.get("teacher") or ""):
+      folder = self._folder(teacher, report)
       own = self._config(folder)
       # A teacher is trained without one, so this goes no deeper.
       known = own is not None and not own.get("teacher")
-      rest["teacher"] = (
-        self._kin(own or {}, report) if known else without_seed(folder)
+      kept["teacher"] = (
+        self._repeats(own or {}, report) if known else without_seed(folder)
       )
-    return json.dumps(rest, sort_keys=True)
+    return json.dumps(kept, sort_keys=True)
 
-  def _find(self, workdir: str, report: epath.Path) -> str:
-    """The folder on this machine; the name as it is if there is none."""
+  def _folder(self, workdir: str, report: epath.Path) -> str:
+    """Returns a run's folder on this machine, or its name if there is none."""
     parts = epath.Path(workdir).parts
     places = [epath.Path(workdir)]
     for home in (report.parent, report.parent.parent):
@@ -111,19 +85,30 @@ class Origins:
     return workdir
 
   def _config(self, folder: str) -> dict[str, Any] | None:
+    """Returns a run's config, or None where there is none to be read."""
     if folder not in self._configs:
-      self._configs[folder] = _read(epath.Path(folder) / "config.json")
+      try:
+        found = json.loads((epath.Path(folder) / "config.json").read_text())
+      except (OSError, ValueError):
+        found = None
+      self._configs[folder] = found if isinstance(found, dict) else None
     return self._configs[folder]
 
 
 def without_seed(name: str) -> str:
-  """`runs/scd_16_seed=2` and `runs/seed_2/scd` without the seed."""
+  """Returns `runs/scd_16_seed=2` or `runs/seed_2/scd` without the seed."""
   return _SEED.sub("", name)
 
 
-def _read(file: epath.Path) -> dict[str, Any] | None:
-  try:
-    found = json.loads(file.read_text())
-  except (OSError, ValueError):
-    return None
-  return found if isinstance(found, dict) else None
+def short_names(folders: list[str]) -> list[str]:
+  """Returns each folder's last part, or as many as tell it from the others."""
+  parts = [[part for part in folder.split("/") if part] for folder in folders]
+
+  def shorten(own: list[str]) -> str:
+    others = [other for other in parts if other != own]
+    for count in range(1, len(own)):
+      if all(other[-count:] != own[-count:] for other in others):
+        return "/".join(own[-count:])
+    return "/".join(own)
+
+  return [shorten(own) for own in parts]

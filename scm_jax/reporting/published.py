@@ -1,83 +1,78 @@
-"""Figures that others published, from a CSV with the source of every row."""
+"""Results that others published, from a CSV with the source of every row."""
 
-import csv
 import importlib.resources
 import io
-import math
-import os
-from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from scm_jax import spelling
 from scm_jax.errors import ConfigError, UserError
+from scm_jax.reporting import records, titles
 
-TITLES = {
-  "imagenet512": "ImageNet 512×512",
-  "imagenet64": "ImageNet 64×64",
-  "cifar10": "CIFAR-10",
-}
+DATASETS = ("imagenet512", "imagenet64", "cifar10")
 NONE = "none"
-# Which of a row's distances those of a feature space may stand beside.
-COLUMNS = {"inception": "fid", "dinov2": "fdd"}
 _NUMBERS = ("nfe", "params_millions", "fid", "fdd")
-_WORDS = ("dataset", "method", "series", "label", "source", "note")
+_TEXTS = ("dataset", "method", "series", "label", "source", "note")
 
 
-class Figure(NamedTuple):
-  """A published figure.
+class Appearance(NamedTuple):
+  """How a series of published results is drawn.
 
   Attributes:
-    dataset: a key of `TITLES`, or another name.
-    method: and the size of its network.
-    series: of the chart; without one a row is in tables alone.
-    label: beside its point, if any.
-    nfe: network evaluations for one image, guidance included.
-    params_millions: parameters of the network that samples, in millions.
-    fid, fdd: Fréchet distances in the features of Inception-v3 and DINOv2.
-    source: where it was read.
-    note: what else to know.
+    color: a colour.
+    marker: a matplotlib marker.
+    joined: whether a line joins its points, which are sizes of one method.
   """
 
-  dataset: str
-  method: str
-  series: str
-  label: str
-  nfe: float | None
-  params_millions: float | None
-  fid: float | None
-  fdd: float | None
-  source: str
-  note: str
-
-  @property
-  def compute(self) -> float | None:
-    """Parameters in billions times evaluations; ours to compute, not theirs."""
-    if self.nfe is None or self.params_millions is None:
-      return None
-    return self.params_millions / 1000 * self.nfe
+  color: str
+  marker: str
+  joined: bool = True
 
 
-def load(name: str) -> list[Figure]:
-  """The figures of one dataset, or those in a file of the same columns.
+SERIES = {
+  "EDM2": Appearance("#6A3D9A", "s"),
+  "EDM": Appearance("#6A3D9A", "s"),
+  "sCM's teacher": Appearance("#333333", "s"),
+  "sCD, 1 step": Appearance("#56B4E9", "o"),
+  "sCD, 2 steps": Appearance("#0072B2", "o"),
+  "sCD": Appearance("#0072B2", "o"),
+  "sCT, 1 step": Appearance("#F0A868", "D"),
+  "sCT, 2 steps": Appearance("#D55E00", "D"),
+  "sCT": Appearance("#D55E00", "D"),
+  "later few-step": Appearance("#009E73", "^", joined=False),
+  "ECT": Appearance("#CC79A7", "v", joined=False),
+  "TCM": Appearance("#B8860B", "P", joined=False),
+  "GANs, masked and autoregressive": Appearance("#B8860B", "P", joined=False),
+  "other diffusion": Appearance("#8A8A8A", "X", joined=False),
+}
+OTHER = Appearance("#8A8A8A", "X")
+
+
+def load(name: str) -> pd.DataFrame:
+  """Returns the results on one dataset, or those in a file of a user's own.
 
   Args:
-    name: a key of `TITLES`, a CSV file, or `none`.
+    name: one of `DATASETS`, the path of a CSV file, or `none`.
+
+  Returns:
+    The columns of the file, and those that tables of our own runs have:
+    `params`, `effective_compute`, `fd_inception`, `fd_dinov2`. The best come
+    first.
 
   Raises:
     ConfigError: there is no such set.
     UserError: the file cannot be read, or is not such a table.
   """
-  if name == NONE:
-    return []
-  if name in TITLES:
+  if name in (*DATASETS, NONE):
     package = importlib.resources.files("scm_jax.reporting")
     text = package.joinpath("published.csv").read_text(encoding="utf-8")
-    return [row for row in parse(text, "published.csv") if row.dataset == name]
+    table = parse(text, "published.csv")
+    return table[table.dataset == name].reset_index(drop=True)
   if not name.endswith(".csv"):
-    known = (*TITLES, NONE)
-    raise ConfigError(
-      f"--published={name}: {spelling.hint(name, known)}, or a .csv file"
-    )
+    hint = spelling.hint(name, (*DATASETS, NONE))
+    raise ConfigError(f"--published={name}: {hint}, or a .csv file")
   try:
     with open(name, encoding="utf-8", newline="") as file:
       return parse(file.read(), name)
@@ -86,37 +81,43 @@ def load(name: str) -> list[Figure]:
     raise UserError(f"cannot read {name}: {reason}") from error
 
 
-def parse(text: str, name: str | os.PathLike[str]) -> list[Figure]:
-  """The rows of a CSV with a head; empty numbers are None.
+def parse(text: str, name: str) -> pd.DataFrame:
+  """Returns the table of `load` from the text of a CSV file.
 
   Raises:
-    UserError: a column is missing or a number is none.
+    UserError: a column is missing, or a cell that must hold a positive number
+      or nothing holds something else.
   """
-  reader = csv.DictReader(io.StringIO(text))
-  if lacking := {"method", *_NUMBERS[:3]} - set(reader.fieldnames or ()):
-    raise UserError(f"{name} has no column {sorted(lacking)[0]!r}")
-  return [_figure(row, f"{name}, line {reader.line_num}") for row in reader]
-
-
-def title(figures: Sequence[Figure]) -> str:
-  """The dataset's name as it is written."""
-  dataset = figures[0].dataset
-  return TITLES.get(dataset, dataset)
-
-
-def _figure(row: dict[str, str | None], place: str) -> Figure:
-  numbers = {name: _number(row.get(name), name, place) for name in _NUMBERS}
-  words = {name: (row.get(name) or "").strip() for name in _WORDS}
-  return Figure(**words, **numbers)  # pyrefly: ignore[bad-argument-type]
-
-
-def _number(text: str | None, name: str, place: str) -> float | None:
-  if not (text or "").strip():
-    return None
   try:
-    number = float(text or "")
-  except ValueError:
-    number = math.nan
-  if not (math.isfinite(number) and number > 0):
-    raise UserError(f"{place}: {name} is {text!r}; it must be positive")
-  return number
+    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+  except ValueError as error:
+    raise UserError(f"{name} is not a CSV table: {error}") from error
+  for column in ("method", "fid", "nfe", "params_millions"):
+    if column not in table:
+      raise UserError(f"{name} has no column {column!r}")
+  table = table.reindex(columns=[*_TEXTS, *_NUMBERS], fill_value="")
+  table = table.apply(lambda column: column.str.strip())
+  for column in _NUMBERS:
+    table[column] = _numbers(table[column], name)
+  table["params"] = table.params_millions * 1e6
+  table["effective_compute"] = records.compute(table.params, table.nfe)
+  table = table.assign(fd_inception=table.fid, fd_dinov2=table.fdd)
+  return table.sort_values(["fid", "effective_compute"], ignore_index=True)
+
+
+def title(table: pd.DataFrame) -> str:
+  """Returns the title of the dataset that the results are on."""
+  return titles.dataset(table.dataset.iloc[0])
+
+
+def _numbers(texts: pd.Series, name: str) -> pd.Series:
+  """Returns a column as numbers, NaN where a cell is empty."""
+  numbers = pd.to_numeric(texts.replace("", None), errors="coerce")
+  wrong = (texts != "") & ~((numbers > 0) & np.isfinite(numbers))
+  if wrong.any():
+    row = wrong.idxmax()
+    raise UserError(
+      f"{name}, line {row + 2}: {texts.name} is {texts[row]!r}; it must be a "
+      "positive number"
+    )
+  return numbers.astype(float)

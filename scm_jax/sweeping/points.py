@@ -1,4 +1,4 @@
-"""The points of a sweep: what a config file's `sweep()` yields.
+"""The points of a sweep, which a config file's `sweep()` returns.
 
     def sweep():
       teacher = Point("teacher", arg="run=teacher")
@@ -9,8 +9,8 @@
       )
       return seeds([teacher, *students], 3)
 
-Overrides are flat: `{"optimizer.learning_rate": 1e-3}`. Everything here is a
-pure function and imports nothing heavy, because config files use it.
+Overrides are flat: `{"optimizer.learning_rate": 1e-3}`. All functions here are
+pure, and the module imports nothing heavy, because config files use it.
 """
 
 import dataclasses
@@ -29,22 +29,22 @@ Overrides = Mapping[str, Any]
 Distribution = Callable[[random.Random], Any]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
-RESERVED = ("evaluation", "slurm")  # the sweep's own folders
+RESERVED = ("evaluation", "slurm")  # folders of the sweep itself
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """One training, in a folder of its own, and how it is scored.
+  """One training in a folder of its own, and how it is scored.
 
   Attributes:
-    name: of its folder in the sweep's workdir.
-    overrides: of the config's fields, flat.
-    arg: for the config's `get_config`, such as `run=scd`.
-    teacher: name of the point whose weights are its `config.teacher`.
-    sampling: the ways in which it samples, each scored: flags of
-      `scm-jax evaluate` such as `{"steps": (1, 2), "t_mid": 0.8}`. Sampling
-      needs no training, so fields of `config.sample` are swept here.
-    group: name shared by the points that differ in their seed alone; ""
+    name: the name of its folder in the sweep's workdir.
+    overrides: values of the config's fields, by their dotted names.
+    arg: the argument for the config's `get_config`, such as `run=scd`.
+    teacher: the name of the point that is its `config.teacher`; "" for none.
+    sampling: the ways to sample that are scored, each as flags of
+      `scm-jax evaluate`, such as `{"steps": (1, 2), "t_mid": 0.8}`. Fields of
+      `config.sample` are swept here, because they need no training.
+    group: the name that points share which differ in their seed alone; ""
       stands for `name`.
   """
 
@@ -57,7 +57,7 @@ class Point:
 
 
 def grid(fields: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-  """Every combination of the fields' values, the last field fastest."""
+  """Returns all combinations of the fields' values, the last field fastest."""
   return [
     dict(zip(fields, values, strict=True))
     for values in itertools.product(*fields.values())
@@ -65,14 +65,16 @@ def grid(fields: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def zipped(fields: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-  """The fields' first values together, then their second ones, ...
+  """Returns the fields' first values together, then their second ones, ...
 
   Raises:
     ConfigError: the fields have different numbers of values.
   """
   counts = {field: len(values) for field, values in fields.items()}
   if len(set(counts.values())) > 1:
-    raise ConfigError(f"zipped fields have different lengths: {counts}")
+    raise ConfigError(
+      f"sweep(): the fields of zipped() have different lengths: {counts}"
+    )
   columns = zip(*fields.values(), strict=True)
   return [dict(zip(fields, row, strict=True)) for row in columns]
 
@@ -80,12 +82,12 @@ def zipped(fields: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def randomly(
   fields: Mapping[str, Distribution | Sequence[Any]], count: int, seed: int = 0
 ) -> list[dict[str, Any]]:
-  """`count` independent draws; the same `seed` draws the same.
+  """Returns independent random draws of the fields' values.
 
   Args:
-    fields: for each a `uniform`, a `log_uniform` or the values to choose from.
-    count: how many.
-    seed: of the draws. A larger `count` only adds to those of a smaller one.
+    fields: for each field a `uniform`, a `log_uniform`, or a list of values.
+    count: how many draws. A larger number adds to the draws of a smaller one.
+    seed: the random seed, which determines the draws.
   """
   rng = random.Random(seed)
   return [
@@ -98,12 +100,12 @@ def randomly(
 
 
 def uniform(low: float, high: float) -> Distribution:
-  """Uniform between two numbers, to four digits."""
+  """Returns a uniform distribution between two numbers, to four digits."""
   return lambda rng: _rounded(rng.uniform(low, high))
 
 
 def log_uniform(low: float, high: float) -> Distribution:
-  """Uniform in the logarithm between two positive numbers, to four digits."""
+  """Returns a log-uniform distribution between two numbers, to four digits."""
   return lambda rng: _rounded(
     math.exp(rng.uniform(math.log(low), math.log(high)))
   )
@@ -121,12 +123,16 @@ def points(
   sampling: tuple[Overrides, ...] = ({},),
   prefix: str = "",
 ) -> list[Point]:
-  """A point for each of some overrides, named after them: `P_mean=-1.0_c=0.1`.
+  """Returns a point for each dictionary of overrides, named after its values.
+
+  A name is `P_mean=-1.0_tangent_c=0.1`, for instance.
 
   Args:
-    overrides: such as `grid` makes.
-    arg, teacher, sampling: as of `Point`, the same for all.
-    prefix: what all names begin with.
+    overrides: dictionaries of overrides, such as `grid` returns.
+    arg: every point's `arg`.
+    teacher: every point's `teacher`.
+    sampling: every point's `sampling`.
+    prefix: the beginning of every point's name.
   """
   return [
     Point(name(fields, prefix), fields, arg, teacher, sampling)
@@ -135,7 +141,7 @@ def points(
 
 
 def name(fields: Overrides, prefix: str = "") -> str:
-  """A file name for overrides: the last parts of the fields, and values."""
+  """Returns a file name made of the fields' last parts and their values."""
   words = [prefix] if prefix else []
   for field, value in fields.items():
     text = re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).strip("-,") or "none"
@@ -145,10 +151,10 @@ def name(fields: Overrides, prefix: str = "") -> str:
 
 
 def seeds(points: Iterable[Point], which: int | Sequence[int]) -> list[Point]:
-  """Every point with several seeds, each with the teacher of its own seed.
+  """Returns every point with several seeds, each with its own seed's teacher.
 
   Args:
-    points: whose teachers, if any, are among them.
+    points: the points, with their teachers.
     which: the seeds, or how many.
   """
   points = list(points)
@@ -167,30 +173,33 @@ def seeds(points: Iterable[Point], which: int | Sequence[int]) -> list[Point]:
 
 
 def checked(points: Iterable[Point]) -> list[Point]:
-  """The points, teachers before their students.
+  """Checks the points and returns them, teachers before their students.
 
   Raises:
-    ConfigError: no points, a name that is taken or makes no folder, a teacher
-      that is no point, a circle of teachers, or a sampling field among the
-      overrides.
+    ConfigError: there are no points, a name occurs twice or cannot be a folder,
+      a teacher is not among the points, teachers form a circle, or an override
+      sets a field of `config.sample`.
   """
   by_name: dict[str, Point] = {}
   for point in points:
     if not isinstance(point, Point):
-      raise ConfigError(f"sweep() gave {point!r}, which is not a Point")
+      raise ConfigError(f"sweep() returned {point!r}, which is not a Point")
     if not _NAME.fullmatch(point.name) or point.name in RESERVED:
-      raise ConfigError(f"sweep(): {point.name!r} cannot be a run's folder")
+      raise ConfigError(
+        f"sweep(): the name {point.name!r} of a point cannot be a run's folder"
+      )
     if point.name in by_name:
       raise ConfigError(f"sweep(): two points are named {point.name!r}")
     for field in point.overrides:
       if field.startswith("sample."):
         raise ConfigError(
-          f"sweep(): {field} of {point.name!r} does not change the training; "
-          f"give it as sampling=({{{field.partition('.')[2]!r}: ...}},)"
+          f"sweep(): {point.name!r} overrides {field}, which does not change "
+          "the training; write "
+          f"sampling=({{{field.partition('.')[2]!r}: ...}},) instead"
         )
     by_name[point.name] = point
   if not by_name:
-    raise ConfigError("sweep() gave no points")
+    raise ConfigError("sweep() returned no points")
   ordered: dict[str, Point] = {}
   for point in by_name.values():
     for each in reversed(_chain(point, by_name)):
@@ -199,34 +208,36 @@ def checked(points: Iterable[Point]) -> list[Point]:
 
 
 def chosen(points: Sequence[Point], pattern: str) -> list[Point]:
-  """The points whose names match a shell's pattern, and their teachers.
+  """Returns the points whose names match a pattern, and their teachers.
 
   Args:
-    points: checked ones.
-    pattern: such as `scd_*_seed=0`.
+    points: points that `checked` returned.
+    pattern: a pattern of the shell, such as `scd_*_seed=0`.
 
   Raises:
-    ConfigError: none matches.
+    ConfigError: no name matches.
   """
   by_name = {point.name: point for point in points}
   matching = [p for p in points if fnmatch.fnmatchcase(p.name, pattern)]
   if not matching:
     near = spelling.hint(pattern, by_name)
-    raise ConfigError(f"--only={pattern} matches no point; {near}")
+    raise ConfigError(f"--only={pattern} matches no point of sweep(); {near}")
   wanted = {each.name for point in matching for each in _chain(point, by_name)}
   return [point for point in points if point.name in wanted]
 
 
 def _chain(point: Point, by_name: Mapping[str, Point]) -> list[Point]:
-  """A point, its teacher, the teacher's teacher, ..."""
+  """Returns a point, its teacher, the teacher's teacher, and so on."""
   chain = [point]
   while teacher := chain[-1].teacher:
     if teacher not in by_name:
       raise ConfigError(
-        f"sweep(): {chain[-1].name!r} has the teacher {teacher!r}, which is no "
-        "point"
+        f"sweep(): the teacher of {chain[-1].name!r} is {teacher!r}, which is "
+        "not among the points"
       )
     if by_name[teacher] in chain:
-      raise ConfigError(f"sweep(): {point.name!r} is its own teacher's teacher")
+      raise ConfigError(
+        f"sweep(): {point.name!r} is, by its teachers, its own teacher"
+      )
     chain.append(by_name[teacher])
   return chain

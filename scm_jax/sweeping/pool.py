@@ -1,17 +1,17 @@
-"""Commands side by side on this machine: bounded, logged, stopped cleanly."""
+"""Runs commands side by side on this machine, and stops them cleanly."""
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO
-
-_POLL = 0.1  # seconds between looks at the children
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Job:
   """One command.
 
   Attributes:
-    name: what messages call it.
-    command: makes the words, given the slot (0, 1, ...) that it runs in.
-    log: where its output goes, after what is there.
-    needs: names of the jobs that must have succeeded first.
+    name: its name in messages.
+    command: the program and its arguments.
+    log: the file that its output is appended to.
+    needs: names of the jobs that must succeed before it starts.
   """
 
   name: str
-  command: Callable[[int], Sequence[str]]
+  command: Sequence[str]
   log: pathlib.Path
   needs: tuple[str, ...] = ()
 
@@ -36,9 +36,9 @@ class Settings:
   """How commands are run.
 
   Attributes:
-    parallel: how many at a time; each then has its share of the cores.
-    environment: added to this process's.
-    inherit: open files that the commands keep open, such as a lock.
+    parallel: how many run at a time, each on its share of the cores.
+    environment: variables that are added to this process's.
+    inherit: file descriptors that the commands keep open, such as a lock's.
   """
 
   parallel: int = 1
@@ -46,185 +46,173 @@ class Settings:
   inherit: tuple[int, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Ended:
-  """How a job ended.
+class Result(NamedTuple):
+  """How a command ended.
 
   Attributes:
-    code: its exit code; minus the signal that killed it.
-    line: the last line of its output.
-    stopped: whether it was asked to end.
+    code: its exit code, or minus the signal that killed it.
+    line: the last line of its output, if it failed.
+    stopped: whether a signal to this process stopped it.
   """
 
   code: int
   line: str
-  stopped: bool = False
+  stopped: bool
 
 
-class Children:
-  """Children in process groups of their own, which signals are passed on to.
+class _Children:
+  """Processes that end when this one is told to.
 
-  Within it, the first Ctrl-C or SIGTERM asks all children to save and end; the
-  second kills them.
+  The first Ctrl-C or SIGTERM asks all of them to save and end; the second one
+  kills them. Each is in a process group of its own, so that a terminal's Ctrl-C
+  reaches this process alone.
   """
 
   def __init__(self):
-    self.asked = 0
-    self._running: dict[int, subprocess.Popen] = {}  # by slot
-    self._before = {}
+    self.signals = 0
+    self._running: set[subprocess.Popen] = set()
 
-  def __enter__(self) -> "Children":
-    for number in (signal.SIGINT, signal.SIGTERM):
-      self._before[number] = signal.signal(number, self._handle)
-    return self
+  @contextlib.contextmanager
+  def guarded(self) -> Iterator[None]:
+    """Handles signals, and leaves no process running after an exception."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, self._handle) for number in numbers}
+    try:
+      yield
+    finally:
+      self._send(signal.SIGTERM)
+      for number, handler in before.items():
+        signal.signal(number, handler)
 
-  def __exit__(self, *error) -> None:
-    # Nothing is left running when something else went wrong here.
-    self._tell(signal.SIGTERM)
-    for child in self._running.values():
-      child.wait()
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def start(
-    self, slot: int, words: Sequence[str], log: IO[bytes], settings: Settings
-  ) -> None:
-    self._running[slot] = subprocess.Popen(
-      words,
-      stdin=subprocess.DEVNULL,
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      env={**os.environ, **settings.environment},
-      pass_fds=settings.inherit,
-      start_new_session=True,
-    )
-    if self.asked:  # between the last look and now
-      self._tell(signal.SIGTERM)
-
-  def ended(self) -> dict[int, int]:
-    """Exit codes of the children that have ended, by slot."""
-    codes = {slot: child.poll() for slot, child in self._running.items()}
-    done = {slot: code for slot, code in codes.items() if code is not None}
-    for slot in done:
-      del self._running[slot]
-    return done
+  def call(self, command: Sequence[str], **options) -> int:
+    """Runs a command to its end; returns its exit code."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    self._running.add(process)
+    if self.signals:  # one came while the process started
+      self._send(signal.SIGTERM)
+    code = process.wait()
+    self._running.remove(process)
+    return code
 
   def _handle(self, number: int, frame) -> None:
-    self.asked += 1
-    if self.asked == 1:
-      logging.info("stopping: the runs save; again to stop at once")
-    self._tell(signal.SIGTERM if self.asked == 1 else signal.SIGKILL)
+    self.signals += 1
+    if self.signals == 1:
+      logging.info("stopping after the runs have saved; again: stop at once")
+    self._send(signal.SIGTERM if self.signals == 1 else signal.SIGKILL)
 
-  def _tell(self, number: int) -> None:
-    for child in self._running.values():
+  def _send(self, number: int) -> None:
+    for process in tuple(self._running):
       with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, number)
+        os.killpg(process.pid, number)
 
 
 def run(
   jobs: Sequence[Job],
   settings: Settings,
-  done: Callable[[Job, Ended], bool],
+  done: Callable[[Job, Result], bool],
 ) -> bool:
-  """Runs jobs, in their order as far as they can; not those whose needs failed.
+  """Runs jobs in their order, but a job only after those that it needs.
+
+  A job is left out if one that it needs has failed.
 
   Args:
-    jobs: those that a job needs come before it.
-    settings: how many at a time, and how.
-    done: called when a job has ended; says whether it has succeeded.
+    jobs: the jobs; those that a job needs come before it.
+    settings: how the jobs are run.
+    done: called when a job has ended; returns whether it has succeeded.
 
   Returns:
-    False when a signal stopped it.
+    False if a signal stopped the jobs.
   """
-  waiting, running, failed = list(jobs), {}, set()
-  started: dict[str, tuple[float, int]] = {}  # when, and where its log begins
-  with Children() as children:
-    while running or (waiting and not children.asked):
-      for job in [] if children.asked else list(waiting):
+  waiting, failed = list(jobs), set()
+  running: dict[futures.Future[Result], Job] = {}
+  slots, children = itertools.count(), _Children()
+  workers = futures.ThreadPoolExecutor(
+    settings.parallel,
+    initializer=lambda: _bind(next(slots), settings.parallel),
+  )
+  with workers, children.guarded():
+    while running or (waiting and not children.signals):
+      while len(running) < settings.parallel and not children.signals:
+        job = _next(waiting, running.values())
+        if job is None:
+          break
+        waiting.remove(job)
+        running[workers.submit(_run, job, settings, children)] = job
+      ended, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+      for future in ended:
+        job = running.pop(future)
+        if not done(job, future.result()):
+          failed.add(job.name)
+        elif not children.signals:
+          logging.info("%d to go", len(waiting) + len(running))
+      for job in list(waiting):  # in order, so that its needs come first
         if failed.intersection(job.needs):
           waiting.remove(job)
           failed.add(job.name)
-          continue
-        slot = _free_slot(running, settings.parallel)
-        open_needs = {other.name for other in (*waiting, *running.values())}
-        if slot is None or open_needs.intersection(job.needs):
-          continue
-        waiting.remove(job)
-        running[slot] = job
-        started[job.name] = time.monotonic(), _size(job.log)
-        _start(children, job, slot, settings)
-      time.sleep(_POLL)
-      for slot, code in children.ended().items():
-        job = running.pop(slot)
-        begun, offset = started[job.name]
-        stopped = bool(children.asked)
-        line = _last_line(job.log, offset, code) if code else ""
-        left = len(waiting) + len(running)
-        _report(job, code, line, time.monotonic() - begun, left, stopped)
-        if not done(job, Ended(code, line, stopped)):
-          failed.add(job.name)
-    return not children.asked
+  return not children.signals
 
 
-def _free_slot(running: Mapping[int, Job], parallel: int) -> int | None:
-  return next((slot for slot in range(parallel) if slot not in running), None)
+def _next(waiting: Sequence[Job], running: Collection[Job]) -> Job | None:
+  """Returns the first job that needs none of the waiting and running ones."""
+  unfinished = {job.name for job in (*waiting, *running)}
+  ready = (job for job in waiting if unfinished.isdisjoint(job.needs))
+  return next(ready, None)
 
 
-def _start(children: Children, job: Job, slot: int, settings: Settings) -> None:
+def _run(job: Job, settings: Settings, children: _Children) -> Result:
+  """Runs one job, and logs when it starts and how it ends."""
   job.log.parent.mkdir(parents=True, exist_ok=True)
-  words = list(job.command(slot))
   logging.info("%s: started; its log: %s", job.name, job.log)
-  with open(job.log, "ab") as log, _share(slot, settings.parallel):
-    children.start(slot, words, log, settings)
+  start = time.monotonic()
+  with open(job.log, "a+b") as log:
+    offset = log.seek(0, os.SEEK_END)
+    code = children.call(
+      job.command,
+      stdin=subprocess.DEVNULL,
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      env={**os.environ, **settings.environment},
+      pass_fds=settings.inherit,
+    )
+    end = log.seek(0, os.SEEK_END)
+    log.seek(max(offset, end - 10_000))
+    line = _last_line(log.read().decode(errors="replace"), code)
+  minutes, seconds = divmod(int(time.monotonic() - start), 60)
+  took = f"after {minutes} min {seconds:02d} s"
+  if children.signals:
+    logging.info("%s: stopped", job.name)
+  elif code:
+    logging.info("%s: failed %s: %s", job.name, took, line)
+  else:
+    logging.info("%s: done %s", job.name, took)
+  return Result(code, line, bool(children.signals))
 
 
-@contextlib.contextmanager
-def _share(slot: int, parallel: int):
-  """What is started within it sees its share of the cores alone.
+def _last_line(output: str, code: int) -> str:
+  """Returns the last line of a command that failed, or what ended it."""
+  if not code:
+    return ""
+  lines = [line.strip() for line in output.split("\n") if line.strip()]
+  if code > 0:
+    return lines[-1] if lines else f"exit code {code} without any output"
+  killed = f"killed by {signal.Signals(-code).name}"
+  return f"{killed} after: {lines[-1]}" if lines else killed
 
-  XLA makes as many threads as a process has cores. Where a system does not
-  divide them (macOS), all runs see all.
+
+def _bind(slot: int, parallel: int) -> None:
+  """Binds this thread, and the processes it starts, to a share of the cores.
+
+  XLA makes as many threads as a process has cores. Where the system cannot bind
+  threads to cores (macOS), all processes use all of them.
   """
-  if parallel == 1 or not hasattr(os, "sched_setaffinity"):
-    yield
-    return
-  mine = os.sched_getaffinity(0)
-  os.sched_setaffinity(0, share(sorted(mine), slot, parallel))
-  try:
-    yield
-  finally:
-    os.sched_setaffinity(0, mine)
+  if parallel > 1 and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, share(cores, slot, parallel))
 
 
 def share(cores: Sequence[int], slot: int, parallel: int) -> set[int]:
-  """The cores of one slot of several; with fewer cores than slots, one each."""
+  """Returns a slot's cores; with fewer cores than slots, one for each slot."""
   if parallel >= len(cores):
     return {cores[slot % len(cores)]}
   low, high = (k * len(cores) // parallel for k in (slot, slot + 1))
   return set(cores[low:high])
-
-
-def _size(path: pathlib.Path) -> int:
-  return path.stat().st_size if path.exists() else 0
-
-
-def _last_line(log: pathlib.Path, offset: int, code: int) -> str:
-  """The last words of a command that failed, or what ended it."""
-  with open(log, "rb") as file:
-    file.seek(max(offset, _size(log) - 10_000))
-    lines = file.read().decode(errors="replace").split("\n")
-  line = next((x.strip() for x in reversed(lines) if x.strip()), "")
-  if code < 0:
-    name = signal.Signals(-code).name
-    return f"killed by {name}" + (f" after: {line}" if line else "")
-  return line or f"ended with exit code {code} and no word"
-
-
-def _report(job, code, line, seconds, left, stopped) -> None:
-  took = f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-  if stopped:
-    logging.info("%s: stopped", job.name)
-  elif code:
-    logging.info("%s: failed after %s: %s", job.name, took, line)
-  else:
-    logging.info("%s: done in %s; %d to go", job.name, took, left)

@@ -1,7 +1,7 @@
-"""A sweep's runs: a folder and a command for each point, and how far they are.
+"""The runs of a sweep: a folder and a command for each point.
 
-What is on disk is the only memory: a run is finished when its newest
-checkpoint is its last, and has failed when it left `failed.json`.
+A run's state is read from its folder: it is finished when it has the checkpoint
+of its last step, and has failed when it has `failed.json`.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ FAILED, LOG = "failed.json", "train.log"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-  """A point, resolved.
+  """The training of a point.
 
   Attributes:
-    point: what it is of.
-    config: the resolved config, a ConfigDict.
-    flags: the config's flags of `scm-jax train`, its teacher's included.
+    point: the point.
+    config: its resolved config, a ConfigDict.
+    flags: the config's flags for `scm-jax train`, with the teacher's folder.
     folder: its workdir.
   """
 
@@ -40,35 +40,36 @@ class Run:
 
   @property
   def train(self) -> list[str]:
-    """The arguments of the training, after `scm-jax`."""
+    """Returns the training's arguments after `scm-jax`."""
     return ["train", *self.flags, f"--workdir={self.folder}"]
 
   @property
   def step(self) -> int:
-    """Of the newest complete checkpoint; 0 is none."""
+    """Returns the step of the newest complete checkpoint, 0 without any."""
     folder = self.folder / "checkpoints"
     if not folder.exists():
       return 0
-    # Those being written have longer names.
+    # Checkpoints that are being written have longer names.
     names = (path.name for path in folder.iterdir())
     return max((int(name) for name in names if name.isdigit()), default=0)
 
   @property
   def finished(self) -> bool:
+    """Returns whether the checkpoint of the last step is there."""
     return self.step >= self.config.total_steps
 
   @property
   def failure(self) -> str | None:
-    """The last line of a run that failed."""
+    """Returns the last line of a run that failed, else None."""
     file = self.folder / FAILED
     return json.loads(file.read_text())["line"] if file.exists() else None
 
-  def fail(self, line: str) -> None:
-    """Writes down that the run failed, and its last line."""
+  def record_failure(self, line: str) -> None:
+    """Records that the run failed, with the last line of its output."""
     files.write_text(self.folder / FAILED, json.dumps({"line": line}) + "\n")
 
-  def forgive(self) -> None:
-    """Forgets a failure, when the run is tried again."""
+  def clear_failure(self) -> None:
+    """Removes the record of a failure, so that the run is tried again."""
     (self.folder / FAILED).unlink(missing_ok=True)
 
 
@@ -79,31 +80,34 @@ def resolve(
   folder: epath.Path,
   parse: Callable[[list[str]], Any],
 ) -> list[Run]:
-  """The runs of checked points, in their order.
+  """Returns the runs of the points, in the same order.
 
   Args:
-    points: as `points.checked` gives them.
-    target: `FILE[:ARG]`, the sweep's `--config`; a point's `arg` precedes ARG.
-    overrides: `--config.KEY=VALUE` of the command line, for all points.
+    points: points that `points.checked` returned.
+    target: the sweep's `--config`, `FILE[:ARG]`; a point's `arg` precedes ARG.
+    overrides: the command line's `--config.KEY=VALUE`, for all points.
     folder: the sweep's workdir.
-    parse: from a config's flags to the resolved config.
+    parse: a function from a config's flags to the resolved config.
 
   Raises:
-    ConfigError: a point's config does not resolve, its workdir belongs to
-      another, or the command line sets what the sweep sets.
+    ConfigError: a point's config does not resolve, or the command line sets a
+      field that the sweep sets.
   """
   file, _, arg = target.partition(":")
   runs = []
   for point in points:
     both = [field for field in overrides if field in point.overrides]
     if both:
-      raise ConfigError(f"--config.{both[0]}: the sweep itself sets it")
+      raise ConfigError(
+        f"--config.{both[0]}: the sweep sets this field of {point.name!r}; "
+        "leave the flag out"
+      )
     words = ",".join(filter(None, (point.arg, arg)))
     fields = {**overrides, **point.overrides}
     if point.teacher:
       fields["teacher"] = str(folder / point.teacher)
     flags = [f"--config={file}:{words}" if words else f"--config={file}"]
-    flags += [f"--config.{key}={shown(v)}" for key, v in fields.items()]
+    flags += [f"--config.{key}={flag_value(v)}" for key, v in fields.items()]
     try:
       config = parse(flags)
     except ConfigError as error:
@@ -113,7 +117,7 @@ def resolve(
 
 
 def check_same(runs: Iterable[Run]) -> None:
-  """Raises ConfigError for a workdir that holds another config's run."""
+  """Raises ConfigError if a workdir holds the run of another config."""
   from scm_jax.training import workdir
 
   for run in runs:
@@ -123,8 +127,8 @@ def check_same(runs: Iterable[Run]) -> None:
       )
 
 
-def shown(value: Any) -> str:
-  """A value as a flag has it."""
+def flag_value(value: Any) -> str:
+  """Returns a value as it is written in a flag."""
   if isinstance(value, bool):
     return str(value).lower()
   if isinstance(value, tuple | list):

@@ -1,37 +1,59 @@
-"""Scores a sweep's finished runs by `scm-jax evaluate`, and keeps the scores.
+"""Scores a sweep's finished runs with `scm-jax evaluate`, and keeps the scores.
 
-Several runs share a call, because starting up takes longer than scoring a
-small network. `scores.json` in a run's folder holds what it was asked and the
-records of the report.
+One call scores several runs, because starting up takes longer than scoring a
+small network. A run's `scores.json` lists the flags of each evaluation and the
+records of its report.
 """
 
 import json
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from scm_jax import files
-from scm_jax.sweeping import pool
+from scm_jax.sweeping import launchers, pool
 from scm_jax.sweeping.points import Overrides
-from scm_jax.sweeping.runs import Run, shown
-from scm_jax.sweeping.training import PROGRAM
+from scm_jax.sweeping.runs import Run, flag_value
 
 SCORES = "scores.json"
 _TOGETHER = 8  # runs in one call
 
 
+class Call(NamedTuple):
+  """A call of `scm-jax evaluate`: the runs to score, and further flags."""
+
+  runs: list[Run]
+  flags: tuple[str, ...]
+
+  def arguments(self, out: pathlib.Path) -> list[str]:
+    """Returns the arguments after `scm-jax`.
+
+    Args:
+      out: the folder of the report; its parent holds what all calls share.
+    """
+    workdirs = ",".join(str(run.folder) for run in self.runs)
+    cache = f"--cache={out.parent / 'features'}"
+    own = [f"--workdir={workdirs}", *self.flags, cache, f"--out={out}"]
+    return ["evaluate", *own]
+
+
 def flags(sampling: Overrides, more: Sequence[str] = ()) -> tuple[str, ...]:
-  """`{"t_mid": 0.8, "steps": (1, 2)}` as flags of `scm-jax evaluate`."""
+  """Returns `{"t_mid": 0.8, "steps": (1, 2)}` as flags of `scm-jax evaluate`.
 
-  def text(value: Any) -> str:
-    if isinstance(value, tuple | list):
-      return ",".join(map(str, value))
-    return shown(value)
+  Args:
+    sampling: one of the ways in which a point samples.
+    more: further flags, which take precedence.
+  """
+  values = {f"--{k.replace('_', '-')}": _text(v) for k, v in sampling.items()}
+  values |= {flag.partition("=")[0]: flag.partition("=")[2] for flag in more}
+  return tuple(f"{flag}={value}" for flag, value in values.items())
 
-  words = {f"--{k.replace('_', '-')}": text(v) for k, v in sampling.items()}
-  words |= {flag.partition("=")[0]: flag.partition("=")[2] for flag in more}
-  return tuple(f"{flag}={value}" for flag, value in words.items())
+
+def _text(value: Any) -> str:
+  if isinstance(value, tuple | list):
+    return ",".join(map(str, value))
+  return flag_value(value)
 
 
 def score(
@@ -39,67 +61,59 @@ def score(
   home: pathlib.Path,
   settings: pool.Settings,
   more: Sequence[str] = (),
-) -> tuple[bool, list[str]]:
-  """Scores the finished runs that have not been asked the same before.
+) -> list[str]:
+  """Scores the finished runs that have no such scores yet.
 
   Args:
-    runs: of the sweep.
-    home: the sweep's folder, for what the runs share.
-    settings: how many calls at a time, and how.
-    more: further flags of `scm-jax evaluate`, for all.
+    runs: the sweep's runs.
+    home: the sweep's folder, for reports and what the calls share.
+    settings: how many calls run at a time, and how.
+    more: further flags of `scm-jax evaluate` for all runs.
 
   Returns:
-    Whether no signal stopped it; and the last lines of calls that failed.
+    The last lines of the calls that failed.
+
+  Raises:
+    KeyboardInterrupt: a signal stopped the calls.
   """
-  calls = list(missing(runs, more))
-  slots: dict[str, int] = {}
+  folder = home / "evaluation"
   failures: list[str] = []
-  by_folder = {str(run.folder): run for run in runs}
+  calls: dict[str, tuple[Call, pathlib.Path]] = {}
+  jobs = []
+  needed = list(missing(runs, more))
+  for number, call in enumerate(needed, start=1):
+    name, out = f"scores {number}/{len(needed)}", folder / f"call_{number}"
+    calls[name] = call, out
+    command = [*launchers.PROGRAM, *call.arguments(out)]
+    jobs.append(pool.Job(name, command, folder / f"evaluate_{number}.log"))
 
-  def job(number: int, group: Sequence[Run], words: tuple[str, ...]):
-    name = f"scores {number + 1}/{len(calls)}"
+  def done(job: pool.Job, result: pool.Result) -> bool:
+    call, out = calls[job.name]
+    if not result.code:
+      _keep(call, json.loads((out / "report.json").read_text())["runs"])
+    elif not result.stopped:
+      failures.append(result.line)
+    return not result.code
 
-    def command(slot: int) -> list[str]:
-      slots[name] = slot
-      return [*PROGRAM, *arguments(group, words, _place(home, slot))]
-
-    log = home / "evaluation" / f"evaluate_{number + 1}.log"
-    return pool.Job(name, command, log)
-
-  jobs = [job(i, group, words) for i, (group, words) in enumerate(calls)]
-  asked = {job.name: words for job, (_, words) in zip(jobs, calls, strict=True)}
-
-  def done(job: pool.Job, end: pool.Ended) -> bool:
-    if end.code:
-      if not end.stopped:
-        failures.append(end.line)
-      return False
-    file = _place(home, slots[job.name]) / "report.json"
-    _keep(json.loads(file.read_text())["runs"], asked[job.name], by_folder)
-    return True
-
-  # The first call alone: it trains the classifier that all share.
+  # The first call runs alone: it trains the classifier that all calls share.
   for part in (jobs[:1], jobs[1:]):
     if part and not pool.run(part, settings, done):
-      return False, failures
-  return True, failures
-
-
-def arguments(
-  runs: Sequence[Run], words: Sequence[str], out: pathlib.Path
-) -> list[str]:
-  """Of one call, after `scm-jax`."""
-  workdirs = ",".join(str(run.folder) for run in runs)
-  shared = f"--cache={out.parent / 'features'}"
-  return ["evaluate", f"--workdir={workdirs}", *words, shared, f"--out={out}"]
+      raise KeyboardInterrupt
+  return failures
 
 
 def missing(
   runs: Sequence[Run],
   more: Sequence[str] = (),
   as_finished: Sequence[Run] = (),
-) -> Iterator[tuple[list[Run], tuple[str, ...]]]:
-  """The calls that are needed: runs together, and the flags for them."""
+) -> Iterator[Call]:
+  """Yields the calls that are needed to score all finished runs.
+
+  Args:
+    runs: the sweep's runs.
+    more: further flags of `scm-jax evaluate` for all runs.
+    as_finished: runs to treat as if they were finished.
+  """
   groups: dict[tuple, list[Run]] = {}
   for run in runs:
     if run.finished or run in as_finished:
@@ -107,15 +121,15 @@ def missing(
       for sampling in run.point.sampling:
         words = flags(sampling, more)
         if (words, run.step) not in known:
-          data = run.config.data  # which the reference is taken from
+          data = run.config.data  # the reference statistics depend on it
           groups.setdefault((words, data.name, data.split), []).append(run)
   for (words, *_), group in groups.items():
     for start in range(0, len(group), _TOGETHER):
-      yield group[start : start + _TOGETHER], words
+      yield Call(group[start : start + _TOGETHER], words)
 
 
 def read(run: Run) -> list[dict[str, Any]]:
-  """What a run was asked, `{"flags": [...], "step": n, "records": [...]}`."""
+  """Returns a run's scores: `{"flags": [...], "step": n, "records": [...]}`."""
   file = run.folder / SCORES
   if not file.exists():
     return []
@@ -129,33 +143,29 @@ def read(run: Run) -> list[dict[str, Any]]:
 def records(
   run: Run, sampling: Overrides, more: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-  """The report's records of one way to sample; none if it was not scored."""
+  """Returns the report's records for one way to sample; none if not scored.
+
+  Args:
+    run: a run of the sweep.
+    sampling: one of the ways in which its point samples.
+    more: further flags of `scm-jax evaluate` that were given for all runs.
+  """
   key = (flags(sampling, more), run.step)
-  for entry in read(run):
-    if _key(entry) == key:
-      return entry["records"]
-  return []
+  entries = (entry for entry in read(run) if _key(entry) == key)
+  return next(entries, {"records": []})["records"]
 
 
 def _key(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
   return tuple(entry["flags"]), entry["step"]
 
 
-def _keep(
-  found: Sequence[Mapping[str, Any]],
-  words: tuple[str, ...],
-  by_folder: Mapping[str, Run],
-) -> None:
-  """Distributes a report's records to their runs."""
-  for folder in dict.fromkeys(record["workdir"] for record in found):
-    run = by_folder[folder]
-    mine = [record for record in found if record["workdir"] == folder]
-    entry = {"flags": list(words), "step": run.step, "records": mine}
+def _keep(call: Call, records: Sequence[Mapping[str, Any]]) -> None:
+  """Adds a report's records to the scores of their runs."""
+  for run in call.runs:
+    own = [r for r in records if r["workdir"] == str(run.folder)]
+    if not own:
+      continue
+    entry = {"flags": list(call.flags), "step": run.step, "records": own}
     others = [old for old in read(run) if _key(old) != _key(entry)]
     text = json.dumps([*others, entry], indent=1)
     files.write_text(run.folder / SCORES, text + "\n")
-
-
-def _place(home: pathlib.Path, slot: int) -> pathlib.Path:
-  """Where a slot's reports go."""
-  return home / "evaluation" / f"slot_{slot}"

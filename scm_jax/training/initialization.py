@@ -1,4 +1,4 @@
-"""What a run begins from: a teacher's weights, or another run's."""
+"""The weights that a run begins from: a teacher's, or another run's."""
 
 import json
 import logging
@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from scm_jax import files
 from scm_jax.errors import ConfigError
-from scm_jax.interop import imitation, transfer
-from scm_jax.model import Model
+from scm_jax.interop import imitation, partial_restore
+from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
 
@@ -22,17 +22,17 @@ def load_teacher(
   path: epath.Path,
   begun: bool,
   where: workdir.Where = None,
-) -> Model | None:
-  """The teacher of a run, held to be the same for the run's whole life.
+) -> Sampler | None:
+  """Loads the teacher of a run, which must not change during the run.
 
-  Its checksum is written at the start; a continuation with other weights would
-  silently train another student.
+  Its checksum is written at the start, because a continuation with other
+  weights would silently train another student.
 
   Args:
-    config: of the run.
-    path: its workdir.
+    config: the run's config.
+    path: the run's workdir.
     begun: whether the run continues from a checkpoint.
-    where: see `workdir.load_stored`.
+    where: gives the shardings to read into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit, or its weights have changed.
@@ -41,9 +41,9 @@ def load_teacher(
     return None
   stored = workdir.load_stored(config.teacher, config.teacher_ema, where)
   teacher, about = stored.model, stored.about
-  if teacher.consistency:
+  if teacher.kind != "diffusion":
     raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
-  check_teacher(config, teacher, about["config"])
+  check_teacher(config, teacher)
   seen = {
     "workdir": config.teacher,
     "step": about["step"],
@@ -64,10 +64,11 @@ def load_teacher(
 
 
 def _checksum(stored: workdir.Stored) -> int:
-  """Of the average as stored, and of its guide's weights as they are used.
+  """Returns the checksum of a teacher's weights and its guidance network's.
 
-  The value is that of one device, whatever the mesh: the guide's weights, which
-  end in other bits in shards, are normalised one by one on one device for it.
+  The teacher's weights count as they are stored, the guidance network's as they
+  are used. The value does not depend on the mesh: the latter, which end in
+  other bits in shards, are normalised one by one on one device for it.
   """
   value = checksum.of(stored.average)
   guide = stored.guide
@@ -75,22 +76,23 @@ def _checksum(stored: workdir.Stored) -> int:
     return checksum.of(guide and guide.average, value)
   for path, leaf in jax.tree_util.tree_leaves_with_path(guide.average):
     alone = {path[-1].key: checksum.fetch(leaf)}
-    alone = resolve.on_sphere(guide.about["config"], alone)
+    alone = resolve.constrained(guide.about["config"], alone)
     value = checksum.of(jax.device_get(alone), value)
   return value
 
 
 def load_start(
-  config: ConfigDict, teacher: Model | None, where: workdir.Where = None
+  config: ConfigDict, teacher: Sampler | None, where: workdir.Where = None
 ) -> Any:
-  """Parameters that a new run begins with, or None to draw them all.
+  """Loads the parameters that a new run begins with; None draws them all.
 
-  Those of `config.start`, or else of the teacher; what they lack is drawn.
+  They are those of `config.start`, or else of the teacher. Parameters that
+  these lack are drawn.
 
   Args:
-    config: of the run.
-    teacher: of the run, if it has one.
-    where: see `workdir.load_stored`.
+    config: the run's config.
+    teacher: the run's teacher, if it has one.
+    where: gives the shardings to read into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit.
@@ -102,13 +104,12 @@ def load_start(
   return weights(config, teacher, config.teacher, where) if teacher else None
 
 
-def check_teacher(config: ConfigDict, model: Model, theirs: ConfigDict) -> None:
+def check_teacher(config: ConfigDict, model: Sampler) -> None:
   """Raises ConfigError for a teacher that is not one for a run.
 
   Args:
     config: of the run.
     model: the teacher.
-    theirs: its config.
   """
   folder = config.teacher
   if not config.start:
@@ -116,24 +117,19 @@ def check_teacher(config: ConfigDict, model: Model, theirs: ConfigDict) -> None:
   check_data(config, model, folder)
   if not resolve.asks_teacher(config) or config.objective.guidance == "none":
     return
-  if not (model.guide or config.data.num_classes):
+  if why := model.guidance_refusal():
     raise ConfigError(
       f"config.objective.guidance is {config.objective.guidance!r}, but the "
-      f"teacher {folder} takes no labels and has no guide"
-    )
-  if not (model.guide or theirs.objective.label_dropout):
-    raise ConfigError(
-      f"config.objective.guidance is {config.objective.guidance!r}, but the "
-      f"teacher {folder} was always given labels, and has no guide"
+      f"teacher {folder} cannot be guided: {why}"
     )
 
 
-def check_data(config: ConfigDict, model: Model, folder: str) -> None:
-  """Raises ConfigError unless a model's data are a run's.
+def check_data(config: ConfigDict, model: Sampler, folder: str) -> None:
+  """Raises ConfigError unless a model was trained on a run's kind of data.
 
   Args:
-    config: of the run.
-    model: its teacher, or what it starts from.
+    config: the run's config.
+    model: the run's teacher, or the model that it starts from.
     folder: the model's workdir, for the message.
   """
   theirs, ours = model.network.config, resolve.network_config(config)
@@ -153,15 +149,17 @@ def check_data(config: ConfigDict, model: Model, folder: str) -> None:
 
 
 def weights(
-  config: ConfigDict, model: Model, folder: str, where: workdir.Where = None
+  config: ConfigDict, model: Sampler, folder: str, where: workdir.Where = None
 ) -> dict[str, Any]:
-  """The parameters that a run takes from a model; the rest is drawn.
+  """Returns the parameters that a run takes from a model.
+
+  The rest is drawn.
 
   Args:
-    config: of the run.
-    model: that it starts from.
+    config: the run's config.
+    model: the model that it starts from.
     folder: the model's workdir, for messages.
-    where: see `workdir.load_stored`.
+    where: gives the shardings to read into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: their networks differ in more than form and guidance.
@@ -192,7 +190,7 @@ def weights(
 def _in_place(
   fitted: dict[imitation.Path, Any], where: workdir.Where
 ) -> dict[imitation.Path, Any]:
-  """Arrays of this host in the shards that `where` gives them."""
+  """Puts arrays of this host into the shards that `where` gives."""
   if where is None:
     return fitted
   whole = {path: checksum.fetch(leaf) for path, leaf in fitted.items()}
@@ -206,15 +204,15 @@ def _in_place(
 
 
 def _transfer(
-  config: ConfigDict, model: Model, folder: str
-) -> tuple[dict[str, Any], transfer.Transfer]:
+  config: ConfigDict, model: Sampler, folder: str
+) -> tuple[dict[str, Any], partial_restore.Report]:
   source, target = model.network.config, resolve.network_config(config)
   if type(source) is not type(target):
     raise ConfigError(
       f"the teacher {folder} and this network are of different families; give "
       "both the same config.network.family"
     )
-  params, report = transfer.start(model.params, source, target)
+  params, report = partial_restore.restore(model.params, source, target)
   if report.misfits:
     raise ConfigError(
       f"the teacher {folder} does not fit this network: {report.misfits[0]}; "

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from scm_jax import image_grid, networks
 from scm_jax.interop import autoencoder
-from scm_jax.model import Model
 from scm_jax.objectives import precision
+from scm_jax.sampler import Sampler
 from scm_jax.training import (
   initialization,
   offload,
@@ -49,11 +49,12 @@ def train(
   """Trains, from the newest checkpoint of the workdir if it has one.
 
   Args:
-    config: of the run.
+    config: the run's config.
     folder: the workdir.
     batches: `batches(step)` iterates over this process's parts of the batches
-      from that step on; it is called only if there is something left to do.
-    evaluate: scores the first average every `config.evaluate_every` steps.
+      that follow that step, dicts of `image` and `label`. It is called only if
+      there is something left to do.
+    evaluate: scores the first EMA every `config.evaluate_every` steps.
 
   Returns:
     True when the run is complete; False when a signal stopped it, after saving.
@@ -102,7 +103,9 @@ def _train(
   main = startup.is_main()
   if main:
     workdir.write_config(path, config)
-  others = (teacher.network, teacher.weak) if teacher else (None, None)
+  others = (
+    (teacher.network, teacher.guidance_network) if teacher else (None, None)
+  )
   compiled = program.make(config, mesh, *others)
   if state is None:
     state = _initial_state(config, mesh, compiled.state, teacher)
@@ -197,9 +200,9 @@ def _train(
 
 
 def _initial_state(
-  config: ConfigDict, mesh: Mesh, placed: TrainState, teacher: Model | None
+  config: ConfigDict, mesh: Mesh, placed: TrainState, teacher: Sampler | None
 ) -> TrainState:
-  """The state of a new run, drawn in its shards; `placed` says where."""
+  """Draws the state of a new run, in the shards of `placed`."""
   network = networks.build(resolve.network_config(config))
   rule = functools.partial(sharding.placed, config, mesh)
   start = initialization.load_start(config, teacher, rule)
@@ -218,6 +221,7 @@ def _initial_state(
 
 
 def _write_metrics(config, window, writer, progress) -> None:
+  """Writes the means of a window of steps, and their speed."""
   summary = window.summary()
   rate = progress.report(window.step, summary["loss"])
   summary["steps_per_second"] = rate
@@ -226,11 +230,12 @@ def _write_metrics(config, window, writer, progress) -> None:
 
 
 def _due(every: int, step: int) -> bool:
+  """Returns whether something is done at a step, if it is done at all."""
   return bool(every) and step % every == 0
 
 
-def _first_average(config, mesh, state, decoder) -> Model:
-  """The model of the first average, whole on every device."""
+def _first_average(config, mesh, state, decoder) -> Sampler:
+  """Returns the sampler of the first EMA, whole on every device."""
   average = offload.fetch(state.ema[averaging.name(config.ema[0])])
   if mesh.size > 1:  # every device draws all of it: few images, no exchange
     average = sharding.replicate(average, mesh)
@@ -239,7 +244,7 @@ def _first_average(config, mesh, state, decoder) -> Model:
 
 
 def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
-  """Scores the first average, and keeps it if it is the best so far.
+  """Scores the first EMA, and keeps it if it is the best so far.
 
   Every process draws a part on its own devices, and gets the same scores.
   """
@@ -250,23 +255,17 @@ def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
   scores = evaluate(model)
   if startup.is_main():
     writer.write_scalars(step, scores)
-    if best.offer(path, config, model, step, scores):
+    if best.keep_if_best(path, config, model, step, scores):
       logging.info("the best so far, kept in %s", path / best.FOLDER)
 
 
 def _write_samples(config, mesh, state, decoder, path, writer) -> None:
-  """A grid of samples from the first average, as PNG and in TensorBoard."""
+  """Writes a grid of samples from the first EMA, as PNG and in TensorBoard."""
   step = int(state.step)
   model = _first_average(config, mesh, state, decoder)
   columns = config.data.num_classes or 8
   columns = min(columns, 10)
-  num = config.sample.num
-  labels = np.arange(num) % max(config.data.num_classes, 1)
-  images = model.sample(
-    labels if config.data.num_classes else None,
-    num=num,
-    batch_size=min(num, config.sample.batch_size),
-  )
+  images = model.sample(num=config.sample.num)
   if not startup.is_main():
     return
   picture = image_grid.image_grid(images, columns)

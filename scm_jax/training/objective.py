@@ -1,4 +1,4 @@
-"""From a config to the loss of one batch: randomness, conditions, teacher."""
+"""The loss of a config's batches: random draws, conditions and the teacher."""
 
 import dataclasses
 import functools
@@ -9,27 +9,25 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import networks, trigflow
+from scm_jax import networks
 from scm_jax.codec import Codec
 from scm_jax.data import augmentation
 from scm_jax.networks import Network
-from scm_jax.objectives import consistency, diffusion, precision, velocity
-from scm_jax.objectives.point import Point
-from scm_jax.training import loss_scaling
-from scm_jax.training.resolve import asks_teacher
+from scm_jax.objectives import OBJECTIVES, Point, Student, precision, velocity
+from scm_jax.training import loss_scaling, resolve
 
-# What is drawn for a batch: arrays whose first axis is the sample.
+# All that is drawn for a batch: arrays whose first axis is the sample.
 Draws = dict[str, Any]
 
-AUGMENT = 0x61756721  # folded into the key of a step
+AUGMENT = 0x61756721  # is folded into the key of a step
 
 
 class Objective(NamedTuple):
   """The loss of a run, in pure functions.
 
-  All randomness is in the first, which sees the whole batch; the others may be
-  given any part of what it drew, so that a sample's draws do not depend on the
-  microbatch, device or process that it falls to.
+  All randomness is in `draw`, which sees the whole batch. The others may be
+  given any part of what it drew, so that a sample's draws do not depend on its
+  microbatch, device or process.
 
   Attributes:
     draw: `draw(batch, key) -> draws`.
@@ -46,13 +44,13 @@ class Objective(NamedTuple):
 
 
 class Networks(NamedTuple):
-  """The networks that an objective asks, each in one precision.
+  """The networks that an objective evaluates, each in one precision.
 
   Attributes:
-    student: what is trained.
-    teacher: what gives the velocity; None where no teacher is asked.
-    weak: what guides the teacher; None is the teacher itself, without labels.
-      See `velocity.guided`.
+    student: the network that is trained.
+    teacher: the network that gives the velocity; None where there is none.
+    weak: the network that guides the teacher; None is the teacher itself,
+      without labels. See `velocity.guided`.
   """
 
   student: Network
@@ -62,8 +60,8 @@ class Networks(NamedTuple):
   def cast(
     self, dtype: Any, precision: str, last_float32: int = 0
   ) -> "Networks":
-    """The same networks in another type and precision of their products."""
-    fields = {
+    """Returns the networks in another type and precision of their products."""
+    fields: dict[str, Any] = {
       "dtype": jnp.dtype(dtype),
       "precision": precision,
       "last_float32": last_float32,
@@ -77,7 +75,7 @@ class Networks(NamedTuple):
     return self.map(alter)
 
   def map(self, f: Callable[..., Network], *trees: Any) -> "Networks":
-    """`f` of each network that there is, and of the trees' parts for it."""
+    """Applies `f` to each network that there is, and its parts of the trees."""
     parts = zip(self[1:], *(tree[1:] for tree in trees), strict=True)
     others = (n and f(n, *rest) for n, *rest in parts)
     return Networks(f(self.student, *(tree[0] for tree in trees)), *others)
@@ -89,46 +87,60 @@ def build(
   codec: Codec,
   place: Callable[[Networks], Networks] = lambda given: given,
 ) -> Objective:
-  """The objective that `config.run` names.
+  """Builds the objective that `config.run` names.
 
   Args:
     config: the run's config.
-    base: the networks; a teacher is asked in the precision of the student.
-    codec: from what the dataset stores to data.
-    place: makes functions of shards of parameters of networks of whole ones.
+    base: the networks; a teacher computes in the precision of the student.
+    codec: turns what the dataset stores into data.
+    place: turns functions of whole parameters into functions of shards.
   """
-  n, c = base.student.config, config.objective
+  spec, options = OBJECTIVES[config.run], resolve.options(config)
+  n = base.student.config
   draw = functools.partial(draw_batch, config, n, codec)
   run = place(base.cast(n.dtype, n.precision, n.last_float32))
   if scales(config):
     run = run._replace(student=loss_scaling.probed(run.student))
-  if config.run == "teacher":
-    return Objective(draw, functools.partial(_diffusion, config, run), None)
-  tangents = None
-  if c.tangent_dtype:
-    tangents = place(base.cast(c.tangent_dtype, c.tangent_precision))
+  student, taught = Student(run.student.F, run.student.w), run
+  if options.tangent_pass:
+    taught = place(base.cast(*options.tangent_pass))
+    student = student._replace(tangent_F=taught.student.F)
+
+  def loss(params, teacher_params, draws, step):
+    teacher = velocity_of(config, taught, teacher_params)
+    return spec.loss(student, params, _point(draws), teacher, options, step)
+
+  if spec.tangent is None:
+    return Objective(draw, loss, None)
   exact = place(base.cast("float32", "highest"))
-  return Objective(
-    draw,
-    functools.partial(_consistency, config, run, tangents),
-    functools.partial(_check, config, tangents or run, exact),
-  )
+
+  def check(params, teacher_params, draws, step):
+    point = _point(draws)
+
+    def tangent(given: Networks):
+      asked = Student(given.student.F, given.student.w)
+      teacher = velocity_of(config, given, teacher_params)
+      return spec.tangent(asked, params, point, teacher, options, step)
+
+    return precision.errors(tangent(taught), tangent(exact), point.t)
+
+  return Objective(draw, loss, check)
 
 
 def scales(config: Any) -> bool:
-  """Whether gradients are scaled on their way through the network."""
+  """Returns whether gradients are scaled on their way through the network."""
   return config.network.dtype == "float16"
 
 
-def draw_batch(config, network_config, codec, batch, key):
-  """Data, noise, times and condition, all from one key."""
-  c, sigma_d = config.objective, config.sigma_d
+def draw_batch(config, network_config, codec, batch, key) -> Draws:
+  """Draws data, noise, times and condition, all from one key."""
+  options, spec = resolve.options(config), OBJECTIVES[config.run]
   noise_key, time_key, dropout_key, label_key, scale_key, encode_key = (
     jax.random.split(key, 6)
   )
   x0 = codec.encode(batch["image"], encode_key)
-  z = sigma_d * jax.random.normal(noise_key, x0.shape)
-  t = trigflow.propose_times(time_key, len(x0), c.P_mean, c.P_std, sigma_d)
+  z = options.sigma_d * jax.random.normal(noise_key, x0.shape)
+  drawn = spec.draw(time_key, len(x0), options)
   cond = {}
   if network_config.augment:
     # A key beside the others, which so are those of runs without.
@@ -137,28 +149,30 @@ def draw_batch(config, network_config, codec, batch, key):
     )
   num_classes = network_config.num_classes
   if num_classes:
-    dropped = jax.random.bernoulli(label_key, c.label_dropout, (len(x0),))
+    dropped = jax.random.bernoulli(label_key, options.label_dropout, (len(x0),))
     cond["label"] = jnp.where(dropped, num_classes, batch["label"])
   if network_config.guidance:
-    low, high = c.guidance_range
+    low, high = options.guidance_range
     cond["guidance"] = jax.random.uniform(
       scale_key, (len(x0),), minval=low, maxval=high
     )
   dropout_keys = jax.random.split(dropout_key, len(x0))
-  return {"x0": x0, "z": z, "t": t, "cond": cond, "dropout": dropout_keys}
+  draws = {"x0": x0, "z": z, "cond": cond, "dropout": dropout_keys}
+  return draws | drawn
 
 
 def _point(draws: Draws) -> Point:
-  rngs = {"dropout": draws["dropout"]}
-  return Point(draws["x0"], draws["z"], draws["t"], draws["cond"], rngs)
+  """Returns the batch as objectives take it."""
+  drawn = {name: value for name, value in draws.items() if name != "dropout"}
+  return Point(**drawn, rngs={"dropout": draws["dropout"]})
 
 
 def velocity_of(config, given: Networks, teacher_params) -> Any:
-  """The teacher's velocity, guided as the config says; None without one."""
+  """Returns the teacher's velocity, guided as the config says, or None."""
   c, teacher = config.objective, given.teacher
-  if not asks_teacher(config):
+  if not resolve.asks_teacher(config):
     return None
-  assert teacher is not None  # see build.check
+  assert teacher is not None  # see resolve.check
 
   def guided(x, t, cond):
     if c.guidance == "none":
@@ -169,56 +183,3 @@ def velocity_of(config, given: Networks, teacher_params) -> Any:
     return F(x, t, cond)
 
   return velocity.from_network(guided, config.sigma_d)
-
-
-def _diffusion(config, run: Networks, params, teacher_params, draws, step):
-  """See `Objective.loss`."""
-  del step
-  return diffusion.loss(
-    *(run.student.F, run.student.w, params, _point(draws)),
-    sigma_d=config.sigma_d,
-    adaptive_weighting=config.objective.adaptive_weighting,
-    weighting_unit=config.objective.weighting_unit,
-    velocity=velocity_of(config, run, teacher_params),
-  )
-
-
-def _consistency(
-  config, run: Networks, tangents, params, teacher_params, draws, step
-):
-  """See `Objective.loss`; `tangents` are the networks asked for them."""
-  return consistency.loss(
-    *(run.student.F, run.student.w, params),
-    *(velocity_of(config, tangents or run, teacher_params), _point(draws)),
-    _warmup(config, step),
-    sigma_d=config.sigma_d,
-    options=tangent_options(config),
-    tangent_F=tangents and tangents.student.F,
-  )
-
-
-def _check(config, run: Networks, exact, params, teacher_params, draws, step):
-  """See `Objective.check`; `run` are the networks asked for tangents."""
-  options, point = tangent_options(config), _point(draws)
-
-  def raw(given: Networks):
-    return consistency.tangents(
-      *(given.student.F, params, velocity_of(config, given, teacher_params)),
-      *(consistency.on_grid(point, options, config.sigma_d),),
-      _warmup(config, step),
-      sigma_d=config.sigma_d,
-      options=options,
-    ).g
-
-  return precision.errors(raw(run), raw(exact), point.t)
-
-
-def _warmup(config, step):
-  return jnp.minimum(1.0, step / max(config.objective.warmup_steps, 1))
-
-
-def tangent_options(config) -> consistency.Options:
-  fields = [f.name for f in dataclasses.fields(consistency.Options)]
-  return consistency.Options(
-    **{name: config.objective[name] for name in fields}
-  )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from scm_jax.errors import ConfigError
+from scm_jax import schema
 
 
 def learning_rate(config: Any, step: Array) -> Array:
@@ -41,11 +41,8 @@ def build(config: Any) -> optax.GradientTransformation:
   """
   c = config.optimizer
   rules = {"adam": optax.scale_by_adam, "radam": optax.scale_by_radam}
-  if c.name not in rules:
-    raise ConfigError(
-      f"optimizer.name is {c.name!r}; choose one of {', '.join(rules)}"
-    )
+  rule = schema.pick(rules, c.name, "optimizer.name")
   return optax.chain(
-    rules[c.name](b1=c.b1, b2=c.b2, eps=c.eps),
+    rule(b1=c.b1, b2=c.b2, eps=c.eps),
     optax.scale_by_learning_rate(lambda step: learning_rate(config, step)),
   )

@@ -1,6 +1,6 @@
-"""The train step of a config on a mesh, which need not be of real devices.
+"""The train step of a config on a mesh, whose devices need not be here.
 
-`train`, `bench` and `plan` run or compile this same program.
+`train` and `bench` run this program; `plan` compiles it.
 """
 
 import copy
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from scm_jax import networks
-from scm_jax.networks import Network, magnitude, sharded
+from scm_jax.networks import Network, sharded
 from scm_jax.training import objective, offload, resolve, sharding
 from scm_jax.training.step import (
   TrainState,
@@ -26,13 +26,13 @@ class Program(NamedTuple):
   """A train step, and its arguments as shapes, types and shardings.
 
   Attributes:
-    step: jitted, `step(state, teacher, batch, seed) -> (state, metrics)`; see
-      `step.make_train_step`.
-    state: of a run.
-    teacher: parameters of the teacher, where every step asks it, else None.
+    step: the jitted `step(state, teacher, batch, seed) -> (state, metrics)`;
+      see `step.make_train_step`.
+    state: the train state.
+    teacher: the teacher's parameters, where every step evaluates it, else None.
     batch: the global batch.
-    seed: see `step.seed_of`.
-    check: jitted, `check(state, teacher, batch, seed) -> sums`, or None; see
+    seed: the run's seed; see `step.seed_of`.
+    check: the jitted `check(state, teacher, batch, seed) -> sums`, or None; see
       `step.make_check`.
   """
 
@@ -45,7 +45,7 @@ class Program(NamedTuple):
 
   @property
   def arguments(self) -> tuple[Any, ...]:
-    """Those of `step`, in order."""
+    """The arguments of `step`, in order."""
     return self.state, self.teacher, self.batch, self.seed
 
 
@@ -55,14 +55,14 @@ def make(
   teacher: Network | None = None,
   weak: Network | None = None,
 ) -> Program:
-  """The program of a config.
+  """Makes the program of a config.
 
   Args:
     config: the run's config.
-    mesh: of devices that are here, or of a topology's.
-    teacher: the network of the teacher, where it is asked; None is that of a
-      teacher of the same config.
-    weak: the network that guides that teacher, if it has one.
+    mesh: a mesh of devices that are here, or of a topology's.
+    teacher: the teacher's network, where steps evaluate it; None is the network
+      of a teacher that was trained by the same config.
+    weak: the network that guides the teacher, if it has one.
   """
   student = networks.build(resolve.network_config(config))
   state = abstract_state(config, mesh)
@@ -87,7 +87,7 @@ def make(
 
 
 def abstract_state(config: Any, mesh: Mesh) -> TrainState:
-  """Shapes, types and shardings of a run's state."""
+  """Returns shapes, types and shardings of a run's state."""
   network = networks.build(resolve.network_config(config))
   state = jax.eval_shape(lambda: init_state(config, network))
   return offload.placed(config, sharding.placed(config, mesh, state))
@@ -96,7 +96,10 @@ def abstract_state(config: Any, mesh: Mesh) -> TrainState:
 def abstract_teacher(
   config: Any, mesh: Mesh, teacher: Network, weak: Network | None = None
 ) -> Any:
-  """Likewise of the parameters of the teacher, and of its guide."""
+  """Returns shapes, types and shardings of the teacher's parameters.
+
+  Those of the network that guides it, `weak`, are under `guide`.
+  """
 
   def weights():
     params = dict(teacher.init(jax.random.key(0)))
@@ -108,7 +111,7 @@ def abstract_teacher(
 
 
 def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """Likewise of the global batch, as the dataset stores it."""
+  """Returns shapes, types and shardings of a batch as the dataset stores it."""
   data, size = config.data, config.batch_size
   latents = data.kind == "latents"
   channels = data.channels * (2 if latents else 1)
@@ -122,29 +125,26 @@ def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def abstract_seed(mesh: Mesh) -> jax.ShapeDtypeStruct:
-  """Likewise of the seed."""
+  """Returns shape, type and sharding of the seed."""
   where = NamedSharding(mesh, sharding.REPLICATED)
   return jax.ShapeDtypeStruct((), jnp.uint32, sharding=where)
 
 
 def teacher_network(config: Any) -> Network:
-  """The network of a teacher that was trained by the same config."""
+  """Builds the network of a teacher that was trained by the same config."""
   config = copy.deepcopy(config)
   config.run = "teacher"
   return networks.build(resolve.network_config(config))
 
 
 def cast_teacher(config: Any, params: Any) -> Any:
-  """The teacher's parameters with its weights in `config.teacher_dtype`.
+  """Returns the teacher's parameters, its weights in `config.teacher_dtype`.
 
-  Gains, biases and frequencies are few, and stay as they are.
+  Weights are the arrays of two dimensions and more. Gains, biases and
+  frequencies are few, and stay as they are.
   """
   dtype = jnp.dtype(config.teacher_dtype)
-
-  def cast(path, x):
-    return x.astype(dtype) if path[-1].key == magnitude.WEIGHT else x
-
-  return jax.tree_util.tree_map_with_path(cast, params)
+  return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)
 
 
 def _specs(tree: Any) -> Any:

@@ -1,235 +1,204 @@
-"""From a config's fields to the objects that they describe."""
+"""Checks of a config, and the objects that its fields describe."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from scm_jax import networks
-from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
+from scm_jax import networks, schema
+from scm_jax.codec import Codec, LatentCodec, PixelCodec
+from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.model import Model
-from scm_jax.networks import attention, rematerialization, weighting
+from scm_jax.objectives import OBJECTIVES, Options
+from scm_jax.sampler import Sampler
 from scm_jax.training import offload
 from scm_jax.training.ema import averaging
 
-RUNS = ("teacher", "sct", "scd")
+_T = TypeVar("_T")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-PRECISIONS = ("highest", "high", "default")  # of products; see defaults.py
-_CHOICES = {
-  "run": RUNS,
-  "data.kind": ("images", "latents"),
-  "network.family": tuple(networks.FAMILIES),
-  "network.double_norm": ("split", "shared", "gained"),
-  "network.weighting": weighting.HEADS,
-  "network.dtype": DTYPES,
-  "network.precision": PRECISIONS,
-  "network.attention": tuple(attention.IMPLEMENTATIONS),
-  "network.remat": tuple(rematerialization.POLICIES),
-  "objective.tangent_dtype": ("", *DTYPES),
-  "objective.tangent_precision": PRECISIONS,
-  "objective.target": ("data", "teacher"),
-  "objective.warmup": ("linear", "variance_exact"),
-  "objective.derivative": ("jvp", "finite_difference", "discrete"),
-  "objective.tangent_norm": ("l2", "rms", "clip", "none"),
-  "objective.prior_weight": ("none", "inverse_sigma"),
-  "objective.reduction": ("mean", "sum"),
-  "objective.weighting_unit": ("sample", "pixel"),
-  "objective.guidance": ("none", "fixed", "sampled"),
-  "sample.solver": ("heun", "dpm_solver"),
-  "sharding.reduce_dtype": ("", "float32"),
-  "memory_check": ("stop", "warn", "off"),
-  "nonfinite": ("stop", "warn"),
-  "teacher_dtype": ("float32", "bfloat16", "float16"),
-  "snapshot_dtype": ("float16", "bfloat16", "float32"),
-}
 
 
 def check(config: Any) -> None:
   """Raises ConfigError, in one line, for values that make no run."""
-  for path, choices in _CHOICES.items():
-    _check_choice(config, path, choices)
-  published = networks.FAMILIES[config.network.family].published
-  _check_choice(config, "network.form", ("trigflow", published))
-  positive = ("batch_size", "total_steps", "log_every", "checkpoint_every")
-  for key in positive:
-    if config[key] < 1:
-      raise ConfigError(f"config.{key} is {config[key]}; it must be positive")
-  for key in ("microbatches", "images_per_pass"):
-    if config[key] < 0:
+  group(config, "", Run)
+  for name, kind in GROUPS.items():
+    group(config[name], f"{name}.", kind)
+  _check_network(config)
+  _check_objective(config)
+  for part in config.offload:
+    if part not in offload.GROUPS:
       raise ConfigError(
-        f"config.{key} is {config[key]}; it must not be negative"
+        f"config.offload names {part!r}; choose of {', '.join(offload.GROUPS)}"
       )
-  for group in config.offload:
-    if group not in offload.GROUPS:
-      raise ConfigError(
-        f"config.offload names {group!r}; choose of {', '.join(offload.GROUPS)}"
-      )
-  _check_data(config.data)
-  _check_augmentation(config)
-  levels = len(config.network.channel_mult)
-  if config.data.size % (1 << (levels - 1)):
-    raise ConfigError(
-      f"config.data.size is {config.data.size}, which {levels} levels of "
-      "config.network.channel_mult cannot halve"
-    )
   averaging.check(config)
-  pixel = config.objective.weighting_unit == "pixel"
-  if config.optimizer.name == "radam" and pixel:
+
+
+def group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:
+  """Returns a group of fields as a frozen dataclass.
+
+  Args:
+    values: the group of the config.
+    prefix: the group's name and a dot, for messages.
+    kind: the dataclass.
+    **more: its fields that are no options of the group.
+
+  Raises:
+    ConfigError: the values make no such group.
+  """
+  try:
+    given = {name: values[name] for name in schema.options(kind)}
+    return kind(**given, **more)
+  except ConfigError as error:
+    raise ConfigError(f"config.{prefix}{error}") from None
+
+
+def _check_network(config: Any) -> None:
+  """Raises ConfigError for values that make no network."""
+  families = {name: f.config for name, f in networks.FAMILIES.items()}
+  family = config.network.family
+  schema.pick(families, family, "config.network.family")
+  if config.network.dtype not in DTYPES:
+    raise ConfigError(
+      f"config.network.dtype is {config.network.dtype!r}; choose one of "
+      f"{', '.join(DTYPES)}"
+    )
+  network_config(config)
+  _check_fields(config, "network", families, family)
+  if config.data.augment and not config.network.augment:
+    raise ConfigError(
+      f"config.data.augment is {config.data.augment}, but the network is not "
+      "told what was done, and would draw it; set config.network.augment too"
+    )
+
+
+def _check_objective(config: Any) -> None:
+  """Raises ConfigError for values that make no objective."""
+  spec, chosen = OBJECTIVES[config.run], options(config)
+  kinds = {name: spec.options for name, spec in OBJECTIVES.items()}
+  _check_fields(config, "objective", kinds, config.run)
+  if config.optimizer.name == "radam" and chosen.weighting_unit == "pixel":
     raise ConfigError(
       "config.objective.weighting_unit is 'pixel'; RAdam, whose first updates "
       "grow with the loss, needs 'sample'"
     )
-  if asks_teacher(config) and not config.teacher:
-    field = "run" if config.run == "scd" else "objective.target"
-    value = "scd" if config.run == "scd" else "teacher"
+  if not spec.asks_teacher(chosen):
+    return
+  if not config.teacher:
     raise ConfigError(
-      f"config.{field} is {value!r} but config.teacher is empty; give a "
-      "teacher's workdir with --config.teacher=DIR"
+      f"config.run={config.run} evaluates a teacher in every step, but "
+      "config.teacher is empty; give a teacher's workdir with "
+      "--config.teacher=DIR"
     )
-  if asks_teacher(config) and config.run == "teacher":
-    # Only a student of sCD takes the scale as an input.
-    _check_choice(config, "objective.guidance", ("none", "fixed"))
+  if chosen.guidance == "sampled" and not spec.takes_guidance(chosen):
+    raise ConfigError(
+      "config.objective.guidance is 'sampled', but the network of a run of "
+      f"{config.run!r} takes no guidance scale; choose none or fixed"
+    )
+
+
+def _check_fields(
+  config: Any, group: str, kinds: dict[str, type], chosen: str
+) -> None:
+  """Raises ConfigError for a field of a group that the chosen kind lacks.
+
+  The config has the fields of all kinds. One that the chosen kind does not have
+  must be as it is by default.
+  """
+  defaults = get_defaults()[group]
+  for name in set(defaults) - set(schema.options(kinds[chosen])) - {"family"}:
+    if config[group][name] == defaults[name]:
+      continue
+    owners = [k for k, kind in kinds.items() if name in schema.options(kind)]
+    raise ConfigError(
+      f"config.{group}.{name} is {config[group][name]!r}, but {chosen} has no "
+      f"such field; it belongs to {', '.join(owners)}"
+    )
+
+
+def options(config: Any) -> Options:
+  """Returns the options of the objective that `config.run` names.
+
+  Raises:
+    ConfigError: an option has no such value.
+  """
+  kind = OBJECTIVES[config.run].options
+  return group(config.objective, "objective.", kind, sigma_d=config.sigma_d)
 
 
 def asks_teacher(config: Any) -> bool:
-  """Whether every step evaluates the teacher, not the start alone."""
-  adapts = config.run == "teacher" and config.objective.target == "teacher"
-  return config.run == "scd" or adapts
-
-
-def _check_choice(config: Any, path: str, choices: tuple[str, ...]) -> None:
-  value = config
-  for key in path.split("."):
-    value = value[key]
-  if value not in choices:
-    raise ConfigError(
-      f"config.{path} is {value!r}; choose one of {', '.join(choices)}"
-    )
-
-
-def _check_data(data: Any) -> None:
-  latents = data.kind == "latents"
-  if data.autoencoder and not latents:
-    raise ConfigError(
-      f"config.data.autoencoder decodes latents, and config.data.kind is "
-      f"{data.kind!r}; leave it empty"
-    )
-  if latents and data.channels != len(PREVIEW):
-    raise ConfigError(
-      f"config.data.channels is {data.channels}; latents have {len(PREVIEW)}, "
-      "as Stable Diffusion's autoencoder gives them"
-    )
-  if latents and data.flip:
-    raise ConfigError(
-      "config.data.flip mirrors images, not latents; set it to false"
-    )
-  for key in ("mean", "std"):
-    numbers = data[key] if isinstance(data[key], tuple) else None
-    if numbers is None and not latents:
-      continue
-    if numbers is None or len(numbers) != data.channels:
-      raise ConfigError(
-        f"config.data.{key} is {data[key]}; give {data.channels} numbers, one "
-        "for each of config.data.channels"
-      )
-
-
-def _check_augmentation(config: Any) -> None:
-  data, probability = config.data, config.data.augment
-  if config.network.augment and config.network.family != "ddpmpp":
-    raise ConfigError(
-      "config.network.augment is an input of ddpmpp, which "
-      f"config.network.family={config.network.family!r} does not have"
-    )
-  if not 0 <= probability <= 1:
-    raise ConfigError(
-      f"config.data.augment is {probability}; it is a probability"
-    )
-  if not probability:
-    return
-  if not config.network.augment:
-    raise ConfigError(
-      f"config.data.augment is {probability}, but the network is not told what "
-      "was done, and would draw it; set config.network.augment too"
-    )
-  if data.kind != "images" or data.flip:
-    raise ConfigError(
-      "config.data.augment changes images and mirrors them itself; "
-      f"config.data.kind={data.kind!r} and config.data.flip={data.flip} do not "
-      "go with it"
-    )
+  """Returns whether every step evaluates the teacher, not the start alone."""
+  return OBJECTIVES[config.run].asks_teacher(options(config))
 
 
 def network_config(config: Any) -> networks.NetworkConfig:
-  """The network that a run trains.
+  """Returns the config of the network that a run trains.
 
-  Fields of `config.network` that its family does not have are left unread.
+  Raises:
+    ConfigError: its values make no network.
   """
-  kind = networks.FAMILIES[config.network.family].config
-  names = {field.name for field in dataclasses.fields(kind)}
-  fields = {k: v for k, v in config.network.items() if k in names}
-  fields["dtype"] = jnp.dtype(fields["dtype"])
-  guidance = config.run == "scd" and config.objective.guidance == "sampled"
-  return kind(
+  return group(
+    config.network.to_dict() | {"dtype": jnp.dtype(config.network.dtype)},
+    "network.",
+    networks.FAMILIES[config.network.family].config,
     resolution=config.data.size,
     in_channels=config.data.channels,
     num_classes=config.data.num_classes,
-    guidance=guidance,
+    guidance=OBJECTIVES[config.run].takes_guidance(options(config)),
     sigma_d=config.sigma_d,
-    **fields,
   )
 
 
-def model(config: Any, average: Any) -> Model:
-  """What a run's averaged parameters draw with.
-
-  The model's parameters lie where the average lies, in the same shards.
-  """
-  return Model(
+def model(config: Any, average: Any) -> Sampler:
+  """Returns the sampler of a run's EMA, whose arrays stay in their shards."""
+  return Sampler(
     network=networks.build(network_config(config)),
-    params=on_sphere(config, average),
+    params=constrained(config, average),
     codec=codec(config),
-    consistency=config.run != "teacher",
+    kind=OBJECTIVES[config.run].kind,
     t_mid=config.sample.t_mid,
     sigma_max=config.sample.sigma_max,
     solver=config.sample.solver,
     solver_steps=config.sample.solver_steps,
     guidance=config.sample.guidance,
     unconditional=bool(config.objective.label_dropout),
+    batch_size=config.sample.batch_size,
   )
 
 
-def on_sphere(config: Any, average: Any) -> Any:
-  """An average put on the weights' sphere, inside of which it lies.
+def constrained(config: Any, average: Any) -> Any:
+  """Returns an average on the constraint of its network's weights.
 
-  Its arrays stay in their shards. Where a filter is cut, or lies beside fewer
-  others than on one device, its sum of squares is taken in another order, and
-  the result may differ in the last bits.
+  An average of points on EDM2's sphere lies inside it. The arrays stay in their
+  shards. Where a filter is cut, or lies beside fewer others than on one device,
+  its sum of squares is taken in another order, and the result may differ in the
+  last bits.
 
   Args:
-    config: of the run.
-    average: any tree of parameters.
+    config: the run's config.
+    average: any tree of its network's parameters.
   """
   # EDM2's own networks are used as EDM2 normalises them.
   eps = networks.magnitude.EPS if config.network.form == "edm2" else 0.0
   leaves, structure = jax.tree.flatten(average)
   where = tuple(getattr(leaf, "sharding", None) for leaf in leaves)
-  return _normalizer(eps, structure, where)(average)
+  return _constrain(config.network.family, eps, structure, where)(average)
 
 
 @functools.lru_cache(maxsize=64)
-def _normalizer(eps: float, structure: Any, where: tuple) -> Callable:
-  """Jitted once for each tree of shardings."""
-  normalize = functools.partial(networks.magnitude.normalize_weights, eps=eps)
-  return jax.jit(normalize, out_shardings=structure.unflatten(where))
+def _constrain(
+  family: str, eps: float, structure: Any, where: tuple
+) -> Callable:
+  """Returns a function that is jitted once for each tree of shardings."""
+  apply = networks.FAMILIES[family].constraint.apply
+  return jax.jit(
+    functools.partial(apply, eps=eps), out_shardings=structure.unflatten(where)
+  )
 
 
 def codec(config: Any) -> Codec:
-  """Between what the dataset stores and the network's data."""
+  """Returns the codec between stored data and the network's data."""
   data = config.data
   if data.kind == "images":
     return PixelCodec(data.mean, data.std, config.sigma_d)

@@ -10,7 +10,8 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
-from scm_jax.networks import Network, magnitude
+from scm_jax import networks
+from scm_jax.networks import Network
 from scm_jax.training import accumulation, offload, optimizer, sharding
 from scm_jax.training.ema import averaging
 from scm_jax.training.objective import Objective, scales
@@ -22,9 +23,9 @@ class TrainState:
 
   Attributes:
     step: updates done.
-    params: of the network and its weighting head.
-    opt_state: the optimiser's.
-    ema: averages of `params` by name (see `ema.name`).
+    params: parameters of the network and its weighting head.
+    opt_state: the optimiser's state.
+    ema: EMAs of `params` by name (see `ema.name`).
   """
 
   step: Array
@@ -34,7 +35,7 @@ class TrainState:
 
 
 def seed_of(config: Any) -> np.uint32:
-  """The config's seed as an argument of programs, which all seeds share."""
+  """Returns the seed as an argument of programs, which all seeds share."""
   return np.uint32(config.seed & 0xFFFFFFFF)
 
 
@@ -44,20 +45,20 @@ def init_state(
   start: Any = None,
   seed: Array | np.uint32 | None = None,
 ) -> TrainState:
-  """The state before the first step.
+  """Returns the state before the first step.
 
   Args:
     config: the run's config.
-    network: what is trained.
-    start: parameters to begin from; drawn from the seed if None. Those that
-      the network has and `start` lacks (a guidance input, say) are drawn.
-    seed: see `seed_of`; None is the config's.
+    network: the network that is trained.
+    start: parameters to begin from; None draws them from the seed. Parameters
+      that the network has and `start` lacks (a guidance input, say) are drawn.
+    seed: the seed, as `seed_of` gives it; None is the config's.
   """
   seed = seed_of(config) if seed is None else seed
   params = network.init(jax.random.key(seed))
   if start is not None:
     params = overlay(dict(params), start)
-  params = magnitude.normalize_weights(params)
+  params = network.constraint.apply(params)
   return TrainState(
     step=jnp.int32(0),
     params=params,
@@ -67,7 +68,7 @@ def init_state(
 
 
 def overlay(params: dict, start: dict) -> dict:
-  """`params` with every leaf that `start` also has taken from it."""
+  """Returns `params`, with the leaves that `start` has taken from it."""
   flat = flax.traverse_util.flatten_dict(params)
   given = flax.traverse_util.flatten_dict(start)
   merged = {path: given.get(path, leaf) for path, leaf in flat.items()}
@@ -77,19 +78,21 @@ def overlay(params: dict, start: dict) -> dict:
 def make_train_step(
   config: Any, objective: Objective, mesh: Mesh, state: Any, teacher: Any
 ) -> jax.stages.Wrapped:
-  """`train_step(state, teacher, batch, seed) -> (state, metrics)`, jitted.
+  """Makes the jitted `train_step(state, teacher, batch, seed)`.
 
-  The state is donated. `batch` holds `image` and `label`; its randomness is a
-  function of the seed and the step alone.
+  It returns the next state and the metrics, and donates the state. `batch`
+  holds `image` and `label`; its randomness is a function of the seed and the
+  step alone.
 
   Args:
     config: the run's config.
-    objective: whose networks take shards.
-    mesh: of the devices.
-    state: of shapes, types and shardings.
-    teacher: likewise its parameters, or None.
+    objective: the objective, whose networks take shards.
+    mesh: the mesh of the devices.
+    state: shapes, types and shardings of the state.
+    teacher: shapes, types and shardings of the teacher's parameters, or None.
   """
   transformation, rest = optimizer.build(config), state
+  constraint = networks.FAMILIES[config.network.family].constraint
   placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
   specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
   parts = sharding.microbatches(config, mesh.size)
@@ -103,12 +106,12 @@ def make_train_step(
     draws = objective.draw(batch, key)
     grads, metrics = gradient(state.params, teacher_params, draws, state.step)
     grads, bad = zero_nonfinite(grads)
-    # The norm is of what the optimiser sees: tangent to the weights' sphere.
-    grads = magnitude.project_gradients(grads, state.params)
+    # The norm is of what the optimiser sees: tangent to the constraint.
+    grads = constraint.project(grads, state.params)
     moments = offload.fetch(state.opt_state, rest.opt_state)
     updates, opt_state = transformation.update(grads, moments, state.params)
     params = optax.apply_updates(state.params, updates)
-    params = magnitude.normalize_weights(params)
+    params = constraint.apply(params)
     step = state.step + 1
     metrics = metrics | {
       "gradient_norm": optax.tree.norm(grads),
@@ -134,13 +137,12 @@ def make_train_step(
 def make_check(
   config: Any, objective: Objective, mesh: Mesh, state: Any, teacher: Any
 ) -> jax.stages.Wrapped | None:
-  """`check(state, teacher, batch, seed) -> sums`, jitted, or None.
+  """Makes the jitted `check(state, teacher, batch, seed) -> sums`, or None.
 
   It compares tangents with float32's (see `objectives.precision`), of about
   `config.objective.check_samples` samples of the batch, one a device at least.
-  Where the objective takes no tangents it is None.
-
-  Args as in `make_train_step`.
+  Where the objective takes no tangents it is None. The arguments are those of
+  `make_train_step`.
   """
   if objective.check is None:
     return None
@@ -172,7 +174,7 @@ def make_check(
 
 
 def zero_nonfinite(grads: Any) -> tuple[Any, Array]:
-  """Gradients with non-finite entries zeroed (as EDM2), and their count."""
+  """Zeroes the non-finite entries of gradients (as EDM2), and counts them."""
   leaves = jax.tree.leaves(grads)
   bad = jnp.int32(0)
   for g in leaves:

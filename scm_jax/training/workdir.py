@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,45 +14,14 @@ from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, loading
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
-ORIGIN = "origin.json"  # of a workdir of averages alone
+ORIGIN = "origin.json"  # in a workdir of EMA weights alone
 GUIDE = "guide"  # a workdir inside one: of the network that guides its own
-
-# What may differ between a run's start and its continuation: how long, how
-# often and where; never what is computed at a step. The teacher's weights are
-# held to be the same by their checksum, wherever they lie.
-MAY_CHANGE = (
-  "total_steps",
-  "log_every",
-  "checkpoint_every",
-  "sample_every",
-  "evaluate_every",
-  "evaluate",
-  "keep_checkpoints",
-  "keep_every",
-  "snapshot_every",
-  "snapshot_dtype",
-  "divergence_limit",
-  "profile",
-  "sample",
-  "teacher",
-  "start",
-  "data.data_dir",
-  "data.autoencoder",
-  "mesh",
-  "sharding",
-  "memory_check",
-  "offload",
-  "microbatches",
-  "images_per_pass",
-  "network.remat",
-  "watchdog",
-)
 
 # From a tree of shapes to the same tree with shardings: where to read it to.
 # None stands for the first device of every process.
@@ -70,25 +38,26 @@ class Stored(NamedTuple):
     guide: the network that guides it, if it has one.
   """
 
-  model: Model
+  model: Sampler
   about: dict[str, Any]
   average: Any
   guide: "Stored | None" = None
 
 
 def open_for(config: ConfigDict, folder: str) -> epath.Path:
-  """Makes a workdir for a run, or checks that it is this run's.
+  """Makes a workdir for a run, or checks that it belongs to this run.
 
   Raises:
-    ConfigError: it belongs to another config; the message says what differs.
-    UserError: it cannot be written.
+    ConfigError: the folder is an export, or belongs to another config; the
+      message says what differs.
+    UserError: the folder cannot be written.
   """
   path = epath.Path(files.absolute(folder))
   try:
     if (path / ORIGIN).exists():
       raise ConfigError(
-        f"{path} holds averages that were made, not a run; choose another "
-        "--workdir"
+        f"{path} holds imported or reconstructed weights, not a run; choose "
+        "another --workdir"
       )
     if export_folder.description(path):
       raise ConfigError(f"{path} is an export; choose another --workdir")
@@ -103,10 +72,10 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
 
 
 def write_config(path: epath.Path, config: ConfigDict) -> None:
-  """Writes the resolved config, from when on the workdir is this run's.
+  """Writes the resolved config; from then on the workdir is this run's.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the config cannot be written.
   """
   files.write_text(path / CONFIG, configuration.to_json(config))
 
@@ -116,7 +85,7 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
   differences = [
     line
     for line in configuration.diff(old, new)
-    if not _may_change(line.partition(":")[0])
+    if not configuration.may_change(line.partition(":")[0])
   ]
   if differences:
     # The run and its seed before the details of groups.
@@ -128,10 +97,6 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
       "choose another --workdir"
     )
-
-
-def _may_change(field: str) -> bool:
-  return any(field == f or field.startswith(f + ".") for f in MAY_CHANGE)
 
 
 def load_config(path: epath.PathLike) -> ConfigDict:
@@ -169,7 +134,7 @@ def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
 
 def load(
   path: epath.PathLike, average: float = 0.0, autoencoder: str | None = None
-) -> tuple[Model, dict]:
+) -> tuple[Sampler, dict]:
   """The model of a workdir, at its newest checkpoint, or of an export.
 
   Args:
@@ -220,22 +185,25 @@ def load_stored(
   model = resolve.model(about["config"], params)
   guide = _load_guide(path, where)
   if guide:
-    model = dataclasses.replace(model, guide=guide.model)
+    model = dataclasses.replace(
+      model,
+      guidance_network=guide.model.network,
+      guidance_params=guide.model.params,
+    )
   return Stored(model, about, params, guide)
 
 
 def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
   model, origin = export_folder.read(path, where)
-  if average and averaging.name(average) != origin.ema:
-    raise UserError(
-      f"{path} is an export of the average {origin.ema} alone; export "
-      f"{averaging.name(average)} from its run"
-    )
+  export_folder.check_ema(path, origin, average)
   config = load_config(path)
   about = {"config": config, "step": origin.step, "ema": origin.ema}
   guide = None
-  if model.guide:
-    guide = Stored(model.guide, about, model.guide.params)
+  if model.guidance_network:
+    second = dataclasses.replace(
+      model, network=model.guidance_network, params=model.guidance_params
+    )
+    guide = Stored(second, about, second.params)
   return Stored(model, about, model.params, guide)
 
 
@@ -273,7 +241,11 @@ def param_shapes(config: ConfigDict) -> Any:
 
 
 def check_free(folder: epath.PathLike) -> epath.Path:
-  """Raises UserError unless a workdir can appear here: nothing, or empty."""
+  """Returns a folder's path, if there is no such folder or it is empty.
+
+  Raises:
+    UserError: the folder is not empty, or cannot be read.
+  """
   path = epath.Path(files.absolute(folder))
   try:
     if path.exists() and list(path.iterdir()):
@@ -291,25 +263,23 @@ def write_averages(
   origin: dict[str, Any],
   beside: Callable[[epath.Path], Any] = lambda partial: None,
 ) -> epath.Path:
-  """Makes a workdir of averages alone: a model, or a teacher, but no run.
+  """Makes a workdir that holds EMA weights, but no run to continue.
+
+  It serves as a model, and as a teacher.
 
   Args:
-    folder: where it appears, whole or not at all; nothing may be there.
-    config: its config; `ema` names the averages.
-    kept: the averages by name.
-    step: of the run that they come from.
-    origin: where they come from, for `origin.json`.
-    beside: writes what else belongs into the folder, before it appears.
+    folder: where the workdir appears, whole or not at all; it may be empty.
+    config: the workdir's config; its `ema` names the weights.
+    kept: the EMA weights by name.
+    step: the step of the run that the weights come from.
+    origin: the content of `origin.json`, which says where they come from.
+    beside: a function that writes other files into the unfinished folder.
 
   Raises:
-    UserError: there is something already, or it cannot be written.
+    UserError: the folder is not empty or cannot be written.
   """
   path = check_free(folder)
-  partial = path.parent / f"{path.name}.partial"
-  try:
-    if partial.exists():
-      partial.rmtree()
-    partial.mkdir(parents=True)
+  with files.replaced_folder(path) as partial:
     checkpoints = storage.Checkpoints(partial)
     try:
       checkpoints.save_ema(kept, step)
@@ -318,13 +288,4 @@ def write_averages(
     files.write_text(partial / ORIGIN, json.dumps(origin, indent=2) + "\n")
     write_config(partial, config)
     beside(partial)
-    if path.exists():
-      path.rmdir()
-    partial.rename(path)
-  except OSError as error:
-    raise UserError(
-      f"cannot write {path}: {error.strerror or error}"
-    ) from error
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
   return path

@@ -43,19 +43,16 @@ def refused(command) -> Callable:
 
 
 @pytest.fixture(scope="session")
-def runs(
-  compilation_cache,
-  data_dir,
-  flags,
-  tmp_path_factory: pytest.TempPathFactory,
-) -> pathlib.Path:
+def runs(data_dir, flags, shared) -> pathlib.Path:
   """A folder with the workdirs `teacher`, `scd` and `sct`, trained."""
-  folder = tmp_path_factory.mktemp("runs")
-  for run in ("teacher", "scd", "sct"):
-    start = [f"--config.teacher={folder}/teacher"] if run != "teacher" else []
-    argv = ["train", f"--workdir={folder}/{run}", *flags(run, *start)]
-    assert main.main(argv) == 0
-  return folder
+
+  def train(folder: pathlib.Path) -> None:
+    for run in ("teacher", "scd", "sct"):
+      teacher = f"--config.teacher={folder}/teacher"
+      argv = flags(run, teacher) if run != "teacher" else flags(run)
+      assert main.main(["train", f"--workdir={folder}/{run}", *argv]) == 0
+
+  return shared("runs", train)
 
 
 @pytest.fixture

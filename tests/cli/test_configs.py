@@ -35,7 +35,7 @@ def get_config(arg=""):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-  """A working directory with configs/digits.py."""
+  """Makes a working directory with configs/digits.py."""
   (tmp_path / "configs").mkdir()
   (tmp_path / "configs" / "digits.py").write_text(CONFIG)
   monkeypatch.chdir(tmp_path)
@@ -146,21 +146,19 @@ def test_absl_global_flags_stay_untouched():
     ("--config.zzz=1", "no field 'zzz' in configs/digits.py; it has "),
     (
       "--config.objective={}",
-      "'objective' in configs/digits.py is a group; "
-      "set one of objective.scale, objective.tangent_norm",
+      "objective.scale, objective.tangent_norm",
     ),
     (
       "--config.batch_size=1.5",
-      "--config.batch_size=1.5: 'batch_size' in configs/digits.py is an int, "
-      "now 64",
+      "'batch_size' in configs/digits.py must be an int, as 64",
     ),
-    ("--config.optimizer.learning_rate=fast", "is a float, now 0.1"),
-    ("--config.optimizer.nesterov=2", "is a bool, now True"),
-    ("--config.evaluate.steps=a", "is a tuple, now (1, 2), of int"),
-    ("--config.evaluate.steps=1,2.5", "is a tuple, now (1, 2), of int"),
-    ("--config.evaluate.steps=(1,", "is a tuple, now (1, 2)"),
-    ("--config.nothing=1", "is a NoneType, now None; flags set numbers"),
-    ("--config.files=[1]", "is a list, now ['a']; flags set numbers"),
+    ("--config.optimizer.learning_rate=fast", "must be a float, as 0.1"),
+    ("--config.optimizer.nesterov=2", "must be a bool, as True"),
+    ("--config.evaluate.steps=a", "elements of type int"),
+    ("--config.evaluate.steps=1,2.5", "elements of type int"),
+    ("--config.evaluate.steps=(1,", "must be a tuple, as (1, 2)"),
+    ("--config.nothing=1", "is a NoneType"),
+    ("--config.files=[1]", "is a list"),
     ("--config.batch_size", "--config.batch_size needs a value"),
     ("--noconfig.batch_size", "write --config.batch_size=VALUE"),
     ("--noconfig.optimizer.nesterov=1", "write --config.optimizer.nesterov="),
@@ -181,17 +179,15 @@ def test_a_field_given_twice():
 
 @pytest.mark.parametrize("argv", [[], ["--config="], ["--config.seed=1"]])
 def test_no_config(argv):
-  assert mistake(*argv) == "give a config: --config=configs/NAME.py"
+  assert "give --config=" in mistake(*argv)
 
 
 def test_missing_file_names_the_nearest():
-  assert mistake("--config=configs/digts.py") == (
-    "no config file 'configs/digts.py'; did you mean 'configs/digits.py'?"
+  assert "did you mean 'configs/digits.py'?" in mistake(
+    "--config=configs/digts.py"
   )
-  assert mistake("--config=nowhere/zzz.py") == (
-    "no config file 'nowhere/zzz.py'"
-  )
-  assert mistake("--config=configs") == "config file 'configs': Is a directory"
+  assert "'nowhere/zzz.py'" in mistake("--config=nowhere/zzz.py")
+  assert mistake("--config=configs").endswith("'configs': Is a directory")
 
 
 def test_file_without_get_config(folder):

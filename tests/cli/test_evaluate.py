@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scm_jax.model import Model
+from scm_jax.sampler import Sampler
 
 NUM = 200  # images a run; as many as the reference would take longer
 
@@ -75,7 +75,7 @@ def test_made_once(report, argv, command, monkeypatch, caplog):
   def draw(*args, **kwargs):
     raise Drawn
 
-  monkeypatch.setattr(Model, "draw", draw)
+  monkeypatch.setattr(Sampler, "draw", draw)
   caplog.set_level(logging.INFO)
   before = (report / "report.json").read_bytes()
   code, out, err = command(*argv, f"--out={report}")

@@ -1,5 +1,9 @@
 """The command `sample`: files, determinism, mistakes."""
 
+import os
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -102,8 +106,52 @@ def test_another_type_is_that_of_load(draw, runs):
   drawn = draw("scd", "--num=10", "--dtype=bfloat16")
   assert "dtype bfloat16" in drawn["said"]
   narrow = scm_jax.load(runs / "scd", dtype="bfloat16")
-  assert narrow.model.network.config.dtype == jnp.bfloat16
+  assert narrow.network.config.dtype == jnp.bfloat16
   np.testing.assert_array_equal(drawn["samples"], narrow.sample(num=10))
+
+
+SAMPLE_ON_DEVICES = """
+import sys
+import numpy as np
+import scm_jax
+from scm_jax.cli import main
+from scm_jax.sampler import Sampler
+
+workdir, out, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+used, draw = [], Sampler.draw
+
+def counted(self, *args, **kwargs):
+  images = draw(self, *args, **kwargs)
+  used.append(len(images.sharding.device_set))
+  return images
+
+Sampler.draw = counted
+argv = ["sample", f"--workdir={workdir}", f"--out={out}", "--num=10"]
+assert main.main(argv) == 0
+by_command = np.load(f"{out}/samples.npz")["samples"]
+by_library = scm_jax.load(workdir).sample(num=10)
+np.testing.assert_array_equal(by_command, by_library)
+assert used == [devices, devices], used
+"""
+
+
+@pytest.mark.parametrize("run", ["teacher", "scd"])
+def test_the_command_draws_what_the_library_draws_on_8_devices(
+  run, draw, runs, tmp_path
+):
+  """And both draw what one device draws; 10 images do not divide by 8."""
+  flags = "--xla_force_host_platform_device_count=8"
+  code = [sys.executable, "-c", SAMPLE_ON_DEVICES]
+  done = subprocess.run(
+    [*code, str(runs / run), str(tmp_path / "eight"), "8"],
+    env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  eight = np.load(tmp_path / "eight/samples.npz")["samples"]
+  one = draw(run, "--num=10")["samples"]
+  np.testing.assert_array_equal(eight, one)
 
 
 def test_guidance_of_a_teacher_costs_twice_and_matters(draw):
@@ -137,10 +185,10 @@ def test_without_out_into_the_workdir(command, runs):
     (["--steps=0"], 2, "--steps is 0; it must be positive"),
     (["--batch-size=-1"], 2, "--batch-size is -1; it must be positive"),
     (["--num=many"], 2, "invalid int value: 'many'"),
-    (["--labels=10"], 2, "10 is not a class of 0 to 9"),
-    (["--labels=-1"], 2, "-1 is not a class of 0 to 9"),
+    (["--labels=11"], 2, "11 is not a label of this network"),
+    (["--labels=-1"], 2, "-1 is not a label of this network"),
     (["--guidance=3"], 2, "this student was trained without guidance"),
-    (["--t-mid=2"], 2, "--t-mid=2: times are between 0 and pi/2"),
+    (["--t-mid=2"], 2, "--t-mid=2: a time must lie between 0 and pi/2"),
     (["--labels=one"], 2, "--labels=one: give whole numbers"),
     (["--ema=0.77"], 1, "keeps no EMA of 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),

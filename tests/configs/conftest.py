@@ -1,6 +1,8 @@
 """The paper's configs, as the command line reads them."""
 
+import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -28,15 +30,36 @@ def load() -> Callable[..., ConfigDict]:
 
 @pytest.fixture(scope="session")
 def parameters(load) -> Callable[[str, str], int]:
-  """`parameters(name, arg)`: of a config's network, by its shapes alone."""
+  """`parameters(name, arg)`: how many a config's network has.
+
+  A parameter array's size is proportional to a power of the network's width.
+  Each architecture is traced at two widths, which tell the power, and the
+  count at its own width follows.
+  """
   import jax
 
   from scm_jax import networks
   from scm_jax.training import resolve
 
-  @functools.cache
-  def count(network: networks.NetworkConfig) -> int:
-    init = networks.build(network).init
-    return networks.parameter_count(jax.eval_shape(init, jax.random.key(0)))
+  widths = 64, 128
 
-  return lambda name, arg: count(resolve.network_config(load(name, arg)))
+  @functools.cache
+  def sizes(network: networks.NetworkConfig) -> list[int]:
+    init = networks.build(network).init
+    shapes = jax.eval_shape(init, jax.random.key(0))["denoiser"]
+    return [leaf.size for leaf in jax.tree.leaves(shapes)]
+
+  def count(name: str, arg: str) -> int:
+    network = resolve.network_config(load(name, arg))
+    narrow, wide = (
+      sizes(dataclasses.replace(network, channels=width, dropout=0.0))
+      for width in widths
+    )
+    ratio, total = network.channels / widths[0], 0.0
+    for small, large in zip(narrow, wide, strict=True):
+      power = math.log2(large / small)
+      assert power in (0, 1, 2)
+      total += small * ratio**power
+    return round(total)
+
+  return count

@@ -7,7 +7,6 @@ a teacher of our own are in tests/interop/test_import.py.
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,14 +16,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 PUBLISHED = {"cifar10": "edm", "imagenet64": "edm2", "imagenet512": "edm2"}
 # Of one level, which halves the compilation.
 SHALLOW = "--config.network.channel_mult=(1,)"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(compilation_cache):
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def train(config, folder, *flags):

@@ -6,26 +6,17 @@ By the commands that users type, on built-in data.
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from scm_jax.cli import main
-from scm_jax.evaluation.dataset import Dataset
+from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.training import resolve, workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIDES = {"cifar10": 16, "imagenet64": 16, "imagenet512": 8}
 RUNS = ("teacher", "sct", "scd")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", params=SIDES)
@@ -144,7 +135,7 @@ def test_latents_are_scored_by_their_previews(chain):
   name, folder = chain
   model, about = workdir.load(folder / "scd")
   data = about["config"].data
-  reference = Dataset(data, f"{data.name}:train[:20]", model)
+  reference = ImageDataset(data, f"{data.name}:train[:20]", model)
   images, labels = reference.everything()
   assert images.shape == (20, SIDES[name], SIDES[name], 3)
   assert images.dtype == np.uint8 and images.std() > 20

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
 # Inputs and outputs of the published network with random weights.
 REFERENCE = pathlib.Path(__file__).with_name("edm2_tiny.safetensors")
@@ -37,6 +38,7 @@ def quick_compilation() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def forgery() -> Any:
   """The module `forgery`, which writes network pickles."""
+  pytest.importorskip("torch")
   return sys.modules.get("forgery") or _load_forgery()
 
 
@@ -72,14 +74,15 @@ def small() -> Any:
 def draw_params(forgery) -> Any:
   """`draw_params(config)`: random tensors of a network, by PyTorch's names."""
   from scm_jax import networks
-  from scm_jax.interop import names
+  from scm_jax.interop import edm2_names
 
   def draw(config, seed=0) -> dict[str, np.ndarray]:
     init = networks.build(config).init
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
-    theirs = names.params_to_torch(like, config.resolution)
-    shapes = {name: array.shape for name, array in theirs.items()}
+    leaves = jax.eval_shape(init, jax.random.key(0))
+    shapes = {}
+    for path, leaf in traverse_util.flatten_dict(leaves).items():
+      array = edm2_names.to_theirs(np.broadcast_to(0.0, leaf.shape), path)
+      shapes[edm2_names.to_name(path, config.resolution)] = array.shape
     params = forgery.random_params(shapes, seed)
     params["unet.out_gain"] = np.full((), 0.7, np.float16)
     return params

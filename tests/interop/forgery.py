@@ -1,8 +1,7 @@
-"""Network pickles as EDM2 and PyTorch write them, without either.
+"""Network pickles as EDM2 writes them: PyTorch's tensors, stand-in classes.
 
-Classes of the same names stand in for theirs while a file is written; what they
-reduce to is what theirs do. The bytes of a tensor are an archive of PyTorch's
-older format, as a tensor in a plain pickle has them.
+EDM2's classes reduce to a call with their state and their source code; the
+stand-ins of the same names do likewise while a file is written.
 """
 
 import contextlib
@@ -10,71 +9,47 @@ import io
 import pickle
 import sys
 import types
-import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
-from scm_jax.interop import tensors
+import torch
 
 SOURCE = "raise SystemExit('the source code of a class was executed')"
-_STORAGES = {np.dtype(v): k for k, v in tensors.STORAGES.items()}
-
-
-class Named:
-  """Pickles as the global `module.name`, to whatever it stands for."""
-
-  def __init__(self, module: str, name: str):
-    self.__module__, self.__qualname__, self.__name__ = module, name, name
-
-  def __reduce__(self) -> str:
-    return self.__name__
-
-  def __call__(self, *args: Any) -> None:  # a reduction's function must be one
-    raise AssertionError(f"{self.__name__} was called while writing")
+FROM_BYTES = torch.storage._load_from_bytes
+REBUILD = torch._utils._rebuild_tensor_v2
 
 
 class EasyDict(dict):
   """`dnnlib.util.EasyDict`."""
 
 
-class ModuleDict:
-  """`torch.nn.modules.container.ModuleDict`."""
+def reconstruct(meta: Any) -> None:
+  """`torch_utils.persistence._reconstruct_persistent_obj`."""
+  raise AssertionError("a pickle was executed while it was written")
 
 
 EasyDict.__module__ = "dnnlib.util"
-ModuleDict.__module__ = "torch.nn.modules.container"
-RECONSTRUCT = Named("torch_utils.persistence", "_reconstruct_persistent_obj")
-REBUILD = Named("torch._utils", "_rebuild_tensor_v2")
-PARAMETER = Named("torch._utils", "_rebuild_parameter")
-FROM_BYTES = Named("torch.storage", "_load_from_bytes")
-TYPES = {name: Named("torch", name) for name in tensors.STORAGES}
-OURS = [EasyDict, RECONSTRUCT]  # EDM2's, that is
-TORCH = [ModuleDict, REBUILD, PARAMETER, FROM_BYTES, *TYPES.values()]
+reconstruct.__module__ = "torch_utils.persistence"
+reconstruct.__qualname__ = reconstruct.__name__ = "_reconstruct_persistent_obj"
 
 
 @contextlib.contextmanager
-def named(things: Sequence[Any] = (*OURS, *TORCH)) -> Iterator[None]:
-  """While it lasts, the modules of these stand-ins can be imported."""
-  made: dict[str, types.ModuleType] = {}
-  for thing in things:
-    parts = thing.__module__.split(".")
-    for i in range(len(parts)):
-      name = ".".join(parts[: i + 1])
-      made.setdefault(name, types.ModuleType(name))
-    setattr(made[thing.__module__], thing.__name__, thing)
-  before = {name: sys.modules.get(name) for name in made}
-  sys.modules.update(made)
+def named() -> Iterator[None]:
+  """Lets the stand-ins be imported by the names that pickles give them."""
+  modules = {}
+  for thing in (EasyDict, reconstruct):
+    package, _, _ = thing.__module__.partition(".")
+    modules[package] = types.ModuleType(package)
+    modules[thing.__module__] = types.ModuleType(thing.__module__)
+    setattr(modules[thing.__module__], thing.__name__, thing)
+  sys.modules.update(modules)
   try:
     yield
   finally:
-    for name, module in before.items():
-      if module is None:
-        del sys.modules[name]
-      else:
-        sys.modules[name] = module
+    for name in modules:
+      del sys.modules[name]
 
 
 class Reduces:
@@ -87,76 +62,39 @@ class Reduces:
     return self.reduction
 
 
-class Storage:
-  """A storage, referred to or, in a plain pickle, an archive of its own."""
-
-  def __init__(self, array: np.ndarray):
-    self.array = array
-
-  def __reduce__(self) -> tuple:
-    return FROM_BYTES, (legacy_archive(self),)
-
-
-def tensor(array: np.ndarray, parameter: bool = True) -> Any:
-  """A tensor, or a parameter, of which the storage begins before it."""
-  storage = Storage(np.concatenate([[7], array.ravel("K")]).astype(array.dtype))
-  steps = tuple(s // array.itemsize for s in array.strides)
-  rebuilt = Reduces(
-    *(REBUILD, storage, 1, array.shape, steps, False, OrderedDict())
-  )
-  if not parameter:
-    return rebuilt
-  return Reduces(PARAMETER, rebuilt, False, OrderedDict())
-
-
-class _Archiver(pickle.Pickler):
-  """Puts storages aside, as `torch.save` does."""
-
-  def __init__(self, file):
-    super().__init__(file, protocol=2)
-    self.storages: dict[str, np.ndarray] = {}
-
-  def persistent_id(self, obj: Any) -> tuple | None:
-    if not isinstance(obj, Storage):
-      return None
-    key = str(len(self.storages))
-    self.storages[key] = obj.array
-    kind = TYPES[_STORAGES[obj.array.dtype.newbyteorder("<")]]
-    return "storage", kind, key, "cpu", obj.array.size
+def tensor(array: np.ndarray) -> torch.Tensor:
+  """Returns a tensor with the array's strides, of which the storage begins
+  before it.
+  """
+  steps = [stride // array.itemsize for stride in array.strides]
+  values = torch.from_numpy(array.copy())
+  storage = torch.zeros(array.size + 1, dtype=values.dtype)
+  view = storage.as_strided(array.shape, steps, 1)
+  view.copy_(values)
+  return view
 
 
 def legacy_archive(obj: Any) -> bytes:
-  """`torch.save` of the older format."""
-  file = io.BytesIO()
-  little = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-  for start in (tensors.LEGACY_MAGIC, tensors.PROTOCOL, little):
-    pickle.dump(start, file, protocol=2)
-  archiver = _Archiver(file)
-  archiver.dump(obj)
-  pickle.dump(sorted(archiver.storages), file, protocol=2)
-  for _, array in sorted(archiver.storages.items()):
-    file.write(array.size.to_bytes(8, "little") + array.tobytes())
-  return file.getvalue()
+  """`torch.save` before PyTorch 1.6."""
+  return _torch_save(obj, False)
 
 
 def zip_archive(obj: Any) -> bytes:
-  """`torch.save` of today's format."""
-  file, data = io.BytesIO(), io.BytesIO()
+  """`torch.save` since PyTorch 1.6."""
+  return _torch_save(obj, True)
+
+
+def _torch_save(obj: Any, zipped: bool) -> bytes:
+  file = io.BytesIO()
   with named():
-    archiver = _Archiver(data)
-    archiver.dump(obj)
-  with zipfile.ZipFile(file, "w") as archive:
-    archive.writestr("archive/data.pkl", data.getvalue())
-    archive.writestr("archive/byteorder", "little")
-    for key, array in archiver.storages.items():
-      archive.writestr(f"archive/data/{key}", array.tobytes())
+    torch.save(obj, file, _use_new_zipfile_serialization=zipped)
   return file.getvalue()
 
 
-def plain(obj: Any) -> bytes:
-  """`pickle.dump`, as EDM2 saves its networks."""
+def plain(obj: Any, protocol: int = 4) -> bytes:
+  """`pickle.dump`, by which EDM2 saves its networks."""
   with named():
-    return pickle.dumps(obj, protocol=4)
+    return pickle.dumps(obj, protocol)
 
 
 def persistent(class_name: str, **state: Any) -> Any:
@@ -168,7 +106,7 @@ def persistent(class_name: str, **state: Any) -> Any:
     "class_name": class_name,
     "state": {"_init_args": (), "_init_kwargs": {}} | state,
   }
-  return Reduces(RECONSTRUCT, meta)
+  return Reduces(reconstruct, meta)
 
 
 def network(params: dict[str, np.ndarray], config: Any) -> Any:
@@ -189,10 +127,12 @@ def _module(kind: str, tree: dict[str, Any], config: Any) -> Any:
   state = {
     "training": False,
     "_parameters": OrderedDict(
-      (k, tensor(v)) for k, v in arrays.items() if k not in buffers
+      (k, torch.nn.Parameter(tensor(v), requires_grad=False))
+      for k, v in arrays.items()
+      if k not in buffers
     ),
     "_buffers": OrderedDict(
-      (k, tensor(v, parameter=False)) for k, v in arrays.items() if k in buffers
+      (k, tensor(v)) for k, v in arrays.items() if k in buffers
     ),
     "_non_persistent_buffers_set": set(),
     "_modules": OrderedDict(
@@ -217,7 +157,7 @@ def _module(kind: str, tree: dict[str, Any], config: Any) -> Any:
     state["_modules"] |= dict.fromkeys(absent)
   if kind != "ModuleDict":
     return persistent(kind, **state)
-  container = ModuleDict()
+  container = torch.nn.ModuleDict()
   container.__dict__.update(state)
   return container
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 import pickle
 import types
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from scm_jax.errors import UserError
-from scm_jax.interop import edm2, tensors
+from scm_jax.interop import edm2, state_dict, unpickling
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def read(tmp_path):
   def run(data: bytes) -> edm2.Pickle:
     path = tmp_path / "network.pkl"
     path.write_bytes(data)
-    return edm2.read(str(path))
+    return edm2.read(path)
 
   return run
 
@@ -45,7 +44,7 @@ def refused(read):
     with pytest.raises(UserError) as info:
       read(data)
     text = str(info.value)
-    assert "\n" not in text and "nothing in it was executed" in text
+    assert "\n" not in text and "network.pkl" in text
     return text
 
   return run
@@ -54,9 +53,7 @@ def refused(read):
 @pytest.mark.parametrize("writer", ["plain", "legacy_archive", "zip_archive"])
 def test_tensors(writer, forgery, content, read):
   params, data = content()
-  with forgery.named():
-    written = getattr(forgery, writer)(data)
-  pickle_ = read(written)
+  pickle_ = read(getattr(forgery, writer)(data))
   assert pickle_.tensors.keys() == params.keys()
   for name, array in params.items():
     found = pickle_.tensors[name]
@@ -70,8 +67,7 @@ def test_tensors(writer, forgery, content, read):
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_latents(protocol, forgery, content, read):
   _, data = content(forgery.latents())
-  with forgery.named():
-    encoder = read(pickle.dumps(data, protocol)).encoder
+  encoder = read(forgery.plain(data, protocol)).encoder
   assert encoder.latents
   assert encoder.mean == (5.81, 3.25, 0.12, -2.15)
   assert encoder.std == (4.17, 4.62, 3.71, 3.28)
@@ -107,13 +103,11 @@ def test_a_call_is_refused_by_name(tripwire, forgery, content, refused):
 
 @pytest.mark.parametrize("archive", ["legacy_archive", "zip_archive"])
 def test_a_call_inside_a_storage(archive, tripwire, forgery, refused):
-  with forgery.named():
-    inner = getattr(forgery, archive)(tripwire.call)
+  inner = getattr(forgery, archive)(tripwire.call)
   outer = forgery.plain({"ema": forgery.Reduces(forgery.FROM_BYTES, inner)})
   assert "names posix.system" in refused(outer)
   # Nor are EDM2's own constructors admitted there.
-  with forgery.named():
-    nested = getattr(forgery, archive)(forgery.pixels())
+  nested = getattr(forgery, archive)(forgery.pixels())
   outer = forgery.plain({"ema": forgery.Reduces(forgery.FROM_BYTES, nested)})
   assert "names torch_utils.persistence" in refused(outer)
   assert not tripwire.executed()
@@ -140,7 +134,7 @@ def test_source_code_is_never_executed(forgery, content, read):
 )
 def test_other_names_are_refused(module, name, refused):
   data = f"c{module}\n{name}\n(S'1'\ntR.".encode()
-  assert f"it names {module}.{name};" in refused(data)
+  assert f"it names {module}.{name}," in refused(data)
 
 
 def test_constructors_cannot_be_changed(refused):
@@ -153,7 +147,6 @@ def test_constructors_cannot_be_changed(refused):
   kind = b"ctorch.nn.modules.container\nModuleDict\n"
   for state in (b"}S'class_name'\nS'x'\nsb.", b"(N}S'state'\nI1\nstb."):
     refused(kind + state)
-  assert tensors.TENSORS[("torch._utils", "_rebuild_tensor_v2")]() is not None
 
 
 def test_every_cut_is_noticed(forgery, content, refused):
@@ -166,28 +159,13 @@ def test_every_cut_is_noticed(forgery, content, refused):
 @pytest.mark.parametrize("archive", ["legacy_archive", "zip_archive"])
 def test_cut_archives_are_noticed(archive, forgery, content, refused):
   _, data = content()
-  with forgery.named():
-    written = getattr(forgery, archive)(data)
+  written = getattr(forgery, archive)(data)
   for length in np.linspace(8, len(written) - 1, 30).astype(int):
     refused(written[:length])
 
 
-def test_random_damage_ends_in_one_line_or_none(forgery, content, read):
-  _, data = content()
-  written = bytearray(forgery.plain(data))
-  rng = np.random.default_rng(0)
-  for _ in range(300):
-    damaged = written.copy()
-    for place in rng.integers(0, len(written), 3):
-      damaged[place] = rng.integers(256)
-    try:
-      read(bytes(damaged))
-    except UserError as error:
-      assert "\n" not in str(error)
-
-
 def view(forgery, *args):
-  storage = forgery.Storage(np.zeros(6, np.float32))
+  storage = forgery.tensor(np.zeros(5, np.float32))._typed_storage()
   return forgery.Reduces(forgery.REBUILD, storage, *args, False, {})
 
 
@@ -209,10 +187,12 @@ def test_views_beyond_their_storage(args, forgery, refused):
   assert "tensor" in said
 
 
-def test_views_within_their_storage(forgery):
-  with forgery.named():
-    data = pickle.dumps(view(forgery, 1, (2, 2), (2, 1)))
-  assert edm2.unpickling.load(io.BytesIO(data), edm2.ADMITTED).shape == (2, 2)
+def test_views_that_share_a_storage(forgery):
+  base = forgery.tensor(np.arange(12, dtype=np.float32).reshape(3, 4))
+  file = io.BytesIO(forgery.plain({"a": base.T, "b": base[1:, ::2]}))
+  found = unpickling.load(file, state_dict.ADMITTED)
+  np.testing.assert_array_equal(found["a"], base.T.numpy())
+  np.testing.assert_array_equal(found["b"], base[1:, ::2].numpy())
 
 
 @pytest.mark.parametrize(
@@ -245,5 +225,5 @@ def test_weights_that_are_not_finite(forgery, content, refused):
 
 
 def test_no_such_file(tmp_path):
-  with pytest.raises(UserError, match="cannot be read: No such file"):
-    edm2.read(str(pathlib.Path(tmp_path) / "none.pkl"))
+  with pytest.raises(UserError, match="none.pkl: No such file"):
+    edm2.read(tmp_path / "none.pkl")

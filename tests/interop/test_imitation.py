@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from scm_jax import networks, trigflow
-from scm_jax.interop import imitation, transfer
+from scm_jax.interop import imitation, partial_restore
 from scm_jax.networks import magnitude
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -51,7 +51,7 @@ def distance(target, imitates):
   flat = traverse_util.flatten_dict(
     networks.build(target).init(jax.random.key(3))
   )
-  taken, _ = transfer.start(params, EDM2, target)
+  taken, _ = partial_restore.restore(params, EDM2, target)
   flat |= traverse_util.flatten_dict(taken)
   if imitates:
     fitted = imitation.imitate(params, EDM2, target)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def repo(tmp_path: pathlib.Path) -> pathlib.Path:
-  """A small repository: launch/, .ci/, a config and a pyproject.toml."""
+  """Makes a small repository: launch/, .ci/, a config and a pyproject.toml."""
   # A space in the path, as some home folders have one.
   root = (tmp_path / "my repo").resolve()
   for folder in ("launch", ".ci"):
@@ -56,88 +57,109 @@ def bash() -> Callable[..., subprocess.CompletedProcess[str]]:
   return run
 
 
-# The Python of .venv, for gcp.sh.
+# Stands in for the Python of .venv: pip lists packages and builds a wheel.
 PYTHON = """
 case $* in
   *"pip list"*) echo jax==0.10.2; echo flax==0.12.8; echo libtpu==0.0.51 ;;
-  *"pip wheel"*) echo "python $*" >> "{root}/calls"; exit "${{BAD_WHEEL:-0}}" ;;
+  *"pip wheel"*)
+    for word; do [[ $word != --wheel-dir=* ]] || folder=${{word#*=}}; done
+    mkdir -p "$folder" && touch "$folder/scm_jax-0.1.0-py3-none-any.whl"
+    exit "${{BAD_WHEEL:-0}}" ;;
 esac
 """
 
 
 class Cloud:
-  """`cloud(*flags, rules=...)`: the result of gcp.sh and the calls it made.
+  """`cloud(*flags, faults, reports)`: the result of gcp.sh in a fake cloud.
 
-  The attributes are the calls of a run gs://bucket/My_run in us-east5-a, on
-  v5p:4x4x4 and a100-80gb:2x8.
+  Attributes:
+    now: the fake cloud after the last call; see `fake_cloud`.
+    folder: the files that gcp.sh keeps of the run scm-my-run.
   """
-
-  place = "scm-my-run --zone=us-east5-a"
-  queued = "gcloud compute tpus queued-resources"
-  scratch = ".cache/gcp/scm-my-run"
-  ship = [
-    "setup train",
-    f"python -m pip wheel --quiet --no-deps --wheel-dir={scratch}/wheel .",
-    "gcloud storage rm --recursive gs://bucket/My_run/launch/state/",
-    f"gcloud storage cp {scratch}/wheel/scm_jax-0.1.0-py3-none-any.whl"
-    f" {scratch}/configs.tar.gz {scratch}/job.env launch/gcp/host.sh"
-    " gs://bucket/My_run/launch/",
-  ]
-  describe = f"{queued} describe {place} --format=value(state.state)"
-  create_tpu = (
-    f"{queued} create scm-my-run --node-id={place} --type=v5p --topology=4x4x4"
-    " --runtime-version=v2-alpha-tpuv5 --labels=scm-jax=scm-my-run"
-    " --scopes=https://www.googleapis.com/auth/cloud-platform"
-    f" --metadata-from-file=startup-script={scratch}/boot.sh"
-  )
-  delete_tpu = f"{queued} delete {place} --force --quiet"
-  left_tpu = [
-    f"{queued} list --zone=us-east5-a --filter=name~/scm-my-run$"
-    " --format=value(name)",
-    "gcloud compute tpus tpu-vm list --zone=us-east5-a"
-    " --filter=name~/scm-my-run$ --format=value(name)",
-  ]
-  create_gpu = (
-    "gcloud compute instances create scm-my-run-0 scm-my-run-1"
-    " --zone=us-east5-a --machine-type=a2-ultragpu-8g"
-    " --image-family=common-cu129-ubuntu-2204-nvidia-580"
-    " --image-project=deeplearning-platform-release --boot-disk-size=200GB"
-    " --boot-disk-type=pd-balanced --network-interface=nic-type=GVNIC"
-    " --maintenance-policy=TERMINATE --scopes=cloud-platform"
-    " --labels=scm-jax=scm-my-run --metadata=install-nvidia-driver=True"
-    f" --metadata-from-file=startup-script={scratch}/boot.sh"
-  )
 
   def __init__(self, repo: pathlib.Path, bash: Callable):
     self.repo, self.bash = repo, bash
+    self.folder = repo / ".cache/gcp/scm-my-run"
+    self.now = {
+      "name": "scm-my-run",
+      "tpus": {},
+      "instances": {},
+      "jobsets": {},
+      "bucket": [],
+      "history": [],
+    }
     self.env = {
       **os.environ,
       "PATH": f"{repo / 'bin'}{os.pathsep}{os.environ['PATH']}",
       "SCM_POLL_SECONDS": "0",
     }
 
-  def __call__(self, *flags, rules=(), script="launch/gcp.sh", **env):
-    calls = self.repo / "calls"
-    calls.write_text("")
-    absent = [1, "", "ERROR: NOT_FOUND: Resource 'r' was not found."]
-    every = [*rules, ["describe", [absent]]]
-    (self.repo / "rules").write_text(json.dumps(every))
+  def __call__(
+    self, *flags, faults=(), reports=(), script="launch/gcp.sh", **env
+  ):
+    """Runs gcp.sh.
+
+    Args:
+      *flags: its arguments.
+      faults: (words of a call, error, and how often or "partial") each.
+      reports: a text each, or a pair of a text and the changes to make then.
+      script: another script to run instead.
+      **env: further environment variables.
+    """
+    file = self.repo / "cloud.json"
+    made = [self._fault(*fault) for fault in faults]
+    looks = [[r, {}] if isinstance(r, str) else list(r) for r in reports]
+    begin = {"history": [], "faults": made, "reports": looks, "last": ""}
+    file.write_text(json.dumps(self.now | begin))
     result = self.bash(
       self.repo / script, *flags, cwd=self.repo, env={**self.env, **env}
     )
-    return result, calls.read_text().splitlines()
+    self.now = json.loads(file.read_text())
+    return result
+
+  def _fault(self, call, error, times: Any = 99):
+    partial = times == "partial"
+    return {
+      "call": call,
+      "error": error,
+      "times": 99 if partial else times,
+      "partial": partial,
+    }
+
+  @property
+  def machines(self) -> set[str]:
+    """Returns the names of what exists."""
+    kinds = ("tpus", "instances", "jobsets")
+    return {name for kind in kinds for name in self.now[kind]}
+
+  @property
+  def history(self) -> list[str]:
+    """Returns what the last call made, started, entered and deleted."""
+    return self.now["history"]
+
+  def job(self) -> dict[str, str]:
+    """Returns the variables of the uploaded job, as bash reads them."""
+    names = "NAME WORKDIR FAMILY HOSTS CONFIG OVERRIDES PINS"
+    text = f"""
+      source "{self.folder}/job.env"
+      for name in {names}; do declare -n it=$name; echo "$name ${{it[*]}}"; done
+      export -p"""
+    out = subprocess.run(
+      ["bash", "-c", text], capture_output=True, text=True, check=True
+    ).stdout
+    return dict(line.partition(" ")[::2] for line in out.splitlines())
 
 
 @pytest.fixture
 def cloud(repo, program, bash) -> Cloud:
-  """gcp.sh with stubs of gcloud, kubectl, pip and setup.sh."""
+  """Returns gcp.sh with a fake cloud, and stubs of pip and setup.sh."""
   shutil.copy(REPOSITORY / "pyproject.toml", repo)
   (repo / "bin").mkdir()
-  stub = (pathlib.Path(__file__).parent / "cloud_stub.py").read_text()
+  fake = (pathlib.Path(__file__).parent / "fake_cloud.py").read_text()
   for name in ("gcloud", "kubectl"):
     path = repo / "bin" / name
-    path.write_text(f"#!{sys.executable} -SE\n{stub}")
+    path.write_text(f"#!{sys.executable} -SE\n{fake}")
     path.chmod(0o755)
   program(repo / ".venv" / "bin" / "python", PYTHON.format(root=repo))
-  program(repo / "launch" / "setup.sh", f'echo "setup $*" >> "{repo}/calls"')
+  program(repo / "launch" / "setup.sh", "")
   return Cloud(repo, bash)

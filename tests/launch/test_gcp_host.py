@@ -1,4 +1,4 @@
-"""What runs on Google's machines: launch/gcp/boot.sh and host.sh.
+"""The scripts on Google's machines: launch/gcp/boot.sh and host.sh.
 
 The bucket is a folder; uv, curl and the training are stubs.
 """
@@ -49,7 +49,7 @@ DONE = "echo 'I loop.py:99] gs://b/run is complete, at step 9'"
 
 @pytest.fixture
 def host(tmp_path, program):
-  """`host(*script, ...)`: host.sh with a training that follows the script."""
+  """Returns `host(*script, ...)`: host.sh with a scripted training."""
   bucket, home = tmp_path / "bucket", tmp_path / "home"
   launch = bucket / "b" / "run" / "launch"
   launch.mkdir(parents=True)
@@ -109,11 +109,9 @@ def state(host) -> str:
 def test_it_installs_trains_and_says_that_it_is_complete(host):
   code, out = finish(host(DONE))
   assert code == 0, out
-  assert (host.bucket / "calls").read_text().splitlines() == [
-    "uv venv --quiet --python 3.12 venv",
-    "uv pip install --quiet --reinstall-package scm-jax"
-    " ./code/scm_jax-1-py3-none-any.whl[train] jax[tpu] jax==0.10.2",
-  ]
+  installed = (host.bucket / "calls").read_text().split()
+  assert {"jax[tpu]", "jax==0.10.2"} <= set(installed)
+  assert "./code/scm_jax-1-py3-none-any.whl[train]" in installed
   assert (host.bucket / "starts").read_text() == (
     "train --config=configs/x.py:tiny --workdir=gs://b/run --config.seed=3\n"
   )

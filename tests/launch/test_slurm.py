@@ -5,16 +5,10 @@
 
 import os
 import pathlib
-import shutil
-import subprocess
-import sys
 
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SHELLCHECK = shutil.which("shellcheck") or shutil.which(
-  "shellcheck", path=pathlib.Path(sys.executable).parent
-)
 FLAGS = ("--config=configs/digits.py:run=scd,tiny", "--workdir=runs/a")
 SBATCH = """
 printf '%s\\n' "sbatch $*" >> "{root}/calls"
@@ -27,7 +21,7 @@ echo "7;cluster"
 
 @pytest.fixture
 def slurm(repo, program, bash):
-  """`slurm(*flags)`: the result of slurm.sh and the calls it made."""
+  """Returns `slurm(*flags)`: the result of slurm.sh and its calls."""
   calls = repo / "calls"
   (repo / "bin").mkdir()
   program(repo / "bin" / "sbatch", SBATCH.format(root=repo))
@@ -45,30 +39,26 @@ def slurm(repo, program, bash):
   return run
 
 
-def sbatch(repo, flags: str, more: str = "") -> str:
-  return (
-    f"sbatch --parsable --job-name=scm-a {flags} launch/slurm/attempt.sh"
-    f" {repo}/.venv/bin/scm-jax train"
-    f" --config={repo}/configs/digits.py:run=scd,tiny"
-    f" --workdir={repo}/runs/a{more}"
-  )
-
-
-def common(repo, signal: int = 300) -> str:
-  return (
-    f"--requeue --open-mode=append --output={repo}/runs/slurm/%x-%j.log"
-    f" --signal=B:USR1@{signal}"
-  )
-
-
 def test_a_job_has_one_process_a_gpu(slurm, repo):
-  result, calls = slurm(*FLAGS, "--nodes=2", "--config.seed=3")
+  result, (setup, sbatch) = slurm(*FLAGS, "--nodes=2", "--config.seed=3")
   assert result.returncode == 0, result.stderr
-  flags = f"--nodes=2 --ntasks-per-node=8 {common(repo)} --gpus-per-node=8"
-  assert calls == ["setup train", sbatch(repo, flags, " --config.seed=3")]
-  assert result.stdout == (
-    f"==> job 7; its log: {repo}/runs/slurm/scm-a-7.log; scancel 7 ends it\n"
+  assert setup == "setup train"
+  flags, _, command = sbatch.partition(" launch/slurm/attempt.sh ")
+  assert {
+    "--nodes=2",
+    "--ntasks-per-node=8",
+    "--gpus-per-node=8",
+    "--requeue",
+    "--signal=B:USR1@300",
+    "--job-name=scm-a",
+  } <= set(flags.split())
+  # Paths are absolute, because the job runs in another folder.
+  assert command == (
+    f"{repo}/.venv/bin/scm-jax train"
+    f" --config={repo}/configs/digits.py:run=scd,tiny"
+    f" --workdir={repo}/runs/a --config.seed=3"
   )
+  assert f"{repo}/runs/slurm/scm-a-7.log" in result.stdout
   environment = (repo / "environment").read_text()
   assert "--xla_gpu_enable_latency_hiding_scheduler=true" in environment
   assert f"cache {repo}/.cache/jax" in environment
@@ -77,10 +67,11 @@ def test_a_job_has_one_process_a_gpu(slurm, repo):
 def test_flags_go_on_to_sbatch(slurm, repo):
   flags = ("--partition=p", "--account=me", "--time=4:00:00", "--qos=low")
   more = ("--gpus-per-node=0", "--save-seconds=60", "--sbatch=--exclusive")
-  result, calls = slurm(*FLAGS, *flags, *more)
+  result, (_, sbatch) = slurm(*FLAGS, *flags, *more)
   assert result.returncode == 0, result.stderr
-  given = f"--nodes=1 --ntasks-per-node=1 {common(repo, 60)} {' '.join(flags)}"
-  assert calls[1] == sbatch(repo, f"{given} --exclusive")
+  given = {*flags, "--exclusive", "--ntasks-per-node=1", "--signal=B:USR1@60"}
+  assert given <= set(sbatch.split())
+  assert "--gpus-per-node" not in sbatch
   assert "xla " in (repo / "environment").read_text()
 
 
@@ -105,12 +96,12 @@ def test_dry_run_prints_a_script_that_does_the_same(slurm, repo, program):
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
-    (("--node=2",), "cannot use '--node=2'"),
+    (("--node=2",), "'--node=2'"),
     (("--workdir=a",), "give --config"),
     (("--config=configs/digits.py",), "give --workdir"),
-    ((*FLAGS, "--nodes=0"), "--nodes=0 is no number"),
-    ((*FLAGS, "--gpus-per-node=x"), "--gpus-per-node=x is no number"),
-    (("--config=no.py", "--workdir=a"), "no config file no.py"),
+    ((*FLAGS, "--nodes=0"), "--nodes=0"),
+    ((*FLAGS, "--gpus-per-node=x"), "--gpus-per-node=x"),
+    (("--config=no.py", "--workdir=a"), "no.py"),
   ],
 )
 def test_bad_arguments_exit_2(slurm, flags, message):
@@ -122,7 +113,6 @@ def test_bad_arguments_exit_2(slurm, flags, message):
 def test_jax_without_gpus_is_said_before_anything_is_submitted(slurm):
   result, calls = slurm(*FLAGS, NO_CUDA="1")
   assert (result.returncode, calls) == (1, ["setup train"])
-  assert result.stderr.startswith("slurm.sh: JAX in .venv knows no GPUs: ")
   assert "pip install 'jax[cuda12]'" in result.stderr
   assert slurm(*FLAGS, "--gpus-per-node=0", NO_CUDA="1")[0].returncode == 0
 
@@ -130,10 +120,9 @@ def test_jax_without_gpus_is_said_before_anything_is_submitted(slurm):
 def test_a_refused_job_is_one_more_line(slurm):
   result, _ = slurm(*FLAGS, REFUSE="1")
   assert result.returncode == 1
-  assert result.stderr.splitlines() == [
-    "sbatch: error: Invalid qos",
-    "slurm.sh: sbatch refused the job: see above",
-  ]
+  first, second = result.stderr.splitlines()
+  assert first == "sbatch: error: Invalid qos"
+  assert second.startswith("slurm.sh: ")
 
 
 @pytest.mark.parametrize(
@@ -170,23 +159,3 @@ def test_an_attempt(tmp_path, program, bash, script, code, calls, said):
   assert result.returncode == code
   assert log.read_text() == calls
   assert said in result.stdout
-
-
-def test_help_does_nothing_else(slurm, repo):
-  before = sorted(repo.rglob("*"))
-  result, calls = slurm("--help")
-  assert (result.returncode, calls) == (0, [])
-  assert result.stdout.startswith("usage: launch/slurm.sh ")
-  assert {p.name for p in set(repo.rglob("*")) - set(before)} <= {"calls"}
-
-
-@pytest.mark.skipif(not SHELLCHECK, reason="no shellcheck here")
-def test_shellcheck_is_content_with_the_parts_too():
-  scripts = ("launch/slurm.sh", "launch/slurm/attempt.sh")
-  result = subprocess.run(
-    [str(SHELLCHECK), "--check-sourced", *scripts],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-  )
-  assert result.returncode == 0, result.stdout

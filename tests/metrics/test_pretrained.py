@@ -267,7 +267,9 @@ def hostile_network():
 def test_nothing_is_executed(tmp_path, make):
   path = tmp_path / "hostile.pkl"
   path.write_bytes(pickle.dumps(make()))
-  with pytest.raises(errors.UserError, match=r"names builtins\.exec; nothing"):
+  with pytest.raises(
+    errors.UserError, match=r"names builtins\.exec, .*nothing in it was"
+  ):
     pretrained.load("inception", path)
 
 
@@ -276,7 +278,7 @@ def test_torchscript_is_refused_in_one_line(tmp_path):
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
       archive.writestr(f"inception/{name}", b"")
-  wanted = "a TorchScript program .*; fetch https"
+  wanted = "a TorchScript program.*; fetch https"
   with pytest.raises(errors.UserError, match=wanted) as caught:
     pretrained.load("inception", path)
   assert "\n" not in str(caught.value)

@@ -1,6 +1,6 @@
-"""Tiny networks with random weights, and compilation without optimisation."""
+"""Tiny networks with random weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,14 +10,6 @@ import pytest
 
 from scm_jax import networks
 from scm_jax.networks import magnitude
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation() -> Iterator[None]:
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -39,11 +39,10 @@ def derivative(config, params):
 
   @jax.jit
   def both(params):
-    primal = lambda u, t: (network.F(params, u, t, cond), None)
+    primal = lambda u, t: network.F(params, u, t, cond)
     x_t = trigflow.interpolate(x0, z, t)
     dx_dt = trigflow.data_velocity(x0, z, t)
-    F, dF, _ = tangent.by_jvp(primal, x_t, dx_dt, t, 0.5)
-    return F, dF
+    return tangent.by_jvp(primal, tangent.Direction(x_t, dx_dt, t, 0.5))
 
   return both(params)
 

@@ -33,9 +33,7 @@ def test_published_forms_are_asked_as_trigflow(kind, form, random_params):
   network = networks.build(config)
   params = random_params(network)
   u = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 4, 2)), "f4")
-  module = next(
-    f.module for f in networks.FAMILIES.values() if f.published == form
-  )
+  module = networks.FAMILIES[networks.family_name(config)].module
   variables = {"params": params["denoiser"]}
   raw = jax.jit(lambda c: module(config).apply(variables, u, c, {}))
   F = jax.jit(network.F)(params, u, T, {})

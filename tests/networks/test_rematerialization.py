@@ -9,8 +9,7 @@ import pytest
 
 from scm_jax import networks
 from scm_jax.networks import DDPMppConfig, UNetConfig, rematerialization
-from scm_jax.objectives import consistency
-from scm_jax.objectives.point import Point
+from scm_jax.objectives import Point, Student, consistency
 
 TINY = {
   "resolution": 8,
@@ -32,11 +31,9 @@ def objective(config):
 
   def loss(params, x0, z, t, key):
     point = Point(x0, z, t, {}, {"dropout": key})
-    return consistency.loss(
-      *(network.F, network.w, params, None, point, 1.0),
-      sigma_d=0.5,
-      options=consistency.Options(),
-    )[0]
+    options = consistency.Options(warmup_steps=0)
+    student = Student(network.F, network.w)
+    return consistency.loss(student, params, point, None, options, 1)[0]
 
   return loss
 

@@ -13,7 +13,7 @@ T = jnp.linspace(0.01, 1.56, 16)
 T_KEY = jax.random.key(7)
 
 
-@pytest.mark.parametrize("kind", weighting.HEADS)
+@pytest.mark.parametrize("kind", ("positional", "fourier"))
 def test_starts_at_zero_and_learns_any_constant(kind):
   head = weighting.Weighting(kind)
   variables = head.init(jax.random.key(0), T)
@@ -23,7 +23,7 @@ def test_starts_at_zero_and_learns_any_constant(kind):
   np.testing.assert_allclose(head.apply(variables, T), 20, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [*weighting.HEADS, "edm2"])
+@pytest.mark.parametrize("kind", [*("positional", "fourier"), "edm2"])
 def test_is_float32_per_sample(kind):
   head = weighting.Weighting(kind)
   variables = head.init(jax.random.key(0), T)

@@ -12,7 +12,8 @@ from jax import Array
 
 from scm_jax import networks, trigflow
 from scm_jax.networks import magnitude
-from scm_jax.objectives.point import Point
+from scm_jax.objectives import Point, Student
+from scm_jax.objectives.tangent import Direction
 
 SIGMA_D = 0.5
 BATCH = 4
@@ -41,10 +42,18 @@ class Problem:
     """The batch, as objectives take it."""
     return Point(self.x0, self.z, self.t, self.cond, self.rngs)
 
-  def primal(self, u: Array, t: Array) -> tuple[Array, Array]:
-    """The network at `(x / sigma_d, t)`, dropout on, and `w`."""
-    output = self.F(self.params, u, t, self.cond, rngs=self.rngs, train=True)
-    return output, self.w(self.params, t)
+  @property
+  def student(self) -> Student:
+    """The network, as objectives take it."""
+    return Student(self.F, self.w)
+
+  def direction(self, dx_dt: Array) -> Direction:
+    """The noisy samples and the direction in which they go."""
+    return Direction(self.x_t, dx_dt, self.t, self.sigma_d)
+
+  def primal(self, u: Array, t: Array) -> Array:
+    """The network at `(x / sigma_d, t)`, dropout on."""
+    return self.F(self.params, u, t, self.cond, rngs=self.rngs, train=True)
 
   def velocity(self, x_t: Array, t: Array, cond: dict[str, Array]) -> Array:
     """Some smooth teacher."""

@@ -16,26 +16,22 @@ PLAIN = Options(tangent_norm="none", adaptive_weighting=False)
 
 
 def loss_of(problem, params=None, velocity=None, r=1.0, options=None):
+  """Returns the loss where the warm-up is `r`, which one step would end."""
   return consistency.loss(
-    problem.F,
-    problem.w,
+    problem.student,
     problem.params if params is None else params,
-    velocity,
     problem.point,
+    velocity,
+    dataclasses.replace(options or Options(), warmup_steps=1),
     r,
-    sigma_d=problem.sigma_d,
-    options=options or Options(),
   )
 
 
 def raw_g(problem, dx_dt, r=1.0):
   """The tangent of each sample before normalisation."""
-  F, dF, _ = tangent.by_jvp(
-    problem.primal, problem.x_t, dx_dt, problem.t, problem.sigma_d
-  )
-  return tangent.consistency_tangent(
-    F, dF, problem.x_t, dx_dt, problem.t, r, problem.sigma_d
-  )
+  direction = problem.direction(dx_dt)
+  F, dF = tangent.by_jvp(problem.primal, direction)
+  return tangent.consistency_tangent(direction, F, dF, r)
 
 
 def assert_trees_close(a, b, **tolerances):
@@ -101,9 +97,8 @@ def test_at_the_start_of_the_warmup_it_is_velocity_matching(mlp):
   """The gradient is that of half the squared gap, weighted by cos(t)^2."""
 
   def matching(params):
-    F, _ = dataclasses.replace(mlp, params=params).primal(
-      mlp.x_t / mlp.sigma_d, mlp.t
-    )
+    there = dataclasses.replace(mlp, params=params)
+    F = there.primal(mlp.x_t / mlp.sigma_d, mlp.t)
     v = mlp.velocity(mlp.x_t, mlp.t, mlp.cond)
     gap = jnp.mean((mlp.sigma_d * F - v) ** 2, (1, 2, 3)) / mlp.sigma_d
     return jnp.mean(jnp.cos(mlp.t) ** 2 * gap)
@@ -175,7 +170,7 @@ def test_reduction_and_prior_weight(mlp):
     value(adaptive_weighting=True), np.mean(np.exp(w) * squares / 12 - w)
   )
   t = mlp.t[:, None, None, None]
-  gap = 0.5 * mlp.primal(mlp.x_t / 0.5, mlp.t)[0]
+  gap = 0.5 * mlp.primal(mlp.x_t / 0.5, mlp.t)
   gap -= mlp.velocity(mlp.x_t, mlp.t, mlp.cond)
   first = np.cos(t) * (np.sqrt(1 - 0.25 * np.sin(t) ** 2) - np.cos(t))
   half = raw_g(mlp, mlp.velocity(mlp.x_t, mlp.t, mlp.cond), 0.5)
@@ -237,7 +232,7 @@ def test_metrics_by_time(mlp):
   dx_dt = problem.velocity(problem.x_t, t, problem.cond)
   g_norm = diagnostics.norms(raw_g(problem, dx_dt))
   _, dF_dt = jax.jvp(
-    lambda u, t: problem.primal(u, t)[0],
+    problem.primal,
     (problem.x_t / 0.5, t),
     (dx_dt / 0.5, jnp.ones(4)),
   )
@@ -251,5 +246,5 @@ def test_metrics_by_time(mlp):
     by_time["dF_dt"], expected(diagnostics.norms(dF_dt))
   )
   np.testing.assert_allclose(by_time["loss"].sum() / 4, metrics["loss"])
-  F, _ = problem.primal(problem.x_t / 0.5, t)
+  F = problem.primal(problem.x_t / 0.5, t)
   np.testing.assert_allclose(metrics["output_rms"], np.sqrt(np.mean(F**2)))

@@ -8,16 +8,15 @@ from scm_jax import trigflow
 from scm_jax.objectives import diffusion
 
 
-def loss_of(problem, params, **kwargs):
+def loss_of(problem, params, **options):
+  options = diffusion.Options(**options)
   return diffusion.loss(
-    *(problem.F, problem.w, params, problem.point),
-    sigma_d=problem.sigma_d,
-    **kwargs,
+    problem.student, params, problem.point, None, options, 0
   )
 
 
 def test_value(mlp):
-  F, w = mlp.primal(mlp.x_t / mlp.sigma_d, mlp.t)
+  F, w = mlp.primal(mlp.x_t / mlp.sigma_d, mlp.t), mlp.w(mlp.params, mlp.t)
   t = np.asarray(mlp.t)[:, None, None, None]
   v = np.cos(t) * mlp.z - np.sin(t) * mlp.x0
   squares = np.mean((mlp.sigma_d * F - v) ** 2, (1, 2, 3))

@@ -13,11 +13,11 @@ import pytest
 
 from scm_jax import trigflow
 from scm_jax.networks import layers
-from scm_jax.objectives import consistency
-from scm_jax.objectives.point import Point
+from scm_jax.objectives import Point, Student, consistency
 
 SIGMA_D = 0.5
-WIDTH, FEATURES, BATCH, STEPS, WARMUP = 64, 32, 256, 3000, 500
+WIDTH, FEATURES, BATCH, STEPS = 64, 32, 256, 3000
+OPTIONS = consistency.Options(sigma_d=SIGMA_D, warmup_steps=500)
 
 # Three modes on a circle, with the radius that makes the data's standard
 # deviation sigma_d.
@@ -58,8 +58,8 @@ def init(key):
   }
 
 
-def F(params, u, t, cond, **kwargs):
-  del cond, kwargs
+def F(params, u, t, cond):
+  del cond
   h = jnp.concatenate([u, layers.positional_features(t, FEATURES)], -1)
   for weight, bias in params["layers"][:-1]:
     h = jax.nn.silu(h @ weight + bias)
@@ -87,10 +87,7 @@ def train():
 
     def loss(params):
       return consistency.loss(
-        *(F, w, params, velocity, Point(x0, z, t, {})),
-        jnp.minimum(1.0, i / WARMUP),
-        sigma_d=SIGMA_D,
-        options=consistency.Options(),
+        Student(F, w), params, Point(x0, z, t), velocity, OPTIONS, i
       )[0]
 
     updates, state = optimizer.update(jax.grad(loss)(params), state)

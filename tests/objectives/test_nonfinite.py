@@ -18,17 +18,16 @@ def clean(mlp):
 
 
 def sct(problem, params):
+  options = consistency.Options(warmup_steps=0)
   return consistency.loss(
-    *(problem.F, problem.w, params, None, problem.point, 1.0),
-    sigma_d=problem.sigma_d,
-    options=consistency.Options(),
+    problem.student, params, problem.point, None, options, 1
   )
 
 
 def diffuse(problem, params):
+  options = diffusion.Options()
   return diffusion.loss(
-    *(problem.F, problem.w, params, problem.point),
-    sigma_d=problem.sigma_d,
+    problem.student, params, problem.point, None, options, 0
   )
 
 

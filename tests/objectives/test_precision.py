@@ -12,12 +12,15 @@ from scm_jax import trigflow
 from scm_jax.objectives import consistency, diagnostics, precision
 
 
-def loss(problem, params, options=None, **kwargs):
+def loss(problem, params, options=None, tangent_F=None):
+  options = options or consistency.Options()
   return consistency.loss(
-    *(problem.F, problem.w, params, problem.velocity, problem.point, 0.7),
-    sigma_d=problem.sigma_d,
-    options=options or consistency.Options(),
-    **kwargs,
+    problem.student._replace(tangent_F=tangent_F),
+    params,
+    problem.point,
+    problem.velocity,
+    dataclasses.replace(options, warmup_steps=10),
+    7,
   )
 
 

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax import trigflow
-from scm_jax.objectives import tangent
+from scm_jax import schema, trigflow
+from scm_jax.errors import ConfigError
+from scm_jax.objectives import consistency, tangent, weighting
+from scm_jax.objectives.consistency import Options
 
 
 def wide(v):
@@ -17,10 +19,10 @@ def wide(v):
   return np.asarray(v)[:, None, None, None]
 
 
-def g_of(problem, dx_dt, r=1.0, derive=tangent.by_jvp, **kwargs):
-  x_t, t, sigma_d = problem.x_t, problem.t, problem.sigma_d
-  F, dF, _ = derive(problem.primal, x_t, dx_dt, t, sigma_d)
-  return tangent.consistency_tangent(F, dF, x_t, dx_dt, t, r, sigma_d, **kwargs)
+def g_of(problem, dx_dt, r=1.0, derive=tangent.by_jvp, warmup="linear"):
+  direction = problem.direction(dx_dt)
+  F, dF = derive(problem.primal, direction)
+  return tangent.consistency_tangent(direction, F, dF, r, warmup)
 
 
 def order(steps, errors):
@@ -34,7 +36,7 @@ def test_g_is_the_central_difference_of_f_along_the_trajectory(problem):
   def f(t):
     """The consistency function where the trajectory of `(x0, z)` is at `t`."""
     x_t = trigflow.interpolate(x0, z, t)
-    F, _ = problem.primal(x_t / sigma_d, t)
+    F = problem.primal(x_t / sigma_d, t)
     return trigflow.denoise(F, x_t, t, sigma_d)
 
   dx_dt = trigflow.data_velocity(x0, z, t)
@@ -51,13 +53,13 @@ def test_g_is_cos_t_df_dt_along_any_velocity(mlp):
   dx_dt = mlp.velocity(mlp.x_t, mlp.t, mlp.cond)
 
   def f(x_t, t):
-    F, _ = mlp.primal(x_t / mlp.sigma_d, t)
+    F = mlp.primal(x_t / mlp.sigma_d, t)
     return trigflow.denoise(F, x_t, t, mlp.sigma_d)
 
   _, df_dt = jax.jvp(f, (mlp.x_t, mlp.t), (dx_dt, jnp.ones_like(mlp.t)))
   expected = wide(np.cos(mlp.t)) * df_dt
-  for exact in (False, True):  # both warm-ups end there
-    g = g_of(mlp, dx_dt, variance_exact=exact)
+  for warmup in tangent.WARMUPS:  # all end there
+    g = g_of(mlp, dx_dt, warmup=warmup)
     np.testing.assert_allclose(g, expected, rtol=1e-10, atol=1e-13)
 
 
@@ -66,7 +68,7 @@ def test_warmup_is_algorithm_1(mlp, r):
   """At `r = 0` nothing but the gap between the velocities is left."""
   dx_dt = mlp.velocity(mlp.x_t, mlp.t, mlp.cond)
   F, dF_dt = jax.jvp(
-    lambda u, t: mlp.primal(u, t)[0],
+    mlp.primal,
     (mlp.x_t / mlp.sigma_d, mlp.t),
     (dx_dt / mlp.sigma_d, jnp.ones_like(mlp.t)),
   )
@@ -78,7 +80,7 @@ def test_warmup_is_algorithm_1(mlp, r):
   )
   rcm = -cos * np.sqrt(1 - r**2 * sin**2) * gap - second
   np.testing.assert_allclose(
-    g_of(mlp, dx_dt, r, variance_exact=True), rcm, rtol=1e-10, atol=1e-14
+    g_of(mlp, dx_dt, r, warmup="variance_exact"), rcm, rtol=1e-10, atol=1e-14
   )
 
 
@@ -88,7 +90,7 @@ def test_finite_differences_converge_to_second_order(mlp):
   steps = np.array([0.04, 0.02, 0.01, 0.005])
   errors = []
   for step in steps:
-    derive = functools.partial(tangent.by_finite_difference, step=step)
+    derive = functools.partial(tangent.by_finite_difference, size=step)
     g = g_of(mlp, dx_dt, derive=derive)
     errors.append(np.linalg.norm(g - exact))
   assert 1.9 < order(steps, errors) < 2.1
@@ -98,13 +100,12 @@ def test_finite_differences_converge_to_second_order(mlp):
 def test_discrete_tangent_converges_to_the_continuous_one(mlp, r):
   dx_dt = mlp.velocity(mlp.x_t, mlp.t, mlp.cond)
   exact = g_of(mlp, dx_dt, r)
-  F_fn = lambda u, t: mlp.primal(u, t)[0]
-  F = F_fn(mlp.x_t / mlp.sigma_d, mlp.t)
+  F = mlp.primal(mlp.x_t / mlp.sigma_d, mlp.t)
   steps = np.array([1e-2, 3e-3, 1e-3, 3e-4])
   errors = []
   for step in steps:
     g = tangent.discrete_tangent(
-      F_fn, F, mlp.x_t, dx_dt, mlp.t, mlp.t - step, r, mlp.sigma_d
+      mlp.direction(dx_dt), mlp.primal, F, mlp.t - step, r
     )
     errors.append(np.linalg.norm(g - exact))
   assert 0.95 < order(steps, errors) < 1.05
@@ -119,11 +120,11 @@ def test_discrete_tangent_is_a_difference_of_f(mlp):
   cos, sin = wide(np.cos(delta)), wide(np.sin(delta))
 
   def f(x, t):
-    return trigflow.denoise(F_fn(x / sigma_d, t), x, t, sigma_d)
+    return trigflow.denoise(mlp.primal(x / sigma_d, t), x, t, sigma_d)
 
-  F_fn = lambda u, t: mlp.primal(u, t)[0]
+  F = mlp.primal(x_t / sigma_d, t)
   g = tangent.discrete_tangent(
-    *(F_fn, F_fn(x_t / sigma_d, t), x_t, dx_dt, t, t - delta, 1.0, sigma_d)
+    mlp.direction(dx_dt), mlp.primal, F, t - delta, 1.0
   )
   change = f(x_t, t) - f(cos * x_t - sin * dx_dt, t - delta)
   np.testing.assert_allclose(
@@ -139,10 +140,9 @@ def test_tangents_take_no_gradient(mlp):
     there = dataclasses.replace(mlp, params=params)
     if kind != "discrete":
       return g_of(there, dx_dt, derive=kind).sum()
-    F_fn = lambda u, t: there.primal(u, t)[0]
+    F = there.primal(mlp.x_t / mlp.sigma_d, mlp.t)
     return tangent.discrete_tangent(
-      *(F_fn, F_fn(mlp.x_t / mlp.sigma_d, mlp.t), mlp.x_t, dx_dt),
-      *(mlp.t, mlp.t - 0.01, 1.0, mlp.sigma_d),
+      mlp.direction(dx_dt), there.primal, F, mlp.t - 0.01, 1.0
     ).sum()
 
   for kind in (tangent.by_jvp, tangent.by_finite_difference, "discrete"):
@@ -169,3 +169,30 @@ def test_normalisations():
   clipped = apply("clip") / wide(np.cos(t))
   np.testing.assert_allclose(clipped, np.clip(rate, -1, 1), rtol=1e-12)
   assert np.any(np.abs(rate) > 1) and np.any(np.abs(rate) < 1)
+
+
+@pytest.mark.parametrize(
+  "field", sorted(set(schema.choices(Options)) - {"tangent_dtype"})
+)
+def test_an_option_that_there_is_not_is_an_error(mlp, field):
+  """No value falls through to a default, here or in the options."""
+  with pytest.raises(ConfigError, match=f"{field} is 'clipp'"):
+    Options(**{field: "clipp"})
+
+
+def test_every_option_has_its_code():
+  tables = {
+    "tangent_norm": tangent.NORMALIZATIONS,
+    "warmup": tangent.WARMUPS,
+    "derivative": consistency.DERIVATIVES,
+    "reduction": consistency.REDUCTIONS,
+    "prior_weight": consistency.PRIORS,
+    "weighting_unit": weighting.UNITS,
+  }
+  for field, table in tables.items():
+    assert set(schema.choices(Options)[field]) == set(table)
+
+
+def test_a_normalisation_that_there_is_not_is_an_error(mlp):
+  with pytest.raises(ConfigError, match="tangent_norm is 'RMS'"):
+    tangent.normalize_tangent(mlp.x0, mlp.t, "RMS", 0.1)

@@ -72,5 +72,5 @@ def test_velocity_of_a_network(mlp):
   network = dataclasses.replace(mlp, rngs={})
   F = lambda x, t, cond: mlp.F(mlp.params, x, t, cond)
   v = velocity.from_network(F, mlp.sigma_d)(mlp.x_t, mlp.t, mlp.cond)
-  output, _ = network.primal(mlp.x_t / mlp.sigma_d, mlp.t)
+  output = network.primal(mlp.x_t / mlp.sigma_d, mlp.t)
   np.testing.assert_allclose(v, mlp.sigma_d * output, rtol=1e-12)

@@ -24,7 +24,7 @@ FLAGS = (
 
 @pytest.fixture
 def flags() -> tuple[str, ...]:
-  """Of a distillation whose state is sharded."""
+  """Flags of a distillation whose state is sharded."""
   return FLAGS
 
 
@@ -39,13 +39,13 @@ def _config() -> Any:
 
 @pytest.fixture
 def config(_config) -> Any:
-  """The same, parsed; a test may change it."""
+  """Returns the parsed config of `flags`; a test may change it."""
   return copy.deepcopy(_config)
 
 
 @pytest.fixture
 def run_in_process() -> Callable[..., str]:
-  """`run(code, devices)`: what Python prints with so many virtual devices."""
+  """Returns `run(code, devices)`: what Python prints on virtual devices."""
 
   def run(code: str, devices: int) -> str:
     flag = f"--xla_force_host_platform_device_count={devices}"

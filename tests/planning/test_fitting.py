@@ -20,7 +20,7 @@ def start(flags):
 
 @pytest.fixture
 def parse(start):
-  """`parse(*argv)`: its config, changed by flags."""
+  """Returns `parse(*argv)`: the config, changed by flags."""
 
   def call(*argv):
     config = configs.parse_config((*start, *argv))
@@ -32,7 +32,7 @@ def parse(start):
 
 @pytest.fixture
 def limit(monkeypatch):
-  """`limit(bytes)`: as if the devices here had so much memory."""
+  """Returns `limit(bytes)`, which sets the memory of the devices here."""
   return lambda count: monkeypatch.setattr(
     fitting, "capacity", lambda device: count
   )
@@ -109,7 +109,7 @@ def test_nothing_that_costs_speed_is_asked_for_without_need(parse):
 
 def test_nothing_makes_it_fit(parse, limit):
   limit(1000)
-  with pytest.raises(ConfigError, match="take more devices"):
+  with pytest.raises(ConfigError, match="larger devices"):
     fitting.check(parse())
 
 

@@ -1,5 +1,6 @@
 """The command, compiling for virtual devices and absent hardware."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -33,7 +34,7 @@ KEYS = {
 
 @pytest.fixture
 def run(flags, capfd):
-  """`run(*argv)`: exit code, stdout and stderr of `scm-jax plan`."""
+  """Returns `run(*argv)`: exit code, stdout and stderr of `scm-jax plan`."""
 
   def call(*argv):
     code = main.main(["plan", *flags, *argv])
@@ -44,14 +45,14 @@ def run(flags, capfd):
 
 @pytest.fixture(scope="module")
 def answer(_config):
-  """What the worker says of the config on eight virtual devices."""
+  """Returns the worker's answer for eight virtual devices."""
   target = targets.parse("cpu:8")
   return compiler.ask(_config, target, compile=True, flops=True)
 
 
 @pytest.fixture
 def compiled(answer, monkeypatch):
-  """The same, whoever asks."""
+  """Makes the worker give this answer to every request."""
   monkeypatch.setattr(compiler, "ask", lambda *_, **__: answer)
 
 
@@ -100,6 +101,28 @@ def test_collectives(compiled, config):
   assert sent < 1.5 * result["minimum_collective_bytes_per_step"]
 
 
+@pytest.fixture(scope="module")
+def ddpmpp(_config):
+  """Returns the worker's figures for DDPM++ on eight virtual devices."""
+  config = copy.deepcopy(_config)
+  config.network.family = "ddpmpp"
+  return compiler.ask(config, targets.parse("cpu:8"), compile=True)["compiled"]
+
+
+def by_kind(traffic):
+  """Returns the bytes of all-gathers, and of reduce-scatters."""
+  kinds = ("all-gather", "reduce-scatter")
+  return [sum(t["bytes"] for t in traffic if t["kind"] == k) for k in kinds]
+
+
+def test_every_family_counts_what_it_gathers(ddpmpp):
+  """A program may gather once for several passes, but not less."""
+  gathered, scattered = by_kind(ddpmpp["traffic"])
+  least_gathered, least_scattered = by_kind(ddpmpp["minimum"])
+  assert scattered == pytest.approx(least_scattered, rel=0.01) and scattered
+  assert 0.49 * least_gathered < gathered < 1.01 * least_gathered
+
+
 def test_table(compiled, run):
   code, out, err = run("--target=cpu:8")
   assert (code, err) == (0, "")
@@ -123,7 +146,7 @@ def test_times(compiled, config):
   serial = [row["serial"] for row in scaling.values()]
   assert all(0 < value <= 1 for value in serial)
   assert serial == sorted(serial, reverse=True)
-  assert "efficiency on more" in command.table(result)
+  assert "weak scaling" in command.table(result)
 
 
 def test_too_small(compiled, config):
@@ -131,7 +154,7 @@ def test_too_small(compiled, config):
   card = dataclasses.replace(target.card, memory=100_000)
   result = plan.plan(config, dataclasses.replace(target, card=card))
   assert result["fits"] is False
-  assert "NO: a program can have 100.00 kB" in command.table(result)
+  assert "100.00 kB" in command.table(result)
 
 
 def test_compiler_out_of_memory(answer, config, monkeypatch):
@@ -155,8 +178,7 @@ def test_compiler_out_of_memory(answer, config, monkeypatch):
     (["--target=a10-80gb:8x8"], 2, "did you mean 'a100-80gb'?"),
     ([], 2, "--target"),
     (["--target=cpu:8", "--config.microbatches=3"], 2, "multiple of 24"),
-    (["--target=cpu:8", "--config.network.remat=x"], 2, "remat is 'x'"),
-    (["--target=cpu:8", "--host-gbps=100"], 2, "of hosts of GPUs"),
+    (["--target=cpu:8", "--host-gbps=100"], 2, "--host-gbps"),
   ],
 )
 def test_mistakes(run, argv, code, said):

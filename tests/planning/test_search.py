@@ -13,11 +13,11 @@ KEPT = {"none": 1.0, "dots": 0.6, "full": 0.1}
 
 
 def machine(state, activations):
-  """A worker, a compiler and the list of what it was asked to compile.
+  """Returns a worker, a compiler and the list of what it compiled.
 
   Args:
-    state: bytes, of all devices if sharded over all.
-    activations: bytes a device, in one pass that keeps everything.
+    state: the bytes of the whole state.
+    activations: the bytes a device that one pass keeps without remat.
   """
   compiled = []
 
@@ -97,7 +97,7 @@ def test_nothing_fits(config):
   result = search.search(config, TARGET, ask, plan)
   assert not result["fits"] and len(compiled) >= 1
   ask, plan, compiled = machine(state=5 * CAPACITY, activations=0)
-  with pytest.raises(ConfigError, match="take more devices"):
+  with pytest.raises(ConfigError, match="more devices"):
     search.search(config, TARGET, ask, plan)
   assert not compiled
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from scm_jax.preparing import crop, pixels
+from scm_jax.preparing import transform
 
 SMALL = ("--size=16", "--name=photos", "--shards=4", "--on-error=skip")
 
@@ -22,8 +22,8 @@ def test_dataset_is_what_the_files_show(photos, opened, photographs):
   assert len(source) == 30
   wanted = {}
   for name, data in photographs.make(bad=False).items():
-    image, _ = pixels.decode(data, 3)
-    array = crop.to_array(crop.centre_crop(image, 16))
+    image, _ = transform.decode(data, 3)
+    array = transform.to_array(transform.centre_crop(image, 16))
     wanted[array.tobytes()] = int(name[2])
   found = [source[i] for i in range(30)]
   assert {e["image"].tobytes(): e["label"] for e in found} == wanted
@@ -75,7 +75,7 @@ def test_damage_is_mended(prepare, photos, tree, content, damage, caplog):
 KILL = """
 import os, signal, sys
 from scm_jax.cli import main
-from scm_jax.preparing import assembly, manifest, metadata, shards
+from scm_jax.preparing import manifest, shards
 def die(*args):
   os.kill(os.getpid(), signal.SIGKILL)
 count = 0
@@ -88,7 +88,7 @@ if sys.argv[1] == "within a shard":
 elif sys.argv[1] == "after a shard":
   manifest.save_shard = die
 else:
-  metadata.write = die
+  manifest.write_metadata = die
 main.main(sys.argv[2:])
 """
 
@@ -206,11 +206,11 @@ def test_other_settings_are_refused(prepare, photos, tree, tmp_path):
   flags = ("--name=photos", "--shards=4", "--on-error=skip")
   out = photos.parents[1]
   _, err = prepare(tree, out, "--size=8", *flags, code=1)
-  assert "was made with preprocessing.size 16, not 8" in err
+  assert "preprocessing.size: 16 -> 8" in err
   part = (*flags, "--shard=0/2")
   prepare(tree, tmp_path / "begun", "--size=16", *part)
   _, err = prepare(tree, tmp_path / "begun", "--size=8", *part, code=1)
-  assert "was begun with preprocessing.size 16, not 8" in err
+  assert "preprocessing.size: 16 -> 8" in err
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_other_settings_are_refused(prepare, photos, tree, tmp_path):
     (["--size=8", "--autoencoder=x"], "--autoencoder is for --latents"),
     (["--size=8", "--latents"], "need --autoencoder=FILE; fetch https://"),
     (["--size=8", "--latents", "--image-range=1"], "give -1,1 or 0,1"),
-    (["--size=8", "--out=gs://x/y"], "datasets are made on disks"),
+    (["--size=8", "--out=gs://x/y"], "--out=gs://x/y: a dataset is made on a"),
   ],
 )
 def test_mistakes(prepare, tree, tmp_path, flags, message):

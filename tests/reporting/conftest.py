@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scm_jax.metrics import report
+from scm_jax.reporting import records as report
 
 # channels: parameters, and how far scores are from those of the smallest.
 SIZES = {8: (20_000, 1.0), 16: (80_000, 0.7), 32: (320_000, 0.5)}

@@ -2,49 +2,84 @@
 
 import json
 import statistics
+from math import isnan
 
+import pandas as pd
 import pytest
 
 from scm_jax.errors import UserError
-from scm_jax.reporting import gather, summary
+from scm_jax.reporting import reading, summary
 
 
 def _rows(*folders):
-  return summary.rows(gather.gather([str(f) for f in folders], []))
+  entries = reading.read([str(folder) for folder in folders], [])
+  return summary.summarize(entries).to_dict("records")
+
+
+def _ratio(*folders):
+  """The ratio of the only student among some runs."""
+  rows = _rows(*folders)
+  (row,) = (row for row in rows if row["objective"] != "teacher")
+  return row.get("ratio_pixels", float("nan"))
 
 
 @pytest.fixture(scope="session")
 def family_rows(family):
-  return {(r.run, r.series): r for r in _rows(*sorted(family.iterdir()))}
+  rows = _rows(*sorted(family.iterdir()))
+  return {(row["run"], row["series"]): row for row in rows}
 
 
 def test_seeds_are_one_row(family_rows):
   # Per size a teacher (2 ways), sCD and sCT (3 each); and one left-out choice.
   assert len(family_rows) == 3 * 8 + 1
   row = family_rows["scd_16", "sCD, 2 steps"]
-  assert (row.trainings, row.params, row.nfe) == (3, 80_000, 2)
+  assert (row["trainings"], row["params"], row["nfe"]) == (3, 80_000, 2)
   values = [1.2 * 0.7 * factor for factor in (0.9, 1.0, 1.1)]
-  found = row.fd["classifier"]
-  assert found.mean == pytest.approx(statistics.fmean(values))
-  assert found.sd == pytest.approx(statistics.stdev(values))
-  assert (found.least, found.count) == (pytest.approx(min(values)), 3)
-  assert row.compute == pytest.approx(80_000 / 1e9 * 2)
-  assert row.single["precision"] == 0.75
-  assert row.single["kid"] == pytest.approx(found.mean / 100)
+  assert row["fd_classifier"] == pytest.approx(statistics.fmean(values))
+  assert row["fd_classifier_sd"] == pytest.approx(statistics.stdev(values))
+  assert row["fd_classifier_min"] == pytest.approx(min(values))
+  assert row["fd_classifier_count"] == 3
+  assert row["effective_compute"] == pytest.approx(80_000 / 1e9 * 2)
+  assert row["precision"] == 0.75
+  assert row["kid"] == pytest.approx(statistics.fmean(values) / 100)
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"microbatches": 4, "images_per_pass": 2},
+    {"start": "elsewhere", "mesh": {"data": 8}},
+    {
+      "data": {"name": "scm_digits", "split": "train", "data_dir": "/elsewhere"}
+    },
+    {"network": {"channels": 16, "remat": "blocks"}},
+  ],
+)
+def test_seeds_may_differ_in_how_and_where_they_ran(tmp_path, make, fields):
+  runs = [
+    make.run(
+      tmp_path / f"scd_seed={seed}",
+      [make.record("scd", 1, {"pixels": 1.0 + seed}, 9)],
+      **({"seed": seed} | (fields if seed else {})),
+    )
+    for seed in range(2)
+  ]
+  (row,) = _rows(*runs)
+  assert (row["trainings"], row["fd_pixels"]) == (2, 1.5)
 
 
 def test_ratio_is_to_the_teacher_of_the_same_seed(family_rows):
   for (_, series), row in family_rows.items():
-    if row.teacher:
-      assert not row.ratio
+    if row["objective"] == "teacher":
+      assert isnan(row["ratio_pixels"])
     elif series == "sCD, 2 steps":
       # Both scale with the seed, so the ratio does not vary.
-      assert row.ratio["pixels"].mean == pytest.approx(1.2)
-      assert row.ratio["pixels"].sd == pytest.approx(0, abs=1e-12)
+      assert row["ratio_pixels"] == pytest.approx(1.2)
+      assert row["ratio_pixels_sd"] == pytest.approx(0, abs=1e-12)
 
 
 def test_series_goes_through_the_choice_with_most_sizes(family_rows):
-  hidden = [key for key, row in family_rows.items() if not row.shown]
+  hidden = [key for key, row in family_rows.items() if not row["in_series"]]
   assert hidden == [("scd_16_raw", "sCD, 1 step")]
 
 
@@ -56,7 +91,7 @@ def test_best_settings_stand_for_a_size(tmp_path, make):
       make.record("scd", 2, {"pixels": 2.0}, 100, guidance=1.5) | {"name": "b"},
     ],
   )
-  found = {row.settings["guidance"]: row.shown for row in _rows(run)}
+  found = {row["guidance"]: row["in_series"] for row in _rows(run)}
   assert found == {1.0: False, 1.5: True}
 
 
@@ -70,7 +105,7 @@ def test_other_classes_or_types_are_other_rows(tmp_path, make):
   ]
   rows = _rows(make.run(tmp_path / "scd", records))
   keys = ("labels", "dtype")
-  assert [tuple(row.settings.get(key) for key in keys) for row in rows] == [
+  assert [tuple(row[key] or None for key in keys) for row in rows] == [
     ("uniform", None),
     ("random", "float32"),
     ("random", "bfloat16"),
@@ -88,9 +123,10 @@ def test_seeds_of_sampling(tmp_path, make):
   teacher = make.run(tmp_path / "t", [scored("teacher", 4, 1.0, 2.0)])
   student = make.run(tmp_path / "s", [scored("scd", 1, 3.0, 4.0)], str(teacher))
   row = _rows(teacher, student)[1]
-  assert row.trainings == 1
-  assert row.fd["pixels"][:3] == (3.5, pytest.approx(0.5**0.5), 3.0)
-  assert row.ratio["pixels"].mean == pytest.approx((3 / 1 + 4 / 2) / 2)
+  assert row["trainings"] == 1
+  found = [row[f"fd_pixels{end}"] for end in ("", "_sd", "_min")]
+  assert found == [3.5, pytest.approx(0.5**0.5), 3.0]
+  assert row["ratio_pixels"] == pytest.approx((3 / 1 + 4 / 2) / 2)
 
 
 def test_teacher_at_its_most_evaluations(tmp_path, make):
@@ -105,8 +141,8 @@ def test_teacher_at_its_most_evaluations(tmp_path, make):
   student = make.run(
     tmp_path / "s", [make.record("sct", 1, {"pixels": 3.0}, 100)], str(teacher)
   )
-  assert _rows(teacher, other, student)[-1].ratio["pixels"].mean == 1.5
-  assert not _rows(other, student)[-1].ratio
+  assert _ratio(teacher, other, student) == 1.5
+  assert isnan(_ratio(other, student))
 
 
 def test_students_of_different_teachers_stay_apart(tmp_path, make):
@@ -118,8 +154,8 @@ def test_students_of_different_teachers_stay_apart(tmp_path, make):
     return make.run(tmp_path / name / "scd", student, str(teacher))
 
   rows = _rows(family("small", 8), family("large", 16))
-  assert [row.run for row in rows] == ["small/scd", "large/scd"]
-  assert [row.trainings for row in rows] == [1, 1]
+  assert [row["run"] for row in rows] == ["small/scd", "large/scd"]
+  assert [row["trainings"] for row in rows] == [1, 1]
 
 
 def test_reports_without_their_runs(tmp_path, make):
@@ -134,10 +170,12 @@ def test_reports_without_their_runs(tmp_path, make):
     file = tmp_path / f"{seed}.json"
     file.write_text(json.dumps({"runs": runs[seed:], "reference": {}}))
     files.append(str(file))
-  teacher, student = summary.rows(gather.gather([], files))
-  assert student.run == "scd"
-  assert (student.trainings, student.dataset) == (2, "")
-  assert student.ratio["pixels"].mean == pytest.approx((2 + 2.2 / 0.9) / 2)
+  teacher, student = summary.summarize(reading.read([], files)).to_dict(
+    "records"
+  )
+  assert (student["run"], student["dataset"]) == ("scd", "")
+  assert student["trainings"] == 2
+  assert student["ratio_pixels"] == pytest.approx((2 + 2.2 / 0.9) / 2)
 
 
 def test_a_sweep_folder(tmp_path, make):
@@ -152,12 +190,13 @@ def test_a_sweep_folder(tmp_path, make):
     scores += [{"flags": [], "step": 9, "records": [new]}]
     (run / "scores.json").write_text(json.dumps(scores))
   rows = _rows(tmp_path)
-  assert [(row.run, row.fd["pixels"].mean) for row in rows] == [
+  assert [(row["run"], row["fd_pixels"]) for row in rows] == [
     ("a", 1.0),
     ("b", 2.0),
   ]
-  assert rows[0].dataset == "scm_digits"
-  assert _rows(tmp_path / "a")[0] == rows[0]
+  assert rows[0]["dataset"] == "scm_digits"
+  (alone,) = _rows(tmp_path / "a")
+  assert (alone["run"], alone["fd_pixels"]) == ("a", 1.0)
 
 
 def test_missing_values_are_left_out(tmp_path, make):
@@ -166,9 +205,9 @@ def test_missing_values_are_left_out(tmp_path, make):
   bare = {"objective": "scd", "fd": {"pixels": None, "dinov2": 3.0}}
   content["runs"].append(bare)
   (run / "report.json").write_text(json.dumps(content))
-  _, row = _rows(run)
-  assert set(row.fd) == {"dinov2"}
-  assert (row.compute, row.nfe, row.steps, row.sampler) == (None,) * 3 + ("-",)
+  row = next(row for row in _rows(run) if row["fd_dinov2"] == 3.0)
+  assert isnan(row["fd_pixels"]) and pd.isna(row["effective_compute"])
+  assert pd.isna(row["nfe"]) and pd.isna(row["steps"])
 
 
 def test_a_report_may_cover_other_workdirs(tmp_path, make):
@@ -180,7 +219,7 @@ def test_a_report_may_cover_other_workdirs(tmp_path, make):
     for folder in (first, second)
   ]
   (first / "report.json").write_text(json.dumps({"runs": runs}))
-  assert len(gather.gather([str(first), str(second)], [])) == 2
+  assert len(reading.read([str(first), str(second)], [])) == 2
 
 
 def test_the_same_record_counts_once(tmp_path, make):
@@ -188,7 +227,7 @@ def test_the_same_record_counts_once(tmp_path, make):
   file = str(run / "report.json")
   copy = tmp_path / "copy.json"
   copy.write_text((run / "report.json").read_text())
-  assert len(gather.gather([str(run)], [file, str(copy)])) == 1
+  assert len(reading.read([str(run)], [file, str(copy)])) == 1
 
 
 @pytest.mark.parametrize(
@@ -199,10 +238,10 @@ def test_the_same_record_counts_once(tmp_path, make):
     ('{"runs": 3}', "is not a report"),
     ('{"runs": [3]}', "run 1 is not a record"),
     ('{"runs": [{"objective": "scd"}]}', "run 1 has no 'fd'"),
-    ('{"runs": []}', "the reports have no runs"),
+    ('{"runs": []}', "no runs"),
   ],
 )
 def test_damaged_reports(tmp_path, text, said):
   (tmp_path / "report.json").write_text(text)
   with pytest.raises(UserError, match=said):
-    gather.gather([str(tmp_path)], [])
+    reading.read([str(tmp_path)], [])

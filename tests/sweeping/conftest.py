@@ -31,7 +31,7 @@ def sweep():
 
 @pytest.fixture
 def config(tmp_path: pathlib.Path) -> pathlib.Path:
-  """A config file whose sweep is a teacher and two students, with two seeds."""
+  """Writes a config whose sweep has a teacher, two students and two seeds."""
   folder = tmp_path / "configs"
   folder.mkdir()
   (folder / "small.py").write_text(CONFIG)
@@ -40,11 +40,11 @@ def config(tmp_path: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture
 def program(monkeypatch, tmp_path) -> pathlib.Path:
-  """Makes sweeps start `program.py`; returns the file where it logs its calls.
+  """Makes sweeps start `program.py`; returns the file that lists its calls.
 
   A run whose folder has the name in FAIL fails; one in HANG waits for SIGTERM.
   """
-  from scm_jax.sweeping import scoring, training
+  from scm_jax.sweeping import launchers
 
   calls = tmp_path / "calls"
   stub = (
@@ -52,15 +52,14 @@ def program(monkeypatch, tmp_path) -> pathlib.Path:
     "-SE",
     str(pathlib.Path(__file__).parent / "program.py"),
   )
-  for module in (training, scoring):
-    monkeypatch.setattr(module, "PROGRAM", stub)
+  monkeypatch.setattr(launchers, "PROGRAM", stub)
   monkeypatch.setenv("CALLS", str(calls))
   return calls
 
 
 @pytest.fixture
 def sweep(program, config, tmp_path, capsys, caplog) -> Callable:
-  """`sweep(*flags)`: exit code, stdout, log and stderr, the calls it made."""
+  """Returns `sweep(*flags)`: exit code, stdout, log and stderr, and calls."""
   from scm_jax.cli import main
 
   def run(*flags: str, workdir=tmp_path / "sweep"):

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from scm_jax.sweeping import launching, runs, scoring
+from scm_jax.sweeping import launchers, runs, scoring
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SBATCH = """
@@ -26,7 +26,7 @@ exit 1
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch) -> pathlib.Path:
-  """A repository of stubs, and its folder."""
+  """Makes a repository of stubs, and returns its folder."""
   root = tmp_path / "repo"
   shutil.copytree(REPOSITORY / "launch", root / "launch")
   bodies = {
@@ -40,7 +40,7 @@ def cluster(tmp_path, monkeypatch) -> pathlib.Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"#!/usr/bin/env bash\n{body}\n")
     path.chmod(0o755)
-  monkeypatch.setattr(launching, "ROOT", root)
+  monkeypatch.setattr(launchers, "ROOT", root)
   monkeypatch.setenv("PATH", f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}")
   (root / "slurm").touch()
   return root
@@ -123,7 +123,9 @@ def test_dry_run_names_arrays_and_their_lines(sweep, cluster, tmp_path):
 def test_a_refused_array_is_said(sweep, cluster, monkeypatch):
   monkeypatch.setenv("REFUSE", "1")
   code, _, err, _ = sweep(*SLURM)
-  assert code == 1 and err.splitlines()[-1].endswith("failed; see above")
+  assert code == 1 and err.splitlines()[-1].endswith(
+    "failed; see its message above"
+  )
 
 
 def test_google_cloud_has_machines_for_each_run(

@@ -14,7 +14,7 @@ from scm_jax.sweeping import pool
 
 def job(tmp_path, name: str, script: str, *needs: str) -> pool.Job:
   words = ["bash", "-c", script]
-  return pool.Job(name, lambda slot: words, tmp_path / f"{name}.log", needs)
+  return pool.Job(name, words, tmp_path / f"{name}.log", needs)
 
 
 def run(jobs, parallel=1, **settings):
@@ -56,14 +56,14 @@ def test_a_job_waits_for_its_needs_and_falls_with_them(tmp_path, monkeypatch):
   ]
 
 
-def test_last_words(tmp_path):
+def test_the_last_line_of_a_failure(tmp_path):
   (tmp_path / "quiet.log").write_text("of an earlier attempt\n")
   jobs = [
     job(tmp_path, "quiet", "exit 4"),
     job(tmp_path, "killed", "echo working; kill -KILL $$"),
   ]
   assert run(jobs) == [
-    ("quiet", 4, "ended with exit code 4 and no word"),
+    ("quiet", 4, "exit code 4 without any output"),
     ("killed", -9, "killed by SIGKILL after: working"),
   ]
 
@@ -91,7 +91,7 @@ import pathlib
 here = pathlib.Path(sys.argv[1])
 def made(name, script):
   words = ["bash", "-c", script]
-  return pool.Job(name, lambda slot: words, here / f"{name}.log")
+  return pool.Job(name, words, here / f"{name}.log")
 wait = "touch on; for i in {1..100}; do sleep 0.1; done"
 wait = 'trap "echo saved; exit 0" TERM; ' + wait
 jobs = [made("a", wait), made("b", "touch b")]
@@ -100,7 +100,7 @@ print(pool.run(jobs, pool.Settings(1), lambda job, end: print(end) or True))
 
 
 def _stopped(tmp_path, script: str, *signals: int) -> tuple[str, float]:
-  """What a pool in another process says when it is sent signals."""
+  """Returns what a pool in another process prints when it gets signals."""
   child = subprocess.Popen(
     [sys.executable, "-c", script, str(tmp_path)],
     cwd=tmp_path,
@@ -120,7 +120,7 @@ def _stopped(tmp_path, script: str, *signals: int) -> tuple[str, float]:
 
 def test_ctrl_c_lets_runs_save_and_starts_no_more(tmp_path):
   out, _ = _stopped(tmp_path, SCRIPT, signal.SIGINT)
-  assert "Ended(code=0, line='', stopped=True)\nFalse" in out
+  assert "Result(code=0, line='', stopped=True)\nFalse" in out
   assert (tmp_path / "a.log").read_text().endswith("saved\n")
   assert not (tmp_path / "b").exists()
 
@@ -128,5 +128,5 @@ def test_ctrl_c_lets_runs_save_and_starts_no_more(tmp_path):
 def test_a_second_ctrl_c_kills(tmp_path):
   deaf = SCRIPT.replace('trap "echo saved; exit 0" TERM', 'trap "" TERM')
   out, seconds = _stopped(tmp_path, deaf, signal.SIGINT, signal.SIGINT)
-  assert "Ended(code=-9" in out and out.endswith("False\n")
+  assert "Result(code=-9" in out and out.endswith("False\n")
   assert seconds < 8

@@ -28,7 +28,8 @@ SMALL = (
   "--config.checkpoint_every=2",
   "--config.keep_checkpoints=100",
 )
-STEPS = 60  # of the reference run
+STEPS = 12  # of the reference run
+LONG_STEPS = 60  # of the run that others are killed and resumed to equal
 PATIENCE = 900  # seconds to wait for a process before a test fails
 
 State = dict[str, np.ndarray]
@@ -82,24 +83,24 @@ def train(compilation_cache, data_dir) -> Callable[..., bool]:
 
 
 @pytest.fixture(scope="session")
-def reference(
-  train, make_config, tmp_path_factory: pytest.TempPathFactory
-) -> pathlib.Path:
+def reference(train, make_config, shared) -> pathlib.Path:
   """The workdir of a teacher never interrupted; every checkpoint is kept."""
-  folder = tmp_path_factory.mktemp("reference")
   config = make_config("teacher", f"--config.total_steps={STEPS}")
-  assert train(config, folder)
-  return folder
+  return shared("reference", lambda folder: train(config, folder))
 
 
 @pytest.fixture(scope="session")
-def reference_student(
-  train, make_config, reference, tmp_path_factory: pytest.TempPathFactory
-) -> pathlib.Path:
+def long_reference(train, make_config, shared) -> pathlib.Path:
+  """The same of more steps, in which there is time to kill a process."""
+  config = make_config("teacher", f"--config.total_steps={LONG_STEPS}")
+  return shared("long_reference", lambda folder: train(config, folder))
+
+
+@pytest.fixture(scope="session")
+def reference_student(train, make_config, reference, shared) -> pathlib.Path:
   """The workdir of an sCD student of `reference`, never interrupted."""
-  folder = tmp_path_factory.mktemp("reference_student")
-  assert train(make_config("scd", f"--config.teacher={reference}"), folder)
-  return folder
+  config = make_config("scd", f"--config.teacher={reference}")
+  return shared("reference_student", lambda folder: train(config, folder))
 
 
 @pytest.fixture
@@ -180,14 +181,12 @@ def read_metrics() -> Callable[[pathlib.Path], list[dict]]:
 
 
 @pytest.fixture
-def start(compilation_cache, data_dir, tmp_path, monkeypatch) -> Iterator:
+def start(data_dir, tmp_path) -> Iterator:
   """`start(*argv)`: `scm-jax` as a process of its own.
 
   Its standard error goes to the file `process.log`. It is killed at the end of
   the test if it still runs.
   """
-  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compilation_cache))
-  monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   processes = []
 
   def run(*argv, prefix=("-m", "scm_jax")) -> subprocess.Popen:
@@ -255,25 +254,28 @@ def wait_until() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def printed_by(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+def printed_by(shared) -> Callable:
   """`printed_by(name)`: the object that a script in this folder prints.
 
   A process of its own, because devices are counted when jax starts.
   """
 
   def run(name: str) -> dict:
-    done = subprocess.run(
-      [
-        sys.executable,
-        pathlib.Path(__file__).with_name(f"{name}.py"),
-        tmp_path_factory.mktemp(name),
-      ],
-      cwd=DIGITS.parents[1],
-      capture_output=True,
-      text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    script = pathlib.Path(__file__).with_name(f"{name}.py")
+
+    def build(folder: pathlib.Path) -> None:
+      (folder / "work").mkdir()
+      done = subprocess.run(
+        [sys.executable, script, folder / "work"],
+        cwd=DIGITS.parents[1],
+        capture_output=True,
+        text=True,
+      )
+      assert done.returncode == 0, done.stderr[-3000:]
+      (folder / "printed.json").write_text(done.stdout)
+      shutil.rmtree(folder / "work")
+
+    return json.loads((shared(name, build) / "printed.json").read_text())
 
   return run
 

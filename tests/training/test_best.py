@@ -1,13 +1,14 @@
-"""The best average so far is there whenever a run is killed."""
+"""The best model so far is there whenever a run is killed."""
 
 import dataclasses
+import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
-from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.interop import export_folder, safetensors
 from scm_jax.training import resolve, workdir
@@ -29,18 +30,20 @@ def offer(make_config):
   def run(path, step, score, **others):
     params = {"denoiser": fill(step)["denoiser"]}
     offered = dataclasses.replace(model, params=params)
-    return best.offer(path, config, offered, step, others or {"kid": score})
+    return best.keep_if_best(
+      path, config, offered, step, others or {"kid": score}
+    )
 
   return run
 
 
 def _step(path):
-  """Of what is in `best/`, held to be whole."""
+  """The step of the model in `best/`, which must be whole."""
   folder = path / best.FOLDER
   step = export_folder.description(folder)["step"]
   tensors, _ = safetensors.read(folder / export_folder.WEIGHTS)
   assert tensors and all((t == step).all() for t in tensors.values())
-  assert best.best(path, "kid") == 1 / step
+  assert best.kept_score(path, "kid") == 1 / step
   return step
 
 
@@ -56,17 +59,17 @@ def _kill_at(monkeypatch, number, done):
 
     def call(*args, **kwargs):
       begun.append(name)
-      if len(begun) != number:
-        return real(*args, **kwargs)
-      if done:
+      if len(begun) == number and done:
         real(*args, **kwargs)
-      raise _Killed
+      if len(begun) >= number:  # a dead process does not clean up
+        raise _Killed
+      return real(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, call)
 
-  for name in ("mkdir", "open", "rename", "rmtree"):
-    wrap(type(epath.Path("/")), name)
-  wrap(files, "write_text")
+  for name in ("mkdir", "open", "rename"):
+    wrap(pathlib.Path, name)
+  wrap(shutil, "rmtree")
   return begun
 
 
@@ -83,8 +86,8 @@ def test_killed_at_each_operation(offer, tmp_path, monkeypatch, done):
         assert offer(path, 2, 0.5)
         break
       except _Killed:
-        seen.append(begun[-1])
-    best.put_back(path)
+        seen.append(begun[number - 1])
+    best.recover(path)
     kept = _step(path)
     assert [p.name for p in path.iterdir()] == ["best"]
     # The run goes on from before, and finds the same again.
@@ -104,9 +107,9 @@ def test_the_first_one_is_whole_or_not_there(
   with monkeypatch.context() as patch, pytest.raises(_Killed):
     begun = _kill_at(patch, number, done=False)
     offer(path, 1, 1.0)
-  best.put_back(path)
-  if best.best(path, "kid") is None:
-    assert begun[-1] != "rename"
+  best.recover(path)
+  if best.kept_score(path, "kid") is None:
+    assert begun[number - 1] != "rename"
     assert not path.exists() or not list(path.iterdir())
     assert offer(path, 1, 1.0)
   assert _step(path) == 1
@@ -120,7 +123,7 @@ def test_a_disk_that_fails_keeps_the_one_before(offer, tmp_path, monkeypatch):
     def fail(*args):
       raise OSError(28, "No space left on device")
 
-    patch.setattr(best.safetensors, "write", fail)
+    patch.setattr(safetensors, "write", fail)
     with pytest.raises(UserError, match="best: No space left on device"):
       offer(path, 2, 0.5)
   assert _step(path) == 1
@@ -130,7 +133,7 @@ def test_a_best_by_another_score_is_compared_by_this_one(offer, tmp_path):
   """As of a run begun when the Fréchet distance chose."""
   path = epath.Path(tmp_path)
   assert offer(path, 1, None, fd=0.5, kid=1.0)
-  assert best.best(path, "fd") == 0.5
+  assert best.kept_score(path, "fd") == 0.5
   assert offer(path, 2, None, kid=0.5, fd=0.9)  # the better one by KID
   assert not offer(path, 3, None, kid=0.6, fd=0.1)
   assert _step(path) == 2

@@ -16,7 +16,7 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.training.processes import cluster, peers
 from scm_jax.training.processes.cluster import Cluster
 
-STEPS = 60  # of the reference run
+STEPS = 60  # of the long reference run
 PATIENCE = 900  # seconds to wait for a process before a test fails
 
 
@@ -238,7 +238,7 @@ def test_two_processes_stop_die_and_go_on_as_one(
   start,
   wait_until,
   flags,
-  reference,
+  long_reference,
   steps_kept,
   state_at,
   read_metrics,
@@ -281,11 +281,11 @@ def test_two_processes_stop_die_and_go_on_as_one(
   assert process.wait(PATIENCE) == 0, process.log.read_text()[-2000:]
   assert steps_kept(folder)[-1] == STEPS
   mine = {line["step"]: line for line in read_metrics(folder)}
-  for line in read_metrics(reference):
+  for line in read_metrics(long_reference):
     if line["step"] == stopped + stopped % 2:
       continue  # the stop cut this window in two
     assert mine[line["step"]]["loss"] == pytest.approx(line["loss"], rel=1e-4)
-  a, b = state_at(folder, STEPS), state_at(reference, STEPS)
+  a, b = state_at(folder, STEPS), state_at(long_reference, STEPS)
   assert a.keys() == b.keys()
   for name in a:
     if "['params']" in name:

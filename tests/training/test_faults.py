@@ -16,7 +16,7 @@ import pytest
 from scm_jax.codec import PixelCodec
 from scm_jax.errors import UserError
 
-STEPS = 60  # of the reference run
+STEPS = 60  # of the long reference run
 PATIENCE = 900  # seconds to wait for a process before a test fails
 
 
@@ -57,7 +57,7 @@ def last_step(folder) -> int:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_ends_as_if_it_never_was(
-  reference,
+  long_reference,
   start,
   flags,
   state_at,
@@ -110,15 +110,15 @@ def test_killed_at_any_moment_ends_as_if_it_never_was(
   process = start(*command)
   assert process.wait(PATIENCE) == 0
   assert "Traceback" not in process.log.read_text()
-  assert_equal_states(state_at(folder, STEPS), state_at(reference, STEPS))
-  assert_equal_states(state_at(folder, saved), state_at(reference, saved))
+  assert_equal_states(state_at(folder, STEPS), state_at(long_reference, STEPS))
+  assert_equal_states(state_at(folder, saved), state_at(long_reference, saved))
 
   # Each step is logged once and in order. The stop cut a window of steps in
   # two, unless the window ended there anyway.
   mine = {line["step"]: line for line in read_metrics(folder)}
   steps = [line["step"] for line in read_metrics(folder)]
   assert steps == sorted({*range(2, STEPS + 1, 2), stopped})
-  for line in read_metrics(reference):
+  for line in read_metrics(long_reference):
     if stopped % 2 == 0 or line["step"] != stopped + 1:
       assert mine[line["step"]] == line
 

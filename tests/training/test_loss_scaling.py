@@ -9,8 +9,7 @@ import pytest
 
 from scm_jax import networks
 from scm_jax.networks import UNetConfig
-from scm_jax.objectives import consistency
-from scm_jax.objectives.point import Point
+from scm_jax.objectives import Point, Student, consistency
 from scm_jax.training import loss_scaling
 
 CONFIG = UNetConfig(
@@ -41,11 +40,9 @@ def gradients(problem, dtype, scaled, factor=1.0):
   network = loss_scaling.probed(network)
 
   def loss(params):
-    value, _ = consistency.loss(
-      *(network.F, network.w, params, None, point, 1.0),
-      sigma_d=0.5,
-      options=consistency.Options(tangent_norm="l2"),
-    )
+    options = consistency.Options(warmup_steps=0)
+    student = Student(network.F, network.w)
+    value, _ = consistency.loss(student, params, point, None, options, 1)
     return factor * value, None
 
   if not scaled:

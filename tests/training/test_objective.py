@@ -39,6 +39,7 @@ def value(run, step=0, key=KEY, **fields):
   config = get_defaults()
   config.run = run
   config.data.update(size=2, channels=1, num_classes=4)
+  config.network.channel_mult = (1,)
   config.objective.update(warmup_steps=10, **fields)
   student, teacher = (
     Recorder(resolve.network_config(config)) for _ in range(2)
@@ -76,7 +77,7 @@ def test_the_network_is_told_how_its_data_were_augmented():
   """And of unaugmented data nothing, whatever else it is; keys are apart."""
   config = get_defaults()
   config.data.update(size=4, channels=1)
-  config.network.update(family="ddpmpp", augment=True)
+  config.network.update(family="ddpmpp", augment=True, channel_mult=(1,))
   image = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1))
   batch = {"image": jnp.asarray(image, jnp.uint8)}
   codec = PixelCodec(0.0, 0.5, 0.5)

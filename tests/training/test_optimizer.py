@@ -7,8 +7,7 @@ import pytest
 
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.objectives import consistency, diffusion
-from scm_jax.objectives.point import Point
+from scm_jax.objectives import OBJECTIVES, Point, Student
 from scm_jax.training import optimizer, resolve
 
 
@@ -81,21 +80,15 @@ def gradient(unit, kind):
   w = lambda params, t: params["w"] + 0.0 * t
 
   def loss(params):
-    if kind == "diffusion":
-      given = Point(x0, z, t, {})
-      return diffusion.loss(
-        *(F, w, params, given), sigma_d=1.0, weighting_unit=unit
-      )[0]
-    options = consistency.Options(weighting_unit=unit)
-    given = None, Point(x0, z, t, {}), 1.0
-    return consistency.loss(
-      *(F, w, params, *given), sigma_d=1.0, options=options
-    )[0]
+    spec = OBJECTIVES[kind]
+    options = spec.options(sigma_d=1.0, weighting_unit=unit)
+    point = Point(x0, z, t)
+    return spec.loss(Student(F, w), params, point, None, options, 10_000)[0]
 
   return jax.grad(loss)({"a": jnp.float32(0.7), "w": jnp.float32(0.1)})
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "consistency"])
+@pytest.mark.parametrize("kind", ["teacher", "sct"])
 def test_units_of_the_weighting(kind):
   """w_phi counts once a sample (Equation 8), or once for each number."""
   sample, pixel = gradient("sample", kind), gradient("pixel", kind)
@@ -116,7 +109,7 @@ def first_updates(config, gradient):
 def test_radam_needs_the_loss_of_a_sample(config):
   """Its first updates are plain momentum: they grow with the loss, by D."""
   config.optimizer.update(learning_rate=1e-4, rampup_images=0, decay_steps=0)
-  units = {unit: gradient(unit, "diffusion") for unit in ("sample", "pixel")}
+  units = {unit: gradient(unit, "teacher") for unit in ("sample", "pixel")}
   config.optimizer.name = "adam"
   adam = {unit: first_updates(config, g) for unit, g in units.items()}
   np.testing.assert_allclose(adam["sample"], adam["pixel"], rtol=1e-4)

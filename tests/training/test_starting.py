@@ -110,7 +110,7 @@ def test_two_processes_share_a_teacher(
   assert losses[0] == pytest.approx(losses[1], rel=1e-4)
   stored = workdir.load_stored(teacher, 0.0)
   value = 0
-  for leaf in jax.tree.leaves([stored.average, stored.model.guide.params]):
+  for leaf in jax.tree.leaves([stored.average, stored.model.guidance_params]):
     value = zlib.crc32(np.asarray(leaf).tobytes(), value)
   for run in (two, one):
     noted = json.loads((run / workdir.TEACHER).read_text())

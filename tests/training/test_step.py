@@ -18,14 +18,6 @@ from scm_jax.training.step import init_state, seed_of, zero_nonfinite
 STEPS = 3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 def small_config(run):
   config = get_defaults()
   config.run = run

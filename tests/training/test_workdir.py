@@ -66,8 +66,10 @@ def test_a_teacher_of_an_older_version(make_config, tmp_path):
   for kind in ("positional", "fourier"):
     for reset in (True, False):
       student = make_config(
-        *("sct", f"--config.network.weighting={kind}"),
-        *(f"--config.teacher={path}", "--config.objective.warmup_steps=1"),
+        "sct",
+        f"--config.network.weighting={kind}",
+        f"--config.teacher={path}",
+        "--config.objective.warmup_steps=1",
         f"--config.objective.reset_weighting={reset}",
       )
       teacher = initialization.load_teacher(student, tmp_path, begun=False)
@@ -146,7 +148,7 @@ def test_a_config_that_cannot_be_written(make_config, tmp_path):
 def test_loads_the_average_that_is_asked_for(reference, state_at):
   """Normalised, since an average of points on a sphere lies inside it."""
   config = workdir.load_config(reference)
-  saved = state_at(reference, 60)
+  saved = state_at(reference, 12)
   for sigma_rel in (0.0, *config.ema):
     model, about = workdir.load(reference, sigma_rel)
     name = averaging.name(sigma_rel or config.ema[0])
@@ -161,7 +163,7 @@ def test_loads_the_average_that_is_asked_for(reference, state_at):
     )
     gain = saved[f"ema['{name}']['denoiser']['out_gain']"]
     assert model.params["denoiser"]["out_gain"] == gain
-    assert not model.consistency
+    assert model.kind == "diffusion"
     assert model.codec == resolve.codec(config)
 
 
@@ -196,7 +198,7 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   path.mkdir()
   config = student(make_config, teacher)
   model = initialization.load_teacher(config, path, begun=False)
-  assert not model.consistency
+  assert model.kind == "diffusion"
   noted = json.loads((path / "teacher.json").read_text())
   assert noted["workdir"] == str(teacher) and noted["step"] == 4
   assert noted["ema"] == averaging.name(config.ema[0])

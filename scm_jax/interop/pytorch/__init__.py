@@ -1,7 +1,7 @@
-"""What an export ships for PyTorch: files of its own, copied as they are.
+"""The Python files that an export ships for PyTorch, copied as they are.
 
 `unet_trigflow.py` and `pipeline.py` import neither this package nor JAX, and
-nothing here imports them.
+nothing in this package imports them.
 """
 
 import pathlib

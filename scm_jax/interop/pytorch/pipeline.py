@@ -8,10 +8,10 @@
     images = pipe(class_labels=[3, 7], num_inference_steps=2).images
 
 This file needs diffusers, and nothing of the trainer. A consistency model takes
-one step, two, or more, by diffusers' `SCMScheduler`. A diffusion model (one
-whose `model_index.json` says `"consistency": false`) has no such steps: it
-takes the many steps of a solver, EDM's second-order Heun or DPM-Solver++ 2M,
-and has no scheduler.
+one step, two, or more, with diffusers' `SCMScheduler`. A diffusion model (its
+`model_index.json` says `"consistency": false`) takes the many steps of an ODE
+solver instead, EDM's second-order Heun or DPM-Solver++ 2M, and has no
+scheduler.
 """
 
 import math
@@ -32,16 +32,18 @@ class SCMPipeline(DiffusionPipeline):
 
   Args:
     unet: a `UNetTrigFlow`.
-    scheduler: of a consistency model; None for a diffusion model.
-    guide: a second network, away from which a diffusion model is guided; None
-      is the model itself without labels.
-    vae: the autoencoder of a network of latents, as diffusers has it.
-    consistency: which of the two the network is.
-    steps: default of `num_inference_steps`.
-    t_mid: the second time, in radians.
+    scheduler: a consistency model's scheduler; None for a diffusion model.
+    guide: the guidance network, away from which a diffusion model is guided;
+      None is the model itself without labels.
+    vae: the autoencoder of a network of latents, diffusers' `AutoencoderKL`.
+    consistency: whether the network is a consistency or a diffusion model.
+    steps: the default of `num_inference_steps`.
+    t_mid: the second time of a consistency model's sampler, in radians.
     sigma_max: the noise level that sampling starts from.
-    solver: of a diffusion model, `heun` or `dpm_solver`.
-    guidance: default of `guidance_scale`.
+    solver: a diffusion model's solver, `heun` or `dpm_solver`.
+    guidance: the default of `guidance_scale`.
+    unconditional: whether the network was trained without labels for a part of
+      the samples, so that it can draw, and be guided, without a label.
   """
 
   _optional_components = ["scheduler", "guide", "vae"]
@@ -59,6 +61,7 @@ class SCMPipeline(DiffusionPipeline):
     sigma_max: float = 80.0,
     solver: str = "heun",
     guidance: float = 1.0,
+    unconditional: bool = True,
   ):
     super().__init__()
     self.register_modules(unet=unet, scheduler=scheduler, guide=guide, vae=vae)
@@ -69,6 +72,7 @@ class SCMPipeline(DiffusionPipeline):
       sigma_max=sigma_max,
       solver=solver,
       guidance=guidance,
+      unconditional=unconditional,
     )
 
   @torch.no_grad()
@@ -83,20 +87,26 @@ class SCMPipeline(DiffusionPipeline):
     output_type: str = "pil",
     return_dict: bool = True,
   ):
-    """Draws.
+    """Draws images.
 
     Args:
-      class_labels: one class for each image; None is "no label".
-      num_inference_steps: of the consistency sampler, or of the solver.
-      guidance_scale: input of a consistency model that takes it; of a
-        diffusion model, classifier-free guidance, which costs a second
-        evaluation; 1 is none. None is the run's own.
-      batch_size: how many images, when there are no labels.
-      generator: of all noise; a list has one for each image.
+      class_labels: one class for each image; None, or the number of classes,
+        means no label.
+      num_inference_steps: the number of steps; None is `steps`.
+      guidance_scale: the guidance scale, where 1 is no guidance. Some
+        consistency models take it as an input; guiding a diffusion model costs
+        a second evaluation. None is `guidance`.
+      batch_size: the number of images where no labels are given.
+      generator: the source of all noise, or a list of one for each image.
       latents: noise of unit variance `[B, C, H, W]` to start from.
       output_type: `pil`, `np` (`[B, H, W, C]` in [0, 1]), `pt` (`[B, C, H, W]`
         in [-1, 1]), or `latent` (`pt` before the autoencoder).
-      return_dict: or a tuple of the images alone.
+      return_dict: whether the images are returned in an `ImagePipelineOutput`,
+        or else as a tuple of one.
+
+    Raises:
+      ValueError: labels that the network does not have, guidance for a network
+        that cannot be guided, or noise of another shape.
     """
     steps = num_inference_steps or self.config.steps
     if guidance_scale is None:
@@ -118,15 +128,18 @@ class SCMPipeline(DiffusionPipeline):
     return ImagePipelineOutput(images=images) if return_dict else (images,)
 
   def times(self, steps: int) -> list[float]:
-    """Radians, decreasing from t_max; beyond two steps they divide evenly."""
+    """Returns the steps' times in radians, decreasing from `t_max`.
+
+    From the third step on, they divide the way from `t_mid` to 0 evenly.
+    """
     rest = np.linspace(self.config.t_mid, 0.0, max(steps, 2))[: steps - 1]
     t_max = math.atan(self.config.sigma_max / self.unet.sigma_d)
     return [t_max, *map(float, rest)]
 
   def _consistency(self, F, z: Tensor, steps: int, generator) -> Tensor:
-    """Multistep consistency sampling, by the scheduler."""
-    # Times are given in full. By itself the scheduler starts at pi / 2 and has
-    # an intermediate time, which it refuses for other numbers of steps than 2.
+    """Draws samples by multistep consistency sampling."""
+    # All times are given, because by itself the scheduler starts at pi / 2, and
+    # its intermediate time works for 2 steps alone.
     self.scheduler.set_timesteps(
       steps,
       timesteps=[*self.times(steps), 0.0],
@@ -136,14 +149,14 @@ class SCMPipeline(DiffusionPipeline):
     )
     sigma_d = self.unet.sigma_d
     x = sigma_d * z
-    # The scheduler wants the velocity, and noises the last step with sin(0).
+    # The scheduler takes the velocity. It adds noise times sin(0) at last.
     for t in self.progress_bar(self.scheduler.timesteps[:-1]):
       velocity = sigma_d * F(x / sigma_d, t)
       x = self.scheduler.step(velocity, t, x, generator).prev_sample
     return x
 
   def _heun(self, F, z: Tensor, steps: int, generator) -> Tensor:
-    """EDM's second-order sampler; `2 steps - 1` evaluations."""
+    """Draws samples by EDM's second-order solver, Heun."""
     del generator
     sigma_d = self.unet.sigma_d
     if steps == 1:
@@ -167,7 +180,7 @@ class SCMPipeline(DiffusionPipeline):
     return x
 
   def _dpm_solver(self, F, z: Tensor, steps: int, generator) -> Tensor:
-    """DPM-Solver++ 2M in TrigFlow's coordinates; `steps` evaluations."""
+    """Draws samples by DPM-Solver++ 2M in TrigFlow's coordinates."""
     del generator
     sigma_d = self.unet.sigma_d
     times = [math.atan(sigma / sigma_d) for sigma in self._sigmas(steps)]
@@ -186,53 +199,75 @@ class SCMPipeline(DiffusionPipeline):
     return x
 
   def _sigmas(self, steps: int) -> list[float]:
-    """EDM's noise levels, decreasing to 0: `steps + 1` of them."""
+    """Returns EDM's `steps + 1` noise levels, which decrease to 0."""
     powers = self.config.sigma_max ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
     return np.append(np.linspace(*powers, steps) ** RHO, 0.0).tolist()
 
   def _network(self, label: Tensor | None, scale: float):
-    """`F(x_t / sigma_d, t)` with its condition bound."""
+    """Returns `F(x_t / sigma_d, t)` with labels and guidance bound."""
 
-    def ask(network, u, t, label):
+    def evaluate(network, u, t, label):
       t = torch.full((len(u),), float(t), device=u.device)
       return network(u, t, label, torch.full_like(t, scale))
 
-    F = lambda u, t: ask(self.unet, u, t, label)
-    if self.unet.config["guidance"] or scale == 1.0:
+    F = lambda u, t: evaluate(self.unet, u, t, label)
+    if scale == 1.0 or self.unet.config["guidance"]:
       return F
-    if self.config.consistency:
-      raise ValueError("this consistency model does not take a guidance scale")
-    if self.guide is not None:
-      weak = lambda u, t: ask(self.guide, u, t, label)
-    elif self.unet.config["num_classes"]:
-      weak = lambda u, t: ask(self.unet, u, t, None)
-    else:
-      raise ValueError("guidance needs a network that takes labels")
+    if why := self._guidance_refusal():
+      raise ValueError(f"the guidance scale {scale:g} cannot be used: {why}")
 
     def guided(u, t):
-      away = weak(u, t)
-      return away + scale * (F(u, t) - away)
+      if self.guide is not None:
+        other = evaluate(self.guide, u, t, label)
+      else:
+        other = evaluate(self.unet, u, t, None)
+      return other + scale * (F(u, t) - other)
 
     return guided
 
+  def _guidance_refusal(self) -> str | None:
+    """Returns why a network without a guidance input cannot be guided."""
+    if self.config.consistency:
+      return "this student was trained without guidance as an input"
+    if self.guide is not None:
+      return None
+    if not self.unet.config["num_classes"]:
+      return "this network takes no labels and has no guidance network"
+    if not self.config.unconditional:
+      return (
+        "this network was always given labels in training and has no guidance "
+        "network"
+      )
+    return None
+
   def _labels(self, labels, batch_size: int) -> tuple[Tensor | None, int]:
-    if labels is None:
-      return None, batch_size
+    """Returns the labels `[B]`, or None, and their number."""
     classes = self.unet.config["num_classes"]
-    if not classes:
-      raise ValueError("this network takes no labels")
+    if labels is None:
+      if not classes:
+        return None, batch_size
+      labels = [classes] * batch_size
+    elif not classes:
+      raise ValueError("this network takes no labels; give batch_size alone")
     label = torch.as_tensor(labels, device=self._execution_device)
     label = label.reshape(-1).long()
-    if ((label < 0) | (label > classes)).any():
-      raise ValueError(f"classes are 0 to {classes - 1}; {classes} is no label")
+    legal = classes + 1 if self.config.unconditional else classes
+    wrong = label[(label < 0) | (label >= legal)]
+    if len(wrong):
+      no_label = f", and {classes} is no label" if legal > classes else ""
+      raise ValueError(
+        f"{int(wrong[0])} is not a label of this network: its classes are 0 to "
+        f"{classes - 1}{no_label}"
+      )
     return label, len(label)
 
   def _noise(self, shape, generator) -> Tensor:
+    """Draws unit noise."""
     device = self._execution_device
     return randn_tensor(shape, generator, device, torch.float32)
 
   def _restore(self, x0: Tensor) -> Tensor:
-    """Data before scaling: images in [-1, 1], or the autoencoder's latents."""
+    """Returns data before scaling: images in [-1, 1], or latents."""
     mean, std = (
       torch.tensor(self.unet.config[key], device=x0.device).reshape(-1, 1, 1)
       for key in ("data_mean", "data_std")
@@ -240,12 +275,14 @@ class SCMPipeline(DiffusionPipeline):
     return x0 / self.unet.sigma_d * std + mean
 
   def _images(self, data: Tensor, output_type: str):
+    """Converts data to images of the output type."""
     if output_type == "latent":
       return data
     if self.unet.config["latents"]:
       if self.vae is None:
         raise ValueError(
-          'give the autoencoder as vae=, or output_type="latent"'
+          "this export has no autoencoder; give one as vae=, or choose "
+          'output_type="latent"'
         )
       data = self.vae.decode(data.to(self.vae.dtype)).sample.float()
       low, high = self.unet.config["image_range"]
@@ -255,7 +292,7 @@ class SCMPipeline(DiffusionPipeline):
     levels = (data + 1) * 127.5
     if not self.unet.config["latents"]:
       levels = levels.round()
-    # Decoded latents are truncated, as EDM2's are.
+    # EDM2 truncates decoded latents, and published distances have that in them.
     levels = levels.clamp(0, 255).floor()
     levels = levels.permute(0, 2, 3, 1).cpu().numpy()
     if output_type == "np":

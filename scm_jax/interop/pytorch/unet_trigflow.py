@@ -3,7 +3,7 @@
 This file needs torch and safetensors, and nothing of the trainer. It is EDM2's
 U-Net (arXiv 2312.02696, config G) in two forms: `edm2`, as published, and
 `trigflow`, as changed by sCM (arXiv 2410.11081, Section 4.1). In both, the
-network is asked at TrigFlow's time and gives TrigFlow's output:
+network takes TrigFlow's time and returns TrigFlow's output:
 
     unet = UNetTrigFlow.from_pretrained("unet")
     t = torch.full((4,), math.atan(80 / unet.sigma_d))  # radians
@@ -11,8 +11,8 @@ network is asked at TrigFlow's time and gives TrigFlow's output:
     F = unet(z / unet.sigma_d, t, label=torch.tensor([0, 1, 2, 3]))
     x0 = torch.cos(t[0]) * z - torch.sin(t[0]) * unet.sigma_d * F  # one step
 
-Parameters have the names of EDM2's own PyTorch network. Weights are on their
-spheres already: unlike there, nothing is normalised in the forward pass.
+Parameters have the names of EDM2's own PyTorch network. Its weights are already
+normalised: unlike EDM2's code, the forward pass normalises none.
 """
 
 import json
@@ -28,24 +28,24 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
 def normalize(x: Tensor, dim: int) -> Tensor:
-  """Divides by the root-mean-square over `dim`; statistics in float32."""
+  """Divides by the root mean square over `dim`, which is taken in float32."""
   wide = x.float()
   rms = wide.square().mean(dim, keepdim=True).sqrt()
   return (wide / (1e-4 + rms)).to(x.dtype)
 
 
 def silu(x: Tensor) -> Tensor:
-  """Magnitude-preserving SiLU."""
+  """Applies the magnitude-preserving SiLU."""
   return functional.silu(x) / 0.596
 
 
 def add(a: Tensor, b: Tensor, balance: float) -> Tensor:
-  """Magnitude-preserving sum."""
+  """Returns the magnitude-preserving weighted sum of `a` and `b`."""
   return torch.lerp(a, b, balance) / math.hypot(1 - balance, balance)
 
 
 def concatenate(a: Tensor, b: Tensor, balance: float) -> Tensor:
-  """Magnitude-preserving concatenation of channels."""
+  """Concatenates the channels of `a` and `b`, preserving their magnitude."""
   n_a, n_b = a.shape[1], b.shape[1]
   scale = math.sqrt(n_a + n_b) / math.hypot(1 - balance, balance)
   a = a * (scale * (1 - balance) / math.sqrt(n_a))
@@ -54,7 +54,7 @@ def concatenate(a: Tensor, b: Tensor, balance: float) -> Tensor:
 
 
 def positional_features(x: Tensor, features: int) -> Tensor:
-  """Sinusoids of a scalar, `[B]` to `[B, features]` of unit magnitude."""
+  """Maps scalars `[B]` to sinusoids `[B, features]` of unit magnitude."""
   half = features // 2
   steps = torch.arange(half, dtype=torch.float32, device=x.device)
   angles = x[:, None] * 10_000.0 ** (-steps / (half - 1))
@@ -137,7 +137,7 @@ class Block(nn.Module):
     return x.clamp(-c["clip_act"], c["clip_act"])
 
   def modulate(self, y: Tensor, emb: Tensor) -> Tensor:
-    """How the embedding acts: a gain, or adaptive double normalisation."""
+    """Applies the embedding: a gain, or adaptive double normalisation."""
     per_pixel = lambda v: v[:, :, None, None].to(y.dtype)
     if self.split:
       scale, shift = self.emb_linear(emb).chunk(2, dim=1)
@@ -153,7 +153,7 @@ class Block(nn.Module):
     return normalize(y, dim=1) * per_pixel(scale) + per_pixel(shift)
 
   def attend(self, x: Tensor) -> Tensor:
-    """Attention over pixels with normalised queries, keys and values."""
+    """Attends over pixels, with normalised queries, keys and values."""
     batch, channels, height, width = x.shape
     shape = batch, self.heads, channels // self.heads, 3, height * width
     qkv = normalize(self.attn_qkv(x).reshape(shape), dim=2)
@@ -166,7 +166,7 @@ class UNetTrigFlow(nn.Module):
   """The U-Net as a function of `(x_t / sigma_d, t, label, guidance)`.
 
   Args:
-    config: the content of its `config.json`.
+    config: the content of the folder's `config.json`.
   """
 
   def __init__(self, config: dict):
@@ -231,14 +231,14 @@ class UNetTrigFlow(nn.Module):
     torch_dtype: torch.dtype | None = None,
     **unused,
   ) -> "UNetTrigFlow":
-    """Loads the folder that has `config.json` and the weights.
+    """Loads a network from the folder of `config.json` and the weights.
 
     Args:
-      folder: `unet` of an export.
-      torch_dtype: of the weights and the computation; None is the stored one.
-        Scalars and Fourier frequencies stay in float32, which `.to(dtype)`
-        would not let them.
-      **unused: diffusers' further options.
+      folder: the folder `unet` of an export.
+      torch_dtype: the type of the weights and of the computation; None is the
+        stored one. Scalars and Fourier frequencies stay in float32, which
+        `.to(dtype)` would round, too.
+      **unused: further options of diffusers, which have no effect.
     """
     with open(os.path.join(folder, CONFIG)) as stream:
       config = json.load(stream)
@@ -254,21 +254,22 @@ class UNetTrigFlow(nn.Module):
 
   @property
   def dtype(self) -> torch.dtype:
-    """Of the computation, but for the time's path, which is float32."""
+    """The type of the computation; the time's embedding is in float32."""
     return self.out_conv.weight.dtype
 
   @property
   def device(self) -> torch.device:
+    """The device that the weights are on."""
     return self.out_conv.weight.device
 
   @property
   def sigma_d(self) -> float:
-    """Standard deviation of the data."""
+    """The standard deviation of the data."""
     return self.config["sigma_d"]
 
   @property
   def shape(self) -> tuple[int, int, int]:
-    """Of one sample: channels, height, width."""
+    """The shape `(C, H, W)` of one sample."""
     side = self.config["resolution"]
     return self.config["in_channels"], side, side
 
@@ -279,16 +280,14 @@ class UNetTrigFlow(nn.Module):
     label: Tensor | None = None,
     guidance: Tensor | None = None,
   ) -> Tensor:
-    """TrigFlow's `F`.
+    """Returns TrigFlow's `F`, `[B, C, H, W]` float32.
 
     Args:
-      x: `x_t / sigma_d`, `[B, C, H, W]`.
-      t: radians `[B]`, in float32.
-      label: classes `[B]`; `num_classes`, or None, is "no label".
-      guidance: the scale `[B]`, where the network takes it; None is 1.
-
-    Returns:
-      `[B, C, H, W]` float32.
+      x: the scaled noisy sample `x_t / sigma_d`, `[B, C, H, W]`.
+      t: the time in radians, `[B]` float32.
+      label: classes `[B]`; `num_classes`, or None, means no label.
+      guidance: the guidance scale `[B]`, for a network that takes it; None is
+        1.
     """
     emb = self.embed(t.float(), label, guidance)
     x = x.to(self.dtype)
@@ -308,7 +307,7 @@ class UNetTrigFlow(nn.Module):
   def embed(
     self, t: Tensor, label: Tensor | None, guidance: Tensor | None
   ) -> Tensor:
-    """Time, label and guidance to one vector per sample, in float32."""
+    """Maps time, label and guidance to one float32 vector for each sample."""
     c = self.config
     if c["form"] == "edm2":
       noise = self.emb_fourier((c["sigma_d"] * t.tan()).log() / 4)

@@ -1,7 +1,7 @@
-"""How long a sample takes, beside the least that the hardware allows.
+"""Measuring how long a sample takes, beside the least that hardware allows.
 
-Weights are random, and as `scm_jax.load` keeps them: bfloat16 on GPUs and TPUs,
-float32 on CPUs. All of it is of one device, without an autoencoder.
+Weights are random, in float32, and the network computes as in training, as
+`scm_jax.load` has it by default. One device draws, without an autoencoder.
 """
 
 import dataclasses
@@ -9,23 +9,23 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scm_jax import networks
 from scm_jax.interop import export_folder
-from scm_jax.model import Model
+from scm_jax.objectives import OBJECTIVES
+from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 
-STEPS = (1, 2)  # of the student
+STEPS = (1, 2)  # of the consistency model
 
 
 class Rates(NamedTuple):
-  """What a device does in a second, by its maker.
+  """What a device does in a second, according to its maker.
 
   Attributes:
-    flops: in bfloat16.
-    bandwidth: bytes between memory and cores.
+    flops: floating-point operations in bfloat16.
+    bandwidth: bytes that move between memory and cores.
   """
 
   flops: float
@@ -35,17 +35,17 @@ class Rates(NamedTuple):
 def measure(
   config: Any, flops: float, rates: Rates | None, repeats: int, batch: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
-  """The objects `sample_ms` and `sampling` of `bench --json`.
+  """Returns the objects `sample_ms` and `sampling` of `bench --json`.
 
   Args:
-    config: of any run.
-    flops: of the network for one image.
-    rates: of the device; None leaves the floors null.
-    repeats: timed calls.
-    batch: images at once, for throughput.
+    config: any run's config.
+    flops: the operations of one network evaluation for one image.
+    rates: the device's rates; None leaves the floors null.
+    repeats: the number of timed calls.
+    batch: the number of images drawn at once to measure throughput.
   """
-  student = random_model(config, consistency=True)
-  teacher = random_model(config, consistency=False)
+  student = random_sampler(config, "consistency", batch)
+  teacher = random_sampler(config, "diffusion")
   size = parameter_bytes(student.params)
   about: dict[str, Any] = {
     "batch": batch,
@@ -72,14 +72,15 @@ def measure(
 def floor_ms(
   batch: int, evaluations: int, size: int, flops: float, rates: Rates | None
 ) -> float | None:
-  """No sampler is faster, in milliseconds: memory or arithmetic bound it.
+  """Returns the time in ms that memory or arithmetic takes at least.
 
   Args:
-    batch: images at once.
-    evaluations: of the network, which reads its parameters in each.
-    size: bytes of the parameters.
-    flops: of one evaluation for one image.
-    rates: of the device.
+    batch: the number of images drawn at once.
+    evaluations: the number of network evaluations, each of which reads all
+      parameters.
+    size: the bytes of the parameters.
+    flops: the operations of one evaluation for one image.
+    rates: the device's rates; None has no floor.
   """
   if rates is None:
     return None
@@ -87,54 +88,52 @@ def floor_ms(
   return 1e3 * evaluations * max(memory, compute)
 
 
-def random_model(config: Any, consistency: bool) -> Model:
-  """A student or a teacher of the config's network."""
+def random_sampler(config: Any, kind: str, batch: int = 256) -> Sampler:
+  """Returns a sampler of the config's network with random weights."""
   config = config.copy_and_resolve_references()
-  if consistency and config.run == "teacher":
-    config.run = "scd"
-  elif not consistency:
-    config.run = "teacher"
-  model = Model(
+  if OBJECTIVES[config.run].kind != kind:
+    config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
+  sampler = Sampler(
     network=networks.build(resolve.network_config(config)),
     params=None,
     codec=resolve.codec(config),
-    consistency=consistency,
+    kind=kind,
+    batch_size=batch,
     solver=config.sample.solver,
   )
-  dtype = "" if jax.devices()[0].platform == "cpu" else "bfloat16"
-  model = export_folder.as_computed(model, dtype)
-  params = _random_params(model.network, jnp.dtype(dtype or "float32"))
-  return dataclasses.replace(model, params=params)
+  sampler = export_folder.as_computed(sampler)
+  params = _random_params(sampler.network)
+  return dataclasses.replace(sampler, params=params)
 
 
-def _random_params(network: networks.Network, dtype: Any) -> Any:
-  """Normal weights in the types of `export_folder.cast`."""
+def _random_params(network: networks.Network) -> Any:
+  """Draws normal weights, all in one program."""
   key = jax.random.key(0)
   leaves, tree = jax.tree.flatten(jax.eval_shape(network.init, key))
 
-  def drawn():
+  def draw():
     return [
-      jax.random.normal(k, v.shape, dtype if v.ndim > 1 else v.dtype)
-      for k, v in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
+      jax.random.normal(k, leaf.shape, leaf.dtype)
+      for k, leaf in zip(
+        jax.random.split(key, len(leaves)), leaves, strict=True
+      )
     ]
 
-  return jax.tree.unflatten(tree, jax.jit(drawn)())
+  return jax.tree.unflatten(tree, jax.jit(draw)())
 
 
 def parameter_bytes(params: Any) -> int:
-  """Of the network, without the weighting head, which no sampler reads."""
+  """Returns the parameters' size without the weighting head's, in bytes."""
   return sum(leaf.nbytes for leaf in jax.tree.leaves(params["denoiser"]))
 
 
-def median_ms(model: Model, batch: int, steps: int, repeats: int) -> float:
-  """Of a call that draws a batch, from the seed to images in main memory."""
-  labels = np.zeros(batch, np.int32)
-  if not model.network.config.num_classes:
-    labels = None
+def median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
+  """Measures the time of one batch, from the seed to images on the host."""
+  labels = 0 if sampler.network.config.num_classes else None
   seconds = []
   for i in range(repeats + 1):
     start = time.perf_counter()
-    model.sample(labels, num=batch, steps=steps, batch_size=batch)
+    sampler.sample(labels, num=batch, steps=steps)
     if i:  # the first call compiles
       seconds.append(time.perf_counter() - start)
   return 1e3 * float(np.median(seconds))

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax import networks
+from scm_jax import networks, sampler_programs
 from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.interop import autoencoder, export
-from scm_jax.model import Model
 from scm_jax.networks import magnitude
+from scm_jax.sampler import Sampler
 
 SMALL = {
   "resolution": 4,
@@ -29,21 +29,21 @@ SMALL = {
 }
 DEEP = {"resolution": 8, "channel_mult": (1, 2), "attn_resolutions": (4,)}
 NO_LABELS = {"num_classes": 0, "in_channels": 3}
-# Whether it is a consistency model, and the network's fields.
+# The kind of sampler, and the network's fields.
 MODELS = {
-  "student": (True, {"guidance": True}),
-  "student-edm2": (True, {"guidance": True, "form": "edm2"}),
-  "unlabelled": (True, NO_LABELS),
-  "unlabelled-edm2": (True, NO_LABELS | {"form": "edm2"}),
-  "deep": (True, DEEP | {"guidance": True}),
-  "deep-edm2": (True, DEEP | {"form": "edm2"}),
-  "deep-shared": (True, DEEP | NO_LABELS | {"double_norm": "shared"}),
-  "deep-gained": (True, DEEP | NO_LABELS | {"double_norm": "gained"}),
-  "latents": (True, {"in_channels": 4}),
-  "decoded": (True, {"in_channels": 4}),
-  "teacher": (False, {}),
-  "teacher-edm2": (False, {"form": "edm2"}),
-  "teacher-dpm": (False, {}),
+  "student": ("consistency", {"guidance": True}),
+  "student-edm2": ("consistency", {"guidance": True, "form": "edm2"}),
+  "unlabelled": ("consistency", NO_LABELS),
+  "unlabelled-edm2": ("consistency", NO_LABELS | {"form": "edm2"}),
+  "deep": ("consistency", DEEP | {"guidance": True}),
+  "deep-edm2": ("consistency", DEEP | {"form": "edm2"}),
+  "deep-shared": ("consistency", DEEP | NO_LABELS | {"double_norm": "shared"}),
+  "deep-gained": ("consistency", DEEP | NO_LABELS | {"double_norm": "gained"}),
+  "latents": ("consistency", {"in_channels": 4}),
+  "decoded": ("consistency", {"in_channels": 4}),
+  "teacher": ("diffusion", {}),
+  "teacher-edm2": ("diffusion", {"form": "edm2"}),
+  "teacher-dpm": ("diffusion", {}),
 }
 
 
@@ -60,23 +60,23 @@ def build(fields: dict[str, Any], seed: int) -> tuple[networks.Network, Any]:
 
 
 @pytest.fixture(scope="session")
-def model_of(autoencoder_folder) -> Callable[[str], Model]:
+def model_of(autoencoder_folder) -> Callable[[str], Sampler]:
   """`model_of(name)`: of `MODELS`, or a teacher's `NAME-guided`."""
 
   @functools.cache
-  def make(name: str) -> Model:
-    consistency, fields = MODELS[name.removesuffix("-guided")]
+  def make(name: str) -> Sampler:
+    kind, fields = MODELS[name.removesuffix("-guided")]
     network, params = build(fields, seed=0)
     codec = PixelCodec(-0.2, 0.6, 0.5)
     if network.config.in_channels == 3:
       codec = PixelCodec((-0.2, 0.0, 0.1), (0.6, 0.5, 0.4), 0.5)
     if name in ("latents", "decoded"):
       codec = LatentCodec((1.0, 2.0, 0.0, -1.0), (5.0, 4.0, 3.0, 2.0), 0.5)
-    guide = None
+    second = {}
     if name.endswith("-guided"):
-      smaller = build({"num_classes": 0, "channels": 4}, seed=1)
-      guide = Model(*smaller, codec, consistency=False)
-    model = Model(network, params, codec, consistency, guide=guide)
+      smaller, theirs = build({"num_classes": 0, "channels": 4}, seed=1)
+      second = {"guidance_network": smaller, "guidance_params": theirs}
+    model = Sampler(network, params, codec, kind, solver_steps=4, **second)
     if name == "teacher-dpm":
       return dataclasses.replace(model, solver="dpm_solver")
     if name == "decoded":
@@ -95,9 +95,9 @@ def export_of(model_of, tmp_path_factory) -> Callable[..., pathlib.Path]:
   @functools.cache
   def write(name: str, **fields: Any) -> pathlib.Path:
     model = model_of(name)
-    run = "scd" if model.consistency else "teacher"
+    run = "scd" if model.kind == "consistency" else "teacher"
     origin = export.Origin({"run": run, "network": {}}, 7, "0.050")
-    request = export.Request(**{"num": 0, "solver_steps": 4} | fields)
+    request = export.Request(**{"num": 0} | fields)
     return export.write(model, origin, root / f"{next(number)}", request)
 
   return write
@@ -110,15 +110,17 @@ def draw() -> Callable[..., np.ndarray]:
   Noise is `[draws, B, H, W, C]`; samples are data before rounding, images in
   [-1, 1].
   """
-
-  @functools.cache
-  def compiled(model: Model, steps: int, unguided: bool) -> Callable:
-    return jax.jit(model.sampler(steps, unguided))
+  integrate = jax.jit(sampler_programs.integrate, static_argnums=(4, 5))
 
   def run(model, noise, label, steps, guidance=1.0) -> np.ndarray:
-    unguided = guidance == 1.0 and not model.consistency
-    sample, scale = compiled(model, steps, unguided), jnp.float32(guidance)
-    x0 = sample(model.weights, jnp.asarray(noise), jnp.asarray(label), scale)
+    x0, _ = integrate(
+      model,
+      jnp.asarray(noise),
+      jnp.asarray(label),
+      jnp.float32(guidance),
+      steps,
+      guidance != 1.0,
+    )
     codec = model.codec
     return np.asarray(x0) / codec.sigma_d * codec.std + codec.mean
 

@@ -92,8 +92,7 @@ def test_an_export_of_an_export(folder, tmp_path):
 def test_baked_programs_decode_any_batch(model_of, draw, pixels_of):
   """The data are the latents that the images come from."""
   model = model_of("decoded")
-  weights = export_folder.cast(model.weights, "float32")
-  program = stablehlo.program(model, weights, 1, baked=True)
+  program = stablehlo.program(model, stablehlo.Variant(1), baked=True)
   call = jax.jit(jax.export.deserialize(bytearray(program.data)).call)
   latents = draw(model, NOISE, LABELS, 1)
   levels = np.floor(np.clip((pixels_of(latents) + 1) * 127.5, 0, 255))
@@ -105,11 +104,10 @@ def test_baked_programs_decode_any_batch(model_of, draw, pixels_of):
 
 def test_the_autoencoder_counts_when_baked(model_of, monkeypatch):
   model = model_of("decoded")
-  weights = export_folder.cast(model.weights, "float32")
-  size = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(model.weights))
   monkeypatch.setattr(stablehlo, "LIMIT", size + 1000)
   with pytest.raises(ConfigError, match="--bake"):
-    next(stablehlo.programs(model, weights, (1,), baked=True))
+    next(stablehlo.programs(model, (1,), baked=True))
 
 
 def run(code, *argv, cwd, **env):
@@ -143,14 +141,14 @@ def test_two_devices_decode_their_own_images(folder, expected, tmp_path):
 import sys
 import jax, numpy as np, scm_jax
 from scm_jax.networks import autoencoder
+from scm_jax.sampler_programs import decode
 autoencoder.PIXELS = 2 * 16 * 16
 sampler = scm_jax.load(sys.argv[1])
 assert sampler.devices == 2
 np.save("images.npy", sampler.sample([0, 2, 3, 1, 0], steps=1))
-model = sampler.model
-where = model.batch_sharding
+where = sampler.batch_sharding
 x0 = jax.ShapeDtypeStruct((6, 4, 4, 4), np.float32, sharding=where)
-text = jax.jit(model.decode).lower(x0, model.decoder).compile().as_text()
+text = jax.jit(decode).lower(sampler, x0).compile().as_text()
 print([n for n in ("all-gather", "all-to-all", "all-reduce") if n in text])
 """
   flags = "--xla_force_host_platform_device_count=2"

@@ -69,7 +69,7 @@ def sample(pipe, model, steps, guidance=1.0, **options):
   again = torch.Generator().manual_seed(1)
   shape = 5, *pipe.unet.shape
   draws = [torch.randn(shape, generator=again) for _ in range(steps)]
-  noise = nhwc(torch.stack(draws))[: model.draws(steps)]
+  noise = nhwc(torch.stack(draws))[: model.rules.noise_draws(steps)]
   return nhwc(images), noise
 
 
@@ -172,7 +172,7 @@ def test_an_autoencoder_decodes(load):
   )
   latents = draw("latent")
   assert latents.shape == (1, 4, 4, 4) and latents.std() > 1
-  with pytest.raises(ValueError, match="give the autoencoder as vae="):
+  with pytest.raises(ValueError, match="has no autoencoder"):
     draw("pil")
   pipe.vae = Decoder()
   torch.testing.assert_close(draw("pt")[:, :, ::8, ::8], latents[:, :3])
@@ -192,14 +192,30 @@ def test_noise_is_an_argument(load):
 @pytest.mark.parametrize(
   "name, arguments, said",
   [
-    ("student-edm2", {"class_labels": [4]}, "classes are 0 to 2"),
+    ("student-edm2", {"class_labels": [4]}, "4 is not a label"),
     ("unlabelled", {"class_labels": [0]}, "takes no labels"),
-    ("unlabelled", {"guidance_scale": 2.0}, "does not take a guidance"),
+    ("unlabelled", {"guidance_scale": 2.0}, "trained without guidance"),
   ],
 )
 def test_mistakes(name, arguments, said, load):
   with pytest.raises(ValueError, match=said):
     load(name)(**arguments)
+
+
+def test_a_network_that_always_had_labels_needs_them(load):
+  """It neither draws without a label nor is guided by one, as in JAX."""
+  pipe = load("teacher")
+  assert pipe.config.unconditional
+  pipe.register_to_config(unconditional=False)
+  for arguments in (
+    {"class_labels": None},
+    {"class_labels": [3]},
+    {"class_labels": [0], "guidance_scale": 2.0},
+  ):
+    with pytest.raises(ValueError, match="label"):
+      pipe(**arguments)
+  pipe([0], num_inference_steps=1)
+  pipe.register_to_config(unconditional=True)
 
 
 def test_neither_trainer_nor_jax_is_needed(

@@ -67,10 +67,9 @@ def test_options_act(sampler, images):
 
 def test_one_program_for_a_shape(sampler):
   """Whatever the labels, the seed and the scale."""
-  network = sampler.model.network
+  network = sampler.network
   once = network._replace(F=chex.assert_max_traces(network.F, n=1))
-  model = dataclasses.replace(sampler.model, network=once)
-  counted = dataclasses.replace(sampler, model=model)
+  counted = dataclasses.replace(sampler, network=once)
   for seed in range(2):
     counted.sample([seed] * 3, steps=1, seed=seed, guidance=1 + seed)
   chex.clear_trace_counter()
@@ -90,7 +89,7 @@ def test_an_export_draws_as_its_run_was_configured(model_of, tmp_path):
   tuned = dataclasses.replace(model_of("student"), guidance=1.7)
   folder = export.write(tuned, origin, tmp_path / "export", request)
   loaded, labels = scm_jax.load(folder), np.array(LABELS)
-  assert loaded.model.guidance == 1.7
+  assert loaded.guidance == 1.7
   images = loaded.sample(LABELS)
   explicit = loaded.sample(LABELS, guidance=1.7)
   np.testing.assert_array_equal(images, explicit)
@@ -107,7 +106,7 @@ def test_an_export_draws_as_its_run_was_configured(model_of, tmp_path):
   request = export.Request(formats=(), num=0)
   folder = export.write(model_of("teacher"), origin, tmp_path / "t", request)
   teacher = scm_jax.load(folder)
-  assert (teacher.steps, teacher.model.scale()) == (3, 1.0)
+  assert (teacher.steps, teacher.guidance_scale()) == (3, 1.0)
 
 
 def assert_close(a, b):
@@ -130,7 +129,7 @@ def test_paths_end_at_the_samples(sampler, images):
   assert path.x_t.shape == path.x0.shape == (2, 3, 4, 4, 1)
   assert_close(path.x0[-1], images)
   # The first is noise of the data's deviation about its mean.
-  codec, noise = sampler.model.codec, sampler.noise(3, steps=2)
+  codec, noise = sampler.codec, sampler.noise(3, steps=2)
   seen = (noise[0] * codec.std + codec.mean + 1) * 127.5
   assert_close(path.x_t[0], np.uint8(np.clip(np.rint(seen), 0, 255)))
 
@@ -142,9 +141,9 @@ def test_paths_of_a_teacher(export_of):
   path = teacher.path(noise, [0, 1], steps=3, guidance=1.5)
   assert path.x0.shape == (3, 2, 4, 4, 1) and (np.diff(path.times) < 0).all()
   assert_close(path.x0[-1], teacher.sample([0, 1], steps=3, guidance=1.5))
-  with pytest.raises(UserError, match="one draw of noise"):
+  with pytest.raises(UserError, match="take 1 draws of noise, not 2"):
     teacher.from_noise(np.zeros((2, 1, 4, 4, 1)), 0)
-  with pytest.raises(UserError, match="does not edit; load a student"):
+  with pytest.raises(UserError, match="cannot edit images; load a student"):
     teacher.edit(path.x0[-1], known=[[True]])
 
 
@@ -181,13 +180,19 @@ def test_edits_of_patches_and_strokes(sampler, images):
 @pytest.mark.parametrize(
   "arguments, said",
   [
-    ({}, "nothing of the images is used"),
-    ({"start": 2.0}, "start is 2; it is between 0 and pi/2"),
-    ({"known": np.ones((3, 3), bool)}, r"known does not fit images \[3, 4, 4"),
-    ({"known": editing.patch_means(3)}, "patches of 3 do not fill 4x4"),
+    ({}, "an edit needs known, or start"),
+    ({"start": 2.0}, "start is 2, but must lie between 0 and pi/2"),
+    (
+      {"known": np.ones((3, 3), bool)},
+      r"images of the shape \[3, 4, 4",
+    ),
+    (
+      {"known": editing.patch_means(3)},
+      "patches of 3x3 do not fill images",
+    ),
     (
       {"images": np.zeros((3, 8, 8, 1), np.uint8), "start": 1.0},
-      r"images are uint8 \[N, 4, 4, 1\], not uint8 \[3, 8, 8, 1\]",
+      r"images must be uint8 \[N, 4, 4, 1\], not uint8 \[3, 8, 8, 1\]",
     ),
   ],
 )
@@ -199,8 +204,16 @@ def test_mistakes_of_edits(arguments, said, sampler, images):
 @pytest.mark.parametrize(
   "noise, steps, said",
   [
-    (np.zeros((1, 2, 8, 8, 1)), None, r"noise is \[draws, N, 4, 4, 1\]"),
-    (np.zeros((2, 1, 4, 4, 1)), 3, "3 steps take as many draws, not 2"),
+    (
+      np.zeros((1, 2, 8, 8, 1)),
+      None,
+      r"shape \[draws, N, 4, 4, 1\]",
+    ),
+    (
+      np.zeros((2, 1, 4, 4, 1)),
+      3,
+      "take 3 draws of noise, not 2",
+    ),
   ],
 )
 def test_mistakes_of_noise(noise, steps, said, sampler):
@@ -223,9 +236,7 @@ def test_one_of_several_checkpoints(tmp_path):
   checkpoints = storage.Checkpoints(run, keep=2)
   checkpoints.save_ema({"0.100": average(5.0)}, 5)
   checkpoints.close()
-  gain = lambda path: float(
-    scm_jax.load(path).model.params["denoiser"]["out_gain"]
-  )
+  gain = lambda path: float(scm_jax.load(path).params["denoiser"]["out_gain"])
   assert gain(run) == gain(run / "checkpoints/5") == 5.0
   assert gain(str(run / "checkpoints/3")) == 3.0
   assert workdir.load(run / "checkpoints/3")[1]["step"] == 3
@@ -233,9 +244,18 @@ def test_one_of_several_checkpoints(tmp_path):
     scm_jax.load(run / "checkpoints/4")
 
 
+def test_an_export_holds_one_ema(export_of):
+  """By Python as by the command line; `average` is the former name."""
+  folder = export_of("student", formats=())
+  scm_jax.load(folder, ema=0.05)
+  for arguments in ({"ema": 0.1}, {"average": 0.1}):
+    with pytest.raises(UserError, match="EMA weights 0.050 alone"):
+      scm_jax.load(folder, **arguments)
+
+
 def test_weights_in_bfloat16(export_of, images):
   sampler = scm_jax.load(export_of("student", formats=()), dtype="bfloat16")
-  weight = sampler.model.params["denoiser"]["conv_in"]["weight"]
+  weight = sampler.params["denoiser"]["conv_in"]["weight"]
   assert weight.dtype == jnp.bfloat16
   drawn = sampler.sample([0, 2, 1])
   error = np.abs(np.int32(drawn) - np.int32(images))
@@ -245,7 +265,7 @@ def test_weights_in_bfloat16(export_of, images):
 @pytest.mark.parametrize(
   "name, arguments, said",
   [
-    ("student", {"labels": [4]}, "labels are 0 to 2"),
+    ("student", {"labels": [4]}, "4 is not a label of this network"),
     ("student", {"labels": []}, "nothing to draw"),
     ("student", {"num": -1}, "nothing to draw"),
     ("unlabelled", {"labels": [0]}, "takes no labels"),

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from scm_jax import networks
 from scm_jax.codec import PixelCodec
-from scm_jax.interop import export_folder, export_pytorch, names
-from scm_jax.model import Model
+from scm_jax.interop import edm2_names, export_folder, export_pytorch
 from scm_jax.networks import magnitude
+from scm_jax.sampler import Sampler
 
 torch = pytest.importorskip("torch")
 
@@ -97,7 +98,10 @@ def test_defaults_are_no_label_and_no_guidance(load, case):
 def test_names_and_order_are_edm2s(load, model_of):
   """Their `net.unet.load_state_dict` takes the file of an `edm2` network."""
   model = model_of("deep-edm2")
-  theirs = names.params_to_torch(model.params, resolution=8)
+  theirs = {
+    edm2_names.to_name(path, 8): edm2_names.to_theirs(np.asarray(leaf), path)
+    for path, leaf in traverse_util.flatten_dict(model.params).items()
+  }
   wanted = {
     name.removeprefix("unet."): tensor
     for name, tensor in theirs.items()
@@ -143,13 +147,13 @@ def test_parity_with_edm2s_own_network(reference, tmp_path):
     attn_resolutions=tuple(theirs["attn_resolutions"]),
     channels_per_head=theirs["channels_per_head"],
   )
-  params = names.params_from_torch(
+  params = edm2_names.params_from_torch(
     {k[6:]: np.array(v) for k, v in tensors.items() if k.startswith("param:")}
   )
   params = magnitude.normalize_weights(params, magnitude.EPS)
   codec = PixelCodec(0.0, 0.5, 0.5)
-  model = Model(networks.build(config), params, codec, consistency=False)
-  export_pytorch.write_unet(tmp_path / "unet", model, params)
+  model = Sampler(networks.build(config), params, codec, "diffusion")
+  export_pytorch.write_unet(tmp_path / "unet", model)
   unet = UNetTrigFlow.from_pretrained(tmp_path / "unet")
 
   given = {

@@ -1,5 +1,6 @@
 """StableHLO programs draw the trainer's samples, with jax alone."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -30,20 +31,18 @@ def load(model_of):
 
   @functools.cache
   def run(name, steps, dtype="float32", **fields):
-    model = export_folder.as_computed(model_of(name), dtype)
-    weights = export_folder.cast(model.weights, dtype)
-    program = stablehlo.program(model, weights, steps, **fields)
+    sampler = export_folder.as_computed(model_of(name), dtype)
+    weights = export_folder.cast(sampler.weights, dtype)
+    variant = stablehlo.Variant(steps, **fields)
+    program = stablehlo.program(sampler.with_weights(weights), variant)
     call = jax.jit(jax.export.deserialize(bytearray(program.data)).call)
-    if fields.get("baked"):
-      return call
     return functools.partial(call, export_folder.flatten(weights))
 
   return run
 
 
 def random_noise(model, steps, batch):
-  c = model.network.config
-  shape = model.draws(steps), batch, c.resolution, c.resolution, c.in_channels
+  shape = model.rules.noise_draws(steps), batch, *model.data_shape
   return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
@@ -64,7 +63,7 @@ def test_samples_agree_with_the_trainers(
   name, steps, guidance, load, model_of, draw
 ):
   model = model_of(name)
-  call = load(name, steps, guided=guidance != 1 and not model.consistency)
+  call = load(name, steps, guided=guidance != 1 and model.kind == "diffusion")
   noise = random_noise(model, steps, 5)
   images, data = call(noise, LABELS, np.float32(guidance))
   expected = draw(model, noise, LABELS, steps, guidance)
@@ -94,7 +93,10 @@ def test_a_seed_draws_what_the_command_draws(load, model_of):
 
 
 def test_baked_programs_need_no_parameters(load, model_of):
-  call = load("student", 1, baked=True)
+  program = stablehlo.program(
+    model_of("student"), stablehlo.Variant(1), baked=True
+  )
+  call = jax.jit(jax.export.deserialize(bytearray(program.data)).call)
   given = load("student", 1, guided=False)
   args = random_noise(model_of("student"), 1, 2), LABELS[:2], np.float32(1)
   np.testing.assert_allclose(call(*args)[1], given(*args)[1], atol=1e-5)
@@ -128,12 +130,26 @@ def test_what_is_written(export_of):
   ]
 
 
+def test_networks_that_cannot_be_guided_have_no_guided_programs(
+  model_of, monkeypatch
+):
+  """By the rule that refuses the scale in Python and on the command line."""
+  monkeypatch.setattr(
+    stablehlo, "program", lambda sampler, variant, **_: variant
+  )
+  guided = lambda s: {v.guided for v in stablehlo.programs(s, [1])}
+  never = {"unconditional": False}
+  assert guided(model_of("teacher")) == {False, True}
+  assert guided(dataclasses.replace(model_of("teacher"), **never)) == {False}
+  second = dataclasses.replace(model_of("teacher-guided"), **never)
+  assert guided(second) == {False, True}
+  assert guided(model_of("student")) == {False}  # the scale is an input
+
+
 def test_too_many_parameters_to_bake_in(model_of, monkeypatch):
   monkeypatch.setattr(stablehlo, "LIMIT", 1000)
-  model = model_of("student")
-  weights = export_folder.cast(model.weights, "float32")
   with pytest.raises(ConfigError, match="--bake: .* GiB"):
-    next(stablehlo.programs(model, weights, [1], baked=True))
+    next(stablehlo.programs(model_of("student"), [1], baked=True))
 
 
 def test_the_example_needs_jax_alone(export_of, model_of, tmp_path):

@@ -1,0 +1,40 @@
+"""The choices that a user has when a network is exported.
+
+Importing this module needs the standard library alone, so that the command
+line can list the choices.
+"""
+
+import dataclasses
+
+FORMATS = ("safetensors", "stablehlo", "diffusers", "onnx")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What an export contains.
+
+  Attributes:
+    formats: names in `FORMATS`; `safetensors` is always written.
+    dtype: a name in `DTYPES`, in which the parameters are stored and the
+      network computes; "" stores float32 and computes as in training.
+    steps: the StableHLO samplers' numbers of steps; none is 1, 2 and 4, or a
+      diffusion model's own number.
+    bake: whether the StableHLO programs hold the parameters.
+    license: the licence that the model card names.
+    name: the title of the model card.
+    num: the number of samples in the model card's grid; 0 is no grid.
+  """
+
+  formats: tuple[str, ...] = FORMATS[:3]
+  dtype: str = ""
+  steps: tuple[int, ...] = ()
+  bake: bool = False
+  license: str = "unknown"
+  name: str = "scm"
+  num: int = 40
+
+  @property
+  def written(self) -> tuple[str, ...]:
+    """The formats that are written, in the order of `FORMATS`."""
+    return tuple(f for f in FORMATS if f == FORMATS[0] or f in self.formats)

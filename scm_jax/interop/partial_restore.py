@@ -1,0 +1,129 @@
+"""The parameters that a network takes from one of another form.
+
+sCM's `trigflow` form sees the time through other features than the published
+forms (`edm2`, DDPM++'s `edm`; Section 4.1), so the layers that read those
+features are initialised anew, and a short adaptation makes the network whole
+again. All other layers are the same function of the same inputs and are copied.
+"""
+
+import dataclasses
+from collections.abc import Container, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from scm_jax import networks
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What became of each parameter, by its name (`denoiser/conv_in/weight`).
+
+  Attributes:
+    copied: parameters taken from the source.
+    negated: parameters taken with the opposite sign, because TrigFlow's F is
+      minus EDM's.
+    fresh: parameters to be initialised, because the source has nothing alike.
+    unused: parameters of the source that have no place in the target.
+    misfits: parameters that should fit and do not, each with both shapes.
+    fitted: parameters fitted to imitate the source; see `imitation`.
+  """
+
+  copied: tuple[str, ...]
+  negated: tuple[str, ...]
+  fresh: tuple[str, ...]
+  unused: tuple[str, ...]
+  misfits: tuple[str, ...]
+  fitted: tuple[str, ...] = ()
+
+  def __str__(self) -> str:
+    """Returns one line for each kind; equal layers of blocks are counted."""
+    lines = []
+    for field in ("copied", "negated", "fitted", "fresh", "unused"):
+      if group := getattr(self, field):
+        lines.append(f"{field} ({len(group)}): {', '.join(_summary(group))}")
+    return "\n".join(lines)
+
+  def with_fitted(self, names: Container[str]) -> "Report":
+    """Returns a report in which `names` are fitted instead of fresh."""
+    fitted = tuple(name for name in self.fresh if name in names)
+    fresh = tuple(name for name in self.fresh if name not in names)
+    return dataclasses.replace(self, fitted=fitted, fresh=fresh)
+
+
+def restore(
+  params: Mapping[str, Any],
+  source: networks.NetworkConfig,
+  target: networks.NetworkConfig,
+) -> tuple[dict[str, Any], Report]:
+  """Returns the parameters that a target network takes from a source network.
+
+  Between networks of one form, all parameters are copied except those that one
+  of the two lacks because it takes no guidance scale, and a weighting head of
+  another kind.
+
+  Args:
+    params: the source's parameters.
+    source: the source's config.
+    target: the config of the network that starts from the source.
+
+  Returns:
+    A part of the target's parameters, of which the rest must be initialised;
+    and what became of each parameter.
+  """
+  given = traverse_util.flatten_dict(params)
+  init = networks.build(target).init
+  wanted = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0)))
+  forms = networks.FAMILIES[networks.family_name(target)].forms
+  same_form = source.form == target.form
+  same_head = same_form and source.weighting_head == target.weighting_head
+
+  def reads_other_inputs(path: Path) -> bool:
+    if path[0] == "weighting":
+      return not same_head
+    return not same_form and bool(forms.time_layers & set(path[2:3]))
+
+  def is_optional(path: Path) -> bool:
+    modulates = bool(forms.modulation & set(path[2:3]))
+    return "emb_guidance" in path or (modulates and not same_form)
+
+  other_sign = source.published != target.published
+  taken = {}
+  kinds = {field.name: [] for field in dataclasses.fields(Report)}
+  for path in sorted(wanted.keys() | given.keys()):
+    name, here, there = "/".join(path), wanted.get(path), given.get(path)
+    both = here is not None and there is not None
+    fits = both and np.shape(here) == np.shape(there)
+    if fits and not reads_other_inputs(path):
+      negate = other_sign and path[: len(forms.sign)] == forms.sign
+      taken[path] = -there if negate else there
+      kinds["negated" if negate else "copied"].append(name)
+    elif reads_other_inputs(path) or is_optional(path):
+      kinds["fresh"] += [name] * (here is not None)
+      kinds["unused"] += [name] * (there is not None)
+    else:
+      shapes = f"{_shape(there)} there and {_shape(here)} here"
+      kinds["misfits"].append(f"{name} is {shapes}")
+  listed = {kind: tuple(names) for kind, names in kinds.items()}
+  return traverse_util.unflatten_dict(taken), Report(**listed)
+
+
+def _shape(leaf: Any) -> str:
+  return "missing" if leaf is None else str(np.shape(leaf))
+
+
+def _summary(names: tuple[str, ...]) -> list[str]:
+  """Returns names, those of like blocks as one: `enc_*/conv0/weight (3)`."""
+  counts: dict[str, int] = {}
+  for name in names:
+    _, *parts = name.split("/")
+    side = parts[0].split("_")[0]
+    if side in ("enc", "dec"):
+      parts[0] = f"{side}_*"
+    key = "/".join(parts) if name.startswith("denoiser") else name
+    counts[key] = counts.get(key, 0) + 1
+  return [f"{k} ({n})" if n > 1 else k for k, n in counts.items()]

@@ -1,0 +1,201 @@
+"""Tensors that `torch.save` and pickle wrote, read by NumPy alone.
+
+PyTorch has two archive formats, and public files need both:
+
+| format | written by | files |
+|---|---|---|
+| zip: a pickle `data.pkl`, and raw storages `data/KEY` | PyTorch since 1.6 | \
+DINOv2's `.pth` |
+| legacy: a sequence of pickles, then the storages | PyTorch before 1.6 | \
+FID's Inception `.pth` of 2019 |
+| legacy, one archive inside the pickle for each storage | `pickle.dump`, with \
+any PyTorch | EDM2's and NVIDIA's `.pkl` |
+"""
+
+import io
+import math
+import zipfile
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from scm_jax.interop import unpickling
+from scm_jax.interop.unpickling import Call, Refused
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+# PyTorch's storage classes of the types that weights have, little-endian.
+STORAGES = {
+  "FloatStorage": "<f4",
+  "HalfStorage": "<f2",
+  "DoubleStorage": "<f8",
+  "LongStorage": "<i8",  # batch normalisation counts its batches
+}
+
+
+def load(file: BinaryIO, table: unpickling.Table) -> Any:
+  """Reads an archive of either format, or else a plain pickle.
+
+  Args:
+    file: the stream, at the beginning of what is read.
+    table: the names that the pickle may use; see `unpickling.load`.
+
+  Raises:
+    Refused: the file names what `table` lacks, or its parts contradict each
+      other.
+    Exception: the file is damaged; see `unpickling.load`.
+  """
+  start = file.tell()
+  head = file.read(32)
+  file.seek(start)
+  if head.startswith(b"PK\3\4"):
+    return _load_zip(file, table)
+  # A pickle of the magic number holds it as ten bytes.
+  if LEGACY_MAGIC.to_bytes(10, "little") in head:
+    return _load_legacy(file, table)
+  return unpickling.load(file, table)
+
+
+def _load_zip(file: BinaryIO, table: unpickling.Table) -> Any:
+  with zipfile.ZipFile(file) as archive:
+    members = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in members):
+      raise Refused("it is a TorchScript program, not tensors by name")
+    if any(info.compress_type for info in archive.infolist()):
+      raise Refused("it is a compressed zip file, which PyTorch does not write")
+    pickles = [name for name in members if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+      raise Refused("it is a zip file without data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}byteorder" in members:
+      if archive.read(f"{folder}byteorder") != b"little":
+        raise Refused("its storages are not little-endian")
+    storages: dict[str, np.ndarray] = {}
+
+    def storage(pid):
+      dtype, key, size = _storage_id(pid)
+      if key not in storages:
+        info = archive.getinfo(f"{folder}data/{key}")
+        if info.file_size != size * dtype.itemsize:
+          raise Refused(f"storage {key} has another length than is declared")
+        storages[key] = np.frombuffer(archive.read(info), dtype)
+      return storages[key]
+
+    data = io.BytesIO(archive.read(pickles[0]))
+    return unpickling.load(data, table, storage)
+
+
+def _load_legacy(file: BinaryIO, table: unpickling.Table) -> Any:
+  for expected in (LEGACY_MAGIC, PROTOCOL):
+    if unpickling.load(file, {}) != expected:
+      raise Refused("it is a PyTorch archive of an unknown format")
+  system = unpickling.load(file, {})
+  if not isinstance(system, dict) or not system.get("little_endian", True):
+    raise Refused("its storages are not little-endian")
+  # The object comes first and refers to storages whose bytes come last.
+  storages: dict[str, np.ndarray] = {}
+
+  def storage(pid):
+    match pid:
+      case ("module", type() as kind, _, _):  # a class with its source code
+        return kind
+    dtype, key, size = _storage_id(pid)
+    if key not in storages:
+      if size * dtype.itemsize > _bytes_left(file):
+        raise Refused(f"storage {key} is cut short")
+      storages[key] = np.zeros(size, dtype)
+    return storages[key]
+
+  result = unpickling.load(file, table, storage)
+  keys = unpickling.load(file, {})
+  if not isinstance(keys, list) or sorted(keys) != sorted(storages):
+    raise Refused("it lacks storages that its tensors need")
+  for key in keys:
+    array = storages[key]
+    length = int.from_bytes(file.read(8), "little")
+    data = file.read(array.nbytes)
+    if length != array.size or len(data) != array.nbytes:
+      raise Refused(f"storage {key} is cut short")
+    array[:] = np.frombuffer(data, array.dtype)
+  return result
+
+
+def _bytes_left(file: BinaryIO) -> int:
+  here = file.tell()
+  end = file.seek(0, io.SEEK_END)
+  file.seek(here)
+  return end - here
+
+
+def _storage_id(pid: Any) -> tuple[np.dtype, str, int]:
+  """Returns type, key and length of `("storage", type, key, device, length)`.
+
+  The length is in elements.
+  """
+  match pid:
+    case ("storage", type() as kind, str() as key, _, int() as size, *view):
+      if any(part is not None for part in view):
+        raise Refused("it has a view of a storage in place of a storage")
+      name = getattr(kind, "class_name", "")
+      if name in STORAGES and size >= 0:
+        return np.dtype(STORAGES[name]), key, size
+  raise Refused("it refers to something that is not a storage")
+
+
+def _tensor(
+  storage: Any, offset: Any, shape: Any, strides: Any, *options: Any
+) -> np.ndarray:
+  """Stands in for `torch._utils._rebuild_tensor_v2`: a view of a storage.
+
+  Raises:
+    Refused: the view reaches beyond the storage.
+  """
+  del options  # whether it has a gradient, hooks, metadata
+  shape, strides = tuple(shape), tuple(strides)
+  numbers = (offset, *shape, *strides)
+  if not isinstance(storage, np.ndarray) or len(shape) != len(strides):
+    raise Refused("a tensor is not a view of a storage")
+  if any(type(n) is not int or n < 0 for n in numbers):
+    raise Refused("a tensor's shape is not made of whole numbers")
+  last = offset + sum(
+    (n - 1) * step for n, step in zip(shape, strides, strict=True)
+  )
+  size = math.prod(shape)
+  if size > storage.size or (size and last >= storage.size):
+    raise Refused("a tensor reaches beyond its storage")
+  if not size:
+    return np.zeros(shape, storage.dtype)
+  item = storage.dtype.itemsize
+  return np.lib.stride_tricks.as_strided(
+    storage[offset:], shape, [step * item for step in strides], writeable=False
+  )
+
+
+def _parameter(data: Any, *options: Any) -> Any:
+  """Stands in for `torch._utils._rebuild_parameter`: a parameter's tensor."""
+  del options
+  return data
+
+
+def _storage_from_bytes(data: Any) -> np.ndarray:
+  """Stands in for `torch.storage._load_from_bytes`: an archive of a storage.
+
+  Raises:
+    Refused: the archive holds anything but a storage.
+  """
+  storage = load(io.BytesIO(data), _STORAGE_TYPES)
+  if not isinstance(storage, np.ndarray):
+    raise Refused("an archive inside it is not a storage")
+  return storage
+
+
+_STORAGE_TYPES: unpickling.Table = {
+  ("torch", name): unpickling.record_type(name) for name in STORAGES
+}
+TENSORS: unpickling.Table = {
+  **_STORAGE_TYPES,
+  ("torch._utils", "_rebuild_tensor_v2"): Call(_tensor),
+  ("torch._utils", "_rebuild_parameter"): Call(_parameter),
+  ("torch.storage", "_load_from_bytes"): Call(_storage_from_bytes),
+  ("torch", "Size"): Call(tuple),
+}

@@ -1,0 +1,169 @@
+"""What the rest of the house knows of an objective: options, loss, costs."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from scm_jax import schema, trigflow
+from scm_jax.objectives.point import Point
+from scm_jax.objectives.velocity import Velocity
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options that every objective has; objectives add their own.
+
+  Attributes:
+    sigma_d: the data's standard deviation.
+    P_mean: mean of `ln sigma`, from which times are drawn (Table 5).
+    P_std: standard deviation of `ln sigma`.
+    adaptive_weighting: whether `w_phi(t)` is learnt (Equation 8); otherwise it
+      is 0.
+    weighting_unit: how often `w_phi` counts in a sample's loss: `sample`, once
+      (Equation 8), which RAdam needs; or `pixel`, once for each of its `D`
+      numbers, EDM2's sum, which Adam does not see (`weighting.UNITS`).
+    label_dropout: probability of training a sample without its label.
+    guidance: how a teacher is guided (Section 5.2): `none`; `fixed`, by
+      `guidance_scale`; or `sampled`, by a scale that the student takes as an
+      input.
+    guidance_scale: the scale of `fixed`; 1 is no guidance.
+    guidance_range: lowest and highest scale of `sampled`, drawn uniformly.
+    reset_weighting: whether a network that starts from another's weights
+      starts with a new `w_phi`.
+  """
+
+  sigma_d: float = schema.fixed(0.5)
+  P_mean: float = -0.8
+  P_std: float = 1.6
+  adaptive_weighting: bool = True
+  weighting_unit: Literal["sample", "pixel"] = "sample"
+  label_dropout: float = 0.0
+  guidance: Literal["none", "fixed", "sampled"] = "none"
+  guidance_scale: float = 1.0
+  guidance_range: tuple[float, float] = (1.0, 2.0)
+  reset_weighting: bool = True
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for a value that an option does not have."""
+    schema.check(self)
+
+  @property
+  def tangent_pass(self) -> tuple[str, str] | None:
+    """Type and precision of the tangent's own pass; None if it has none."""
+    return None
+
+
+def _no_weight(params: Any, t: Array) -> Array:
+  """Returns the log-weight 0 for every sample."""
+  del params
+  return jnp.zeros_like(t)
+
+
+class Student(NamedTuple):
+  """The network that is trained, as functions of its parameters.
+
+  Attributes:
+    F: `F(params, x, t, cond)`, `[B, ...]` and radians `[B]` to `[B, ...]`. It
+      may also take the keywords `rngs` (random streams, for dropout) and
+      `train`; what it does not take, it is not given.
+    w: `w(params, t)`, the adaptive log-weight `[B]`; 0 unless given.
+    tangent_F: the same network in another precision, for the tangent alone,
+      which then has a pass of its own; None takes the tangent in the pass that
+      gives the value.
+  """
+
+  F: Callable[..., Array]
+  w: Callable[[Any, Array], Array] = _no_weight
+  tangent_F: Callable[..., Array] | None = None
+
+
+def evaluate(
+  F: Callable[..., Array], params: Any, u: Array, t: Array, point: Point
+) -> Array:
+  """Evaluates a network in training, with a batch's condition and dropout.
+
+  Args:
+    F: as in `Student`.
+    params: its parameters.
+    u: the noisy samples over `sigma_d`, `[B, ...]`.
+    t: radians `[B]`.
+    point: the batch, for its condition and random streams.
+  """
+  keywords = {"rngs": point.rngs, "train": True}
+  taken = _keywords(F)
+  keywords = {k: v for k, v in keywords.items() if taken is None or k in taken}
+  return F(params, u, t, point.cond, **keywords)
+
+
+def _keywords(F: Callable) -> frozenset[str] | None:
+  """Returns the names of a function's parameters; None if it takes any."""
+  parameters = inspect.signature(F).parameters
+  if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    return None
+  return frozenset(parameters)
+
+
+def draw_times(key: Array, count: int, options: Options) -> dict[str, Array]:
+  """Draws a time for each sample from the proposal (Algorithm 1)."""
+  proposal = options.P_mean, options.P_std, options.sigma_d
+  return {"t": trigflow.propose_times(key, count, *proposal)}
+
+
+def never(options: Any) -> bool:
+  """Returns False, whatever the options."""
+  del options
+  return False
+
+
+def always(options: Any) -> bool:
+  """Returns True, whatever the options."""
+  del options
+  return True
+
+
+# loss(student, params, point, velocity, options, step) -> (scalar, metrics)
+Loss = Callable[
+  [Student, Any, Point, Velocity | None, Any, Array | float],
+  tuple[Array, dict[str, Any]],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """An objective, as an entry of the registry `scm_jax.objectives.OBJECTIVES`.
+
+  Attributes:
+    label: its name in tables and charts.
+    color: its colour in charts, as matplotlib reads it.
+    marker: its marker in charts, likewise.
+    description: what a network trained by it is, for the model card.
+    kind: how its networks are sampled, a name in `sampler_kinds.KINDS`:
+      `diffusion` or `consistency`.
+    options: the dataclass of its options, `Options` or one that adds to it.
+    loss: the loss of a batch and its metrics; `step` is the number of updates
+      done. The metrics hold `valid` `[B]`, which samples are finite.
+    draw: draws the fields of `Point` that the objective chooses, such as the
+      times: `draw(key, count, options) -> {name: [count, ...]}`.
+    asks_teacher: whether every step evaluates a teacher's velocity.
+    takes_guidance: whether the network takes the guidance scale as an input.
+    forwards: passes over the network's weights before the backward pass.
+    tangent: the tangent before its normalisation, with the arguments of
+      `loss`, for checks of its precision; None for a loss without one.
+  """
+
+  label: str
+  color: str
+  marker: str
+  description: str
+  kind: str
+  options: type[Options]
+  loss: Loss
+  draw: Callable[[Array, int, Any], dict[str, Array]] = draw_times
+  asks_teacher: Callable[[Any], bool] = never
+  takes_guidance: Callable[[Any], bool] = never
+  forwards: Callable[[Any], int] = lambda options: 1
+  tangent: Callable[..., Array] | None = None

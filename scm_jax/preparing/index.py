@@ -1,0 +1,79 @@
+"""The content of a source of images: its items in a fixed order, its classes.
+
+Where one image comes to lie in the dataset depends on its name alone, so that
+two machines that list the same source agree.
+"""
+
+import dataclasses
+import hashlib
+from typing import NamedTuple, Protocol
+
+
+class Item(NamedTuple):
+  """One image of a source.
+
+  Attributes:
+    key: the image's name, or its number, in the source.
+    label: the class; None if there is none, or if `Source.read` gives it.
+    mirrored: whether the image's mirror image is meant.
+  """
+
+  key: str
+  label: int | None = None
+  mirrored: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+  """All items of a source.
+
+  Attributes:
+    name: the source's name, without the folder that it lies in.
+    items: the items, sorted by key.
+    classes: the classes' names by label; empty where there are no labels.
+    latents: whether the items are an autoencoder's outputs, not images.
+    ignored: the number of files that are not images.
+  """
+
+  name: str
+  items: tuple[Item, ...]
+  classes: tuple[str, ...]
+  latents: bool = False
+  ignored: int = 0
+
+  def fingerprint(self) -> str:
+    """Returns a SHA-256 of the names and labels, not of the images."""
+    digest = hashlib.sha256("\0".join(self.classes).encode())
+    for item in self.items:
+      digest.update(f"\n{item.key}\t{item.label}".encode())
+    return digest.hexdigest()
+
+
+class Source(Protocol):
+  """A place that images come from. Opening one is cheap; listing may not be."""
+
+  def index(self) -> Index: ...
+
+  def read(self, key: str) -> tuple[bytes, int | None]:
+    """Reads an image file, and its label where `index` did not give one."""
+    ...
+
+
+def shuffled(items: tuple[Item, ...], mirror: bool) -> list[Item]:
+  """Sorts the items by a hash of their keys.
+
+  Slices of the dataset such as `train[:80%]` are then random samples, and all
+  shards hold about the same.
+
+  Args:
+    items: the items in any order.
+    mirror: whether to add the mirror image of each.
+  """
+  if mirror:
+    items = (*items, *(item._replace(mirrored=True) for item in items))
+  return sorted(items, key=_place)
+
+
+def _place(item: Item) -> tuple[bytes, str, bool]:
+  text = f"{item.key}\n{item.mirrored}".encode()
+  return hashlib.blake2b(text, digest_size=8).digest(), item.key, item.mirrored

@@ -1,0 +1,196 @@
+"""The charts of many runs: against compute, against size, and of a sweep."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from scm_jax.reporting import axes as drawing
+from scm_jax.reporting import objectives, published, titles
+from scm_jax.reporting.axes import Label, Page
+
+COMPUTE = "effective sampling compute: billions of parameters × evaluations"
+# Feature spaces in which results are published.
+_SHARED = ("inception", "dinov2")
+
+
+class Panel(NamedTuple):
+  """What one chart shows: runs scored on one dataset in one feature space."""
+
+  dataset: str
+  space: str
+  rows: pd.DataFrame
+
+  @property
+  def title(self) -> str:
+    """Returns `digits: Fréchet distance, classifier features`."""
+    dataset = titles.dataset(self.dataset)
+    return ": ".join(filter(None, (dataset, titles.quantity(self.space))))
+
+
+def panels(rows: pd.DataFrame, spaces: Sequence[str]) -> list[Panel]:
+  """Returns a panel for each dataset and feature space with scores."""
+  keys = rows.assign(rank=rows.objective.map(objectives.rank))
+  rows = rows.loc[keys.sort_values(["rank", "nfe"], kind="stable").index]
+  return [
+    Panel(str(dataset), space, scored)
+    for dataset, mine in rows.groupby("dataset", sort=False)
+    for space in spaces
+    if len(scored := mine[mine[f"fd_{space}"].notna()])
+  ]
+
+
+@drawing.styled
+def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
+  """Draws `quality_compute.png`: distance against effective sampling compute.
+
+  This is figure 1 of arXiv:2410.11081. Published results share the axes only
+  where they are in the same features; elsewhere they stand beside them.
+
+  Args:
+    panels: our runs, one above the other.
+    results: published results on one dataset; may be empty.
+  """
+  apart = len(results) and any(p.space not in _SHARED for p in panels)
+  columns, count = (2 if apart else 1), max(len(panels), 1)
+  page = Page(8.5 * columns, 5.0 * count)
+  grid = page.figure.subplots(count, columns, squeeze=False)
+  for panel, (axes, *_) in zip(panels, grid, strict=False):
+    shared = _drawable(results, panel.space)
+    labels = _our_rows(axes, panel)
+    labels += _published_rows(axes, shared, f"fd_{panel.space}")
+    page.label(axes, labels)
+    theirs = f"; published: {published.title(results)}" if len(shared) else ""
+    drawing.finish(axes, title=panel.title + theirs, xlabel=COMPUTE)
+  for axes in grid[1:, 1:].flat:
+    axes.set_axis_off()
+  for axes in grid[:1, 1:].flat:
+    shared = _drawable(results, "inception")
+    page.label(axes, _published_rows(axes, shared, "fd_inception"))
+    title = (
+      f"Published: {published.title(results)}, FID. Other data and features"
+    )
+    drawing.finish(axes, title=title, xlabel=COMPUTE)
+  return page.png()
+
+
+def compute_axes(
+  axes: Axes, rows: pd.DataFrame, y: str, by: str
+) -> list[pd.DataFrame]:
+  """Draws our own rows against compute; returns the rows of each line."""
+  drawn = drawing.lines(axes, rows, "effective_compute", y, by, "objective")
+  legend_entries(axes, rows)
+  return drawn
+
+
+def legend_entries(axes: Axes, rows: pd.DataFrame) -> None:
+  """Adds the rows' objectives to the legend."""
+  for look in objectives.appearances(rows.objective.dropna()).values():
+    axes.plot([], [], look.marker, color=look.color, ms=8, label=look.label)
+
+
+def _our_rows(axes: Axes, panel: Panel) -> list[Label]:
+  """Draws a panel's rows; those that are on no line are small and hollow."""
+  y = f"fd_{panel.space}"
+  rows = panel.rows[panel.rows.effective_compute.notna()]
+  rows = rows.assign(**{y: drawing.positive(rows[y])})
+  drawn = compute_axes(axes, rows[rows.in_series], y, "series")
+  others = rows[~rows.in_series]
+  if len(others):
+    axes.scatter(
+      others.effective_compute.astype(float),
+      others[y],
+      s=20,
+      facecolors="white",
+      edgecolors=list(others.color),
+      label="other settings",
+    )
+  drawing.legend(axes)
+  return drawing.series_labels(drawn, 0)
+
+
+def _published_rows(axes: Axes, results: pd.DataFrame, y: str) -> list[Label]:
+  """Draws published results by series; returns labels, the best's first."""
+  axes.set(xscale="log", yscale="log")
+  order = [*published.SERIES, *results.series]
+  results = results.assign(place=results.series.map(order.index))
+  labels = []
+  for name, series in results.sort_values("place").groupby(
+    "series", sort=False
+  ):
+    look = published.SERIES.get(str(name), published.OTHER)
+    series = series.sort_values("effective_compute")
+    xs, ys = series.effective_compute, series[y]
+    style = look.marker + "-" * look.joined
+    axes.plot(xs, ys, style, color=look.color, ms=5, mew=0, lw=1.0, label=name)
+    places = zip(xs, ys, series.label, strict=True)
+    labels += [Label(*place, look.color) for place in places if place[2]]
+  drawing.legend(axes)
+  return sorted(labels, key=lambda label: label.y)
+
+
+def _drawable(results: pd.DataFrame, space: str) -> pd.DataFrame:
+  """Returns the published results that have a place in a chart."""
+  if space not in _SHARED:
+    return results[:0]
+  known = results[["effective_compute", f"fd_{space}"]].notna().all(axis=1)
+  return results[known & (results.series != "")]
+
+
+@drawing.styled
+def draw_sizes(panels: Sequence[Panel]) -> bytes:
+  """Draws `size.png`: distance, and its ratio to the teacher's, by size.
+
+  This is figure 6 of arXiv:2410.11081: mean and deviation over seeds.
+  """
+  count = max(len(panels), 1)
+  page = Page(13.0, count * 4.8)
+  grid = page.figure.subplots(count, 2, squeeze=False)
+  for panel, (left, right) in zip(panels, grid, strict=False):
+    rows, space = panel.rows[panel.rows.in_series], panel.space
+    teacher = rows.objective.map(objectives.is_teacher).astype(bool)
+    full = rows[~teacher | (rows.nfe == rows.nfe[teacher].max())]
+    page.label(left, size_axes(left, full, f"fd_{space}"))
+    page.label(right, size_axes(right, rows[~teacher], f"ratio_{space}"))
+    left.set_title(panel.title)
+    right.set_title("Ratio to the teacher's distance")
+  return page.png()
+
+
+def size_axes(axes: Axes, rows: pd.DataFrame, y: str) -> list[Label]:
+  """Draws a score against parameters.
+
+  A line at 1 shows where a ratio to the teacher's distance is that of an equal.
+
+  Args:
+    axes: empty axes.
+    rows: a flat table with the column `series`.
+    y: column of the score.
+
+  Returns:
+    A label for each series.
+  """
+  rows = rows[rows.params.notna() & rows[y].notna()] if y in rows else rows[:0]
+  if not len(rows):
+    axes.text(0.3, 0.5, "nothing to show: see the notes", color=drawing.GREY)
+    return []
+  if y.startswith("ratio"):
+    axes.axhline(1.0, color=drawing.GREY, linestyle="--", lw=1.0, zorder=1)
+  drawn = drawing.lines(axes, rows, "params", y, "series", "series")
+  axes.margins(x=0.15)
+  drawing.finish(axes, xlabel="parameters")
+  return drawing.series_labels(drawn, -1)
+
+
+@drawing.styled
+def draw_ranking(rows: pd.DataFrame, by: str, y: str) -> bytes:
+  """Draws the picture of a sweep's table, a line for each value of a column."""
+  page = Page(9, 1.5 + 0.28 * rows[by].nunique())
+  axes = page.figure.subplots()
+  drawing.ranking(axes, rows, by, y)
+  legend_entries(axes, rows)
+  drawing.legend(axes)
+  x = titles.quantity(y.removeprefix("fd_"))
+  drawing.finish(axes, xlabel=f"{x}; in the markers: network evaluations")
+  return page.png()

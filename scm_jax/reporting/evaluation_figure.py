@@ -1,0 +1,148 @@
+"""`report.png`: samples of the evaluated runs, and how they score.
+
+The upper half shows samples, a row for each run and the same classes in the
+same columns; the lower half the Fréchet distance of every run, as a ranking and
+against effective sampling compute.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from scm_jax import files
+from scm_jax.errors import UserError
+from scm_jax.image_grid import check_images, image_grid
+from scm_jax.reporting import axes as drawing
+from scm_jax.reporting import charts, statistics, tables, titles
+
+_WIDTH = 12.0  # inches
+_CELL = 0.8  # inches, the largest side of a sample
+_GAP = 3  # pixels between samples
+
+
+@drawing.styled
+def write_figure(
+  path: str | os.PathLike[str],
+  report: Mapping[str, Any],
+  rows: Mapping[str, np.ndarray],
+  *,
+  headings: Sequence[str] = (),
+  title: str = "",
+) -> os.PathLike[str]:
+  """Draws a report as PNG, atomically, without touching pyplot's state.
+
+  Args:
+    path: the file.
+    report: the result of `records.make_report`, with at least one run.
+    rows: images [columns, H, W, C] uint8 by row name, top to bottom. A row with
+      the name of a run shows that run's scores beside its samples; any other
+      (the real images) is only shown. All rows have the same number of images.
+    headings: what stands above the columns, such as the classes; each heads
+      as many columns as fit evenly.
+    title: the title of the page.
+
+  Returns:
+    The path written.
+
+  Raises:
+    UserError: rows do not match each other, or the file cannot be written.
+  """
+  if not report["runs"]:
+    raise UserError("a report's picture needs at least one run")
+  _check_rows(rows)
+  runs = tables.summary(report["runs"])
+  images = next(iter(rows.values()))
+  cell = min(_CELL, 0.63 * _WIDTH / len(images))
+  samples = cell * len(rows) * images.shape[1] / images.shape[2] + 0.9
+  below = 1.6 + 0.42 * max(len(runs), 5)
+  page = drawing.Page(_WIDTH, samples + below + 0.5)
+  page.figure.suptitle(title, x=0.02, ha="left", size=17, weight="bold")
+  halves: Any = page.figure.subfigures(2, 1, height_ratios=[samples, below])
+  _draw_samples(halves[0].subplots(), runs, rows, headings)
+  _draw_charts(halves[1].subplots(1, 2), runs)
+  return files.write_bytes(path, page.png())
+
+
+def _check_rows(rows: Mapping[str, np.ndarray]) -> None:
+  """Raises UserError unless all rows are alike."""
+  if not rows:
+    raise UserError("a report's picture needs at least one row of images")
+  for name, images in rows.items():
+    check_images(images, f"images of row {name!r}")
+  shapes = {name: list(images.shape) for name, images in rows.items()}
+  if len({tuple(shape) for shape in shapes.values()}) > 1:
+    raise UserError(f"the rows of images differ in shape: {shapes}")
+
+
+def _draw_charts(pair: Sequence[Axes], runs: pd.DataFrame) -> None:
+  """Draws the ranking, and the distance against compute."""
+  left, right = pair
+  space = statistics.spaces(runs)[0]
+  drawing.ranking(left, runs, "name", f"fd_{space}")
+  title = titles.quantity(space)
+  drawing.finish(left, title=title, xlabel="lower is better")
+  charts.compute_axes(right, runs, f"fd_{space}", "objective")
+  right.legend()
+  title = "Distance against sampling compute"
+  drawing.finish(right, title=title, xlabel=charts.COMPUTE)
+
+
+def _draw_samples(
+  axes: Axes,
+  runs: pd.DataFrame,
+  rows: Mapping[str, np.ndarray],
+  headings: Sequence[str],
+) -> None:
+  """Draws rows of images, names to their left and scores to their right."""
+  columns = len(next(iter(rows.values())))
+  canvas = image_grid(np.concatenate(list(rows.values())), columns, gap=_GAP)
+  height, width, channels = canvas.shape
+  axes.imshow(
+    canvas[..., 0] if channels == 1 else canvas,
+    cmap="gray",
+    vmin=0,
+    vmax=255,
+    interpolation="antialiased",
+  )
+  axes.spines[:].set_visible(False)
+  axes.grid(False)
+  axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+  axes.set_xticks(_centres(width, len(headings)), headings, size=11)
+  known = {row["name"]: row for row in runs.to_dict("records")}
+  centres = _centres(height, len(rows))
+  axes.set_yticks(
+    centres, [_row_title(known.get(name), name) for name in rows], size=11
+  )
+  for label, name in zip(axes.get_yticklabels(), rows, strict=True):
+    label.set_color(known[name]["color"] if name in known else "black")
+  for place, space in enumerate(statistics.spaces(runs)[:2]):
+    cells = [(-0.02 * height, titles.distance(space).replace(" ", "\n", 1))]
+    cells += [
+      (centre, drawing.short(known[name][f"fd_{space}"]))
+      for centre, name in zip(centres, rows, strict=True)
+      if name in known
+    ]
+    for y, text in cells:
+      at: dict[str, Any] = {
+        "xytext": (38 + 56 * place, 0),
+        "textcoords": "offset points",
+      }
+      at |= {"ha": "center", "va": "bottom" if y < 0 else "center"}
+      axes.annotate(text, (width, y), **at, size=10.5, annotation_clip=False)
+
+
+def _centres(length: int, count: int) -> np.ndarray:
+  """Returns the centres of equal parts of a canvas, in pixels."""
+  return _GAP / 2 + (np.arange(count) + 0.5) * (length - _GAP) / max(count, 1)
+
+
+def _row_title(run: Mapping[str, Any] | None, name: str) -> str:
+  """Returns a row's name, and below it what a sample costs."""
+  if run is None:
+    return name
+  plural = "" if run["nfe"] == 1 else "s"
+  return f"{name}\n{run['nfe']} evaluation{plural}"

@@ -1,0 +1,151 @@
+"""Records of evaluated runs, and the file `report.json` that holds them.
+
+`report.json` is `{"runs": [record, ...], "reference": {...}}`. A record says
+how its samples were made (`name`, `objective`, `steps`, `nfe`, `params`, `num`,
+`seed`, `effective_compute`, and those of `SETTINGS` that apply) and how they
+score: `fd` and other scores, each as `{features: value}`.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+from scm_jax import files
+from scm_jax.reporting import objectives
+
+Record = dict[str, Any]
+# How samples were drawn, beside their steps; older records may lack some.
+SETTINGS = (
+  "guidance",
+  "ema",
+  "t_mid",
+  "solver",
+  "sigma_max",
+  "dtype",
+  "labels",
+)
+# Endings of keys that describe a score's spread and are no scores themselves.
+_SPREAD = ("_sd", "_min", "_whole")
+
+
+def run_record(
+  name: str,
+  objective: str,
+  *,
+  nfe: int,
+  params: int,
+  scores: Mapping[str, Any],
+  **about: Any,
+) -> Record:
+  """Returns one entry of a report's `runs`.
+
+  Args:
+    name: what a reader is shown, such as "sCD, 2 steps"; unique in a report.
+    objective: the registered name of the objective that the network was
+      trained with.
+    nfe: network evaluations for one sample, guidance included.
+    params: number of parameters of the network that samples.
+    scores: result of `metrics.scores.score`, with at least "fd" and "num".
+    **about: `steps`, `seed`, and all else that is worth keeping.
+
+  Returns:
+    The record. Its `effective_compute` is the number of parameters (in
+    billions) times network evaluations, as in figure 1 of arXiv:2410.11081.
+  """
+  for key in ("fd", "num"):
+    if key not in scores:
+      raise ValueError(f"the scores of {name!r} lack {key!r}")
+  return {
+    "name": name,
+    "objective": objective,
+    "nfe": int(nfe),
+    "params": int(params),
+    "effective_compute": compute(params, nfe),
+    **scores,
+    **about,
+  }
+
+
+def make_report(
+  runs: Sequence[Record], reference: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the content of `report.json`.
+
+  Args:
+    runs: records, in the order in which they are shown.
+    reference: what is known of the reference: the result of
+      `metrics.scores.reference_floor`, the dataset's name, the classifier's
+      accuracy.
+  """
+  names = [run["name"] for run in runs]
+  if len(set(names)) < len(names):
+    raise ValueError(f"the names of a report's runs must differ: {names}")
+  return {"runs": list(runs), "reference": dict(reference)}
+
+
+def write_report(
+  path: str | os.PathLike[str], report: Mapping[str, Any]
+) -> os.PathLike[str]:
+  """Writes a report as JSON, atomically.
+
+  Raises:
+    UserError: the file cannot be written.
+    ValueError: a number is not finite (JSON has no such numbers).
+  """
+  text = json.dumps(report, indent=2, allow_nan=False)
+  return files.write_text(path, text + "\n")
+
+
+def compute(params: float | None, nfe: float | None) -> float | None:
+  """Returns billions of parameters times network evaluations."""
+  return None if params is None or nfe is None else params / 1e9 * nfe
+
+
+def main_space(names: Iterable[str]) -> str:
+  """Returns the feature space to show where there is room for only one.
+
+  It is the first that is not the pixels; "" if there are none.
+  """
+  names = list(names)
+  return next((name for name in names if name != "pixels"), (*names, "")[0])
+
+
+def score_names(record: Mapping[str, Any]) -> list[str]:
+  """Returns the scores other than `fd` that a record has by feature space."""
+  return [
+    key
+    for key, value in record.items()
+    if key != "fd"
+    and not key.endswith(_SPREAD)
+    and isinstance(value, Mapping)
+    and all(item is None or is_number(item) for item in value.values())
+  ]
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+  """Returns whether a value of a JSON file is a number."""
+  return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def describe(record: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns how a record's samples were made, without its scores.
+
+  Counts that are missing, or no positive numbers, are None.
+  """
+  counts = {key: _count(record.get(key)) for key in ("steps", "nfe", "params")}
+  objective = record["objective"]
+  series = objectives.series_title(objective, counts["steps"], counts["nfe"])
+  return {
+    "name": record.get("name"),
+    "objective": objective,
+    "series": series,
+    **counts,
+    "effective_compute": compute(counts["params"], counts["nfe"]),
+    **{key: record.get(key) for key in SETTINGS},
+    "num": _count(record.get("num")),
+  }
+
+
+def _count(value: Any) -> int | None:
+  return int(value) if is_number(value) and 0 < value < float("inf") else None

@@ -1,0 +1,174 @@
+"""Tables of scores as text, Markdown and cells for HTML."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from scm_jax.reporting import records, statistics, titles
+
+MISSING = "–"
+
+
+def score(value: Any) -> str:
+  """Returns a score with three decimals, or two digits of a tiny one."""
+  if pd.isna(value):
+    return ""
+  return f"{value:.2g}" if 1e-9 < abs(value) < 0.001 else f"{value:.3f}"
+
+
+def plus_minus(row: Mapping[str, Any], name: str, scale: float = 1.0) -> str:
+  """Returns `0.133 ± 0.015`, or the mean alone; "" if there is no score."""
+  mean: Any = row.get(name)
+  sd: Any = row.get(f"{name}_sd")
+  if pd.isna(mean):
+    return ""
+  if pd.isna(sd):
+    return score(scale * mean)
+  return f"{score(scale * mean)} ± {score(scale * sd)}"
+
+
+def count(value: Any) -> str:
+  """Returns a number of parameters in a few characters: `1.523B`, `217k`."""
+  if pd.isna(value):
+    return ""
+  for unit, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+    if value >= unit:
+      return f"{value / unit:.4g}{suffix}"
+  return f"{value:.0f}"
+
+
+def whole(value: Any) -> str:
+  """Returns a whole number with separators: `50,000`."""
+  return "" if pd.isna(value) else f"{value:,.0f}"
+
+
+def significant(value: Any) -> str:
+  """Returns three significant digits: `0.0137`, `191`, `1,250`."""
+  if pd.isna(value):
+    return ""
+  return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def cost_cells(row: Mapping[str, Any]) -> dict[str, str]:
+  """Returns what a row's samples cost: evaluations, parameters, compute."""
+  return {
+    "NFE": whole(row.get("nfe")),
+    "params": count(row.get("params")),
+    "compute": significant(row.get("effective_compute")),
+  }
+
+
+def setting_cells(row: Mapping[str, Any]) -> dict[str, str]:
+  """Returns how a row's samples were drawn, by setting."""
+  return {
+    titles.column(name): "" if pd.isna(row[name]) else str(row[name])
+    for name in records.SETTINGS
+  }
+
+
+def score_cells(
+  row: Mapping[str, Any], spaces: Sequence[str], scores: Sequence[str]
+) -> dict[str, str]:
+  """Returns a row's distances, their ratios to the teacher's, other scores."""
+  cells = {}
+  for space in spaces:
+    head, name = titles.distance(space), f"fd_{space}"
+    several = row.get(f"{name}_count", 0) > 1
+    cells[head] = plus_minus(row, name)
+    cells[f"{head}, min"] = score(row[f"{name}_min"]) if several else ""
+    cells[f"{head} / teacher"] = plus_minus(row, f"ratio_{space}")
+  for name in scores:
+    scale = 1000.0 if name == "kid" else 1.0
+    cells[titles.column(name)] = plus_minus(row, name, scale)
+  return cells
+
+
+def filled(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
+  """Returns a table of the columns in which anything stands."""
+  table = pd.DataFrame(list(rows)).fillna("")
+  used = [name for name in table if (table[name] != "").any()]
+  return table[used].replace("", MISSING)
+
+
+def text(table: pd.DataFrame) -> str:
+  """Returns a table for a terminal; its first column names the lines."""
+  return table.set_index(table.columns[0]).rename_axis(None).to_string()
+
+
+def markdown(table: pd.DataFrame) -> str:
+  """Returns a table for a page of documentation, ending with a newline."""
+  lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+  return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def evaluation(report: Mapping[str, Any]) -> str:
+  """Returns a report as a plain-text table with notes below it.
+
+  It has a row for each run, and one for the reference's own split halves where
+  the report has those: their distance is what a perfect generator would have at
+  half the number of samples.
+  """
+  runs = report["runs"]
+  if not runs:
+    return "no runs"
+  table = summary(runs)
+  spaces = statistics.spaces(table)
+  rows = table.to_dict("records")
+  if "fd" in report["reference"]:
+    halves = {"objective": "", **report["reference"]}
+    (row,) = summary([halves]).to_dict("records")
+    rows.append(row | {"name": "real, split halves"})
+  cells = [
+    {
+      "run": row["name"],
+      **cost_cells(row),
+      "num": whole(row["num"]),
+      **score_cells(row, spaces, statistics.scores(table)),
+    }
+    for row in rows
+  ]
+  return "\n".join([text(filled(cells)), *_notes(report, spaces[0])])
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+  """Returns the flat table of one report's runs, a row for each.
+
+  It has no ratios, because such a report does not say whose student a run is.
+  """
+  return statistics.summarize(
+    [statistics.Entry(run, training="run", teacher="") for run in runs]
+  )
+
+
+def _notes(report: Mapping[str, Any], main: str) -> list[str]:
+  """Returns what the table's numbers mean, and warnings."""
+  runs = report["runs"]
+  notes = [
+    "Compute is parameters (billions) × NFE. Scores other than FD are in "
+    f"{main!r} features."
+  ]
+  if seeds := runs[0].get("seeds", [])[1:]:
+    notes.append(
+      f"FD is the mean, standard deviation (n - 1) and minimum over "
+      f"{len(seeds) + 1} seeds (EDM2 publishes the minimum of several); other "
+      "scores are means."
+    )
+  if labels := report["reference"].get("labels"):
+    notes.append(f"Classes of the samples: {labels}.")
+  notes += filter(None, map(_settings, runs))
+  warnings = {line for run in runs for line in run.get("warnings", ())}
+  return notes + [f"Warning: {line}" for line in sorted(warnings)]
+
+
+def _settings(run: Mapping[str, Any]) -> str:
+  """Returns how a run's samples were drawn, as far as its record says."""
+  used = [
+    f"{key} {run[key]}" for key in records.SETTINGS if run.get(key) is not None
+  ]
+  if found := run.get("selection"):
+    used.append(
+      f"chosen by the {found['by']} of {found['num']} other images (seed "
+      f"{found['seed']})"
+    )
+  return f"{run['name']}: {', '.join(used)}" if used else ""

@@ -1,0 +1,40 @@
+"""The names that readers are shown for datasets, features and columns."""
+
+_DATASETS = {
+  "cifar10": "CIFAR-10",
+  "imagenet64": "ImageNet 64×64",
+  "imagenet512": "ImageNet 512×512",
+  "imagenet512_latents": "ImageNet 512×512 latents",
+}
+_DISTANCES = {"inception": "FID", "dinov2": "FD-DINOv2"}
+_COLUMNS = {
+  "kid": "KID ×1000",
+  "inception_score": "IS",
+  "ema": "EMA",
+  "sigma_max": "σ_max",
+  "dtype": "type",
+  "labels": "classes",
+}
+
+
+def dataset(name: str) -> str:
+  """Returns a dataset's title; datasets of a user's own keep their names."""
+  from scm_jax.data import sources  # imports TFDS
+
+  built_in = {key: title for key, (*_, title) in sources.BUILT_IN.items()}
+  return {**built_in, **_DATASETS}.get(name, name)
+
+
+def distance(features: str) -> str:
+  """Returns the name of a Fréchet distance, as the head of a column."""
+  return _DISTANCES.get(features, f"FD {features}")
+
+
+def quantity(features: str) -> str:
+  """Returns the name of a Fréchet distance, as the label of an axis."""
+  return _DISTANCES.get(features, f"Fréchet distance, {features} features")
+
+
+def column(name: str) -> str:
+  """Returns the head of a score's or a setting's column."""
+  return _COLUMNS.get(name, name)

@@ -1,0 +1,72 @@
+"""Options as frozen dataclasses: their fields, defaults and allowed values.
+
+A dataclass says all of a group of options: a field's type `Literal[...]` lists
+what it may be, and its default is the config's. The config's defaults, the
+checks of a run and the command line read them here, so that no list of values
+is written twice.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from scm_jax import spelling
+from scm_jax.errors import ConfigError
+
+_T = TypeVar("_T")
+_FIXED = {"config": False}
+
+
+def fixed(default: Any = dataclasses.MISSING) -> Any:
+  """Declares a dataclass field that is no option of the config's group.
+
+  It follows from another group (the network's resolution is the data's), or
+  nobody has to choose it.
+  """
+  return dataclasses.field(default=default, metadata=_FIXED)
+
+
+def options(kind: type) -> dict[str, Any]:
+  """Returns the options of a dataclass and their defaults, in order."""
+  return {
+    field.name: field.default
+    for field in dataclasses.fields(kind)
+    if field.metadata.get("config", True)
+  }
+
+
+def choices(kind: type) -> dict[str, tuple[Any, ...]]:
+  """Returns the allowed values of every field whose type is a `Literal`."""
+  hints = typing.get_type_hints(kind)
+  return {
+    field.name: typing.get_args(hints[field.name])
+    for field in dataclasses.fields(kind)
+    if typing.get_origin(hints[field.name]) is typing.Literal
+  }
+
+
+def check(group: Any) -> None:
+  """Raises ConfigError unless every `Literal` field has one of its values.
+
+  Dataclasses of options call it from `__post_init__`.
+  """
+  for name, allowed in choices(type(group)).items():
+    pick(dict.fromkeys(allowed), getattr(group, name), name)
+
+
+def pick(table: Mapping[str, _T], name: str, field: str) -> _T:
+  """Returns the entry of a table that an option names.
+
+  Args:
+    table: what there is to choose from, by name.
+    name: the option's value.
+    field: the option's name, for the message.
+
+  Raises:
+    ConfigError: the table has no such entry.
+  """
+  if name not in table:
+    near = spelling.hint(str(name), list(map(str, table)), "choose one of")
+    raise ConfigError(f"{field} is {name!r}; {near}")
+  return table[name]

@@ -1,0 +1,46 @@
+"""The commands that train one run: on this machine, or on Google Cloud."""
+
+import pathlib
+import re
+import sys
+import zlib
+from collections.abc import Sequence
+
+import scm_jax
+from scm_jax.errors import UserError
+from scm_jax.sweeping.runs import Run
+
+PROGRAM = (sys.executable, "-m", "scm_jax")
+ROOT = pathlib.Path(scm_jax.__file__).parents[1]
+
+
+def script(name: str) -> str:
+  """Returns the path of a script in the repository's folder `launch/`.
+
+  Raises:
+    UserError: scm_jax was installed without its repository.
+  """
+  path = ROOT / "launch" / name
+  if not path.exists():
+    raise UserError(
+      f"there is no {path}: launch scripts come with the repository; install "
+      "scm_jax from it (pip install -e)"
+    )
+  return str(path)
+
+
+def command(run: Run, launcher: str, flags: Sequence[str]) -> list[str]:
+  """Returns the command that trains a run.
+
+  Args:
+    run: the run to train.
+    launcher: `local`, or `gcp` for machines of the run's own, which are deleted
+      when it is complete.
+    flags: further flags of launch/gcp.sh.
+  """
+  if launcher == "local":
+    return [*PROGRAM, *run.train]
+  name = re.sub("[^a-z0-9]+", "-", run.name.lower()).strip("-")
+  digest = f"{zlib.crc32(str(run.folder).encode()):08x}"
+  machines = f"--name=scm-{name[:24]}-{digest}"
+  return [script("gcp.sh"), "run", machines, *run.train[1:], *flags]

@@ -1,0 +1,164 @@
+"""Trains runs as Slurm job arrays, submitted by launch/slurm.sh.
+
+`slurm/jobs.json` in the sweep's folder lists what was submitted.
+"""
+
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from scm_jax import files
+from scm_jax.errors import UserError
+from scm_jax.sweeping import launchers
+from scm_jax.sweeping.runs import Run
+
+
+def levels(runs: Sequence[Run]) -> list[list[Run]]:
+  """Returns groups of runs that may train side by side, in order.
+
+  A run is one level above its teacher, if its teacher is among the runs.
+  """
+  depth: dict[str, int] = {}
+  for run in runs:
+    depth[run.name] = depth.get(run.point.teacher, -1) + 1
+  count = max(depth.values(), default=-1) + 1
+  return [[r for r in runs if depth[r.name] == level] for level in range(count)]
+
+
+def array(
+  runs: Sequence[Run],
+  home: pathlib.Path,
+  flags: Sequence[str],
+  before: Sequence[str],
+) -> tuple[pathlib.Path, str, list[str]]:
+  """Returns the job array of one level: a file, its text, and a command.
+
+  Args:
+    runs: the runs of the level.
+    home: the sweep's folder.
+    flags: further flags of launch/slurm.sh.
+    before: the job numbers of the lower levels, which must succeed first.
+  """
+  # A run is in one array at a time, so that no waiting array loses its file.
+  file = home / "slurm" / f"{runs[0].name}.tsv"
+  text = "".join("\t".join(run.train[1:]) + "\n" for run in runs)
+  command = [launchers.script("slurm.sh"), f"--array={file}"]
+  command.append(f"--name={_job_name(home)}")
+  if before:
+    command.append(f"--sbatch=--dependency=afterok:{before[-1]}")
+    command.append("--sbatch=--kill-on-invalid-dep=yes")
+  return file, text, [*command, *flags]
+
+
+def commands(
+  runs: Sequence[Run], home: pathlib.Path, flags: Sequence[str]
+) -> list[str]:
+  """Returns the commands that `submit` would run, and the files' lines."""
+  lines, jobs = [], []
+  for level in levels(runs):
+    file, text, command = array(level, home, flags, jobs)
+    jobs.append(f"JOB{len(jobs)}")
+    lines += [f"# {file}:", *(f"#   {line}" for line in text.splitlines())]
+    lines.append(f"{shlex.join(command)}  # job array {jobs[-1]}")
+  return lines
+
+
+def submit(
+  runs: Sequence[Run], home: pathlib.Path, flags: Sequence[str]
+) -> list[str]:
+  """Submits a job array for each level and returns their job numbers.
+
+  Args:
+    runs: the runs to train, teachers before their students.
+    home: the sweep's folder.
+    flags: further flags of launch/slurm.sh.
+
+  Raises:
+    UserError: launch/slurm.sh could not submit an array.
+  """
+  jobs: list[str] = []
+  submitted = _submitted(home)
+  for level in levels(runs):
+    file, text, command = array(level, home, flags, jobs)
+    files.write_text(file, text)
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    found = re.search(r"==> job (\d+);", result.stdout)
+    if result.returncode or not found:
+      raise UserError(f"{shlex.join(command)} failed; see its message above")
+    jobs.append(found[1])
+    submitted.append({"job": found[1], "runs": [run.name for run in level]})
+    # Written at once, so that an interruption submits nothing twice.
+    files.write_text(_file(home), json.dumps(submitted, indent=2) + "\n")
+  return jobs
+
+
+def queued(home: pathlib.Path) -> set[str]:
+  """Returns the names of the sweep's runs that wait or run under Slurm.
+
+  Raises:
+    UserError: jobs were submitted, but `squeue` is missing or fails.
+  """
+  submitted = _submitted(home)
+  if not submitted:
+    return set()
+  if not shutil.which("squeue"):
+    raise UserError(
+      f"runs of {home} were submitted to Slurm, but there is no squeue here; "
+      "run this command where Slurm is installed"
+    )
+  numbers = ",".join(entry["job"] for entry in submitted)
+  command = ["squeue", "--noheader", "--array", "--format=%F %K"]
+  result = subprocess.run(
+    [*command, f"--jobs={numbers}"], capture_output=True, text=True
+  )
+  # squeue fails for a single number that Slurm has forgotten by now.
+  if result.returncode and "Invalid job id" not in result.stderr:
+    raise UserError(f"squeue failed: {result.stderr.strip()}")
+  runs = {entry["job"]: entry["runs"] for entry in submitted}
+  lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+  return {runs[job][int(index)] for job, index in lines if index.isdigit()}
+
+
+def record_failures(runs: Sequence[Run], home: pathlib.Path) -> None:
+  """Records the failure of each run that left the queue unfinished.
+
+  Raises:
+    UserError: jobs were submitted, but `squeue` is missing or fails.
+  """
+  still = queued(home)
+  last = {  # a run may have been submitted several times
+    name: (entry["job"], index)
+    for entry in _submitted(home)
+    for index, name in enumerate(entry["runs"])
+  }
+  for run in runs:
+    if run.finished or run.name in still or run.name not in last:
+      continue
+    job, index = last[run.name]
+    log = f"runs/slurm/{_job_name(home)}-{job}_{index}.log"
+    if (launchers.ROOT / log).exists():  # otherwise the run never started
+      run.record_failure(_last_line(launchers.ROOT / log))
+
+
+def _last_line(log: pathlib.Path) -> str:
+  """Returns a training's last line, without the number of its process."""
+  lines = log.read_text(errors="replace").splitlines()
+  printed = [line for line in lines if line.strip() and line[:3] != "==>"]
+  return re.sub(r"^\s*\d+: ", "", printed[-1]) if printed else "no output"
+
+
+def _job_name(home: pathlib.Path) -> str:
+  return f"scm-{home.name}"
+
+
+def _file(home: pathlib.Path) -> pathlib.Path:
+  return home / "slurm" / "jobs.json"
+
+
+def _submitted(home: pathlib.Path) -> list[dict]:
+  file = _file(home)
+  return json.loads(file.read_text()) if file.exists() else []

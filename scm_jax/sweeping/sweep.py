@@ -1,0 +1,189 @@
+"""Trains and scores the runs of a sweep: the steps behind `scm-jax sweep`."""
+
+import contextlib
+import dataclasses
+import fcntl
+import logging
+import os
+import pathlib
+import shlex
+from collections.abc import Iterator, Sequence
+
+from scm_jax.errors import UserError
+from scm_jax.sweeping import launchers, pool, scoring, slurm
+from scm_jax.sweeping.runs import LOG, Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """The runs of a sweep, and how they are trained and scored.
+
+  Attributes:
+    runs: the runs, teachers before their students.
+    home: the folder of the sweep's own files, such as reports and the table.
+    launcher: `local`, `slurm` or `gcp`.
+    parallel: how many commands run at a time on this machine.
+    launch: further flags of launch/slurm.sh or launch/gcp.sh.
+    evaluate: further flags of `scm-jax evaluate`.
+  """
+
+  runs: Sequence[Run]
+  home: pathlib.Path
+  launcher: str = "local"
+  parallel: int = 1
+  launch: Sequence[str] = ()
+  evaluate: Sequence[str] = ()
+
+  def commands(self) -> list[str]:
+    """Returns the commands that the sweep would run, as they would be typed."""
+    due = unfinished(self.runs)
+    if self.launcher == "slurm":
+      lines = slurm.commands(due, self.home, self.launch)
+    elif self.launcher == "gcp":
+      words = (launchers.command(run, "gcp", self.launch) for run in due)
+      lines = [shlex.join(each) for each in words]
+    else:
+      lines = [shlex.join(["scm-jax", *run.train]) for run in due]
+    lines.append("# then, when all have ended:")
+    for call in scoring.missing(self.runs, self.evaluate, as_finished=due):
+      arguments = call.arguments(self.home / "evaluation" / "call_1")
+      lines.append(shlex.join(["scm-jax", *arguments]))
+    return lines
+
+  def train(self, lock: int, retry: bool = False) -> str:
+    """Trains the unfinished runs, or submits them to Slurm.
+
+    Args:
+      lock: the file descriptor of the sweep's lock; see `locked`.
+      retry: whether failed runs are tried again.
+
+    Returns:
+      A sentence about what Slurm has to do; "" if no run is left to train.
+
+    Raises:
+      UserError: Slurm has runs of this sweep and another launcher is chosen, or
+        a submission failed.
+      KeyboardInterrupt: a signal stopped the trainings, after they saved.
+    """
+    queued = slurm.queued(self.home)
+    if queued and self.launcher != "slurm":
+      raise UserError(
+        f"{len(queued)} runs of {self.home} are in Slurm's queue; use "
+        "--launcher=slurm, or scancel them"
+      )
+    slurm.record_failures(self.runs, self.home)
+    if retry:
+      for run in self.runs:
+        run.clear_failure()
+    if self.launcher == "slurm":
+      return self._submit(queued)
+    finished = {run.name for run in self.runs if run.finished}
+    jobs = [self._job(run, finished) for run in unfinished(self.runs)]
+    if not pool.run(jobs, self._settings(lock), self._trained):
+      raise KeyboardInterrupt
+    return ""
+
+  def _submit(self, queued: set[str]) -> str:
+    due = [run for run in unfinished(self.runs) if run.name not in queued]
+    if not due and not queued:
+      return ""
+    if any(run.point.teacher in queued for run in due):
+      raise UserError(
+        f"the teachers of {len(due)} runs are in Slurm's queue; run this "
+        "command again when they are finished"
+      )
+    jobs = ", ".join(slurm.submit(due, self.home, self.launch))
+    submitted = f"submitted {len(due)} runs as {jobs}; " if due else ""
+    return (
+      f"{submitted}{len(queued)} were in the queue; run the same command again "
+      "to submit what is left, and to score the runs when all are finished"
+    )
+
+  def _job(self, run: Run, finished: set[str]) -> pool.Job:
+    log = self.home / "logs" / f"{run.name}.log"
+    if self.launcher == "local":
+      log = pathlib.Path(run.folder) / LOG
+    command = launchers.command(run, self.launcher, self.launch)
+    needs = {run.point.teacher} - finished - {""}
+    return pool.Job(run.name, command, log, tuple(needs))
+
+  def _trained(self, job: pool.Job, result: pool.Result) -> bool:
+    """Returns whether a job finished its run; records a failure otherwise."""
+    run = next(run for run in self.runs if run.name == job.name)
+    if run.finished:
+      run.clear_failure()
+    elif not result.stopped:
+      early = f"ended at step {run.step}, before its last"
+      run.record_failure(result.line or early)
+    return run.finished
+
+  def score(self, lock: int) -> list[str]:
+    """Scores the finished runs; returns the last lines of calls that failed."""
+    settings = self._settings(lock)
+    return scoring.score(self.runs, self.home, settings, self.evaluate)
+
+  def check(self, failures: Sequence[str] = ()) -> None:
+    """Raises UserError if runs, or the evaluations in `failures`, failed."""
+    left = [run for run in self.runs if not run.finished]
+    failed = {run.name: run.failure for run in left if run.failure is not None}
+    for name, line in failed.items():
+      logging.warning("%s failed: %s", name, line)
+    for line in failures:
+      logging.warning("scoring failed: %s", line)
+    waiting = [run.name for run in left if run.name not in failed]
+    if waiting:
+      logging.info("not finished: %s", ", ".join(waiting))
+    if failed or failures:
+      raise UserError(
+        f"{len(failed)} of {len(self.runs)} runs and {len(failures)} "
+        "evaluations failed; the same command with --retry tries them again"
+      )
+
+  def _settings(self, lock: int) -> pool.Settings:
+    environment = {}
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+      # Runs with the same program compile it once.
+      environment["JAX_COMPILATION_CACHE_DIR"] = str(self.home / ".cache")
+    return pool.Settings(self.parallel, environment, inherit=(lock,))
+
+
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+  """Returns the runs that still need training.
+
+  Finished runs, failed runs and students of failed teachers are left out.
+
+  Args:
+    runs: the sweep's runs, teachers before their students.
+  """
+  failed: set[str] = set()
+  result = []
+  for run in runs:
+    if run.finished:
+      continue
+    if run.failure is not None or run.point.teacher in failed:
+      failed.add(run.name)
+    else:
+      result.append(run)
+  return result
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[int]:
+  """Keeps other sweeps out of a folder.
+
+  Yields the lock's file descriptor. Commands that inherit it hold the lock too,
+  even if this process is killed.
+
+  Raises:
+    UserError: another sweep works in the folder.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / ".lock", "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      raise UserError(
+        f"another sweep, or a run that it started, works in {folder}; wait for "
+        "it, or end it"
+      ) from None
+    yield file.fileno()

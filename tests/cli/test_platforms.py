@@ -1,0 +1,95 @@
+"""JAX looks for a TPU only where there may be one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from scm_jax.cli import platforms
+
+
+@pytest.fixture
+def chosen(tmp_path, monkeypatch):
+  """`chosen(files, modules, **environment)`: `JAX_PLATFORMS` afterwards.
+
+  `files` maps paths of a made-up file system to contents; `modules` are those
+  that count as installed.
+  """
+
+  def choose(files=(), modules=("libtpu",), **environment):
+    for path, text in dict(files).items():
+      (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+      (tmp_path / path).write_text(text)
+    monkeypatch.setattr(platforms, "_installed", modules.__contains__)
+    platforms.skip_absent_tpu(environment, tmp_path)
+    return environment.get("JAX_PLATFORMS")
+
+  return choose
+
+
+def pci(vendor: str, kind: str) -> dict[str, str]:
+  folder = "sys/bus/pci/devices/0000:00:04.0"
+  return {f"{folder}/vendor": vendor + "\n", f"{folder}/class": kind + "\n"}
+
+
+CUDA = ("libtpu", "jax_plugins.xla_cuda12")
+GPU = {"dev/nvidia0": "", "dev/nvidiactl": ""}
+
+
+def test_a_machine_without_accelerators_uses_its_cpu(chosen):
+  assert chosen() == "cpu"
+  assert chosen(pci("0x1ae0", "0x020000")) == "cpu"  # Google's network card
+
+
+def test_a_gpu_stays_in_use(chosen):
+  assert chosen(GPU, CUDA) == "cuda,cpu"
+  assert chosen(modules=("libtpu",)) is None  # JAX warns that it lacks CUDA
+
+
+@pytest.mark.parametrize(
+  "files",
+  [
+    {"dev/accel0": ""},
+    {"dev/vfio/0": ""},
+    pci("0x1ae0", "0x088000"),
+  ],
+)
+def test_a_tpu_stays_in_use(chosen, files):
+  assert chosen(files) is None
+
+
+def test_what_the_user_says_stands(chosen):
+  assert chosen(JAX_PLATFORMS="") == ""
+  assert chosen(TPU_NAME="slice") is None
+  assert chosen(modules=()) is None
+
+
+def test_libtpu_prints_nothing(tmp_path):
+  """A command that starts JAX, in a process of its own, without settings."""
+  pytest.importorskip("libtpu")
+  environment = {**os.environ, "SCM_TEST": str(tmp_path)}
+  environment.pop("JAX_PLATFORMS")
+  done = subprocess.run(
+    [sys.executable, "-c", PROGRAM],
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+PROGRAM = """
+import types, sys
+from scm_jax.cli import main
+
+def run(args, config_argv):
+  import jax
+  print(jax.numpy.ones(1).size)
+
+sys.modules["task"] = types.SimpleNamespace(
+  EXAMPLE="", add_arguments=lambda parser: None, run=run
+)
+main.TASKS = {"task": ("task", "starts JAX")}
+main.main(["task"])
+"""

@@ -1,0 +1,70 @@
+"""The traffic that a step needs at least, against closed forms."""
+
+import jax
+import pytest
+
+from scm_jax.planning import arithmetic
+
+
+@pytest.fixture
+def least(config):
+  """Returns `least(**fields)`: bytes by kind on 2 times 4 devices."""
+
+  def call(**fields):
+    config.update(fields)
+    mesh = arithmetic.abstract_mesh(2, 4)
+    shapes = arithmetic.trace(config)
+    given = arithmetic.arguments(config, mesh, shapes)
+    traffic = arithmetic.minimum(config, given, domain=8)
+    found = {t.kind: t.bytes for t in traffic if t.size == 4}
+    return found["all-gather"], found["reduce-scatter"]
+
+  return call
+
+
+@pytest.fixture
+def split(config):
+  """Returns `split()`: bytes of the split parameters, student and teacher."""
+
+  def count(tree):
+    leaves = jax.tree.leaves(tree)
+    return sum(4 * leaf.size for leaf in leaves if any(leaf.sharding.spec))
+
+  def both():
+    mesh = arithmetic.abstract_mesh(1, 4)
+    given = arithmetic.arguments(config, mesh, arithmetic.trace(config))
+    return count(given.state.params), count(given.teacher)
+
+  return both
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_layers_gather_in_every_pass(least, split, config, microbatches):
+  """Forward, backward, and two evaluations of a guided teacher."""
+  student, teacher = split()
+  config.network.dtype = "bfloat16"
+  gathered, scattered = least(microbatches=microbatches)
+  passes = microbatches * 3 / 4 / 2  # half as many bytes as in float32
+  assert gathered == pytest.approx(passes * (2 * student + 2 * teacher))
+  assert scattered == pytest.approx(passes * student)
+
+
+def test_layers_of_ddpmpp_gather_what_is_stored(least, split, config):
+  """They compute in bfloat16 and gather float32, in every pass."""
+  config.network.update(family="ddpmpp", dtype="bfloat16")
+  student, teacher = split()
+  gathered, scattered = least()
+  assert gathered == pytest.approx(3 / 4 * (2 * student + 2 * teacher))
+  assert scattered == pytest.approx(3 / 4 * student)
+  config.sharding.reduce_dtype = "float32"
+  assert least()[1] == pytest.approx(3 / 4 * student)
+
+
+def test_a_tangent_of_its_own_takes_a_pass_of_its_own(least, split, config):
+  """The teacher, too, computes in its type."""
+  student, teacher = split()
+  config.network.dtype = "bfloat16"
+  config.objective.tangent_dtype = "float32"
+  gathered, scattered = least()
+  assert gathered == pytest.approx(3 / 4 * (student + student + 2 * teacher))
+  assert scattered == pytest.approx(3 / 4 / 2 * student)

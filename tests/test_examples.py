@@ -1,0 +1,54 @@
+"""The examples do what they say."""
+
+import functools
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+
+from scm_jax import samplers, velocity
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+def load(name):
+  """Returns an example as a module."""
+  path = EXAMPLES / f"{name}.py"
+  spec = importlib.util.spec_from_file_location(name, path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def test_own_network(tmp_path):
+  """It draws its picture, and a short training lies near the spiral."""
+  matplotlib.use("Agg")
+  example = load("own_network")
+  example.main(tmp_path / "picture.png", steps=2)
+  assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+  draw = lambda s: jax.random.normal(jax.random.key(1), s) / s[0] ** 0.5
+  params = example.train("teacher", list(map(draw, example.SHAPES)), 800)
+  v = velocity.from_network(functools.partial(example.F, params), 0.5)
+  student = example.train("scd", params, 400, v, warmup_steps=40)
+  radius = jnp.linspace(0, 1, 400)[:, None]
+  spiral = radius * jnp.hstack([jnp.cos(9 * radius), jnp.sin(9 * radius)])
+  noise = jax.random.normal(jax.random.key(2), (1, 500, 2))
+  times = samplers.consistency_times(1, 0.5)
+
+  def measure(params):
+    """Returns the spread of one-step samples, and their median distance."""
+    F = functools.partial(example.F, params)
+    points, _ = samplers.consistency_path(F, noise, {}, times, 0.5)
+    gaps = jnp.linalg.norm(points[:, None] - spiral, axis=-1).min(1)
+    return float(points.std()), float(np.median(gaps))
+
+  # One step of the teacher ends at the mean of the data; a student's does not.
+  data = float(example.draw_data(jax.random.key(3), 2000).std())
+  assert measure(params)[0] < 0.5 * data
+  spread, distance = measure(student)
+  assert 0.8 * data < spread < 1.2 * data and distance < 0.1

@@ -1,0 +1,305 @@
+"""The class that draws: batches, guidance, labels, programs."""
+
+import dataclasses
+import re
+import weakref
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import networks, sampler_programs
+from scm_jax.codec import LatentCodec, PixelCodec
+from scm_jax.errors import ConfigError
+from scm_jax.networks import autoencoder, magnitude
+from scm_jax.sampler import Sampler
+
+LABELS = np.array([0, 2, 1, 2, 0])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  """XLA takes longer to optimise these networks than to run them."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+def build(kind, **fields):
+  config = networks.UNetConfig(
+    resolution=4,
+    in_channels=1,
+    num_classes=3,
+    channels=8,
+    channel_mult=(1,),
+    num_blocks=1,
+    attn_resolutions=(),
+    channels_per_head=8,
+    guidance=kind == "consistency",
+  )
+  network = networks.build(config)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),
+    jax.eval_shape(network.init, jax.random.key(0)),
+  )
+  params["denoiser"]["out_gain"] = jnp.float32(0.5)
+  params = magnitude.normalize_weights(params)
+  codec = PixelCodec(-0.2, 0.5, 0.5)
+  return Sampler(network, params, codec, kind, **fields)
+
+
+@pytest.fixture(scope="module")
+def student():
+  return build("consistency")
+
+
+@pytest.fixture(scope="module")
+def teacher():
+  return build("diffusion")
+
+
+@pytest.fixture(scope="module")
+def images(student):
+  return student.sample(LABELS)
+
+
+def assert_same_images(a, b):
+  """Equal but for rounding, which may move a rare pixel by one level.
+
+  Programs of different batch sizes sum in different orders.
+  """
+  difference = np.abs(a.astype(int) - b.astype(int))
+  assert difference.max() <= 1
+  assert np.mean(difference > 0) <= 0.01
+
+
+def test_images(images):
+  assert images.shape == (5, 4, 4, 1) and images.dtype == np.uint8
+  assert images.std() > 20 and len(np.unique(images)) > 30
+
+
+def test_samples_do_not_depend_on_the_batch(student, images):
+  two_at_once = dataclasses.replace(student, batch_size=2)
+  assert_same_images(two_at_once.sample(LABELS), images)
+  assert_same_images(student.sample(LABELS[:2]), images[:2])
+
+
+def test_samples_are_a_function_of_seed_and_label(student, images):
+  np.testing.assert_array_equal(student.sample(LABELS), images)
+  other = student.sample(LABELS, seed=1)
+  relabelled = student.sample((LABELS + 1) % 3)
+  guided = student.sample(LABELS, guidance=2.0)
+  for i in range(5):
+    for changed in (other, relabelled, guided):
+      assert not np.array_equal(changed[i], images[i])
+    # Two samples of one label and seed differ too.
+    assert not np.array_equal(images[i], images[(i + 3) % 5])
+
+
+def test_labels(student):
+  """Classes are repeated in turn, and None is every class in turn."""
+  assert student.labels(None, 5).tolist() == [0, 1, 2, 0, 1]
+  assert student.labels(2, 3).tolist() == [2, 2, 2]
+  assert student.labels([3, 0]).tolist() == [3, 0]
+  for labels, num in (([], None), (None, 0), ([0], -1)):
+    with pytest.raises(ConfigError, match="nothing to draw"):
+      student.labels(labels, num)
+
+
+def test_which_labels_are_legal(student):
+  """The number of classes is no label, which some networks never saw."""
+  always_labelled = dataclasses.replace(student, unconditional=False)
+  config = dataclasses.replace(student.network.config, num_classes=0)
+  unlabelled = dataclasses.replace(student, network=networks.build(config))
+  assert unlabelled.labels(num=2).tolist() == [0, 0]
+  for sampler, label in (
+    (student, 4),
+    (student, -1),
+    (always_labelled, 3),
+    (unlabelled, 0),
+  ):
+    with pytest.raises(ConfigError, match="label"):
+      sampler.sample([label])
+
+
+def test_batches_reach_the_host_as_they_are_drawn(student, monkeypatch):
+  """The devices never hold more than two, however many images are drawn."""
+  on_devices, drawn = [], Sampler.draw
+
+  def draw(self, *args, **kwargs):
+    batch = drawn(self, *args, **kwargs)
+    on_devices.append(weakref.ref(batch))
+    return batch
+
+  monkeypatch.setattr(Sampler, "draw", draw)
+  sampler = dataclasses.replace(student, batch_size=2)
+  seen = 0
+  for batch in sampler.batches(sampler.labels(num=11), steps=1):
+    assert isinstance(batch, np.ndarray)
+    seen += len(batch)
+    assert sum(array() is not None for array in on_devices) <= 2
+  assert seen == 11 and len(on_devices) == 6
+
+
+def test_one_program_serves_all_batches(student):
+  """And all seeds, labels, scales of guidance and parameters."""
+  network = student.network
+  once = network._replace(F=chex.assert_max_traces(network.F, n=1))
+  sampler = dataclasses.replace(student, network=once, batch_size=2)
+  for seed in range(2):
+    other = jax.tree.map(jnp.negative, sampler) if seed else sampler
+    other.sample(LABELS, steps=1, seed=seed, guidance=1.5 + seed)
+  chex.clear_trace_counter()
+
+
+def test_one_step_of_a_teacher_is_the_consistency_formula(student):
+  one = student.sample(LABELS, steps=1)
+  for solver in ("heun", "dpm_solver"):
+    diffusion = dataclasses.replace(student, kind="diffusion", solver=solver)
+    np.testing.assert_array_equal(diffusion.sample(LABELS, steps=1), one)
+
+
+def test_teachers(teacher):
+  """Solvers agree with each other; guidance is off at 1 and acts beyond."""
+  heun = teacher.sample(LABELS, steps=64)
+  fast = dataclasses.replace(teacher, solver="dpm_solver")
+  solved = fast.sample(LABELS, steps=64)
+  assert np.abs(heun.astype(int) - solved).mean() < 0.5
+  # Not 1.0, which takes another program.
+  almost = fast.sample(LABELS, steps=64, guidance=1.0 + 1e-6)
+  assert_same_images(almost, solved)
+  guided = fast.sample(LABELS, steps=64, guidance=3.0)
+  assert np.abs(guided.astype(int) - solved).mean() > 5
+
+
+def test_evaluations(student, teacher):
+  assert student.evaluations(1) == 1
+  assert student.evaluations(2, guidance=1.5) == 2  # an input, not a pass
+  assert teacher.evaluations(1) == 1
+  assert teacher.evaluations(32) == 63  # the paper's
+  assert teacher.evaluations(32, guidance=1.5) == 126
+  fast = dataclasses.replace(teacher, solver="dpm_solver")
+  assert fast.evaluations(32) == 32
+  assert fast.evaluations(32, guidance=1.5) == 64
+
+
+def test_a_teacher_and_its_guidance_network(teacher):
+  """Guided by a copy of itself it is itself; by another it is moved."""
+  second = {"guidance_network": teacher.network}
+  twin = dataclasses.replace(teacher, guidance_params=teacher.params, **second)
+  plain = twin.sample(LABELS, steps=2)
+  np.testing.assert_array_equal(teacher.sample(LABELS, steps=2), plain)
+  assert_same_images(twin.sample(LABELS, steps=2, guidance=2.0), plain)
+
+  # A second network that says "no velocity" makes of guidance a factor.
+  silent = jax.tree.map(jnp.zeros_like, teacher.params)
+  guided = dataclasses.replace(teacher, guidance_params=silent, **second)
+  drawn = guided.sample(LABELS, steps=2, guidance=2.0)
+  doubled = jax.tree.map(jnp.copy, teacher.params)
+  doubled["denoiser"]["out_gain"] *= 2.0
+  louder = dataclasses.replace(teacher, params=doubled)
+  assert_same_images(drawn, louder.sample(LABELS, steps=2))
+  assert np.abs(drawn.astype(int) - plain).mean() > 5
+  assert guided.evaluations(2, guidance=2.0) == 6
+  assert guided.parameters == teacher.parameters
+  again = guided.with_weights(jax.tree.map(jnp.copy, guided.weights))
+  np.testing.assert_array_equal(
+    again.sample(LABELS, steps=2, guidance=2.0), drawn
+  )
+
+
+def test_defaults_are_the_models_own(student, teacher):
+  tuned = dataclasses.replace(student, guidance=1.5)
+  given = student.sample(LABELS, steps=2, guidance=1.5)
+  np.testing.assert_array_equal(tuned.sample(LABELS), given)
+  fields = {"guidance": 2.0, "solver_steps": 2, "solver": "dpm_solver"}
+  solver = dataclasses.replace(teacher, **fields)
+  given = solver.sample(LABELS, steps=2, guidance=2.0)
+  np.testing.assert_array_equal(solver.sample(LABELS), given)
+  assert not np.array_equal(solver.sample(LABELS, guidance=1.0), given)
+
+
+def test_a_network_that_cannot_be_guided_is_not(student, teacher):
+  """Its own scale is 1, whatever its config says; another is refused."""
+  without = dataclasses.replace(student.network.config, guidance=False)
+  unlabelled = dataclasses.replace(teacher.network.config, num_classes=0)
+  always_labelled = dataclasses.replace(teacher, unconditional=False)
+  for sampler in (
+    dataclasses.replace(student, network=networks.build(without)),
+    always_labelled,
+    dataclasses.replace(teacher, network=networks.build(unlabelled)),
+  ):
+    sampler = dataclasses.replace(sampler, guidance=1.4)
+    why = sampler.guidance_refusal()
+    assert why and sampler.guidance_scale() == sampler.guidance_scale(1.0) == 1
+    for refused in (
+      lambda s=sampler: s.guidance_scale(1.7),
+      lambda s=sampler: s.sample(num=1, guidance=1.7),
+    ):
+      with pytest.raises(ConfigError, match=re.escape(why)):
+        refused()
+  guided = dataclasses.replace(
+    always_labelled,
+    guidance_network=teacher.network,
+    guidance_params=teacher.params,
+  )
+  assert guided.guidance_scale(1.7) == 1.7
+
+
+def test_a_kind_or_solver_that_is_none_is_refused(student):
+  for fields in ({"kind": "diffusoin"}, {"solver": "huen"}):
+    with pytest.raises(ValueError, match=next(iter(fields.values()))):
+      dataclasses.replace(student, **fields)
+
+
+def test_settings_tell_samplers_apart(student, teacher):
+  assert student.settings(2, 1.5) == {
+    "guidance": 1.5,
+    "t_mid": 1.1,
+    "sigma_max": 80.0,
+    "dtype": "float32",
+  }
+  assert "t_mid" not in student.settings(1, 1.5)
+  fast = dataclasses.replace(teacher, solver="dpm_solver", sigma_max=50.0)
+  found = fast.settings(8, 1.0)
+  assert (found["solver"], found["sigma_max"]) == ("dpm_solver", 50.0)
+
+
+def test_parameters(student):
+  assert student.parameters == sum(
+    leaf.size for leaf in jax.tree.leaves(student.params["denoiser"])
+  )
+
+
+def test_an_autoencoder_decodes_within_the_sampler(student):
+  """Its parameters are an argument, like the network's."""
+
+  def decoder(params, latents):
+    image = latents.repeat(8, axis=1).repeat(8, axis=2) + params["shift"]
+    return jnp.repeat(image, 3, axis=-1)
+
+  network = autoencoder.build(autoencoder.AutoencoderConfig())
+  network = network._replace(decode=decoder)
+  codec = LatentCodec((0.1,), (0.5,), 0.5, autoencoder=network)
+  model = dataclasses.replace(student, codec=codec, decoder={"shift": 0.0})
+  images = model.sample(LABELS)
+  assert images.shape == (5, 32, 32, 3) and images.dtype == np.uint8
+  assert images.std() > 20
+  np.testing.assert_array_equal(
+    images, images[:, ::8, ::8].repeat(8, 1).repeat(8, 2)
+  )
+  white = dataclasses.replace(model, decoder={"shift": 100.0}).sample(LABELS)
+  np.testing.assert_array_equal(white, 255)
+
+
+def test_sampling_says_that_nothing_was_augmented():
+  config = networks.DDPMppConfig(resolution=4, in_channels=1, augment=True)
+  codec = PixelCodec(0.0, 0.5, 0.5)
+  sampler = Sampler(networks.build(config), {}, codec)
+  label, scale = jnp.zeros(5, jnp.int32), jnp.float32(1.0)
+  _, cond = sampler_programs.bind(sampler, label, scale)
+  assert cond.keys() == {"augment"}
+  np.testing.assert_array_equal(cond["augment"], np.zeros((5, 9)))

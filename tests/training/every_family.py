@@ -1,0 +1,153 @@
+"""Traces each network family's train step in each way to run it.
+
+A process of its own, because the number of devices is fixed when JAX starts.
+`test_every_family.py` looks at the object that it prints.
+"""
+
+import json
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+
+from scm_jax import networks
+from scm_jax.defaults import get_defaults
+from scm_jax.planning import arithmetic, memory
+from scm_jax.training import program, sharding
+
+BATCH = 8
+POLICIES = ("none", "dots", "full")
+
+
+def make_config(family, fsdp=1, **fields):
+  """A small distillation by a network of the family."""
+  config = get_defaults()
+  config.run = "scd"
+  config.batch_size = BATCH
+  config.data.update(size=8, channels=1, num_classes=3)
+  config.network.update(
+    family=family, channels=8, channel_mult=(1,), num_blocks=1
+  )
+  config.network.update(channels_per_head=8, attn_resolutions=())
+  config.mesh.update(data=1, fsdp=fsdp)
+  config.sharding.min_size = 64
+  config.optimizer.rampup_images = 0
+  config.update_from_flattened_dict(fields)
+  return config
+
+
+def make_program(config):
+  mesh = sharding.make_mesh(config, jax.devices()[: config.mesh.fsdp])
+  return program.make(config, mesh)
+
+
+def teacher_types(family):
+  """The types of the teacher's arrays of two and more dimensions."""
+  teacher = make_program(make_config(family, teacher_dtype="bfloat16")).teacher
+  wide = [leaf for leaf in jax.tree.leaves(teacher) if leaf.ndim > 1]
+  return sorted({leaf.dtype.name for leaf in wide})
+
+
+def offloaded(family):
+  """The memories of the state's arrays, by field; scalars are left out."""
+  config = make_config(family, offload=("averages", "moments"))
+  return memories(make_program(config).state)
+
+
+def memories(state):
+  """The memories in which a state's arrays lie, by field."""
+  found = {}
+  for field in ("params", "opt_state", "ema"):
+    leaves = [x for x in jax.tree.leaves(getattr(state, field)) if x.ndim]
+    kinds = {leaf.sharding.memory_kind or "device" for leaf in leaves}
+    found[field] = sorted(kinds)
+  return found
+
+
+def residuals(family):
+  """Bytes kept for the backward pass of one image, by remat policy."""
+  found = {}
+  for policy in POLICIES:
+    config = make_config(family, **{"network.remat": policy})
+    params = make_program(config).state.params
+    found[policy] = memory.residuals(config, params)
+  return found
+
+
+def gathered_at_once(family):
+  """The share of gathered elements gathered before anything is computed."""
+  made = make_program(make_config(family, fsdp=4))
+  jaxpr = made.step.trace(*made.arguments).jaxpr
+  early, late, begun = 0, 0, False
+  for equation in equations(jaxpr.jaxpr):
+    name = equation.primitive.name
+    begun |= name in ("conv_general_dilated", "dot_general")
+    if name.startswith("all_gather"):
+      size = sum(out.aval.size for out in equation.outvars)
+      early, late = early + size * (not begun), late + size * begun
+  return early / (early + late)
+
+
+def equations(jaxpr):
+  """All equations, in order, those of functions where these are called."""
+  for equation in jaxpr.eqns:
+    inner = list(jaxprs_in_params(equation.params))
+    if not inner:
+      yield equation
+    for function in inner:
+      yield from equations(function)
+
+
+def traffic(family):
+  """Bytes that the plan counts for each kind of communication."""
+  config = make_config(family, fsdp=4)
+  mesh = arithmetic.abstract_mesh(1, 4)
+  arguments = arithmetic.arguments(config, mesh, arithmetic.trace(config))
+  found = arithmetic.minimum(config, arguments, domain=4)
+  return {traffic.kind: traffic.bytes for traffic in found}
+
+
+def step(family, fsdp=1, **fields):
+  """The state and the loss after one step from fixed weights, none zero."""
+  made = make_program(make_config(family, fsdp, **fields))
+  rng = np.random.default_rng(0)
+
+  def draw(leaf):
+    scale = 0.3 if jnp.issubdtype(leaf.dtype, jnp.floating) else 0
+    array = (scale * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+    return jax.device_put(array, leaf.sharding)
+
+  def zeros(leaf):
+    return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+  params, teacher = jax.tree.map(draw, (made.state.params, made.teacher))
+  state = jax.tree.map(zeros, made.state).replace(params=params)
+  images = rng.integers(0, 256, (BATCH, 8, 8, 1)).astype(np.uint8)
+  labels = np.arange(BATCH, dtype=np.int32) % 3
+  place = lambda array, like: jax.device_put(array, like.sharding)
+  batch = jax.tree.map(place, {"image": images, "label": labels}, made.batch)
+  state, metrics = made.step(state, teacher, batch, zeros(made.seed))
+  return state, float(metrics["loss"])
+
+
+def main():
+  result = {}
+  for family in networks.FAMILIES:
+    result[family] = {
+      "teacher_types": teacher_types(family),
+      "offloaded": offloaded(family),
+      "residuals": residuals(family),
+      "gathered_at_once": gathered_at_once(family),
+      "traffic": traffic(family),
+      "loss": [step(family, fsdp)[1] for fsdp in (1, 4)],
+    }
+  print(json.dumps(result))
+
+
+if __name__ == "__main__":
+  sys.exit(main())
