@@ -195,7 +195,7 @@ def restore(sampler: Sampler, x0: Array) -> Array:
 def _noise(
   sampler: Sampler, variant: Variant, seed: Any, index: Array
 ) -> Array:
-  draws = sampler.rules.noise_draws(variant.steps)
+  draws = sampler.noise_draws(variant.steps)
   return samplers.draw_noise(seed, index, draws, sampler.data_shape)
 
 
@@ -203,7 +203,7 @@ def _arguments(sampler: Sampler, variant: Variant) -> dict[str, Any]:
   """Returns the shapes and types of all arguments but the parameters."""
   (batch,) = jax.export.symbolic_shape("b")
   spec = jax.ShapeDtypeStruct
-  draws = sampler.rules.noise_draws(variant.steps)
+  draws = sampler.noise_draws(variant.steps)
   noise = {"noise": spec((draws, batch, *sampler.data_shape), jnp.float32)}
   seed = {"seed": spec((), jnp.int32), "index": spec((batch,), jnp.int32)}
   return (noise if variant.noise else seed) | {

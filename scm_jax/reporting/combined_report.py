@@ -17,10 +17,10 @@ from scm_jax.reporting import (
   published,
   reading,
   records,
-  statistics,
+  score_table,
   summary,
 )
-from scm_jax.reporting.statistics import Entry
+from scm_jax.reporting.score_table import Entry
 
 COMPUTE, SIZE = "quality_compute.png", "size.png"
 TABLE, PAGE = "rows.csv", "report.html"
@@ -92,7 +92,7 @@ def write(
   if not any(entry.record["fd"] for entry in entries):
     raise UserError("the reports contain no Fréchet distances")
   rows = summary.summarize(entries)
-  spaces = statistics.spaces(rows)
+  spaces = score_table.spaces(rows)
   for name in features:
     if name not in spaces:
       hint = spelling.hint(name, spaces, "the reports have")
@@ -133,7 +133,7 @@ def merge(entries: Sequence[Entry], rows: pd.DataFrame) -> dict[str, Any]:
   ]
   if references and len(known) > 1:
     merged["references"] = references
-  spaces, scores = statistics.spaces(rows), statistics.scores(rows)
+  spaces, scores = score_table.spaces(rows), score_table.scores(rows)
   merged[SUMMARY] = [
     _nested(row, spaces, scores) for row in rows.to_dict("records")
   ]
