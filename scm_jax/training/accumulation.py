@@ -70,7 +70,11 @@ def make_gradient(
   def on_device(params, teacher_params, draws, step):
     def of_part(draws):
       return _sums(
-        *(objective, params, teacher_params, draws, step),
+        objective,
+        params,
+        teacher_params,
+        draws,
+        step,
         axes=axes if options.scaled else None,
       )
 
