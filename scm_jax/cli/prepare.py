@@ -25,6 +25,7 @@ scm-jax prepare --source=photos.zip --size=64 --name=photos --out=datasets"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   configs.add_config_argument(parser)
   parser.add_argument(
     "--source",

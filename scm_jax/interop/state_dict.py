@@ -34,7 +34,7 @@ Tensors = dict[str, np.ndarray]  # by PyTorch's names
 _HASHED = re.compile(r".*-([0-9a-f]{8})\.pth")
 
 
-class Misfit(Exception):
+class Misfit(ValueError):
   """Tensors do not belong to the network; the message is one line."""
 
 

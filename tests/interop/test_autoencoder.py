@@ -148,6 +148,7 @@ DROP = "decoder.up_blocks.1.resnets.1.conv2.bias"
     (lambda n, t: None if n == DROP else (n, t), f"has no {DROP}"),
     (lambda n, t: (n, t[:-1] if n == DROP else t), f"{DROP} is [15]"),
     (lambda n, t: ("unet." + n, t), "has no encoder.conv_in.weight"),
+    (lambda n, t: (n, t.ravel()), "IndexError"),
     (
       lambda n, t: (n if n != DROP else "decoder.extra", t),
       f"has no {DROP}",
