@@ -113,7 +113,8 @@ def program(
   else:
     call = _with_files_as_arguments(draw, tuple(files))
     spec = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype)
-    arguments = jax.tree.map(spec, files) | arguments
+    specs = {name: jax.tree.map(spec, file) for name, file in files.items()}
+    arguments = specs | arguments
   export = jax.export.export(jax.jit(call), platforms=PLATFORMS)
   exported = export(*arguments.values())
   results = zip(("images", "data"), exported.out_avals, strict=True)
