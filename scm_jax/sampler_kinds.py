@@ -16,8 +16,8 @@ if TYPE_CHECKING:
   from scm_jax.sampler import Sampler
 
 SOLVERS = {
-  "heun": samplers.heun_path,
-  "dpm_solver": samplers.dpm_solver_path,
+  "heun": samplers.heun,
+  "dpm_solver": samplers.dpm_solver,
 }
 
 
@@ -66,7 +66,7 @@ def _consistency_path(
   times = samplers.consistency_times(
     steps, sigma_d, sampler.t_mid, sampler.sigma_max
   )
-  return samplers.consistency_path(F, noise, cond, times, sigma_d)
+  return samplers.consistency(F, noise, cond, times, sigma_d)
 
 
 def _diffusion_path(
@@ -80,7 +80,7 @@ def _diffusion_path(
   if steps == 1:
     # One Euler step from noise to data is the consistency formula.
     times = (trigflow.max_time(sigma_d, sigma_max),)
-    return samplers.consistency_path(F, noise, cond, times, sigma_d)
+    return samplers.consistency(F, noise, cond, times, sigma_d)
   grid = samplers.ode_times(steps, sigma_d, sigma_max=sigma_max)
   return SOLVERS[sampler.solver](F, noise[0], cond, grid, sigma_d)
 

@@ -113,8 +113,9 @@ def program(
   else:
     call = _with_files_as_arguments(draw, tuple(files))
     spec = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype)
-    specs = {name: jax.tree.map(spec, file) for name, file in files.items()}
-    arguments = specs | arguments
+    # Each file by itself, because mapping over a dict sorts its names.
+    shapes = {name: jax.tree.map(spec, file) for name, file in files.items()}
+    arguments = shapes | arguments
   export = jax.export.export(jax.jit(call), platforms=PLATFORMS)
   exported = export(*arguments.values())
   results = zip(("images", "data"), exported.out_avals, strict=True)
@@ -142,7 +143,7 @@ _FILES = {
 def _files(sampler: Sampler) -> dict[str, dict[str, Any]]:
   """Returns the tensors of the files of parameters, by name in `_FILES`."""
   files = {"params": export_folder.flatten(sampler.weights)}
-  if autoencoder.of(sampler):
+  if autoencoder.attached(sampler):
     files["autoencoder"] = autoencoder.params_to_tensors(sampler.decoder)
   return files
 
@@ -164,7 +165,7 @@ def _function(
   sampler: Sampler, variant: Variant
 ) -> Callable[..., tuple[Array, Array]]:
   """Returns `draw(files, *start, label, guidance) -> (images, data)`."""
-  network = autoencoder.of(sampler)
+  network = autoencoder.attached(sampler)
 
   def draw(files, *arguments):
     *start, label, guidance = arguments
