@@ -93,7 +93,8 @@ def filled(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
 
 def text(table: pd.DataFrame) -> str:
   """Returns a table for a terminal; its first column names the lines."""
-  return table.set_index(table.columns[0]).rename_axis(None).to_string()
+  named = table.set_index(table.columns[0]).rename_axis(None)
+  return (" " + named).add_prefix(" ").to_string()
 
 
 def markdown(table: pd.DataFrame) -> str:
