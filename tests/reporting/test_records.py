@@ -91,7 +91,7 @@ def test_table_shows_every_run_and_the_floor():
   )
   head, *lines = (_cells(line) for line in table.splitlines()[:4])
   student, teacher, floor = (
-    dict(zip(["run", *head], line, strict=True)) for line in lines
+    dict(zip(head, line, strict=True)) for line in lines
   )
   assert student == {
     "run": "sCD, 2 steps",
