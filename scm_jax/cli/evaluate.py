@@ -18,13 +18,18 @@ scm-jax evaluate --workdir=runs/scd --features=inception --seeds=0,1,2 \\
 
 # Flag, metavar, default, help.
 _FLAGS = (
-  ("--steps", "N,...", "1,2", "of students; default 1,2"),
+  (
+    "--steps",
+    "N,...",
+    "1,2",
+    "numbers of steps of students' samplers; default 1,2",
+  ),
   (
     "--teacher-steps",
     "N,...",
     "",
-    "of teachers' solvers; default the config's and 1; 32 steps of Heun are 63 "
-    "evaluations",
+    "numbers of steps of teachers' solvers; default the config's and 1. N "
+    "steps of Heun are 2N-1 network evaluations",
   ),
   (
     "--num",
@@ -37,41 +42,48 @@ _FLAGS = (
     "--guidance",
     "S,...",
     "",
-    "scales, for networks that take one; default each config's",
+    "guidance scales, for networks that take one; default each config's",
   ),
   (
     "--ema",
     "SIGMA_REL,...",
     "0",
-    "weight averages, as for sample; default each config's first",
+    "widths of the EMA, as for sample; default each config's first",
   ),
   (
     "--t-mid",
     "T,...",
     "",
     "second times of students' samplers; default each config's. Of several "
-    "scales, averages or times the best is chosen by --select-num images of "
-    "another seed, and reported on fresh ones",
+    "scales, EMA widths or times the best combination is selected on "
+    "--select-num images of another seed, and reported on fresh ones",
   ),
   (
     "--select-num",
     "N",
     "0",
-    "images to choose by; default 0, as many as for the score. With fewer, "
+    "images to select by; default 0, as many as are reported. With fewer, "
     "--select-by=fd favours candidates that vary less",
+  ),
+  (
+    "--select-by",
+    "SCORE",
+    "fd",
+    "score to select by, such as fd, the Fréchet distance (the default), or "
+    "kid, the kernel distance, which few images do not bias",
   ),
   (
     "--features",
     "NAME,...",
     "classifier,pixels",
-    "feature spaces: classifier (trained on the data), pixels, inception, "
-    "dinov2",
+    "feature extractors, such as classifier (trained on the data), pixels, "
+    "inception or dinov2; docs/evaluation.md lists all",
   ),
   (
     "--weights",
     "NAME=FILE,...",
     "",
-    "weights of the published ones, as inception=FILE,dinov2=FILE",
+    "weights of published feature networks, as inception=FILE,dinov2=FILE",
   ),
   (
     "--keep",
@@ -90,19 +102,35 @@ _FLAGS = (
     "--save-every",
     "N",
     "16",
-    "batches after which sums are saved, to go on from; default 16",
+    "batches between two saves of partial statistics, from which a killed "
+    "evaluation resumes; default 16",
   ),
-  ("--cache", "DIR", "", "of classifiers and statistics; default OUT/features"),
-  ("--out", "DIR", "", "where the report goes; default the first workdir"),
+  (
+    "--cache",
+    "DIR",
+    "",
+    "folder of trained classifiers and reference statistics; default "
+    "OUT/features",
+  ),
+  ("--out", "DIR", "", "folder of the report; default the first workdir"),
+  (
+    "--labels",
+    "MODE",
+    "random",
+    "classes of the samples: random, as for published distances; balanced, "
+    "each as often as any other (formerly uniform); or data, each as often as "
+    "in the reference; default random",
+  ),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of `evaluate`."""
   parser.add_argument(
     "--workdir",
     metavar="DIR,DIR,...",
     required=True,
-    help="trained runs, shown in this order",
+    help="workdirs of trained runs, in the order of the report",
   )
   for flag, metavar, default, text in _FLAGS:
     parser.add_argument(flag, metavar=metavar, default=default, help=text)
@@ -110,42 +138,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--reference",
     metavar="NAME[:SPLIT]|FILE",
-    help="a dataset, or statistics in EDM2's .pkl or pytorch-fid's or ADM's "
-    ".npz, or images in an .npz or .npy; empty is the training data; default "
+    help="a dataset; or statistics in EDM2's .pkl or pytorch-fid's or ADM's "
+    ".npz; or images in an .npz or .npy; empty is the training data; default "
     "config.evaluate.reference of the first workdir",
-  )
-  parser.add_argument(
-    "--select-by",
-    choices=("fd", "kid"),
-    default="fd",
-    help="what chooses: the Fréchet distance, or the kernel distance, which "
-    "few images do not bias; default fd",
   )
   parser.add_argument(
     "--autoencoder",
     metavar="FILE",
-    help="of models of latents, what decodes samples; default each workdir's "
-    "own, empty for a preview",
+    help="for networks of latents, the autoencoder that decodes samples; "
+    "default each workdir's own, empty for a preview",
   )
   parser.add_argument(
     "--seeds",
     "--seed",
     metavar="N,...",
     default="0",
-    help="of the samples; of several, mean, sd and minimum are given",
-  )
-  parser.add_argument(
-    "--labels",
-    metavar="WAY",
-    default="random",
-    help="classes of the samples: random ones, as published distances have "
-    "them; each as often as any other (balanced; formerly uniform); or as "
-    "often as in the reference (data); default random",
+    help="seeds of the samples; for several, mean, standard deviation and "
+    "minimum are reported",
   )
   parser.add_argument(
     "--allow-few",
     action="store_true",
-    help="Fréchet distances even with fewer images than features",
+    help="compute Fréchet distances even with fewer images than features",
   )
   parser.add_argument(
     "--save-samples",
@@ -155,62 +169,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> int:
-  """Prints the table of scores and where the report is."""
+  """Evaluates; prints the table of scores and where the report is."""
   workdirs = tuple(filter(None, args.workdir.split(",")))
   if not workdirs:
     raise ConfigError("--workdir names no folder")
-  asked = {
+  grid = {
+    "workdirs": workdirs,
     "steps": _numbers("--steps", args.steps, least=1),
     "teacher_steps": _optional("--teacher-steps", args.teacher_steps, least=1),
-    "num": _number("--num", args.num),
-    "seeds": _numbers("--seeds", args.seeds),
     "guidance": _optional("--guidance", args.guidance, kind=float),
     "ema": _numbers("--ema", args.ema, kind=float),
     "t_mid": _times(args.t_mid),
-    "select_num": _number("--select-num", args.select_num),
-    "keep": _number("--keep", args.keep),
-    "changes": tuple(settings.changes(args).items()),
-    "weights": _weights(args.weights),
   }
-  if asked["select_num"] == 1:
+  protocol = {
+    "num": _number("--num", args.num),
+    "seeds": _numbers("--seeds", args.seeds),
+    "keep": _number("--keep", args.keep),
+    "allow_few": args.allow_few,
+    "select_num": _number("--select-num", args.select_num),
+    "select_by": args.select_by,
+  }
+  if protocol["select_num"] == 1:
     raise ConfigError("--select-num is 1; it must be at least 2, or 0 for all")
-  batch_size = _number("--batch-size", args.batch_size)
-  save_every = _number("--save-every", args.save_every, least=1)
+  features = tuple(filter(None, args.features.split(",")))
+  weights = _weights(args.weights)
+  changes = tuple(settings.changes(args).items())
+  runtime = {
+    "batch_size": _number("--batch-size", args.batch_size),
+    "save_every": _number("--save-every", args.save_every, least=1),
+    "save_samples": args.save_samples,
+    "cache": args.cache,
+  }
   console.start()
 
   from etils import epath
 
-  from scm_jax.evaluation import evaluate, labels
-  from scm_jax.evaluation.request import Request, Way
+  from scm_jax.evaluation import evaluate, labels, request
   from scm_jax.reporting import tables
   from scm_jax.training.processes import startup
 
-  request = Request(
-    workdirs=workdirs,
-    labels=labels.named(args.labels),
-    dtype=args.dtype,
-    select_by=args.select_by,
-    reference=args.reference,
-    features=tuple(filter(None, args.features.split(","))),
-    allow_few=args.allow_few,
-    autoencoder=args.autoencoder,
-    **asked,
+  question = request.Request(
+    request.CandidateGrid(**grid),
+    request.NetworkOptions(changes, args.dtype, args.autoencoder),
+    request.Protocol(labels=labels.resolve_mode(args.labels), **protocol),
+    features,
+    weights,
+    args.reference,
   )
-  way = Way(batch_size, save_every, args.save_samples, args.cache)
   out = epath.Path(args.out or workdirs[0])
   with startup.together("evaluate"):
-    _die_when_told()
-    result = evaluate.evaluate(request, out, way)
+    _end_on_sigterm()
+    result = evaluate.evaluate(question, out, request.RuntimeOptions(**runtime))
     if startup.is_main():
       print(tables.evaluation(result))
       print(f"report: {out / 'report.json'} and {out / 'report.png'}")
   return 0
 
 
-def _die_when_told() -> None:
-  """Ends on SIGTERM, which JAX keeps to itself where there are several.
+def _end_on_sigterm() -> None:
+  """Makes SIGTERM end the process, although JAX catches it where several run.
 
-  There is nothing to save: the sums are on disk.
+  Nothing needs to be saved: the partial statistics are on disk.
   """
   import jax
 
@@ -221,6 +240,11 @@ def _die_when_told() -> None:
 def _numbers(
   flag: str, text: str, kind: Callable[[str], Any] = int, least: float = 0
 ) -> tuple[Any, ...]:
+  """Returns the numbers of a flag such as `--steps=1,2`.
+
+  Raises:
+    ConfigError: they are no numbers, too small, or not distinct.
+  """
   try:
     numbers = tuple(kind(word) for word in text.split(","))
   except ValueError:
@@ -235,11 +259,12 @@ def _numbers(
 
 
 def _optional(flag: str, text: str, **options: Any) -> tuple[Any, ...]:
-  """`_numbers`, or none: each config's."""
+  """Returns the numbers of a flag, or none for an empty one."""
   return _numbers(flag, text, **options) if text else ()
 
 
 def _number(flag: str, text: str, least: int = 0) -> int:
+  """Returns the whole number of a flag; raises ConfigError below `least`."""
   try:
     number = int(text)
   except ValueError:
@@ -251,12 +276,14 @@ def _number(flag: str, text: str, least: int = 0) -> int:
 
 
 def _times(text: str) -> tuple[float, ...]:
+  """Returns the times of `--t-mid`, which lie between noise and data."""
   times = _optional("--t-mid", text, kind=float)
   settings.check_times("--t-mid", times)
   return times
 
 
 def _weights(text: str) -> tuple[tuple[str, str], ...]:
+  """Returns the (name, file) pairs of `--weights`."""
   pairs = []
   for word in filter(None, text.split(",")):
     name, equals, path = word.partition("=")

@@ -15,10 +15,13 @@ from ml_collections import ConfigDict
 
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation import candidate, labels, reference
-from scm_jax.evaluation.dataset import Dataset
-from scm_jax.evaluation.request import Request, Way, digest
+from scm_jax.evaluation.candidate import Candidate, Samples
+from scm_jax.evaluation.dataset import ImageDataset
+from scm_jax.evaluation.request import PassOptions, digest
 from scm_jax.metrics import extractors, frechet, kernel, multihost, streaming
-from scm_jax.metrics.scores import Set
+from scm_jax.metrics.extractor import Source
+from scm_jax.metrics.metric import Options
+from scm_jax.metrics.statistic import KEPT_FEATURES, ImageSet
 from scm_jax.sampler import Sampler
 from scm_jax.training.checkpoints import best
 from scm_jax.training.processes import startup
@@ -95,20 +98,20 @@ class Evaluation:
     config, num = self._config, self._config.evaluate.num
     self._ready = self._ready or self._make(model)
     extraction, known = self._ready
-    drawn = candidate.Subject(
+    drawn = Candidate(
       model, model.steps, model.guidance_scale(), {"config": config}, ""
     )
     classes, seed = config.data.num_classes, 0
+    label = labels.draw(labels.RANDOM, known, num, classes, seed)
     collected = candidate.collect(
       drawn,
       extraction,
-      labels.draw(labels.RANDOM, known, num, classes, seed),
-      num,
-      seed=seed,
-      size=min(config.sample.batch_size, num),
-      keep=num,
+      Samples(num, label, seed),
+      PassOptions(min(config.sample.batch_size, num), keep=num),
     )
-    scores = multihost.first(lambda: _score(collected, known.spaces))
+    scores = multihost.from_process_zero(
+      lambda: _score(collected, known.statistics)
+    )
     first, value = next(iter(scores.items()))
     _LOG.info("%s %.4g, from %d images only", first, value, num)
     return scores
@@ -116,47 +119,44 @@ class Evaluation:
   def _make(self, model: Sampler) -> _Ready:
     config = self._config
 
-    def dataset(name: str) -> Dataset:
-      return Dataset(config.data, name, model)
+    def open_dataset(name: str) -> ImageDataset:
+      return ImageDataset(config.data, name, model)
 
-    extraction = streaming.Extraction(
-      extractors.make(
-        config.evaluate.features,
-        model.image_shape,
-        lambda: dataset("").everything(),
-        weights=self._weights,
-        cache_dir=self._cache,
-      )
-    )
-    request = Request((), reference=config.evaluate.reference)
-    known = reference.find(
-      request,
-      Way(),
-      dataset,
-      extraction,
+    source = Source(
+      model.image_shape,
+      lambda: open_dataset("").everything(),
+      self._weights,
       self._cache,
-      config.sample.batch_size,
+    )
+    extraction = streaming.Extraction(
+      extractors.make(config.evaluate.features, source)
+    )
+    known = reference.find(
+      config.evaluate.reference,
+      open_dataset,
+      extraction,
+      PassOptions(config.sample.batch_size),
+      self._cache,
     )
     for line in known.warnings:
       _LOG.warning(line)
-    if known.spaces[config.evaluate.features[0]].kept is None:
+    main = config.evaluate.features[0]
+    if KEPT_FEATURES.name not in known.statistics[main]:
       _LOG.warning(
         "the reference %s is a mean and a covariance alone, so best/ is chosen "
         "by the Fréchet distance, which favours samples that vary less",
-        request.reference,
+        config.evaluate.reference,
       )
     return _Ready(extraction, known)
 
 
-def _score(generated: Set, reference: Set) -> dict[str, float]:
+def _score(generated: ImageSet, reference: ImageSet) -> dict[str, float]:
   """Returns the distances by name, in the order of the features."""
+  options = Options(allow_few=True, subsets=10)
   scores: dict[str, float] = {}
   for name, mine in generated.items():
-    theirs = reference[name]
-    if mine.kept is not None and theirs.kept is not None:
-      found = kernel.kernel_distance(mine.kept, theirs.kept, subsets=10)
-      scores[f"{PREFIX}/kid_{name}"] = found.mean
-    scores[f"{PREFIX}/fd_{name}"] = frechet.frechet_distance(
-      mine.moments, theirs.moments, allow_few=True
-    )
+    for key, metric in (("kid", kernel.METRIC), ("fd", frechet.METRIC)):
+      values, _ = metric.score(mine, reference[name], options)
+      if key in values:
+        scores[f"{PREFIX}/{key}_{name}"] = values[key]
   return scores

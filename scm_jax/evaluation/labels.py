@@ -2,27 +2,28 @@
 
 A Fréchet distance of few samples is too large, by how much the samples'
 covariance happens to be off. Classes that are as frequent in the samples as in
-the data take a part of that noise away, and with it a part of the distance: an
+the data remove a part of that noise, and with it a part of the distance: an
 advantage over published figures, whose samples have random classes. So `random`
-is the default; the others are for comparisons of one's own.
+is the default; the others are for comparisons among one's own runs.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation.reference import Reference
 
 RANDOM = "random"
-_STREAM = 1  # tells the labels' random numbers from others of the same seed
+_STREAM = 1  # separates the labels' random numbers from others of the same seed
 
 
 def _random(
   reference: Reference, num: int, classes: int, seed: int
 ) -> np.ndarray:
-  """Label i is a function of (seed, i): EDM2's protocol."""
+  """Draws label i as a function of (seed, i): EDM2's protocol."""
   bits = np.random.PCG64(np.random.SeedSequence((seed, _STREAM)))
   places = np.random.Generator(bits).random(num)
   known = np.arange(classes) if reference.labels is None else reference.labels
@@ -32,6 +33,7 @@ def _random(
 def _balanced(
   reference: Reference, num: int, classes: int, seed: int
 ) -> np.ndarray:
+  """Returns each class as often as any other."""
   del reference, seed
   return np.arange(num) % classes
 
@@ -39,13 +41,13 @@ def _balanced(
 def _data(
   reference: Reference, num: int, classes: int, seed: int
 ) -> np.ndarray:
-  """The reference's own; of a part of it, each class has its share."""
+  """Returns each class in its share of the reference's labels."""
   del classes, seed
   known = reference.labels
   if known is None:
     raise ConfigError(
-      f"the reference {reference.about.get('dataset')} does not say how often "
-      "each class occurs; give --labels=random or --labels=balanced"
+      f"the reference {reference.metadata.get('dataset')} does not say how "
+      "often each class occurs; give --labels=random or --labels=balanced"
     )
   whole, rest = divmod(num, len(known))
   # In random order: the dataset may be sorted, and an Inception Score looks at
@@ -55,38 +57,53 @@ def _data(
   return np.concatenate([np.tile(known, whole), part])
 
 
-# Name: how it chooses, and what a report says of it.
-WAYS: dict[str, tuple[Callable, str]] = {
-  RANDOM: (_random, "random, each that of a random image of the reference"),
-  "balanced": (_balanced, "balanced, each as often as any other"),
-  "data": (_data, "as in the reference"),
+@dataclasses.dataclass(frozen=True)
+class Mode:
+  """A way to choose the classes.
+
+  Attributes:
+    choose: `choose(reference, num, classes, seed)` returns [num] labels.
+    description: what a report says of the classes.
+  """
+
+  choose: Callable[[Reference, int, int, int], np.ndarray]
+  description: str
+
+
+MODES = {
+  RANDOM: Mode(_random, "random, each that of a random image of the reference"),
+  "balanced": Mode(_balanced, "balanced, each as often as any other"),
+  "data": Mode(_data, "as in the reference"),
 }
 ALIASES = {"uniform": "balanced"}  # older names
 
 
-def named(way: str) -> str:
-  """The name in `WAYS` that `--labels` means.
+def resolve_mode(name: str) -> str:
+  """Returns the key of `MODES` that `--labels` means.
 
   Raises:
-    ConfigError: there is no such way.
+    ConfigError: there is no such mode.
   """
-  way = ALIASES.get(way, way)
-  if way not in WAYS:
-    raise ConfigError(f"--labels={way}: {spelling.hint(way, WAYS)}")
-  return way
+  name = ALIASES.get(name, name)
+  if name not in MODES:
+    raise ConfigError(f"--labels={name}: {errors.hint(name, MODES)}")
+  return name
 
 
 def draw(
-  way: str, reference: Reference, num: int, classes: int, seed: int
+  mode: str, reference: Reference, num: int, classes: int, seed: int
 ) -> np.ndarray | None:
-  """Classes `[num]` of the samples, or None for a network without classes.
+  """Chooses the classes of samples.
 
   Args:
-    way: a name in `WAYS`.
-    reference: that samples are compared with.
-    num: how many.
-    classes: of the network.
-    seed: of the samples.
+    mode: a key of `MODES`.
+    reference: what the samples are compared with.
+    num: number of samples.
+    classes: number of classes of the network.
+    seed: seed of the samples.
+
+  Returns:
+    [num] int32, or None for a network without classes.
 
   Raises:
     ConfigError: the reference does not say how often each class occurs, or has
@@ -94,18 +111,19 @@ def draw(
   """
   if not classes:
     return None
-  found = np.asarray(WAYS[way][0](reference, num, classes, seed), np.int32)
+  chosen = MODES[mode].choose(reference, num, classes, seed)
+  found = np.asarray(chosen, np.int32)
   if found.max(initial=0) >= classes:
     raise ConfigError(
-      f"the reference {reference.about.get('dataset')} has a class "
+      f"the reference {reference.metadata.get('dataset')} has a class "
       f"{found.max()}, and the network {classes} classes; give "
       "--labels=balanced"
     )
   return found
 
 
-def describe(way: str, reference: Reference) -> str:
-  """What a report says of the samples' classes."""
-  if way == RANDOM and reference.labels is None:
+def describe(mode: str, reference: Reference) -> str:
+  """Returns what a report says of the samples' classes."""
+  if mode == RANDOM and reference.labels is None:
     return "random, of all classes alike"
-  return WAYS[way][1]
+  return MODES[mode].description

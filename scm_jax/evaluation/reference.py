@@ -1,8 +1,8 @@
 """What samples are compared with: a dataset's statistics, or a file's.
 
-A dataset's statistics are computed in one pass and kept on disk, one file for
-each feature space, under a fingerprint of the data and of the extractor. Of
-several processes, the first one reads and writes the files for all.
+A dataset's statistics are computed in one pass and cached on disk, one file for
+each feature extractor, under a fingerprint of the data and of the extractor. Of
+several processes, process 0 reads and writes the files for all.
 """
 
 import dataclasses
@@ -14,20 +14,35 @@ from typing import Any
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.evaluation.dataset import Dataset, Sight
-from scm_jax.evaluation.request import Request, Way, digest, file_digest
-from scm_jax.metrics import accumulator, multihost, reference_files, streaming
-from scm_jax.metrics.accumulator import Collected
-from scm_jax.metrics.partial import (
-  DAMAGED,
+from scm_jax.evaluation.dataset import ImageDataset
+from scm_jax.evaluation.observers import LabelCollector
+from scm_jax.evaluation.request import PassOptions, digest, file_digest
+from scm_jax.metrics import (
+  accumulator,
+  array_file,
+  multihost,
+  reference_files,
+  registry,
+  streaming,
+)
+from scm_jax.metrics.frechet import MOMENTS
+from scm_jax.metrics.pass_checkpoint import PassCheckpoint
+from scm_jax.metrics.statistic import (
+  KEPT_FEATURES,
   Arrays,
-  Partial,
-  read_arrays,
-  write_arrays,
+  ImageSet,
+  Statistics,
 )
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 1  # of the cached files; part of their names
+_FORMAT = 1  # version of the cached files; part of their names
+
+_DECODED = (
+  "the reference is decoded latents, not real images: the errors of decoding "
+  "are in the samples and in the reference alike, so distances come out "
+  "smaller than to real images; give a file of real images' statistics, such "
+  "as EDM2's img512.pkl, as --reference or config.evaluate.reference"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +50,17 @@ class Reference:
   """What samples are compared with.
 
   Attributes:
-    spaces: statistics by feature space.
-    about: what the report says of it.
-    labels: [N] of its images, or None if unknown.
-    row: ten images for the report's picture, or none.
-    classes: those of the row, or none.
-    warnings: lines on what distances to it do not say.
+    statistics: statistics of the images by feature extractor.
+    metadata: facts for the report, of which `dataset` is its name and `images`
+      the number of images, or None if unknown.
+    labels: [N] int32 labels of the images, or None if unknown.
+    row: [n, H, W, C] images for the report's picture, or None.
+    classes: classes of the images in the row, or none.
+    warnings: sentences on what distances to it do not say.
   """
 
-  spaces: Mapping[str, Collected]
-  about: Mapping[str, Any]
+  statistics: ImageSet
+  metadata: Mapping[str, Any]
   labels: np.ndarray | None = None
   row: np.ndarray | None = None
   classes: tuple[int, ...] = ()
@@ -52,60 +68,49 @@ class Reference:
 
 
 def is_file(reference: str) -> bool:
-  """Whether a reference is a file, not a dataset's name."""
+  """Returns whether a reference is a file, and not a dataset's name."""
   return reference.endswith(reference_files.SUFFIXES)
 
 
-_DECODED = (
-  "the reference is decoded latents, not real images: what decoding gets wrong "
-  "is in the samples and in the reference alike, so that distances come out "
-  "smaller than to real images; give a file of real images' statistics, such "
-  "as EDM2's img512.pkl, as --reference or config.evaluate.reference"
-)
-
-
 def find(
-  request: Request,
-  way: Way,
-  dataset: Callable[[str], Dataset],
+  name: str,
+  open_dataset: Callable[[str], ImageDataset],
   extraction: streaming.Extraction,
-  folder: pathlib.Path,
-  size: int,
+  options: PassOptions,
+  cache: pathlib.Path,
 ) -> Reference:
-  """The statistics of what a request names, a file or a dataset.
+  """Returns the statistics of a file or a dataset.
 
   Args:
-    request: its `reference` is not None.
-    way: how the work is done.
-    dataset: opens one by its name; "" is the training data.
-    extraction: of the features.
-    folder: of cached statistics.
-    size: images at once.
+    name: a file, or `name` or `name:split` of a dataset.
+    open_dataset: opens a dataset by its name; "" is the training data.
+    extraction: the feature extractors.
+    options: how a pass over images is made.
+    cache: the folder of cached statistics.
 
   Raises:
-    UserError: see `of_file` and `of_dataset`.
+    UserError: the file or dataset cannot be read or lacks what is needed, or
+      the cache cannot be written.
   """
-  name = request.reference or ""
   if is_file(name):
-    return of_file(request, extraction, size)
-  return of_dataset(request, way, dataset(name), extraction, folder, size)
+    return of_file(name, extraction, options)
+  return of_dataset(open_dataset(name), extraction, options, cache)
 
 
 def of_file(
-  request: Request, extraction: streaming.Extraction, size: int
+  path: str, extraction: streaming.Extraction, options: PassOptions
 ) -> Reference:
-  """The statistics in a file, and those of the images in it.
+  """Returns the statistics in a file, and those of the images in it.
 
   Raises:
-    UserError: it cannot be used, or has not the features that are asked for.
+    UserError: the file cannot be used, or lacks some of the features.
   """
-  file = request.reference or ""
-  found = reference_files.read(file)
-  spaces: dict[str, Collected] = {}
+  found = reference_files.read(path)
+  statistics: dict[str, Statistics] = {}
   images = found.images
   if images is not None:
-    spaces = streaming.collect_images(
-      images, extraction, size=size, keep=request.keep
+    statistics |= streaming.collect_images(
+      images, extraction, size=options.batch_size, keep=options.keep
     )
   for extractor in extraction.extractors:
     name = extractor.name
@@ -113,140 +118,131 @@ def of_file(
     moments = found.moments.get(name.partition("-")[0])
     if moments is not None:
       # ADM's files have the whole dataset's moments and some of its images.
-      kept = spaces[name].kept if name in spaces else None
-      spaces[name] = Collected(moments, kept)
-    mine = spaces.get(name)
-    if mine is None:
+      kept = {
+        key: value
+        for key, value in statistics.get(name, {}).items()
+        if key == KEPT_FEATURES.name
+      }
+      statistics[name] = {MOMENTS.name: moments, **kept}
+    if name not in statistics:
       raise UserError(
-        f"the reference {file} has statistics of "
+        f"the reference {path} has statistics of "
         f"{' and '.join(found.moments)} alone, not of {name}"
       )
-    if mine.moments.mean.shape != (extractor.dim,):
+    mean = statistics[name][MOMENTS.name].mean
+    if mean.shape != (extractor.dim,):
       raise UserError(
-        f"the reference {file} has statistics of "
-        f"{len(mine.moments.mean)} features, and {name} has {extractor.dim}"
+        f"the reference {path} has statistics of {len(mean)} features, and "
+        f"{name} has {extractor.dim}"
       )
-  about: dict[str, Any] = {
-    "dataset": file,
-    "sha256": file_digest(file),
+  metadata: dict[str, Any] = {
+    "dataset": path,
+    "sha256": file_digest(path),
     # Beside moments, images are some of those that the moments are of.
     "images": None if found.moments or images is None else len(images),
   }
-  return Reference(spaces, about, found.labels)
+  return Reference(statistics, metadata, found.labels)
 
 
 def of_dataset(
-  request: Request,
-  way: Way,
-  data: Dataset,
+  data: ImageDataset,
   extraction: streaming.Extraction,
-  folder: pathlib.Path,
-  size: int,
+  options: PassOptions,
+  cache: pathlib.Path,
 ) -> Reference:
-  """A dataset's statistics, from the cache if they are there.
+  """Returns a dataset's statistics, from the cache if they are there.
 
-  All processes have to call it, and get the same.
+  All processes must call it together, and get the same.
 
   Raises:
-    UserError: the dataset cannot be read, or the cache not be written.
+    UserError: the dataset cannot be read, or the cache cannot be written.
   """
-  mark, marks = multihost.first(data.fingerprint), extraction.marks
-  classes = bool(data.data.num_classes)
-  seen_path = folder / f"reference_{digest(_FORMAT, mark, classes)[:16]}.npz"
-  paths = {
-    name: folder / f"reference_{name}_"
-    f"{digest(_FORMAT, mark, marks[name], request.keep)[:16]}.npz"
-    for name in marks
+  fingerprint = multihost.from_process_zero(data.fingerprint)
+  by_class = bool(data.data.num_classes)
+  marks, keep = extraction.fingerprints, options.keep
+  seen_file = cache / f"reference_{_key(_FORMAT, fingerprint, by_class)}.npz"
+  files = {
+    name: cache
+    / f"reference_{name}_{_key(_FORMAT, fingerprint, mark, keep)}.npz"
+    for name, mark in marks.items()
   }
-  spaces, seen = multihost.first(lambda: _cached(paths, seen_path))
-  missing = [name for name in paths if name not in spaces]
-  if missing or seen is None:
+  statistics, seen = multihost.from_process_zero(
+    lambda: _read_cache(extraction, files, seen_file)
+  )
+  missing = [name for name in marks if not seen or name not in statistics]
+  if missing:
     _LOG.info("reference: %d images of %s", len(data), data.data.name)
-    asked = digest(mark, *(marks[name] for name in missing), request.keep)
-    partial = Partial(
-      multihost.own(folder / f"reference_partial_{asked[:16]}"), way.save_every
-    )
-    new, seen = _pass(
-      data, extraction.only(missing), size, request.keep, partial
-    )
-    kept = {paths[name]: _arrays(new[name]) for name in missing}
-    multihost.first(lambda: _write(kept | {seen_path: seen}))
-    partial.remove()
-    spaces |= new
+    key = _key(fingerprint, *(marks[name] for name in missing), keep)
+    folder = multihost.process_path(cache / f"reference_partial_{key}")
+    checkpoint = PassCheckpoint(folder, options.save_every)
+    new, seen = _run_pass(data, extraction.only(missing), options, checkpoint)
+    written = {files[n]: accumulator.to_arrays(new[n]) for n in missing}
+    written[seen_file] = seen
+    multihost.from_process_zero(lambda: _write_cache(written))
+    checkpoint.remove()
+    statistics |= new
   else:
     _LOG.info("reference: statistics of %s are cached", data.data.name)
-  about = {
+  metadata = {
     "dataset": data.data.name,
     "split": data.data.split,
     "images": len(data),
-    "fingerprint": mark,
+    "fingerprint": fingerprint,
   }
-  keys = tuple(seen["keys"].tolist()) if classes else ()
-  ordered = {e.name: spaces[e.name] for e in extraction.extractors}
-  warnings = (_DECODED,) if data.data.kind == "latents" else ()
   return Reference(
-    ordered, about, seen["labels"], seen["images"], keys, warnings
+    statistics={e.name: statistics[e.name] for e in extraction.extractors},
+    metadata=metadata,
+    labels=seen["labels"],
+    row=seen["images"],
+    classes=tuple(seen["keys"].tolist()) if by_class else (),
+    warnings=(_DECODED,) if data.data.kind == "latents" else (),
   )
 
 
-def _cached(
-  paths: Mapping[str, pathlib.Path], seen_path: pathlib.Path
-) -> tuple[dict[str, Collected], Arrays | None]:
-  """What there is of the statistics by feature space, and of the sight."""
-  found = {name: _read(path, _collected) for name, path in paths.items()}
-  spaces = {name: space for name, space in found.items() if space}
-  return spaces, _read(seen_path, lambda arrays: arrays)
+def _key(*parts: object) -> str:
+  return digest(*parts)[:16]
 
 
-def _write(kept: Mapping[pathlib.Path, Arrays]) -> None:
-  for path, arrays in kept.items():
-    write_arrays(path, arrays)
-
-
-def _pass(
-  data: Dataset,
+def _read_cache(
   extraction: streaming.Extraction,
-  size: int,
-  keep: int,
-  partial: Partial,
-) -> tuple[dict[str, Collected], Arrays]:
-  sight = Sight(bool(data.data.num_classes))
-  size = extraction.share(min(size, len(data)))
-  collected = streaming.collect(
+  files: Mapping[str, pathlib.Path],
+  seen_file: pathlib.Path,
+) -> tuple[dict[str, Statistics], Arrays]:
+  """Returns the cached statistics, and the state of a `LabelCollector`.
+
+  Extractors whose statistics are not cached, damaged or incomplete are left
+  out; the state is empty if it is not cached.
+  """
+  found = {}
+  for extractor in extraction.extractors:
+    path = files[extractor.name]
+    statistics = array_file.read_cached(path, accumulator.from_arrays)
+    needed = registry.statistics(extractor.outputs).keys()
+    if statistics and needed <= statistics.keys():
+      found[extractor.name] = statistics
+  return found, array_file.read_cached(seen_file, dict) or {}
+
+
+def _write_cache(content: Mapping[pathlib.Path, Arrays]) -> None:
+  for path, arrays in content.items():
+    array_file.write_arrays(path, arrays)
+
+
+def _run_pass(
+  data: ImageDataset,
+  extraction: streaming.Extraction,
+  options: PassOptions,
+  checkpoint: PassCheckpoint,
+) -> tuple[ImageSet, Arrays]:
+  """Returns a dataset's statistics, and its labels and some images."""
+  collector = LabelCollector(by_class=bool(data.data.num_classes))
+  size = extraction.process_batch_size(min(options.batch_size, len(data)))
+  statistics = streaming.collect(
     extraction,
-    data.batches(extraction, size, sight),
+    data.batches(extraction, size, collector),
     len(data),
-    keep=keep,
-    witness=sight,
-    partial=partial,
-    progress=streaming.Progress(len(data)),
+    keep=options.keep,
+    observer=collector,
+    checkpoint=checkpoint,
   )
-  return collected, sight.state()
-
-
-def _arrays(collected: Collected) -> Arrays:
-  moments: Any = collected.moments
-  arrays = accumulator.moments_state(moments)
-  if collected.kept is not None:
-    arrays["kept"] = collected.kept
-  if collected.classes is not None:
-    arrays |= accumulator.classes_state(collected.classes)
-  return arrays
-
-
-def _collected(arrays: Arrays) -> Collected:
-  moments = accumulator.moments_of(arrays)
-  classes = accumulator.classes_of(arrays, moments.n)
-  return Collected(moments, arrays["kept"], classes)
-
-
-def _read(path: pathlib.Path, make: Callable[[Arrays], Any]) -> Any:
-  """What a cache file holds, or None; a damaged one is replaced."""
-  if not path.exists():
-    return None
-  try:
-    return make(read_arrays(path))
-  except DAMAGED as error:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    _LOG.warning("computing again: %s: %s", path, reason)
-    return None
+  return statistics, collector.state()

@@ -1,167 +1,212 @@
 """Scores sets of samples against a reference, each of them once."""
 
 import dataclasses
-import logging
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from scm_jax.evaluation import candidate
-from scm_jax.evaluation import labels as labelling
-from scm_jax.evaluation.candidate import Subject
+from scm_jax.evaluation import candidate as candidates
+from scm_jax.evaluation import labels
+from scm_jax.evaluation.candidate import Candidate, Samples
+from scm_jax.evaluation.observers import ImagePicker, SampleWriter
 from scm_jax.evaluation.reference import Reference
-from scm_jax.evaluation.request import Request, Way, digest
-from scm_jax.metrics import multihost, scores, streaming
-from scm_jax.metrics.partial import DAMAGED, Partial, read_arrays, write_arrays
+from scm_jax.evaluation.request import PassOptions, Protocol, digest
+from scm_jax.metrics import array_file, multihost, scores, streaming
+from scm_jax.metrics.classifier import ClassifierExtractor
+from scm_jax.metrics.metric import Options
+from scm_jax.metrics.pass_checkpoint import PassCheckpoint
+from scm_jax.metrics.statistic import Arrays
+from scm_jax.reporting import records
 
-_LOG = logging.getLogger(__name__)
-_COLUMNS = 10  # of the report's picture
+_COLUMNS = 10  # columns of the report's picture
+Scored = tuple[dict[str, Any], np.ndarray]  # scores, and a row of the picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-  """Draws, scores, and remembers on disk what it has scored.
+  """Draws samples, scores them, and caches the scores on disk.
 
-  Several processes have a part of each set; the first one scores it.
+  Several processes draw a part of each set; process 0 scores it.
 
   Attributes:
-    request: what is asked.
-    way: how.
-    extraction: of the features.
-    reference: to compare with.
-    folder: of finished sets, and of the sums of the one under way.
-    num: images of each reported set.
-    size: images at once.
+    extraction: the feature extractors.
+    reference: what samples are compared with.
+    protocol: which samples are scored, and how.
+    options: how a pass over samples is made.
+    folder: folder of finished sets, and of the statistics of an unfinished one.
+    num: number of samples of each run and seed that are reported.
   """
 
-  request: Request
-  way: Way
   extraction: streaming.Extraction
   reference: Reference
+  protocol: Protocol
+  options: PassOptions
   folder: pathlib.Path
   num: int
-  size: int
 
-  def classes(self, num_classes: int) -> list[int]:
-    """The classes of the picture's columns; none for a network without."""
+  @property
+  def main_extractor(self) -> str:
+    """Returns the name of the extractor to select by, and to show first."""
+    return records.main_space([e.name for e in self.extraction.extractors])
+
+  def picture_classes(self, num_classes: int) -> list[int]:
+    """Returns the classes of the picture's columns; none without classes."""
     if not num_classes:
       return []
     return list(self.reference.classes or range(min(num_classes, _COLUMNS)))
 
   def score(
     self,
-    drawn: Subject,
+    candidate: Candidate,
     num: int,
     seed: int,
     *,
-    choice: bool = False,
+    allow_few: bool = False,
     save: pathlib.Path | None = None,
-  ) -> tuple[dict[str, Any], np.ndarray]:
-    """Scores of `num` samples, and a row of them for the picture.
+  ) -> Scored:
+    """Scores samples of a candidate.
 
     Args:
-      drawn: what draws them.
-      num: how many.
-      seed: of the samples, and of KID's subsets.
-      choice: whether the score only chooses, so that few samples will do.
-      save: a file for the samples, too.
-    """
-    num_classes = drawn.about["config"].data.num_classes
-    way = self.request.labels
-    labels = labelling.draw(way, self.reference, num, num_classes, seed)
-    allow_few = choice or self.request.allow_few
-    key = digest(
-      (drawn.fingerprint(), num, seed, allow_few, self.request.keep),
-      None if labels is None else labels.tobytes(),
-      sorted(self.extraction.marks.items()),
-      sorted(self.reference.about.items()),
-    )[:24]
-    finished = self.folder / f"{key}.npz"
-    if done := multihost.first(lambda: _finished(finished, save)):
-      return done
-    places = self._places(labels, num, num_classes)
-    witness = candidate.Picked(places)
-    if save is not None:
-      witness = candidate.Kept(places, save, num)
-    partial = Partial(multihost.own(self.folder / key), self.way.save_every)
-    collected = candidate.collect(
-      drawn,
-      self.extraction,
-      labels,
-      num,
-      seed=seed,
-      size=self.size,
-      keep=self.request.keep,
-      witness=witness,
-      partial=partial,
-    )
-    if isinstance(witness, candidate.Kept):
-      witness.finish()
+      candidate: what draws the samples.
+      num: number of samples.
+      seed: seed of the samples, and of random subsets.
+      allow_few: compute a Fréchet distance even with fewer samples than
+        features, even if the protocol does not.
+      save: a file for all samples.
 
-    def score() -> tuple[dict[str, Any], np.ndarray]:
-      found = scores.score(
-        collected, self.reference.spaces, seed=seed, allow_few=allow_few
-      )
-      row = witness.row()
-      write_arrays(finished, candidate.to_result(found, row))
+    Returns:
+      The scores, and a row of samples for the picture.
+    """
+    classes = candidate.num_classes
+    label = labels.draw(
+      self.protocol.labels, self.reference, num, classes, seed
+    )
+    samples = Samples(num, label, seed)
+    options = Options(seed=seed, allow_few=allow_few or self.protocol.allow_few)
+    key = self._key(candidate, samples, options)
+    finished = self.folder / f"{key}.npz"
+
+    def cached() -> Scored | None:
+      if save is not None and not save.exists():
+        return None
+      return array_file.read_cached(finished, _from_arrays)
+
+    if done := multihost.from_process_zero(cached):
+      return done
+    picker = ImagePicker(self._picture_indices(samples, classes))
+    if save is not None:
+      picker = SampleWriter(self._picture_indices(samples, classes), save, num)
+    checkpoint = PassCheckpoint(
+      multihost.process_path(self.folder / key), self.options.save_every
+    )
+    generated = candidates.collect(
+      candidate, self.extraction, samples, self.options, picker, checkpoint
+    )
+    if isinstance(picker, SampleWriter):
+      picker.finish()
+
+    def compute() -> Scored:
+      found = scores.score(generated, self.reference.statistics, options)
+      row = picker.row()
+      array_file.write_arrays(finished, _to_arrays(found, row))
       return found, row
 
-    result = multihost.first(score)
-    partial.remove()
+    result = multihost.from_process_zero(compute)
+    checkpoint.remove()
     return result
 
-  def _places(
-    self, labels: np.ndarray | None, num: int, num_classes: int
-  ) -> list[int]:
-    """Samples for the picture: the first of each class, or the first ten."""
-    classes = self.classes(num_classes)
-    if labels is None or not classes:
+  def score_seeds(
+    self, candidate: Candidate, files: Mapping[int, pathlib.Path]
+  ) -> Scored:
+    """Scores samples of all seeds of the protocol.
+
+    Args:
+      candidate: what draws the samples.
+      files: files for the samples, by seed, if they are to be kept.
+
+    Returns:
+      The scores over all seeds, and a row of the first seed's samples.
+    """
+    sets, rows = [], []
+    for seed in self.protocol.seeds:
+      found, row = self.score(candidate, self.num, seed, save=files.get(seed))
+      sets.append({"seed": seed, **found})
+      rows.append(row)
+    return over_seeds(sets), rows[0]
+
+  def _key(
+    self, candidate: Candidate, samples: Samples, options: Options
+  ) -> str:
+    """Returns a digest of everything that the scores depend on."""
+    num, label, seed = samples
+    keep = self.options.keep
+    return digest(
+      (candidate.fingerprint(), num, seed, options.allow_few, keep),
+      None if label is None else label.tobytes(),
+      sorted(self.extraction.fingerprints.items()),
+      sorted(self.reference.metadata.items()),
+    )[:24]
+
+  def _picture_indices(self, samples: Samples, num_classes: int) -> list[int]:
+    """Returns the indices of the first sample of each class, or the first ten.
+
+    An index is -1 where there is no such sample.
+    """
+    classes = self.picture_classes(num_classes)
+    num, label, _ = samples
+    if label is None or not classes:
       real = self.reference.row
       columns = _COLUMNS if real is None else len(real)
       return [i if i < num else -1 for i in range(columns)]
     return [
-      int(np.argmax(labels == c)) if (labels == c).any() else -1
-      for c in classes
+      int(np.argmax(label == c)) if (label == c).any() else -1 for c in classes
     ]
 
+  def describe_reference(self) -> dict[str, Any]:
+    """Returns what the report says of the reference: facts and its scores."""
+    known, protocol = self.reference, self.protocol
+    facts = {
+      **known.metadata,
+      "labels": labels.describe(protocol.labels, known),
+      **scores.reference_floor(known.statistics, seed=protocol.seeds[0]),
+      **scores.own_scores(known.statistics),
+    }
+    for extractor in self.extraction.extractors:
+      if isinstance(extractor, ClassifierExtractor):
+        facts["classifier_accuracy"] = extractor.classifier.accuracy
+    return facts
 
-def _finished(
-  path: pathlib.Path, save: pathlib.Path | None
-) -> tuple[dict[str, Any], np.ndarray] | None:
-  """A set that was scored before, and whose samples are there if wanted."""
-  if not path.exists() or (save is not None and not save.exists()):
-    return None
-  try:
-    return candidate.from_result(read_arrays(path))
-  except DAMAGED:
-    _LOG.warning("scoring again: %s is damaged", path)
-    return None
+
+def _to_arrays(found: dict[str, Any], row: np.ndarray) -> Arrays:
+  """Returns the arrays from which `_from_arrays` makes scores and row again."""
+  return {"scores": np.asarray(json.dumps(found)), "row": row}
+
+
+def _from_arrays(arrays: Arrays) -> Scored:
+  return json.loads(str(arrays["scores"])), arrays["row"]
 
 
 def over_seeds(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Scores of one run over several seeds: means, and of FD sd and minimum.
+  """Summarises the scores of one candidate over several seeds.
 
   Args:
     sets: scores of each seed, with `seed`.
 
   Returns:
-    For one seed its scores. Else the metrics' means, `fd_sd` and `fd_min` by
-    feature space, and all of it under `by_seed`.
+    For one seed its scores. Else the means of all scores, the standard
+    deviation `fd_sd` and minimum `fd_min` of the Fréchet distance by feature
+    extractor, and all sets under `by_seed`.
   """
-  first = sets[0]
+  first = {key: value for key, value in sets[0].items() if key != "seed"}
   seeds = {"seeds": [found["seed"] for found in sets]}
   if len(sets) == 1:
-    return {**{k: v for k, v in first.items() if k != "seed"}, **seeds}
-  mean = scores.mean_scores(sets, (*scores.METRICS, *scores.INCEPTION))
-  values = {name: [s["fd"][name] for s in sets] for name in first["fd"]}
-  rest = {k: v for k, v in first.items() if k not in mean and k != "seed"}
-  return {
-    **mean,
-    "fd_sd": {k: float(np.std(v, ddof=1)) for k, v in values.items()},
-    "fd_min": {k: min(v) for k, v in values.items()},
-    **rest,
-    **seeds,
-    "by_seed": list(sets),
+    return {**first, **seeds}
+  summary = scores.over_repeats(sets)
+  least = {
+    name: min(found["fd"][name] for found in sets) for name in first["fd"]
   }
+  rest = {key: value for key, value in first.items() if key not in summary}
+  return {**summary, "fd_min": least, **rest, **seeds, "by_seed": list(sets)}

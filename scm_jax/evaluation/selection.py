@@ -1,110 +1,173 @@
-"""Which networks and samplers are asked for, and which of them are best."""
+"""Which networks and samplers are candidates, and which of them is the best."""
 
 import dataclasses
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from scm_jax.errors import ConfigError, UserError
-from scm_jax.evaluation.candidate import Subject
-from scm_jax.evaluation.request import Request
+from scm_jax.errors import ConfigError
+from scm_jax.evaluation.candidate import Candidate
+from scm_jax.evaluation.request import CandidateGrid, NetworkOptions
+from scm_jax.evaluation.scoring import Scorer
 from scm_jax.interop import export_folder
+from scm_jax.metrics import registry
 from scm_jax.sampler import Sampler
 from scm_jax.training import workdir
 from scm_jax.training.checkpoints import checksum
 
-Score = Callable[[Subject], float]
+_LOG = logging.getLogger(__name__)
 
 
 class Loader:
-  """Loads networks as a request wants them, and keeps the last few.
+  """Loads networks with some options, and caches the last few.
 
   Attributes:
-    load: `load(path, width)`, as `workdir.load`.
+    load: `load(path, width)` returns a sampler, and its checkpoint's `config`,
+      `step` and `ema`, as `workdir.load` does.
   """
 
-  def __init__(self, request: Request):
+  def __init__(self, options: NetworkOptions):
+    """Loads nothing yet."""
+
     def load(path: str, width: float) -> tuple[Sampler, dict]:
-      model, about = workdir.load(path, width, request.autoencoder)
-      model = dataclasses.replace(model, **dict(request.changes))
-      return export_folder.in_dtype(model, request.dtype), about
+      model, metadata = workdir.load(path, width, options.autoencoder)
+      model = dataclasses.replace(model, **dict(options.changes))
+      return export_folder.in_dtype(model, options.dtype), metadata
 
     self.load = functools.lru_cache(maxsize=4)(load)
 
 
-def check(request: Request, loader: Loader) -> None:
-  """Raises ConfigError for scales that none of the networks takes."""
-  if request.guidance in ((), (1.0,)):
+def check_guidance(grid: CandidateGrid, loader: Loader) -> None:
+  """Raises ConfigError for guidance scales that none of the networks takes."""
+  if grid.guidance in ((), (1.0,)):
     return
   refusals = [
-    loader.load(path, request.ema[0])[0].guidance_refusal()
-    for path in request.workdirs
+    loader.load(path, grid.ema[0])[0].guidance_refusal()
+    for path in grid.workdirs
   ]
   if all(refusals):
     raise ConfigError(
-      f"--guidance cannot be used for {request.workdirs[0]}: {refusals[0]}"
+      f"--guidance cannot be used for {grid.workdirs[0]}: {refusals[0]}"
     )
 
 
-def state(request: Request, loader: Loader) -> list[Any]:
-  """What the workdirs hold, so that other weights are another question."""
+def weights_state(grid: CandidateGrid, loader: Loader) -> list[Any]:
+  """Returns step, EMA and checksum of all weights that are evaluated.
+
+  Other weights make another question, which a cached report does not answer.
+  """
   found = []
-  for path in request.workdirs:
-    for width in request.ema:
-      model, about = loader.load(path, width)
+  for path in grid.workdirs:
+    for width in grid.ema:
+      model, metadata = loader.load(path, width)
       mark = checksum.of((model.weights, model.decoder))
-      found.append((about["step"], about["ema"], mark))
+      found.append((metadata["step"], metadata["ema"], mark))
   return found
 
 
-def groups(request: Request, loader: Loader) -> Iterator[list[Subject]]:
-  """The subjects of each run and number of steps; of several, one is chosen.
+def groups(grid: CandidateGrid, loader: Loader) -> Iterator[list[Candidate]]:
+  """Yields the candidates of each run and number of steps.
 
-  What a network does not take (a scale, a second time) it is not varied by.
+  They do not vary in what a network does not take (a guidance scale, a second
+  time).
   """
-  for path in request.workdirs:
-    first, _ = loader.load(path, request.ema[0])
-    steps = request.steps
+  for path in grid.workdirs:
+    first, _ = loader.load(path, grid.ema[0])
+    steps = grid.steps
     if first.kind == "diffusion":
       own = dict.fromkeys((first.solver_steps, 1))
-      steps = request.teacher_steps or own
+      steps = grid.teacher_steps or own
     for count in steps:
-      yield list(_candidates(request, loader, path, count))
+      yield list(_candidates(grid, loader, path, count))
 
 
 def _candidates(
-  request: Request, loader: Loader, path: str, steps: int
-) -> Iterator[Subject]:
-  first, _ = loader.load(path, request.ema[0])
+  grid: CandidateGrid, loader: Loader, path: str, steps: int
+) -> Iterator[Candidate]:
+  """Yields the candidates of one run with one number of steps."""
+  first, _ = loader.load(path, grid.ema[0])
   scales = (first.guidance_scale(),)
-  if request.guidance and not first.guidance_refusal():
-    scales = request.guidance
+  if grid.guidance and not first.guidance_refusal():
+    scales = grid.guidance
   times: Sequence[float | None] = (None,)
-  if request.t_mid and "t_mid" in first.settings(steps, 1.0):
-    times = request.t_mid
-  for width, scale, t_mid in itertools.product(request.ema, scales, times):
-    model, about = loader.load(path, width)
+  if grid.t_mid and "t_mid" in first.settings(steps, 1.0):
+    times = grid.t_mid
+  for width, scale, t_mid in itertools.product(grid.ema, scales, times):
+    model, metadata = loader.load(path, width)
     if t_mid is not None:
       model = dataclasses.replace(model, t_mid=t_mid)
-    yield Subject(model, steps, scale, about, path)
+    yield Candidate(model, steps, scale, metadata, path)
+
+
+class Choice(NamedTuple):
+  """The candidate that was selected.
+
+  Attributes:
+    best: the candidate.
+    facts: what a report says of the selection; empty for a single candidate.
+    warnings: sentences on what may be wrong with it.
+  """
+
+  best: Candidate
+  facts: dict[str, Any]
+  warnings: tuple[str, ...]
+
+
+def check_score(grid: CandidateGrid, scorer: Scorer) -> None:
+  """Raises ConfigError if the reference lacks what the selection needs."""
+  by = scorer.protocol.select_by
+  metric = registry.metric_of(by)
+  given = scorer.reference.statistics[scorer.main_extractor]
+  lacks = metric.compares and metric.statistic.name not in given
+  if grid.selects and lacks:
+    raise ConfigError(
+      f"--select-by={by} compares single images, and the "
+      f"reference {scorer.reference.metadata['dataset']} has their mean and "
+      "covariance alone; give --select-by=fd --select-num=0"
+    )
+
+
+def select(candidates: Sequence[Candidate], scorer: Scorer) -> Choice:
+  """Selects the best candidate, by samples of a seed that no report uses."""
+  protocol, main = scorer.protocol, scorer.main_extractor
+  few = min(protocol.select_num or scorer.num, scorer.num)
+  seed, by = max(protocol.seeds) + 1, protocol.select_by
+
+  def score(candidate: Candidate) -> float:
+    _LOG.info("scoring %d images to select: %s", few, candidate.settings())
+    found, _ = scorer.score(candidate, few, seed, allow_few=True)
+    return found[by][main]
+
+  warnings = []
+  if len(candidates) > 1 and by == "fd" and few < scorer.num:
+    warnings.append(
+      f"chosen by the Fréchet distance of {few} images, fewer than the "
+      f"{scorer.num} of the score: few images favour candidates whose samples "
+      "vary less, such as those with more guidance; give --select-num=0 or "
+      "--select-by=kid"
+    )
+    _LOG.warning(warnings[0])
+  best, table = choose(candidates, score, by)
+  facts = {"num": few, "seed": seed, "by": f"{by} {main}", "candidates": table}
+  return Choice(best, {"selection": facts} if table else {}, tuple(warnings))
 
 
 def choose(
-  candidates: Sequence[Subject], score: Score, by: str
-) -> tuple[Subject, list[dict[str, Any]]]:
-  """The subject with the least score, and all of them for the report.
+  candidates: Sequence[Candidate], score: Callable[[Candidate], float], by: str
+) -> tuple[Candidate, list[dict[str, Any]]]:
+  """Returns the candidate with the best score, and a table for the report.
 
   Args:
-    candidates: to choose from.
-    score: of a candidate; it is not asked about a single one.
-    by: the score's name.
+    candidates: the candidates, at least one.
+    score: returns a candidate's score; a single candidate is not scored.
+    by: the key of the score, which also tells the better direction.
 
-  Raises:
-    UserError: see `score`.
+  Returns:
+    The best candidate, and the settings and scores of all; an empty table for
+    a single candidate.
   """
-  if not candidates:
-    raise UserError("there is nothing to choose from")
   if len(candidates) == 1:
     return candidates[0], []
   scores = [score(candidate) for candidate in candidates]
@@ -112,4 +175,5 @@ def choose(
     {**candidate.settings(), by: value}
     for candidate, value in zip(candidates, scores, strict=True)
   ]
-  return candidates[scores.index(min(scores))], table
+  best = max if registry.columns()[by].higher_is_better else min
+  return candidates[scores.index(best(scores))], table

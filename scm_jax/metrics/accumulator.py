@@ -1,50 +1,40 @@
-"""Statistics of one feature space, batch by batch, in float64.
+"""Statistics of a set of images, gathered batch by batch in float64.
 
-Features come from the devices in float32, B x d numbers a batch. Their centred
-sums are taken here, on the host, in float64, and merged by Chan's formula. That
-costs 2 B d^2 operations, thousands of times fewer than the network that made
-the features, while float32 sums on the device would be off by more than the
-distances between good models, and TPUs have no float64. Batches are added in
-the order of their samples, whatever device made them.
+An extractor's outputs come from the devices in float32, a batch at a time. They
+are summarised here, on the host, in float64: for the moments of d features of a
+batch of B images that takes 2 B d^2 operations, thousands of times fewer than
+the network that made the features. Float32 sums on the device would be off by
+more than the distances between good models, and TPUs have no float64. Batches
+are added in the order of their samples, whichever device computed them.
 
-What needs single features (kernel distances, neighbours) gets those of a random
-choice of samples, fixed before any is seen.
+What compares single features (kernel distances, neighbours) gets those of a
+random choice of samples, which is fixed before any sample is seen.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.metrics import frechet
-from scm_jax.metrics.inception_score import ClassSums
+from scm_jax.metrics import registry
+from scm_jax.metrics.statistic import Arrays, Batch, Statistics
 
 KEPT = 10_000  # samples whose features are kept, by default
 
-Arrays = dict[str, np.ndarray]
 
+def choose_kept(total: int, keep: int, seed: int = 0) -> np.ndarray:
+  """Chooses the samples whose features are kept.
 
-@dataclasses.dataclass(frozen=True)
-class Collected:
-  """What scores need to know of a set of images, in one feature space.
+  They are drawn at random, since datasets are sorted and labels periodic.
 
-  Attributes:
-    moments: mean and covariance of the features of all samples.
-    kept: [k, d] float32 features of some samples, or None.
-    classes: sums of class probabilities, where the extractor classifies.
-  """
+  Args:
+    total: number of samples.
+    keep: number of samples to choose, at most.
+    seed: seed of the choice.
 
-  moments: frechet.Moments
-  kept: np.ndarray | None = None
-  classes: ClassSums | None = None
-
-
-def chosen(total: int, keep: int, seed: int = 0) -> np.ndarray:
-  """[total] bool: the samples whose features are kept, `keep` at most.
-
-  Drawn at random, since datasets are sorted and labels periodic.
+  Returns:
+    [total] bool.
   """
   mask = np.zeros(total, bool)
   if keep >= total:
@@ -56,140 +46,133 @@ def chosen(total: int, keep: int, seed: int = 0) -> np.ndarray:
 
 
 class Accumulator:
-  """Adds up batches of one feature space.
+  """Accumulates the statistics of one extractor over consecutive samples.
 
   Attributes:
-    total: samples of all parts.
-    mine: those that are added here, one after the other.
-    count: samples so far.
+    count: number of samples added so far.
   """
 
   def __init__(
-    self, dim: int, total: int, keep: int = KEPT, mine: range | None = None
+    self, total: int, keep: int = KEPT, samples: range | None = None
   ):
-    self.total, self.count = total, 0
-    self.mine = range(total) if mine is None else mine
-    self._keep = chosen(total, keep)
-    self._stats = frechet.empty_stats(dim)
-    self._parts: list[np.ndarray] = []
-    self._saved = 0
-    self._classes: ClassSums | None = None
+    """Begins with no samples.
 
-  def add(self, features: np.ndarray, logits: np.ndarray | None = None) -> None:
-    """Adds the features [n, d], and logits [n, K] if any, of the next samples.
+    Args:
+      total: number of samples in the whole set.
+      keep: number of samples of the set whose features are kept.
+      samples: the samples that are added here, in order; by default all.
+    """
+    self.count = 0
+    self._total = total
+    self._samples = range(total) if samples is None else samples
+    self._kept = choose_kept(total, keep)
+    self._merger = _Merger()
+
+  def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+    """Adds the extractor's outputs [n, ...] of the next n samples.
 
     Raises:
       UserError: a feature is not finite.
     """
-    first = self.mine.start + self.count
-    end = first + len(features)
-    if features.shape[1] != self._stats.dim:
-      raise ValueError(f"{features.shape[1]} features, not {self._stats.dim}")
-    part = frechet.feature_stats(features)
-    self._stats = frechet.merge_stats(self._stats, part)
-    self._parts.append(np.asarray(features[self._keep[first:end]], np.float32))
-    if logits is not None:
-      if self._classes is None:
-        self._classes = ClassSums.empty(self.total, logits.shape[1])
-      self._classes.add(first, logits)
-    self.count += len(features)
+    count = len(outputs["features"])
+    first = self._samples.start + self.count
+    batch = Batch(first, self._total, self._kept[first : first + count])
+    self._merger.append(_summarize(outputs, batch))
+    self.count += count
 
-  def result(self) -> Collected:
-    """The statistics of its samples.
+  def result(self) -> Statistics:
+    """Returns the statistics of all its samples.
 
     Raises:
-      UserError: there are fewer than was said.
+      UserError: some have not been added.
     """
-    if self.count != len(self.mine):
+    if self.count != len(self._samples):
       raise UserError(
-        f"{self.count} samples where {len(self.mine)} were to come"
+        f"only {self.count} of {len(self._samples)} samples were computed"
       )
-    return Collected(self._stats, self._joined(self._parts), self._classes)
+    return self._merger.merged()
 
-  def take_new(self) -> np.ndarray:
-    """[n, d] features kept since this was last asked."""
-    new, self._saved = self._parts[self._saved :], len(self._parts)
-    return self._joined(new)
+  def to_arrays(self) -> Arrays:
+    """Returns the statistics of the samples so far as arrays."""
+    count = {"count": np.asarray(self.count)}
+    return to_arrays(self._merger.merged()) | count
 
-  def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
-    empty = np.zeros((0, self._stats.dim), np.float32)
-    return np.concatenate([empty, *parts])
-
-  def state(self) -> Arrays:
-    """Everything but the kept features."""
-    state = moments_state(self._stats)
-    if self._classes is not None:
-      state |= classes_state(self._classes)
-    return state
-
-  def restore(self, state: Mapping[str, Any], kept: np.ndarray) -> None:
-    """Goes on from a `state` and the features that were kept until it.
+  def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replaces the samples so far by those of which arrays were saved.
 
     Raises:
-      ValueError: they are of something else.
+      ValueError: they are more than are to be added here.
     """
-    stats = moments_of(state)
-    seen = self.mine[: stats.n]
-    expected = int(self._keep[seen.start : seen.stop].sum())
-    if stats.dim != self._stats.dim or kept.shape != (expected, stats.dim):
-      raise ValueError("the features are of another size")
-    self._stats, self.count = stats, stats.n
-    self._parts, self._saved = [kept], 1
-    self._classes = classes_of(state, self.total)
+    count = int(arrays["count"])
+    if count > len(self._samples):
+      raise ValueError(
+        f"{count} samples were saved, of {len(self._samples)} expected"
+      )
+    self.count, self._merger = count, _Merger()
+    self._merger.append(from_arrays(arrays))
 
 
-def merge(parts: Iterable[Collected]) -> Collected:
-  """Statistics of all samples, from those of parts that follow each other.
+class _Merger:
+  """Merges the statistics of parts that follow each other."""
+
+  def __init__(self):
+    self._parts: dict[str, list[Any]] = {}
+
+  def append(self, statistics: Statistics) -> None:
+    """Appends a part."""
+    known = registry.statistics()
+    for name, summary in statistics.items():
+      parts = self._parts.setdefault(name, [])
+      parts.append(summary)
+      if not known[name].merge_last:
+        parts[:] = [known[name].merge(parts)]
+
+  def merged(self) -> Statistics:
+    """Returns the statistics of all parts."""
+    known = registry.statistics()
+    return {name: known[name].merge(self._parts[name]) for name in self._parts}
+
+
+def merge(parts: Iterable[Statistics]) -> Statistics:
+  """Merges the statistics of parts of a set, which follow each other.
 
   Where a set is cut changes its moments and class sums by rounding, and its
-  kept features not at all. The parts are taken one at a time.
+  kept features not at all. The parts are taken one at a time; a part without
+  samples has no statistics.
   """
-  moments: Any = None
-  kept: list[np.ndarray] = []
-  classes: ClassSums | None = None
+  merger = _Merger()
   for part in parts:
-    mine: Any = part.moments
-    moments = mine if moments is None else frechet.merge_stats(moments, mine)
-    if part.kept is not None:
-      kept.append(part.kept)
-    classes = _added(classes, part.classes)
-  return Collected(moments, np.concatenate(kept) if kept else None, classes)
+    merger.append(part)
+  return merger.merged()
 
 
-def _added(a: ClassSums | None, b: ClassSums | None) -> ClassSums | None:
-  """Sums of both; a part without samples has none."""
-  if a is None or b is None:
-    return b if a is None else a
-  return ClassSums(
-    a.total,
-    a.counts + b.counts,
-    a.probabilities + b.probabilities,
-    a.negentropies + b.negentropies,
-  )
+def summarize_features(features: np.ndarray) -> Statistics:
+  """Returns the statistics of features [n, d], all of which are kept."""
+  count = len(features)
+  batch = Batch(0, count, np.ones(count, bool))
+  return _summarize({"features": features}, batch)
 
 
-def moments_state(stats: frechet.FeatureStats) -> Arrays:
-  """Plain arrays, from which `moments_of` makes it again."""
-  return {"n": np.asarray(stats.n), "mean": stats.mean, "m2": stats.m2}
-
-
-def moments_of(state: Mapping[str, Any]) -> frechet.FeatureStats:
-  """The inverse of `moments_state`."""
-  return frechet.FeatureStats(int(state["n"]), state["mean"], state["m2"])
-
-
-def classes_state(sums: ClassSums) -> Arrays:
-  """Plain arrays, from which `classes_of` makes it again."""
+def _summarize(outputs: Mapping[str, np.ndarray], batch: Batch) -> Statistics:
+  """Returns the statistics of a batch that an extractor's outputs allow."""
   return {
-    "counts": sums.counts,
-    "probabilities": sums.probabilities,
-    "negentropies": sums.negentropies,
+    statistic.name: statistic.summarize(outputs[statistic.output], batch)
+    for statistic in registry.statistics(outputs).values()
   }
 
 
-def classes_of(state: Mapping[str, Any], total: int) -> ClassSums | None:
-  """The inverse of `classes_state`; None where there are no sums."""
-  names = ("counts", "probabilities", "negentropies")
-  if names[0] not in state:
-    return None
-  return ClassSums(total, *(np.array(state[name]) for name in names))
+def to_arrays(statistics: Statistics) -> Arrays:
+  """Returns statistics as arrays, from which `from_arrays` makes them again."""
+  known, arrays = registry.statistics(), Arrays()
+  for name, summary in statistics.items():
+    arrays |= known[name].to_arrays(summary)
+  return arrays
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Statistics:
+  """Makes the statistics whose arrays are there; there may be others."""
+  return {
+    name: statistic.from_arrays(arrays)
+    for name, statistic in registry.statistics().items()
+    if set(statistic.arrays) <= arrays.keys()
+  }

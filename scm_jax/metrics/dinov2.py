@@ -1,15 +1,15 @@
-"""DINOv2's vision transformer, as FD-DINOv2 takes features from it.
+"""DINOv2's vision transformer, whose features FD-DINOv2 is computed from.
 
-Features are the class token after the last normalisation, 1024 numbers of
+Features are the class token after the last normalisation: 1024 numbers of
 ViT-L/14 (arXiv 2304.07193) for images of 224 pixels (arXiv 2306.04675). All
-sizes follow from the tensors; heads are 64 wide in every published one.
+sizes follow from the tensors; heads are 64 wide in every published network.
 
 | name | resized to 224 | used by |
 |---|---|---|
 | `dinov2` | torch's antialiased bicubic, in floats | EDM2 |
 | `dinov2-dgm-eval` | Pillow's bicubic, rounded to bytes | dgm-eval |
 
-The two filters are the same; only the second clips and rounds. Then both
+The two filters are the same; only the second one clips and rounds. Then both
 subtract ImageNet's mean and divide by its standard deviation.
 """
 
@@ -26,24 +26,24 @@ from scm_jax.metrics.inception import as_rgb
 
 NAMES = ("dinov2", "dinov2-dgm-eval")
 SIDE, PATCH, HEAD = 224, 14, 64
-EPS = 1e-6  # of the layer normalisations
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
-# Facebook adds this to the number of patches a side when it resamples the
-# position embedding, and the published features are computed so.
+EPS = 1e-6  # added to variances by the layer normalisations
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
+# Facebook's code adds this to the number of patches a side when it resamples
+# the position embedding, and the published features are computed that way.
 OFFSET = 0.1
 
 Params = dict[str, Any]
 
 
 def prepare(images: Array, name: str = "dinov2") -> Array:
-  """The network's input [B, 224, 224, 3] from uint8 images [B, H, W, C].
+  """Returns the network's input [B, 224, 224, 3].
 
   Args:
-    images: with 3 channels, or 1, which is repeated.
-    name: of the convention, of `NAMES`.
+    images: uint8 [B, H, W, C] with 3 channels, or with 1, which is repeated.
+    name: the convention of the resizing, one of `NAMES`.
 
   Raises:
-    UserError: another number of channels.
+    UserError: the images have another number of channels.
   """
   images = as_rgb(images)
   if name == "dinov2-dgm-eval":
@@ -56,14 +56,17 @@ def prepare(images: Array, name: str = "dinov2") -> Array:
 
 
 def tokens(params: Params, x: Array) -> Array:
-  """All tokens [B, 1 + patches, D] after the last normalisation.
+  """Computes all tokens [B, 1 + patches, D] after the last normalisation.
 
   Args:
-    params: see `dinov2_weights`.
+    params: the network's parameters, as `dinov2_weights.params` returns them.
     x: [B, H, W, 3], normalised; sides are multiples of 14 and equal.
   """
   x = lax.conv_general_dilated(
-    *(x, params["patch"]["kernel"], (PATCH, PATCH), "VALID"),
+    x,
+    params["patch"]["kernel"],
+    (PATCH, PATCH),
+    "VALID",
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     precision=lax.Precision.HIGHEST,
   )
@@ -72,18 +75,18 @@ def tokens(params: Params, x: Array) -> Array:
   x = x.reshape(batch, -1, dim)
   x = jnp.concatenate([jnp.tile(params["class"], (batch, 1, 1)), x], axis=1)
   x = x + positions(params["positions"], side)
-  # One block is compiled, whatever their number.
+  # A scan compiles one block, however many there are.
   x, _ = lax.scan(lambda x, p: (_block(p, x), None), x, params["blocks"])
   return _normalize(params["norm"], x)
 
 
 def positions(embedding: Array, side: int) -> Array:
-  """The embedding of the class and of side x side patches, [1 + side², D].
+  """Returns the embedding of the class and side x side patches, [1 + side², D].
 
   Args:
-    embedding: [1 + M², D], of the class and of the M x M patches that the
-      network was trained for, which are resampled (torch's bicubic).
-    side: patches to a side.
+    embedding: [1 + M², D] embedding of the class and of the M x M patches that
+      the network was trained with, which is resampled (torch's bicubic).
+    side: number of patches to a side.
   """
   trained = grid_side(len(embedding) - 1)
   if trained == side:
@@ -95,19 +98,19 @@ def positions(embedding: Array, side: int) -> Array:
 
 
 def grid_side(patches: int) -> int:
-  """The side of a square grid of patches.
+  """Returns the side of a square grid of patches.
 
   Raises:
-    ValueError: it is not square.
+    ValueError: the number is not a square.
   """
   side = math.isqrt(max(patches, 0))
   if side * side != patches or not side:
-    raise ValueError(f"{patches} patches, which are no square")
+    raise ValueError(f"{patches} patches, which do not form a square")
   return side
 
 
 def _block(p: Params, x: Array) -> Array:
-  """Attention and perceptron, each scaled and added."""
+  """Applies attention and an MLP, each scaled and added to its input."""
   x = x + _attention(p, _normalize(p["norm1"], x)) * p["scale1"]
   hidden = _linear(p["fc1"], _normalize(p["norm2"], x))
   hidden = jax.nn.gelu(hidden, approximate=False)
@@ -137,21 +140,23 @@ def _normalize(p: Params, x: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dinov2Extractor:
-  """The class token's features.
+  """The features of the class token.
 
   Attributes:
-    params: see `dinov2_weights`.
-    name: of the convention, of `NAMES`.
+    params: the network's parameters, as `dinov2_weights.params` returns them.
+    name: the convention of the resizing, one of `NAMES`; also the key of its
+      scores in reports.
   """
 
   params: Params
   name: str = "dinov2"
+  outputs = ("features",)
 
   @property
   def dim(self) -> int:
-    """Number of features: 1024 of ViT-L/14."""
+    """Returns the number of features: 1024 of ViT-L/14."""
     return self.params["class"].shape[-1]
 
   def apply(self, params: Params, images: Array) -> dict[str, Array]:
-    """`features` [B, dim] of uint8 images [B, H, W, C]."""
+    """Computes `features` [B, dim] of uint8 images [B, H, W, C]."""
     return {"features": tokens(params, prepare(images, self.name))[:, 0]}

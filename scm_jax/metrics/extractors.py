@@ -1,87 +1,92 @@
-"""Feature extractors by their names."""
+"""The registry of feature extractors."""
 
-import os
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
-from scm_jax.metrics import classifier_cache, multihost, pretrained
-from scm_jax.metrics.classifier import Settings
-from scm_jax.metrics.features import (
-  ClassifierExtractor,
-  Extractor,
-  PixelExtractor,
-)
+from scm_jax.metrics import classifier_training, pretrained
+from scm_jax.metrics.extractor import Extractor, Source
+from scm_jax.metrics.pixels import PixelExtractor
 
-NAMES = ("classifier", "pixels", *pretrained.NAMES)
 
-# All images, uint8 [N, H, W, C], and labels [N] of a dataset.
-Labelled = Callable[[], tuple[np.ndarray, np.ndarray]]
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A feature extractor that can be asked for by its name.
+
+  Attributes:
+    make: makes the extractor.
+    needs_weights: whether it is a published network, whose weights are read
+      from a file that the user gives.
+  """
+
+  make: Callable[[Source], Extractor]
+  needs_weights: bool = False
+
+
+def _pixels(source: Source) -> Extractor:
+  return PixelExtractor(source.image_shape)
+
+
+def _published(name: str) -> Entry:
+  def make(source: Source) -> Extractor:
+    return pretrained.load(name, source.weights[name])
+
+  return Entry(make, needs_weights=True)
+
+
+EXTRACTORS: dict[str, Entry] = {
+  "classifier": Entry(classifier_training.extractor),
+  "pixels": Entry(_pixels),
+  **{name: _published(name) for name in pretrained.NAMES},
+}
 
 
 def check(names: Sequence[str], weights: Mapping[str, str]) -> None:
-  """Raises ConfigError for names that there are not, or without weights."""
+  """Checks a choice of extractors and the weights given for them.
+
+  Args:
+    names: the extractors.
+    weights: files of published networks, by extractor name.
+
+  Raises:
+    ConfigError: a name is unknown, or weights are missing or not needed.
+  """
   if not names:
-    raise ConfigError(f"no features; choose from {', '.join(NAMES)}")
+    raise ConfigError(f"no features; choose from {', '.join(EXTRACTORS)}")
   for name in (*names, *weights):
-    if name not in NAMES:
+    if name not in EXTRACTORS:
       raise ConfigError(
-        f"unknown features {name!r}; {spelling.hint(name, NAMES)}"
+        f"unknown features {name!r}; {errors.hint(name, EXTRACTORS)}"
       )
   for name in names:
-    if name in pretrained.NAMES and name not in weights:
+    if EXTRACTORS[name].needs_weights and name not in weights:
       raise ConfigError(
         f"features {name!r} need the published network's weights: "
         f"--weights={name}=FILE"
       )
   for name in weights:
-    if name not in pretrained.NAMES or name not in names:
+    if name not in names or not EXTRACTORS[name].needs_weights:
       raise ConfigError(
         f"--weights={name}=...: --features has no {name!r} to use them"
       )
 
 
-def make(
-  names: Sequence[str],
-  image_shape: tuple[int, int, int],
-  labelled: Labelled,
-  *,
-  weights: Mapping[str, str],
-  cache_dir: str | os.PathLike[str],
-  settings: Settings | None = None,
-) -> list[Extractor]:
-  """Makes extractors, training a dataset's classifier if need be.
+def make(names: Sequence[str], source: Source) -> list[Extractor]:
+  """Makes extractors, training a classifier on the dataset if need be.
 
-  Several processes have to call it together: a classifier that two of them
-  train is not the same to the last bit, so that the first one has it for all.
+  All processes must call it together, because one trains for all.
 
   Args:
-    names: which ones, of `NAMES`.
-    image_shape: (H, W, C) of the images to be scored.
-    labelled: gives the dataset that a classifier is trained on.
-    weights: files of the published networks, by name.
-    cache_dir: where trained classifiers are kept.
-    settings: how a classifier is trained.
+    names: keys of `EXTRACTORS`.
+    source: what they are made of.
 
   Returns:
-    One extractor per name, in order.
+    One extractor for each name, in order.
 
   Raises:
-    ConfigError: an unknown name, or one without weights.
+    ConfigError: a name is unknown, or weights are missing or not needed.
     UserError: weights cannot be read, or the dataset has too few labels.
   """
-  check(names, weights)
-  made: list[Extractor] = []
-  for name in names:
-    if name == "pixels":
-      made.append(PixelExtractor(image_shape))
-    elif name == "classifier":
-      trained = multihost.first(
-        lambda: classifier_cache.load_or_train(*labelled(), cache_dir, settings)
-      )
-      made.append(ClassifierExtractor(trained))
-    else:
-      made.append(pretrained.load(name, weights[name]))
-  return made
+  check(names, source.weights)
+  return [EXTRACTORS[name].make(source) for name in names]

@@ -12,15 +12,20 @@ at equal sample sizes, and every report states the sizes it used.
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from scm_jax.errors import UserError
+from scm_jax.metrics.metric import Column, Metric, Options
+from scm_jax.metrics.statistic import Arrays, Batch, Statistic
+
+ENOUGH = 10  # samples for each feature, below which a report warns
 
 
 class Moments(Protocol):
-  """Mean [d] and covariance [d, d] of `n` samples; None: nobody says."""
+  """Mean [d] and covariance [d, d] of `n` samples; n is None if unknown."""
 
   @property
   def n(self) -> int | None: ...
@@ -33,11 +38,11 @@ class Moments(Protocol):
 
 
 class _Factored:
-  """Keeps a covariance's factor: a reference is compared with many sets."""
+  """Caches a factor of the covariance: a reference is compared many times."""
 
   @functools.cached_property
   def factor(self: Any) -> np.ndarray:
-    """[d, d] `A` with `A A^T` the covariance."""
+    """Returns [d, d] `A` with `A A^T` the covariance."""
     values, vectors = np.linalg.eigh(self.covariance)
     # Rounding leaves eigenvalues of about -1e-16 where the truth is zero.
     return vectors * np.sqrt(np.clip(values, 0.0, None))
@@ -45,11 +50,11 @@ class _Factored:
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(_Factored):
-  """Published statistics: `mean` [d] and `covariance` [d, d].
+  """Published moments.
 
   Attributes:
-    mean: of the features.
-    covariance: of the features.
+    mean: [d] mean of the features.
+    covariance: [d, d] covariance of the features.
     n: number of samples behind them, which files seldom say.
   """
 
@@ -64,7 +69,7 @@ class FeatureStats(_Factored):
 
   Attributes:
     n: number of samples.
-    mean: [d] their mean.
+    mean: [d] mean of the features.
     m2: [d, d] sum over samples of the outer product of the deviation from the
       mean with itself; the covariance is `m2 / (n - 1)`.
   """
@@ -75,12 +80,12 @@ class FeatureStats(_Factored):
 
   @property
   def dim(self) -> int:
-    """Number of features."""
+    """Returns the number of features."""
     return self.mean.shape[0]
 
   @property
   def covariance(self) -> np.ndarray:
-    """[d, d] unbiased sample covariance; needs two samples or more."""
+    """Returns the [d, d] unbiased sample covariance of two samples or more."""
     if self.n < 2:
       raise UserError(
         f"a covariance needs at least 2 samples, and there is {self.n}"
@@ -89,7 +94,11 @@ class FeatureStats(_Factored):
 
 
 def feature_stats(features: np.ndarray) -> FeatureStats:
-  """Summarises `features` [n, d]; raises UserError if any is not finite."""
+  """Computes the moments of `features` [n, d].
+
+  Raises:
+    UserError: a feature is not finite.
+  """
   features = np.asarray(features, np.float64)
   if features.ndim != 2:
     raise ValueError(f"features must be [n, d], not {features.shape}")
@@ -106,16 +115,16 @@ def feature_stats(features: np.ndarray) -> FeatureStats:
 
 
 def empty_stats(dim: int) -> FeatureStats:
-  """Statistics of no samples: the neutral element of `merge_stats`."""
+  """Returns the moments of no samples, the neutral element of `merge_stats`."""
   return FeatureStats(0, np.zeros(dim), np.zeros((dim, dim)))
 
 
 def merge_stats(a: FeatureStats, b: FeatureStats) -> FeatureStats:
-  """Statistics of the union of two disjoint feature sets.
+  """Returns the moments of the union of two disjoint feature sets.
 
-  The pairwise update of Chan, Golub and LeVeque (1979): exact up to rounding,
-  in any order and grouping, without the cancellation of summed squares. It
-  lets features be summarised batch by batch and host by host.
+  This is the pairwise update of Chan, Golub and LeVeque (1979): exact up to
+  rounding, in any order and grouping, without the cancellation of summed
+  squares. It lets features be summarised batch by batch and host by host.
   """
   if a.dim != b.dim:
     raise ValueError(f"cannot merge {a.dim} features with {b.dim}")
@@ -131,7 +140,7 @@ def merge_stats(a: FeatureStats, b: FeatureStats) -> FeatureStats:
 def frechet_distance(
   a: Moments, b: Moments, *, allow_few: bool = False
 ) -> float:
-  """Fréchet distance between the Gaussians fitted to two feature sets.
+  """Computes the Fréchet distance between two sets' Gaussians.
 
   With factors `S1 = A A^T` and `S2 = B B^T` from two symmetric
   eigendecompositions, the trace of the matrix square root is the sum of the
@@ -141,8 +150,8 @@ def frechet_distance(
   numbers appear.
 
   Args:
-    a: statistics of one set (the distance is symmetric).
-    b: statistics of the other.
+    a: moments of one set (the distance is symmetric).
+    b: moments of the other set.
     allow_few: compute the distance even if a set has no more samples than
       features. Its covariance then has directions without any data, and the
       number says more about the sample size than about the images.
@@ -166,3 +175,61 @@ def frechet_distance(
   spread = np.sum(a.factor**2) + np.sum(b.factor**2) - 2.0 * cross
   shift = np.sum((a.mean - b.mean) ** 2)
   return float(max(shift + spread, 0.0))
+
+
+class FeatureMoments(Statistic):
+  """Mean and covariance of an extractor's output [n, d], in float64."""
+
+  def __init__(self, name: str, output: str):
+    """Describes moments whose stored arrays have names of their own."""
+    self.name, self.output = name, output
+    # Files of the features' moments have always had these names.
+    prefix = "" if output == "features" else f"{output}_"
+    self.arrays = tuple(prefix + field for field in ("n", "mean", "m2"))
+
+  def summarize(self, values: np.ndarray, batch: Batch) -> FeatureStats:
+    return feature_stats(values)
+
+  def merge(self, parts: Sequence[FeatureStats]) -> FeatureStats:
+    return functools.reduce(merge_stats, parts)
+
+  def to_arrays(self, summary: FeatureStats) -> Arrays:
+    values = np.asarray(summary.n), summary.mean, summary.m2
+    return dict(zip(self.arrays, values, strict=True))
+
+  def from_arrays(self, arrays: Mapping[str, np.ndarray]) -> FeatureStats:
+    n, mean, m2 = (arrays[name] for name in self.arrays)
+    return FeatureStats(int(n), mean, m2)
+
+
+MOMENTS = FeatureMoments("moments", "features")
+
+
+def _compute(
+  generated: Moments, reference: Moments, options: Options
+) -> dict[str, float]:
+  few = options.allow_few
+  return {"fd": frechet_distance(generated, reference, allow_few=few)}
+
+
+def _warn_of_few(generated: Moments, reference: Moments) -> str:
+  """Returns a warning if the distance depends much on the sample sizes."""
+  counts = [m.n for m in (generated, reference) if m.n is not None]
+  few, dim = min(counts, default=0), generated.mean.shape[0]
+  if not counts or few >= ENOUGH * dim:
+    return ""
+  state = "singular" if few <= dim else "noisy"
+  return (
+    f"{few} samples for {dim} features, so the covariance is {state} and the "
+    "Fréchet distance biased upwards; compare it only at this sample size"
+  )
+
+
+METRIC = Metric(
+  name="frechet",
+  statistic=MOMENTS,
+  compute=_compute,
+  keys=("fd",),
+  columns=(Column("fd", "FD", every_extractor=True),),
+  warn=_warn_of_few,
+)

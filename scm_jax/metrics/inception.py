@@ -1,19 +1,19 @@
 """The Inception-v3 that FID is defined with, as functions of parameters.
 
-It is Google's of 2015-12-05 (`inception-2015-12-05.tgz`, 1008 classes), which
-pytorch-fid, torch-fidelity and NVIDIA carry over to PyTorch. It departs from
+It is Google's network of 2015-12-05 (`inception-2015-12-05.tgz`, 1008 classes),
+which pytorch-fid, torch-fidelity and NVIDIA ported to PyTorch. It differs from
 the paper's (arXiv 1512.00567) and torchvision's in two things: average pooling
-counts no padding, and the last block pools by the maximum. Layers have
+does not count padding, and the last block pools by the maximum. Layers have
 torchvision's names.
 
-What comes before it is as important, and there are two conventions:
+How images are resized before it matters as much. There are two conventions:
 
 | name | resized to 299 | scaled |
 |---|---|---|
 | `inception` | TensorFlow 1's bilinear | (x - 128) / 128 |
 | `inception-pytorch-fid` | torch's bilinear | 2 x / 255 - 1 |
 
-The first is TensorFlow's, EDM2's and torch-fidelity's. Neither averages when it
+TensorFlow, EDM2 and torch-fidelity use the first one. Neither averages when it
 shrinks, and neither rounds to bytes.
 """
 
@@ -31,13 +31,13 @@ from scm_jax.metrics import resize
 
 NAMES = ("inception", "inception-pytorch-fid")
 SIDE, CLASSES = 299, 1008
-EPS = 1e-3  # of the batch normalisations, folded into the filters
+EPS = 1e-3  # added to variances by the batch normalisations
 
 Params = dict[str, dict[str, Any]]
 
 
 class Conv(NamedTuple):
-  """Convolution, normalisation, rectifier; `kernel` is (height, width)."""
+  """Convolution, normalisation and ReLU; `kernel` is (height, width)."""
 
   name: str
   kernel: tuple[int, int]
@@ -47,7 +47,7 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-  """Over 3x3 windows: the maximum, or the average of what is no padding."""
+  """Maximum, or average without padding, over 3x3 windows."""
 
   name: str
   maximum: bool
@@ -55,7 +55,7 @@ class Pool(NamedTuple):
 
 
 class Fork(NamedTuple):
-  """Branches side by side, their channels one after another."""
+  """Parallel branches, whose channels are concatenated."""
 
   name: str
   branches: tuple[tuple[Any, ...], ...]
@@ -65,7 +65,7 @@ Layer = Conv | Pool | Fork
 
 
 def _tower(name: str, *convs: tuple[tuple[int, int], int]) -> tuple[Conv, ...]:
-  """A branch of convolutions `name_1`, `name_2`, ..., not strided."""
+  """Returns a branch of convolutions `name_1`, `name_2`, ... of stride 1."""
   return tuple(
     Conv(f"{name}_{number}", kernel, features)
     for number, (kernel, features) in enumerate(convs, 1)
@@ -73,7 +73,7 @@ def _tower(name: str, *convs: tuple[tuple[int, int], int]) -> tuple[Conv, ...]:
 
 
 def _shrink(branch: tuple[Conv, ...]) -> tuple[Conv, ...]:
-  """The branch whose last convolution halves height and width."""
+  """Returns the branch with a last convolution that halves the size."""
   return *branch[:-1], branch[-1]._replace(stride=2, padding="VALID")
 
 
@@ -102,7 +102,11 @@ def _mixed_17(name: str, c: int) -> Fork:
       _tower("branch7x7", (_1x1, c), (_1x7, c), (_7x1, 192)),
       _tower(
         "branch7x7dbl",
-        *((_1x1, c), (_7x1, c), (_1x7, c), (_7x1, c), (_1x7, 192)),
+        (_1x1, c),
+        (_7x1, c),
+        (_1x7, c),
+        (_7x1, c),
+        (_1x7, 192),
       ),
       (_AVERAGE, Conv("branch_pool", _1x1, 192)),
     ),
@@ -164,10 +168,13 @@ LAYERS: tuple[Layer, ...] = (
 
 
 def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
-  """Shapes of the filters [h, w, in, out] by name, and of `fc` [in, classes].
+  """Returns the shapes of the filters by name.
+
+  They are [h, w, in, out], and [in, classes] of the last layer, `fc`.
 
   Args:
-    width: of a narrower network of the same form, in sixteenths.
+    width: share of the channels that a narrower network of this form has, in
+      sixteenths.
   """
   *filters, (_, last) = _shapes(LAYERS, 3, width, "")
   return dict(filters) | {"fc": (*last, CLASSES)}
@@ -176,7 +183,7 @@ def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
 def _shapes(
   layers: Sequence[Layer], channels: int, width: float, prefix: str
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-  """Filters' shapes; the last item, of no name, is the output's channels."""
+  """Yields names and shapes of filters, and last ("", (output channels,))."""
   for layer in layers:
     if isinstance(layer, Conv):
       features = round(layer.features * width)
@@ -194,7 +201,12 @@ def _shapes(
 
 
 def layers(params: Params, x: Array) -> dict[str, Array]:
-  """The outputs of all layers by name, for x [B, 299, 299, 3] in [-1, 1]."""
+  """Computes the outputs of all layers, by name.
+
+  Args:
+    params: the network's parameters.
+    x: [B, 299, 299, 3] in [-1, 1].
+  """
   outputs = {}
   for layer in LAYERS:
     x = outputs[layer.name] = _apply(layer, params, x, "")
@@ -204,14 +216,15 @@ def layers(params: Params, x: Array) -> dict[str, Array]:
 def _apply(layer: Layer, params: Params, x: Array, prefix: str) -> Array:
   if isinstance(layer, Conv):
     p = params[prefix + layer.name]
-    return jax.nn.relu(
-      lax.conv_general_dilated(
-        *(x, p["kernel"], (layer.stride, layer.stride), layer.padding),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,  # as PyTorch's float32
-      )
-      + p["bias"]
+    filtered = lax.conv_general_dilated(
+      x,
+      p["kernel"],
+      (layer.stride, layer.stride),
+      layer.padding,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision=lax.Precision.HIGHEST,  # as PyTorch's float32
     )
+    return jax.nn.relu(filtered + p["bias"])
   if isinstance(layer, Pool):
     return _pool(layer, x)
   name = f"{prefix}{layer.name}." if layer.name else prefix
@@ -225,7 +238,7 @@ def _apply(layer: Layer, params: Params, x: Array, prefix: str) -> Array:
 
 
 def _pool(layer: Pool, x: Array) -> Array:
-  """Halves without padding; a stride of 1 keeps the size."""
+  """Pools without padding at a stride of 2; a stride of 1 keeps the size."""
   window, stride = (1, 3, 3, 1), layer.stride
   strides, padding = (1, stride, stride, 1), "SAME" if stride == 1 else "VALID"
   if layer.maximum:
@@ -236,14 +249,14 @@ def _pool(layer: Pool, x: Array) -> Array:
 
 
 def prepare(images: Array, name: str = "inception") -> Array:
-  """The network's input [B, 299, 299, 3] from uint8 images [B, H, W, C].
+  """Returns the network's input [B, 299, 299, 3].
 
   Args:
-    images: with 3 channels, or 1, which is repeated.
-    name: of the convention, of `NAMES`.
+    images: uint8 [B, H, W, C] with 3 channels, or with 1, which is repeated.
+    name: the convention of the resizing, one of `NAMES`.
 
   Raises:
-    UserError: another number of channels.
+    UserError: the images have another number of channels.
   """
   images = as_rgb(images)
   pytorch_fid = name == "inception-pytorch-fid"
@@ -254,25 +267,25 @@ def prepare(images: Array, name: str = "inception") -> Array:
 
 
 def as_rgb(images: Array) -> Array:
-  """Images [B, H, W, 3] from images with 3 channels, or 1, which is repeated.
+  """Returns images [B, H, W, 3], repeating a single channel.
 
   Raises:
-    UserError: another number of channels.
+    UserError: the images have neither 1 nor 3 channels.
   """
   channels = images.shape[-1]
   if channels not in (1, 3):
     raise UserError(
-      f"images of {list(images.shape[1:])} have no colours that a published "
-      "network knows: 1 or 3 channels are needed"
+      f"images of {list(images.shape[1:])} cannot be given to a published "
+      "network, which needs 1 or 3 channels"
     )
   return jnp.broadcast_to(images, (*images.shape[:-1], 3))
 
 
 def logits(params: Params, features: Array, *, bias: bool = False) -> Array:
-  """Logits [B, 1008] of features [B, dim].
+  """Computes logits [B, 1008] of features [B, dim].
 
-  Without the bias they are what the Inception Score is computed from, since
-  the TensorFlow original multiplied by the last layer's matrix alone.
+  The Inception Score is computed from those without the bias, since the
+  TensorFlow original multiplied by the last layer's matrix alone.
   """
   fc = params["fc"]
   found = jnp.dot(features, fc["kernel"], precision=lax.Precision.HIGHEST)
@@ -281,23 +294,31 @@ def logits(params: Params, features: Array, *, bias: bool = False) -> Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InceptionExtractor:
-  """Features of the last pooling, 2048, and logits without bias.
+  """The 2048 features of the last pooling, and logits without bias.
 
   Attributes:
-    params: filters with normalisation folded in; see `inception_weights`.
-    name: of the convention, of `NAMES`.
+    params: filters with the normalisation folded in, as
+      `inception_weights.params` returns them.
+    name: the convention of the resizing, one of `NAMES`; also the key of its
+      scores in reports.
   """
 
   params: Params
   name: str = "inception"
+  outputs = ("features", "logits")
 
   @property
   def dim(self) -> int:
-    """Number of features: 2048 in the published network."""
+    """Returns the number of features: 2048 in the published network."""
     return len(self.params["fc"]["kernel"])
 
   def apply(self, params: Params, images: Array) -> dict[str, Array]:
-    """`features` [B, dim], `logits` [B, 1008] of uint8 images [B, H, W, C]."""
+    """Computes `features` [B, dim] and `logits` [B, 1008].
+
+    Args:
+      params: the parameters.
+      images: uint8 [B, H, W, C].
+    """
     last = layers(params, prepare(images, self.name))["Mixed_7c"]
     features = last.mean(axis=(1, 2))
     return {"features": features, "logits": logits(params, features)}

@@ -9,9 +9,13 @@ samples suffice and nothing needs to be kept.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from scm_jax.metrics.metric import Column, Metric, Options
+from scm_jax.metrics.statistic import Batch, Statistic
 
 PARTS = 10
 
@@ -24,59 +28,64 @@ class InceptionScore(NamedTuple):
   whole: float
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class ClassSums:
   """Sums of class probabilities over samples, part by part.
 
   Attributes:
-    total: how many samples there will be, which fixes the parts.
-    counts: [parts] samples so far.
+    counts: [parts] number of samples.
     probabilities: [parts, K] sums of p(y|x).
     negentropies: [parts] sums of sum_y p log p.
   """
 
-  total: int
   counts: np.ndarray
   probabilities: np.ndarray
   negentropies: np.ndarray
 
-  @classmethod
-  def empty(cls, total: int, classes: int, parts: int = PARTS) -> "ClassSums":
-    """Sums of no samples yet; no more parts than samples."""
-    parts = min(parts, total)
-    sums = np.zeros((parts, classes))
-    return cls(total, np.zeros(parts), sums, np.zeros(parts))
-
-  def add(self, start: int, logits: np.ndarray) -> None:
-    """Adds the logits [n, K] of samples `start` and following."""
-    p, negentropy = _softmax(np.asarray(logits, np.float64))
-    parts = len(self.counts)
-    # Part of sample i: i * parts // total, as equal as whole numbers allow.
-    part = (start + np.arange(len(p))) * parts // self.total
-    for index in np.unique(part):
-      mine = part == index
-      self.counts[index] += mine.sum()
-      self.probabilities[index] += p[mine].sum(axis=0)
-      self.negentropies[index] += negentropy[mine].sum()
-
-  def score(self) -> InceptionScore:
-    """The score of all samples, once they are there."""
-    if self.counts.sum() != self.total:
-      raise ValueError(f"{self.counts.sum():g} of {self.total} samples")
-    parts = [
-      _score(*sums)
-      for sums in zip(
-        self.counts, self.probabilities, self.negentropies, strict=True
-      )
-    ]
-    whole = _score(
-      self.counts.sum(), self.probabilities.sum(0), self.negentropies.sum()
+  def __add__(self, other: "ClassSums") -> "ClassSums":
+    return ClassSums(
+      self.counts + other.counts,
+      self.probabilities + other.probabilities,
+      self.negentropies + other.negentropies,
     )
-    return InceptionScore(float(np.mean(parts)), float(np.std(parts)), whole)
+
+
+def sum_classes(logits: np.ndarray, first: int, total: int) -> ClassSums:
+  """Returns the sums of some consecutive samples.
+
+  Args:
+    logits: [n, K] logits of the samples.
+    first: index of the first of them.
+    total: number of samples in the whole set, which fixes the parts; there are
+      no more parts than samples.
+  """
+  p, negentropy = _softmax(np.asarray(logits, np.float64))
+  parts = min(PARTS, total)
+  sums = ClassSums(
+    np.zeros(parts), np.zeros((parts, p.shape[1])), np.zeros(parts)
+  )
+  # Part of sample i: i * parts // total, as equal as whole numbers allow.
+  part = (first + np.arange(len(p))) * parts // total
+  for index in np.unique(part):
+    inside = part == index
+    sums.counts[index] = inside.sum()
+    sums.probabilities[index] = p[inside].sum(axis=0)
+    sums.negentropies[index] = negentropy[inside].sum()
+  return sums
+
+
+def inception_score(sums: ClassSums) -> InceptionScore:
+  """Computes the score from the sums of all samples."""
+  rows = zip(sums.counts, sums.probabilities, sums.negentropies, strict=True)
+  parts = [_score(*row) for row in rows]
+  whole = _score(
+    sums.counts.sum(), sums.probabilities.sum(0), sums.negentropies.sum()
+  )
+  return InceptionScore(float(np.mean(parts)), float(np.std(parts)), whole)
 
 
 def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Probabilities [n, K], and sum_y p log p [n]."""
+  """Returns probabilities [n, K], and sum_y p log p [n]."""
   shifted = logits - logits.max(axis=1, keepdims=True)
   log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
   p = np.exp(log_p)
@@ -84,7 +93,44 @@ def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _score(count: float, probabilities: np.ndarray, negentropy: float) -> float:
+  """Computes exp(mean KL) from sums over `count` samples."""
   marginal = probabilities / count
   positive = marginal[marginal > 0]
   spread = np.sum(positive * np.log(positive))
   return float(np.exp(negentropy / count - spread))
+
+
+class _ClassSumsStatistic(Statistic):
+  """Class probabilities of an extractor that gives logits [n, K]."""
+
+  name, output = "classes", "logits"
+  arrays = ("counts", "probabilities", "negentropies")
+
+  def summarize(self, values: np.ndarray, batch: Batch) -> ClassSums:
+    return sum_classes(values, batch.first, batch.total)
+
+  def merge(self, parts: Sequence[ClassSums]) -> ClassSums:
+    return sum(parts[1:], start=parts[0])
+
+  def from_arrays(self, arrays: Mapping[str, np.ndarray]) -> ClassSums:
+    return ClassSums(*(arrays[name] for name in self.arrays))
+
+
+CLASSES = _ClassSumsStatistic()
+
+
+def _compute(
+  generated: ClassSums, reference: None, options: Options
+) -> dict[str, float]:
+  del reference, options
+  return dict(zip(METRIC.keys, inception_score(generated), strict=True))
+
+
+METRIC = Metric(
+  name="inception_score",
+  statistic=CLASSES,
+  compute=_compute,
+  keys=("inception_score", "inception_score_sd", "inception_score_whole"),
+  columns=(Column("inception_score", "IS", higher_is_better=True),),
+  compares=False,
+)

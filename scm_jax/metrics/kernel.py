@@ -12,17 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 from scm_jax.errors import UserError
+from scm_jax.metrics.metric import Column, Metric, Options
+from scm_jax.metrics.statistic import KEPT_FEATURES
 
 
 class KernelDistance(NamedTuple):
-  """Mean over subsets of the squared MMD, and its standard deviation."""
+  """Mean over subsets of the squared MMD, and standard deviation over them."""
 
   mean: float
   sd: float
 
 
 def unbiased_mmd2(x: np.ndarray, y: np.ndarray) -> float:
-  """Unbiased squared MMD of `x` [n, d] and `y` [m, d], cubic kernel.
+  """Computes the unbiased squared MMD of `x` [n, d] and `y` [m, d].
 
   Gretton et al. (2012), eq. 3: pairs of a sample with itself are left out.
   """
@@ -46,15 +48,15 @@ def kernel_distance(
   subsets: int = 100,
   seed: int = 0,
 ) -> KernelDistance:
-  """KID between feature sets `x` [n, d] and `y` [m, d].
+  """Computes the KID between feature sets `x` [n, d] and `y` [m, d].
 
   Args:
     x: one feature set.
-    y: the other; the distance is symmetric up to the choice of subsets.
-    subset_size: samples per subset and side. Smaller sets than this are used
-      whole, and `sd` is then 0 because every subset is the same one.
+    y: the other set; the distance is symmetric up to the choice of subsets.
+    subset_size: number of samples in a subset of each set. Smaller sets are
+      used whole, and `sd` is then 0 because every subset is the same one.
     subsets: number of subsets drawn, each without replacement.
-    seed: of the subsets.
+    seed: seed of the choice of subsets.
 
   Returns:
     Mean and standard deviation over the subsets.
@@ -78,7 +80,7 @@ def kernel_distance(
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
-  """Sum of k over all pairs."""
+  """Returns the sum of k over all pairs of a row of x and a row of y."""
   kernel = x @ (y.T / x.shape[1])
   kernel += 1.0
   # A sum of cubes as one dot product: no third pass over the matrix.
@@ -86,5 +88,27 @@ def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _self_kernel_sum(x: np.ndarray) -> float:
-  """Sum of k over the pairs of each sample with itself."""
+  """Returns the sum of k over the pairs of each sample with itself."""
   return float(np.sum((np.sum(x * x, axis=1) / x.shape[1] + 1.0) ** 3))
+
+
+def _compute(
+  generated: np.ndarray, reference: np.ndarray, options: Options
+) -> dict[str, float]:
+  found = kernel_distance(
+    generated,
+    reference,
+    subset_size=options.subset_size,
+    subsets=options.subsets,
+    seed=options.seed,
+  )
+  return {"kid": found.mean, "kid_sd": found.sd}
+
+
+METRIC = Metric(
+  name="kernel",
+  statistic=KEPT_FEATURES,
+  compute=_compute,
+  keys=("kid", "kid_sd"),
+  columns=(Column("kid", "KID ×1000", scale=1000.0),),
+)

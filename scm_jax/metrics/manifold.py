@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from scm_jax.errors import UserError
+from scm_jax.metrics.metric import Column, Metric, Options
+from scm_jax.metrics.statistic import KEPT_FEATURES
 
 _CHUNK_ENTRIES = 1 << 24  # distances held at a time: 128 MiB in float64
 
@@ -41,16 +43,13 @@ class DensityCoverage(NamedTuple):
 def precision_recall(
   generated: np.ndarray, real: np.ndarray, *, k: int = 3
 ) -> PrecisionRecall:
-  """Precision and recall of `generated` [n, d] against `real` [m, d].
+  """Computes precision and recall of `generated` [n, d] against `real` [m, d].
 
   Args:
     generated: features of generated samples.
     real: features of real samples.
-    k: the neighbour whose distance is a ball's radius (the sample itself is
-      not counted).
-
-  Returns:
-    Precision and recall.
+    k: rank of the neighbour whose distance is a ball's radius; the sample
+      itself is not counted.
 
   Raises:
     UserError: a set has no more than `k` samples.
@@ -65,12 +64,13 @@ def precision_recall(
 def density_coverage(
   generated: np.ndarray, real: np.ndarray, *, k: int = 5
 ) -> DensityCoverage:
-  """Density and coverage of `generated` [n, d] against `real` [m, d].
+  """Computes density and coverage of `generated` [n, d] against `real` [m, d].
 
   Args:
     generated: features of generated samples.
     real: features of real samples.
-    k: as in `precision_recall`; 5 is the paper's.
+    k: rank of the neighbour whose distance is a ball's radius; the paper
+      takes 5.
 
   Raises:
     UserError: a set has no more than `k` samples.
@@ -88,7 +88,7 @@ def density_coverage(
 def _centred(
   generated: np.ndarray, real: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Both sets in float64 around the real mean.
+  """Returns both sets in float64, with the mean of the real one at the origin.
 
   Distances do not move with the origin; centring keeps |x|^2 small, and so the
   rounding of |x|^2 + |y|^2 - 2 x.y.
@@ -105,7 +105,7 @@ def _centred(
 
 
 def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
-  """[n] squared distance of every point to its k-th other neighbour."""
+  """Returns [n] squared distances of all points to their k-th neighbours."""
   radii = []
   for distances in _squared_distances(points, points):
     # The point itself is the nearest, at distance 0, so index k is the k-th.
@@ -116,7 +116,7 @@ def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
 def _share_inside(
   queries: np.ndarray, centres: np.ndarray, squared_radii: np.ndarray
 ) -> float:
-  """Share of `queries` that lie in at least one of the balls."""
+  """Returns the share of `queries` that lie in at least one of the balls."""
   inside = 0
   for distances in _squared_distances(queries, centres):
     inside += int((distances <= squared_radii).any(axis=1).sum())
@@ -131,3 +131,39 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
     part = x[start : start + rows]
     squares = np.sum(part * part, axis=1)[:, None] + norms - 2.0 * part @ y.T
     yield np.maximum(squares, 0.0)
+
+
+def _precision_recall(
+  generated: np.ndarray, reference: np.ndarray, options: Options
+) -> dict[str, float]:
+  del options
+  return precision_recall(generated, reference)._asdict()
+
+
+def _density_coverage(
+  generated: np.ndarray, reference: np.ndarray, options: Options
+) -> dict[str, float]:
+  del options
+  return density_coverage(generated, reference)._asdict()
+
+
+PRECISION_RECALL = Metric(
+  name="precision_recall",
+  statistic=KEPT_FEATURES,
+  compute=_precision_recall,
+  keys=PrecisionRecall._fields,
+  columns=(
+    Column("precision", "precision", higher_is_better=True),
+    Column("recall", "recall", higher_is_better=True),
+  ),
+)
+DENSITY_COVERAGE = Metric(
+  name="density_coverage",
+  statistic=KEPT_FEATURES,
+  compute=_density_coverage,
+  keys=DensityCoverage._fields,
+  columns=(
+    Column("density", "density", higher_is_better=True),
+    Column("coverage", "coverage", higher_is_better=True),
+  ),
+)

@@ -9,12 +9,12 @@ import os
 import pathlib
 from types import ModuleType
 
-from scm_jax import files, spelling
+from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors, state_dict
 from scm_jax.interop.state_dict import Misfit
 from scm_jax.metrics import dinov2, dinov2_weights, inception, inception_weights
-from scm_jax.metrics.features import Extractor
+from scm_jax.metrics.extractor import Extractor
 
 NAMES = (*inception.NAMES, *dinov2.NAMES)
 
@@ -81,7 +81,5 @@ def _load(
 
 def _module(name: str) -> ModuleType:
   if name not in NAMES:
-    raise ConfigError(
-      f"unknown features {name!r}; {spelling.hint(name, NAMES)}"
-    )
+    raise ConfigError(f"unknown features {name!r}; {errors.hint(name, NAMES)}")
   return inception_weights if name in inception.NAMES else dinov2_weights

@@ -1,9 +1,9 @@
-"""The resizers that published scores are defined with, and no others.
+"""The resizing algorithms that published scores are computed with.
 
 They differ in where a pixel lies, in whether shrinking averages, and in
-rounding; that moves a Fréchet distance by more than most methods differ. Each
-is a matrix for rows and one for columns, exact for its sizes; Pillow's rounds
-between them. Tests hold each against the library that it is named for.
+rounding, which moves a Fréchet distance by more than most methods differ. Each
+is one matrix for the rows and one for the columns; Pillow's rounds to bytes in
+between. Tests compare each with the library that it is named after.
 """
 
 import jax
@@ -11,19 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# Cubic kernels' free parameter: Pillow's, and torch's where it antialiases; and
-# torch's where it does not.
+# The cubic kernel's free parameter: Pillow and torch with antialias take the
+# first, torch without antialias the second.
 PILLOW_A, TORCH_A = -0.5, -0.75
-_BITS = 22  # of fractions, in Pillow's arithmetic on bytes
+_BITS = 22  # bits of a fraction in Pillow's arithmetic on bytes
 
 
 def resize(images: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
   """Applies one matrix to the rows and one to the columns of images.
 
   Args:
-    images: [B, H, W, C].
-    rows: [h, H].
-    columns: [w, W].
+    images: [B, H, W, C] of any type.
+    rows: [h, H] matrix.
+    columns: [w, W] matrix.
 
   Returns:
     [B, h, w, C] float32.
@@ -31,31 +31,34 @@ def resize(images: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
   return jnp.einsum(
     "bhwc,ih,jw->bijc",
     images.astype(jnp.float32),
-    *(jnp.asarray(rows, jnp.float32), jnp.asarray(columns, jnp.float32)),
+    jnp.asarray(rows, jnp.float32),
+    jnp.asarray(columns, jnp.float32),
     precision=jax.lax.Precision.HIGHEST,  # bfloat16 or TF32 would round
   )
 
 
 def bilinear_tf1(size: int, wanted: int) -> np.ndarray:
-  """TensorFlow 1's `resize_bilinear`, corners not aligned, [wanted, size].
+  """Returns the [wanted, size] matrix of TensorFlow 1's `resize_bilinear`.
 
-  Output pixel i lies at `i * size / wanted`: images shift up and left, and
-  shrinking skips pixels.
+  Corners are not aligned. Output pixel i lies at `i * size / wanted`: images
+  shift up and left, and shrinking skips pixels.
   """
-  scale = np.float32(size) / np.float32(wanted)  # rounded as there
+  scale = np.float32(size) / np.float32(wanted)  # TensorFlow rounds here
   return _interpolation(np.arange(wanted, dtype=np.float32) * scale, size)
 
 
 def bilinear_torch(size: int, wanted: int) -> np.ndarray:
-  """Torch's `interpolate`, `bilinear`, without antialias, [wanted, size].
+  """Returns the [wanted, size] matrix of torch's `bilinear` interpolation.
 
-  Pixels' centres lie at halves; shrinking skips pixels.
+  This is the one without antialias. Centres of pixels lie at halves; shrinking
+  skips pixels.
   """
   place = (np.arange(wanted) + 0.5) * (size / wanted) - 0.5
   return _interpolation(np.maximum(place, 0.0), size)
 
 
 def _interpolation(place: np.ndarray, size: int) -> np.ndarray:
+  """Returns a matrix that interpolates `size` pixels at `place` [wanted]."""
   low = np.floor(place).astype(int)
   high = np.minimum(low + 1, size - 1)
   matrix = np.zeros((len(place), size))
@@ -66,13 +69,13 @@ def _interpolation(place: np.ndarray, size: int) -> np.ndarray:
 
 
 def bicubic_torch(size: int, wanted: int, scale: float) -> np.ndarray:
-  """Torch's `interpolate`, `bicubic`, without antialias, [wanted, size].
+  """Returns the [wanted, size] matrix of torch's `bicubic`, not antialiased.
 
   Args:
-    size: of the input.
-    wanted: of the output.
-    scale: input pixels to an output pixel; `size / wanted`, or the inverse of
-      the scale factor that torch was given.
+    size: number of input pixels.
+    wanted: number of output pixels.
+    scale: width of an output pixel in input pixels: `size / wanted`, or the
+      inverse of the scale factor that torch was given.
   """
   place = (np.arange(wanted) + 0.5) * scale - 0.5
   low = np.floor(place).astype(int)
@@ -85,10 +88,10 @@ def bicubic_torch(size: int, wanted: int, scale: float) -> np.ndarray:
 
 
 def bicubic_antialiased(size: int, wanted: int) -> np.ndarray:
-  """Pillow's bicubic filter, and torch's with antialias, [wanted, size].
+  """Returns the [wanted, size] matrix of Pillow's bicubic filter.
 
-  In shrinking, the kernel is widened; beyond the border it is cut off and what
-  is left of it sums to 1.
+  It is also torch's with antialias. When shrinking, the kernel is widened. It
+  is cut off at the border, and its remaining weights sum to 1.
   """
   scale = size / wanted
   widen = max(scale, 1.0)
@@ -102,7 +105,7 @@ def bicubic_antialiased(size: int, wanted: int) -> np.ndarray:
 
 
 def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-  """Keys' cubic convolution kernel, supported on [-2, 2]."""
+  """Evaluates Keys' cubic convolution kernel, supported on [-2, 2]."""
   x = np.abs(x)
   near = ((a + 2) * x - (a + 3)) * x * x + 1
   far = (((x - 5) * x + 8) * x - 4) * a
@@ -110,16 +113,16 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
 
 
 def bicubic_pillow(images: Array, height: int, width: int) -> Array:
-  """Pillow's `Image.resize(..., BICUBIC)` of uint8 images, to the last bit.
+  """Resizes as Pillow's `Image.resize(..., BICUBIC)` does, to the last bit.
 
-  Columns come first and are rounded to bytes before the rows. Pillow 13 begins
-  with the rows where the height shrinks more than the width; what was published
-  until then does not.
+  Columns are resized first, and rounded to bytes before the rows. Pillow 13
+  begins with the rows where the height shrinks more than the width; scores
+  published before it do not.
 
   Args:
     images: uint8 [B, H, W, C].
-    height: of the result.
-    width: of the result.
+    height: number of rows of the result.
+    width: number of columns of the result.
 
   Returns:
     uint8 [B, height, width, C].
@@ -134,7 +137,7 @@ def bicubic_pillow(images: Array, height: int, width: int) -> Array:
 
 
 def _pass(x: Array, matrix: np.ndarray, axis: int) -> Array:
-  """One pass in Pillow's fixed point, int32 to int32 in [0, 255]."""
+  """Applies a matrix to one axis in Pillow's fixed point, in [0, 255]."""
   # Below 2^31: 255 * 2^22 times the weights' magnitudes, which sum to < 1.5.
   whole = np.trunc(matrix * 2**_BITS + np.copysign(0.5, matrix))
   size = matrix.shape[1]

@@ -1,4 +1,4 @@
-"""All scores of one set of generated images, and the floor they stand on."""
+"""All scores of a set of generated images, and of real images as a baseline."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,101 +6,80 @@ from typing import Any
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.metrics import frechet, kernel, manifold
-from scm_jax.metrics.accumulator import Collected
+from scm_jax.metrics import registry
+from scm_jax.metrics.accumulator import summarize_features
+from scm_jax.metrics.frechet import MOMENTS
+from scm_jax.metrics.metric import Options
+from scm_jax.metrics.statistic import KEPT_FEATURES, ImageSet, Statistics
 
-Set = Mapping[str, Collected]  # a set of images, by feature space
-SHARES = ("precision", "recall", "density", "coverage")
-METRICS = ("fd", "kid", "kid_sd", *SHARES)
-INCEPTION = ("inception_score", "inception_score_sd", "inception_score_whole")
-ENOUGH = 10  # samples for each feature, below which a report warns
+_DEFAULT = Options()
 
 
 def score(
-  generated: Set,
-  reference: Set,
-  *,
-  seed: int = 0,
-  neighbours: int = 3,
-  subset_size: int = 1000,
-  subsets: int = 20,
-  allow_few: bool = False,
+  generated: ImageSet, reference: ImageSet, options: Options = _DEFAULT
 ) -> dict[str, Any]:
-  """Scores generated images against reference images.
+  """Scores generated images against reference images, by all metrics.
 
   All scores but KID depend on the sample sizes (see the modules that compute
   them), so the sizes are part of the result. For figures that compare, generate
   as many images as the reference has.
 
   Args:
-    generated: statistics by feature space, as `streaming.collect` gives them.
-    reference: likewise; spaces without kept features give a Fréchet distance
-      alone.
-    seed: of KID's subsets.
-    neighbours: k of precision and recall; density and coverage take 5.
-    subset_size: of KID's subsets.
-    subsets: number of KID's subsets; fewer than `kernel_distance`'s own
-      default, since subsets of a small reference overlap anyway.
-    allow_few: give a Fréchet distance even with fewer samples than features.
+    generated: statistics by extractor, as `streaming.collect` returns them.
+    reference: statistics of the same extractors; where some are missing, the
+      metrics that need them are left out.
+    options: how scores are computed.
 
   Returns:
-    `{"fd": {space: float}, ...}` for all of `METRICS`, and `INCEPTION` where
-    the extractor classifies; `num` and `num_reference`, the sizes (the latter
-    None where a file does not say); `num_kept`, of how many samples single
-    features were compared, and `warnings`, a list of lines.
+    `{"fd": {extractor: float}, ...}` by the keys of all metrics; those of a
+    metric that does not compare are there only if an extractor gives what it
+    needs. Further `num` and `num_reference`, the sizes (the latter None where a
+    file does not say); `num_kept`, of how many samples single features were
+    compared; and `warnings`, a list of sentences.
 
   Raises:
-    UserError: too few images.
+    UserError: there are too few images.
   """
-  scores: dict[str, Any] = {metric: {} for metric in METRICS}
+  scores: dict[str, Any] = {
+    key: {}
+    for metric in registry.METRICS
+    if metric.compares
+    for key in metric.keys
+  }
   scores["warnings"] = []
   for name, mine in generated.items():
     theirs = reference[name]
     try:
-      scores["fd"][name] = frechet.frechet_distance(
-        mine.moments, theirs.moments, allow_few=allow_few
-      )
-      few = enough(mine.moments, theirs.moments)
-      scores["warnings"] += [f"{name}: {few}"] if few else []
-      if mine.classes is not None:
-        for key, value in zip(INCEPTION, mine.classes.score(), strict=True):
-          scores.setdefault(key, {})[name] = value
-      if mine.kept is not None and theirs.kept is not None:
-        kid = kernel.kernel_distance(
-          mine.kept,
-          theirs.kept,
-          subset_size=subset_size,
-          subsets=subsets,
-          seed=seed,
-        )
-        scores["kid"][name], scores["kid_sd"][name] = kid
-        shares = _shares(mine.kept, theirs.kept, neighbours)
-        for key, value in zip(SHARES, shares, strict=True):
-          scores[key][name] = value
-        scores["num_kept"] = [len(mine.kept), len(theirs.kept)]
+      values, warnings = _score_extractor(mine, theirs, options)
     except UserError as error:
       raise UserError(f"features {name!r}: {error}") from error
-    scores["num"], scores["num_reference"] = mine.moments.n, theirs.moments.n
+    for key, value in values.items():
+      scores.setdefault(key, {})[name] = value
+    scores["warnings"] += [f"{name}: {warning}" for warning in warnings]
+    kept = mine.get(KEPT_FEATURES.name), theirs.get(KEPT_FEATURES.name)
+    if kept[0] is not None and kept[1] is not None:
+      scores["num_kept"] = [len(kept[0]), len(kept[1])]
+    scores["num"] = mine[MOMENTS.name].n
+    scores["num_reference"] = theirs[MOMENTS.name].n
   return scores
 
 
-def enough(*moments: frechet.Moments) -> str:
-  """A warning where a Fréchet distance says much about the sample size."""
-  counts = [m.n for m in moments if m.n is not None]
-  few, dim = min(counts, default=0), moments[0].mean.shape[0]
-  if not counts or few >= ENOUGH * dim:
-    return ""
-  what = "singular" if few <= dim else "noisy"
-  return (
-    f"{few} samples for {dim} features, so the covariance is {what} and the "
-    "Fréchet distance biased upwards; compare at this size only"
-  )
+def _score_extractor(
+  generated: Statistics, reference: Statistics, options: Options
+) -> tuple[dict[str, float], list[str]]:
+  """Returns the scores in one extractor's features by key, and warnings."""
+  values, warnings = {}, []
+  for metric in registry.METRICS:
+    found, warning = metric.score(generated, reference, options)
+    values |= found
+    warnings += [warning] if warning else []
+  return values, warnings
 
 
 def reference_floor(
-  reference: Set, *, seed: int = 0, repeats: int = 4, **options: Any
+  reference: ImageSet, *, seed: int = 0, repeats: int = 4
 ) -> dict[str, Any]:
-  """Scores of one random half of the reference against the other.
+  """Scores one random half of the reference images against the other half.
 
   The distance between two samples of one distribution is what a perfect
   generator would get at that size. Halves are smaller than the sets that runs
@@ -109,20 +88,24 @@ def reference_floor(
   between runs mean little.
 
   Args:
-    reference: statistics by feature space, with kept features.
-    seed: of the splits and of KID's subsets.
-    repeats: number of random splits averaged.
-    **options: passed on to the scores, as in `score`.
+    reference: statistics by extractor. Those are left out that have no kept
+      features, or no more in a half than there are features.
+    seed: seed of the splits and of KID's subsets.
+    repeats: number of random splits.
 
   Returns:
-    As `score`, averaged over splits, with `num` and `num_reference` the sizes
-    of the halves; and `"fd_sd": {name: float}`, the standard deviation over
-    splits, `"repeats"` and `"seed"`.
-
-  Raises:
-    UserError: too few images.
+    The scores as `score` returns them, averaged over the splits, with `num` and
+    `num_reference` the sizes of the halves; `fd_sd`, the standard deviation
+    over the splits by extractor; `repeats` and `seed`. Empty if all extractors
+    are left out.
   """
-  kept = {k: c.kept for k, c in reference.items() if c.kept is not None}
+  kept = {}
+  for name, statistics in reference.items():
+    features = statistics.get(KEPT_FEATURES.name)
+    if features is not None and len(features) // 2 > features.shape[1]:
+      kept[name] = features
+  if not kept:
+    return {}
   count = len(next(iter(kept.values())))
   size = count // 2
   rng = np.random.default_rng(seed)
@@ -131,43 +114,45 @@ def reference_floor(
     # An odd image is left out: equal halves make KID use them whole.
     halves = rng.permutation(count)[: 2 * size].reshape(2, size)
     one, other = (
-      {name: of_features(x[half]) for name, x in kept.items()}
+      {name: summarize_features(x[half]) for name, x in kept.items()}
       for half in halves
     )
-    splits.append(score(one, other, seed=seed, **options))
-  result = mean_scores(splits, METRICS)
-  result["fd_sd"] = {
-    name: float(np.std([split["fd"][name] for split in splits]))
-    for name in kept
-  }
+    splits.append(score(one, other, Options(seed=seed)))
   sizes = {key: splits[0][key] for key in ("num", "num_reference")}
-  return {**result, **sizes, "repeats": repeats, "seed": seed}
+  return {**over_repeats(splits), **sizes, "repeats": repeats, "seed": seed}
 
 
-def of_features(features: np.ndarray) -> Collected:
-  """Statistics of features [n, d] that are all kept."""
-  return Collected(frechet.feature_stats(features), features)
+def own_scores(images: ImageSet) -> dict[str, dict[str, float]]:
+  """Returns printed scores that need no reference, by key and extractor."""
+  found: dict[str, dict[str, float]] = {}
+  for name, statistics in images.items():
+    values, _ = _score_extractor(statistics, {}, Options())
+    for key in registry.columns().keys() & values.keys():
+      found.setdefault(key, {})[name] = values[key]
+  return found
 
 
-def mean_scores(
-  several: Sequence[Mapping[str, Any]], metrics: Sequence[str]
-) -> dict[str, Any]:
-  """The mean of each metric in each feature space."""
-  return {
-    metric: {
-      name: float(np.mean([scores[metric][name] for scores in several]))
-      for name in several[0][metric]
+def over_repeats(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Summarises the scores of several sets of images of one kind.
+
+  Args:
+    repeats: what `score` returned for each of them, two or more.
+
+  Returns:
+    The mean of each score by extractor, and under `fd_sd` the Fréchet
+    distance's sample standard deviation (of n - 1).
+  """
+  first = repeats[0]
+  means = {
+    key: {
+      name: float(np.mean([scores[key][name] for scores in repeats]))
+      for name in first[key]
     }
-    for metric in metrics
-    if metric in several[0]
+    for key in registry.keys()
+    if key in first
   }
-
-
-def _shares(
-  generated: np.ndarray, reference: np.ndarray, neighbours: int
-) -> tuple[float, float, float, float]:
-  """Precision, recall, density and coverage."""
-  inside = manifold.precision_recall(generated, reference, k=neighbours)
-  counted = manifold.density_coverage(generated, reference)
-  precision, recall = inside
-  return precision, recall, counted.density, counted.coverage
+  deviations = {
+    name: float(np.std([scores["fd"][name] for scores in repeats], ddof=1))
+    for name in first["fd"]
+  }
+  return {**means, "fd_sd": deviations}

@@ -1,16 +1,23 @@
-"""One pass over images, drawn or read: features on all devices, sums here.
+"""One pass over images, drawn or read: features on devices, statistics here.
 
-Images are cut over the devices and every device computes the features of its
-own part (`shard_map`), so that nothing is exchanged and a sample's features
-depend on neither the batch size nor the number of devices, but for rounding.
-While the devices work on one batch, the host adds up the one before. Several
-processes have a part of the samples each, and put their sums together.
+A batch is cut over the devices, and every device computes the features of its
+own part (`shard_map`). So nothing is exchanged, and a sample's features depend
+on neither the batch size nor the number of devices, except for rounding. While
+the devices work on one batch, the host summarises the one before. Several
+processes have a part of the samples each, and merge their statistics.
 """
 
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any, Protocol
 
 import jax
@@ -18,52 +25,42 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scm_jax.image_grid import check_images
-from scm_jax.metrics import multihost
-from scm_jax.metrics.accumulator import (
-  KEPT,
-  Accumulator,
-  Arrays,
-  Collected,
-  merge,
-)
-from scm_jax.metrics.features import Extractor, fingerprint
-from scm_jax.metrics.partial import DAMAGED, Partial
+from scm_jax.metrics import array_file, multihost
+from scm_jax.metrics.accumulator import KEPT, Accumulator, merge
+from scm_jax.metrics.extractor import Extractor, fingerprint
+from scm_jax.metrics.pass_checkpoint import PassCheckpoint
+from scm_jax.metrics.statistic import Arrays, ImageSet
 
 _LOG = logging.getLogger(__name__)
 
-# batches(samples): uint8 images [B, H, W, C] of these samples, in order; what
-# is beyond the last one is ignored.
+# batches(samples): uint8 images [B, H, W, C] of these samples, in order; images
+# beyond the last sample are ignored.
 Batches = Callable[[range], Iterable[Any]]
 
 
 class Extraction:
-  """Several extractors as one program over devices.
+  """Several extractors as one compiled program over devices.
 
   Attributes:
-    extractors: what it computes.
-    devices: how many share a batch; they divide its size.
-    sharding: of a batch over them.
-    whole: of parameters, on each of them.
+    extractors: the extractors.
+    devices: number of devices, which divides a batch's size.
+    sharding: the sharding of a batch.
+    replicated: the sharding of parameters, which every device holds.
   """
 
-  def __init__(
-    self, extractors: Sequence[Extractor], devices: Sequence[Any] | None = None
-  ):
+  def __init__(self, extractors: Sequence[Extractor]):
+    """Places the extractors' parameters on all devices of this process."""
     self.extractors = tuple(extractors)
-    self._given = devices
-    given = jax.local_devices() if devices is None else devices
-    mesh = Mesh(np.asarray(given), ("data",))
-    self.devices = len(given)
+    devices = jax.local_devices()
+    mesh = Mesh(np.asarray(devices), ("data",))
+    self.devices = len(devices)
     self.sharding = NamedSharding(mesh, PartitionSpec("data"))
-    self.whole = NamedSharding(mesh, PartitionSpec())
-    params = [extractor.params for extractor in self.extractors]
-    self._params = jax.device_put(params, self.whole)
+    self.replicated = NamedSharding(mesh, PartitionSpec())
+    params = {e.name: e.params for e in self.extractors}
+    self._params = jax.device_put(params, self.replicated)
 
     def apply(params, images):
-      return [
-        extractor.apply(mine, images)
-        for extractor, mine in zip(self.extractors, params, strict=True)
-      ]
+      return {e.name: e.apply(params[e.name], images) for e in self.extractors}
 
     specs = PartitionSpec(), PartitionSpec("data")
     self._program = jax.jit(
@@ -72,45 +69,46 @@ class Extraction:
       )
     )
 
-  def __call__(self, images: Any) -> list[dict[str, jax.Array]]:
-    """What each extractor's `apply` gives, of uint8 images [B, H, W, C]."""
+  def __call__(self, images: Any) -> dict[str, dict[str, jax.Array]]:
+    """Returns the outputs for uint8 images [B, H, W, C], by extractor name."""
     return self._program(self._params, jax.device_put(images, self.sharding))
 
   @functools.cached_property
-  def marks(self) -> dict[str, str]:
-    """Fingerprints by the extractors' names."""
+  def fingerprints(self) -> dict[str, str]:
+    """Returns the extractors' fingerprints by name."""
     return {e.name: fingerprint(e) for e in self.extractors}
 
   def only(self, names: Collection[str]) -> "Extraction":
-    """The same with some of its extractors."""
-    mine = [e for e in self.extractors if e.name in names]
-    return Extraction(mine, self._given)
+    """Returns an extraction of some of these extractors."""
+    return Extraction([e for e in self.extractors if e.name in names])
 
-  def share(self, size: int) -> int:
-    """How many images of a batch are this process's.
+  def process_batch_size(self, size: int) -> int:
+    """Returns how many images of a batch of all processes are this one's.
 
-    The least number of which its devices and the others' make up `size`.
+    It is the least multiple of the number of devices with which the processes
+    together have at least `size`.
     """
-    return -(-multihost.portion(size) // self.devices) * self.devices
+    each = -(-size // jax.process_count())
+    return -(-each // self.devices) * self.devices
 
 
-class Witness(Protocol):
-  """Sees the images of a pass, too; its state is saved with the sums."""
+class Observer(Protocol):
+  """Sees the images of a pass; its state is saved with the statistics."""
 
   def see(self, start: int, count: int, images: Any) -> None:
-    """The samples `start` and following: the first `count` of the images."""
+    """Sees the samples from `start` on: the first `count` of the images."""
     ...
 
   def state(self) -> Arrays:
-    """Arrays by name."""
+    """Returns its state as arrays by name."""
     ...
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    """Goes on from there; raises ValueError or KeyError if it cannot."""
+    """Continues from a state; raises ValueError or KeyError if it cannot."""
     ...
 
   def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Has seen what all processes saw, each its part, in their order."""
+    """Takes the states of all processes, in the order of their samples."""
     ...
 
 
@@ -120,97 +118,102 @@ def collect(
   total: int,
   *,
   keep: int = KEPT,
-  witness: Witness | None = None,
-  partial: Partial | None = None,
-  progress: Callable[[int], None] = lambda count: None,
-) -> dict[str, Collected]:
-  """Statistics of `total` images in every feature space, in one pass.
+  observer: Observer | None = None,
+  checkpoint: PassCheckpoint | None = None,
+) -> ImageSet:
+  """Computes the statistics of `total` images in one pass.
 
-  Several processes, which all have to call it, take a part of the samples each.
+  Several processes, which all must call it, take a part of the samples each.
 
   Args:
     extraction: the extractors.
     batches: gives the images of some samples; see `Batches`.
     total: number of samples, of all processes together.
-    keep: of how many samples features are kept, likewise.
-    witness: sees every image of this process, and in the end what others saw.
-    partial: where this process's sums are saved on the way, and gone on from.
-    progress: is told the number of samples that this process has done.
+    keep: number of samples whose features are kept, of all processes together.
+    observer: sees every image of this process, and in the end what the
+      observers of the other processes saw.
+    checkpoint: where this process's statistics are saved on the way, and what
+      it resumes from.
 
   Returns:
-    Statistics by the extractors' names, the same on every process.
+    Statistics by extractor name, the same on every process.
 
   Raises:
     UserError: features are not finite, or a file cannot be written.
   """
+  samples = multihost.process_samples(total)
 
-  def mine() -> dict[str, Collected]:
-    return _collect(
-      extraction, batches, total, keep, witness, partial, progress
-    )
+  def begin() -> dict[str, Accumulator]:
+    names = [extractor.name for extractor in extraction.extractors]
+    return {name: Accumulator(total, keep, samples) for name in names}
 
-  parts = multihost.agree(mine)
-  found = {name: merge(multihost.every(part)) for name, part in parts.items()}
-  if witness:
-    witness.join(multihost.every(witness.state()))
+  def collect_own() -> ImageSet:
+    accumulators = _resume(begin, observer, checkpoint)
+    done = next(iter(accumulators.values())).count
+    left = range(samples.start + done, samples.stop)
+    progress = Progress(len(samples))
+    for number, batch in enumerate(_dispatch(extraction, batches, left), 1):
+      first, images, outputs = batch
+      count = min(len(images), samples.stop - first)
+      if observer:
+        observer.see(first, count, images)
+      for name, output in outputs.items():
+        arrays = {key: np.asarray(x)[:count] for key, x in output.items()}
+        accumulators[name].add(arrays)
+      progress.update(first + count - samples.start)
+      if checkpoint and number % checkpoint.every == 0:
+        checkpoint.save(accumulators, observer.state() if observer else {})
+    return {name: a.result() for name, a in accumulators.items()}
+
+  own = multihost.raise_on_any(collect_own)
+  found = {
+    name: merge(multihost.all_gather_objects(part))
+    for name, part in own.items()
+  }
+  if observer:
+    observer.join(multihost.all_gather_objects(observer.state()))
   return found
 
 
-def _collect(
-  extraction, batches, total, keep, witness, partial, progress
-) -> dict[str, Collected]:
-  """Statistics of this process's part."""
-  mine = multihost.span(total)
-  accumulators, start = _begin(extraction, total, keep, witness, partial)
+def _resume(
+  begin: Callable[[], dict[str, Accumulator]],
+  observer: Observer | None,
+  checkpoint: PassCheckpoint | None,
+) -> dict[str, Accumulator]:
+  """Returns the accumulators that were saved, or else new ones."""
+  if not checkpoint or not checkpoint.exists():
+    return begin()
+  accumulators = begin()
+  try:
+    observed = checkpoint.restore(accumulators)
+    if observer:
+      observer.restore(observed)
+  except array_file.DAMAGED as error:
+    reason = array_file.reason(error)
+    _LOG.warning("starting over, without %s: %s", checkpoint.folder, reason)
+    checkpoint.remove()
+    return begin()
+  done = next(iter(accumulators.values())).count
+  _LOG.info("resuming after %d samples of this process", done)
+  return accumulators
 
-  def add(first, images, outputs):
-    count = min(len(images), mine.stop - first)
-    if witness:
-      witness.see(first, count, images)
-    for accumulator, output in zip(accumulators.values(), outputs, strict=True):
-      arrays = {k: np.asarray(v)[:count] for k, v in output.items()}
-      accumulator.add(arrays["features"], arrays.get("logits"))
-    progress(first + count - mine.start)
 
-  number, waiting, first = 0, None, start
-  for images in batches(range(start, mine.stop)) if start < mine.stop else ():
-    outputs = extraction(images)  # dispatched; the batch before is added up
+def _dispatch(
+  extraction: Extraction, batches: Batches, samples: range
+) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+  """Yields each batch when the devices are at work on the one after it.
+
+  Yields:
+    The batch's first sample, its images, and the extractors' outputs by name.
+  """
+  waiting, first = None, samples.start
+  for images in batches(samples) if samples else ():
+    outputs = extraction(images)
     if waiting:
-      add(*waiting)
-      number += 1
-      if partial and number % partial.every == 0:
-        partial.save(accumulators, witness.state() if witness else {})
+      yield waiting
     waiting, first = (first, images, outputs), first + len(images)
   if waiting:
-    add(*waiting)
-  return {name: a.result() for name, a in accumulators.items()}
-
-
-def _begin(extraction, total, keep, witness, partial):
-  """Accumulators, and the sample that they go on from."""
-  mine = multihost.span(total)
-
-  def fresh():
-    return {
-      e.name: Accumulator(e.dim, total, keep, mine)
-      for e in extraction.extractors
-    }
-
-  accumulators = fresh()
-  if not partial or not partial.exists():
-    return accumulators, mine.start
-  try:
-    count, seen = partial.restore(accumulators)
-    if witness:
-      witness.restore(seen)
-  except DAMAGED as error:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    _LOG.warning("beginning anew: %s: %s", partial.folder, reason)
-    partial.remove()
-    return fresh(), mine.start
-  start = mine.start + count
-  _LOG.info("going on from sample %d of %d", start, total)
-  return accumulators, start
+    yield waiting
 
 
 def collect_images(
@@ -219,25 +222,32 @@ def collect_images(
   *,
   size: int = 256,
   keep: int = KEPT,
-) -> dict[str, Collected]:
-  """`collect` of images in memory, uint8 [N, H, W, C], `size` at once.
+) -> ImageSet:
+  """Computes the statistics of images in memory.
+
+  Args:
+    images: uint8 [N, H, W, C].
+    extraction: the extractors.
+    size: number of images in a batch.
+    keep: number of images whose features are kept.
 
   Raises:
-    UserError: no uint8 images, or of a shape that an extractor does not take.
+    UserError: the images are not uint8, or an extractor does not take images
+      of their shape.
   """
   images = np.asarray(images)
   check_images(images)
-  size = extraction.share(min(size, len(images)))
+  size = extraction.process_batch_size(min(size, len(images)))
 
   def batches(samples):
     for first in range(samples.start, samples.stop, size):
-      yield fill_up(images[first : first + size], size)
+      yield pad_batch(images[first : first + size], size)
 
   return collect(extraction, batches, len(images), keep=keep)
 
 
-def fill_up(images: np.ndarray, size: int) -> np.ndarray:
-  """[size, ...]: the last image repeated, so that one program serves all."""
+def pad_batch(images: np.ndarray, size: int) -> np.ndarray:
+  """Repeats the last image, up to [size, ...], so that one program serves."""
   missing = size - len(images)
   if not missing:
     return images
@@ -245,26 +255,33 @@ def fill_up(images: np.ndarray, size: int) -> np.ndarray:
 
 
 class Progress:
-  """Lines with the rate and the time left, every half a minute.
+  """Logs the rate and the time left every half a minute.
 
-  Of several processes, each speaks of its own part of `total` images.
+  Each of several processes speaks of its own samples.
   """
 
   def __init__(self, total: int, seconds: float = 30.0):
-    self._total, self._every = len(multihost.span(total)), seconds
-    self._start = self._said = time.monotonic()
+    """Starts the clock.
+
+    Args:
+      total: number of this process's images.
+      seconds: time between two lines.
+    """
+    self._total, self._every = total, seconds
+    self._start = self._logged = time.monotonic()
     self._first: int | None = None
 
-  def __call__(self, count: int) -> None:
+  def update(self, count: int) -> None:
+    """Logs a line if it is time to, after `count` images in all."""
     now = time.monotonic()
-    if self._first is None:  # its batch was compiled, too
+    if self._first is None:  # the first batch took time to compile
       self._first, self._start = count, now
-    if now - self._said < self._every or count == self._first:
+    if now - self._logged < self._every or count == self._first:
       return
-    self._said = now
+    self._logged = now
     rate = (count - self._first) / (now - self._start)
     left = int((self._total - count) / rate)
+    eta = f"{left // 60}:{left % 60:02d}"
     _LOG.info(
-      "%d of %d images, %.0f a second, ETA %d:%02d",
-      *(count, self._total, rate, left // 60, left % 60),
+      "%d of %d images, %.0f a second, ETA %s", count, self._total, rate, eta
     )

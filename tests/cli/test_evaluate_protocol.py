@@ -157,7 +157,7 @@ def test_reference_statistics_are_cached(evaluate, tmp_path, caplog):
   pixels.rename(tmp_path / "pixels")
   pixels.write_bytes(b"PK\3\4")
   second, _ = evaluate(cache, out=tmp_path / "second")
-  assert "computing again" in caplog.text and second == first
+  assert pixels.name in caplog.text and second == first
   assert pixels.read_bytes() == (tmp_path / "pixels").read_bytes()
 
 
@@ -183,11 +183,11 @@ def test_killed_outright_it_ends_with_the_same_bytes(
   job.communicate()
   assert not (tmp_path / "killed" / "report.json").exists()
   evaluate(*flags, out=tmp_path / "killed")
-  assert f"of {NUM}" in caplog.text and "going on from sample" in caplog.text
+  assert "resuming after" in caplog.text
   assert not folder.exists()
   caplog.clear()
   whole, _ = evaluate(*flags, out=tmp_path / "whole")
-  assert "going on" not in caplog.text
+  assert "resuming" not in caplog.text
   content = [
     (tmp_path / out / "report.json").read_bytes() for out in ("killed", "whole")
   ]

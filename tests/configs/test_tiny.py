@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from scm_jax.cli import main
-from scm_jax.evaluation.dataset import Dataset
+from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.training import resolve, workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -135,7 +135,7 @@ def test_latents_are_scored_by_their_previews(chain):
   name, folder = chain
   model, about = workdir.load(folder / "scd")
   data = about["config"].data
-  reference = Dataset(data, f"{data.name}:train[:20]", model)
+  reference = ImageDataset(data, f"{data.name}:train[:20]", model)
   images, labels = reference.everything()
   assert images.shape == (20, SIDES[name], SIDES[name], 3)
   assert images.dtype == np.uint8 and images.std() > 20

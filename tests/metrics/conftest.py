@@ -1,5 +1,6 @@
-"""The digits, and one classifier trained on them for all tests."""
+"""The digits, one classifier trained on them, and features of few images."""
 
+import jax
 import numpy as np
 import pytest
 from sklearn import datasets
@@ -19,3 +20,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 def trained(digits) -> classifier.Classifier:
   """A classifier with the default settings."""
   return classifier_training.train(*digits)
+
+
+@pytest.fixture(scope="session")
+def extract():
+  """`extract(extractor, images)`: their features [N, dim], in one batch."""
+
+  def compute(extractor, images: np.ndarray) -> np.ndarray:
+    outputs = jax.jit(extractor.apply)(extractor.params, images)
+    return np.asarray(outputs["features"])
+
+  return compute

@@ -12,16 +12,17 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import numpy as np
 from sklearn import datasets
 
-from scm_jax.metrics import features, streaming
+from scm_jax.metrics import streaming
+from scm_jax.metrics.pixels import PixelExtractor
 
 
 def main():
   images = np.round(datasets.load_digits().images * (255 / 16))
   images = images.astype(np.uint8)[:700, ..., None]
-  extraction = streaming.Extraction([features.PixelExtractor((8, 8, 1))])
-  parts = extraction(images[:128])[0]["features"].addressable_shards
+  extraction = streaming.Extraction([PixelExtractor((8, 8, 1))])
+  parts = extraction(images[:128])["pixels"]["features"].addressable_shards
   found = streaming.collect_images(images, extraction, size=100)
-  moments = found["pixels"].moments
+  moments = found["pixels"]["moments"]
   print(
     json.dumps(
       {

@@ -8,6 +8,7 @@ import pytest
 
 from scm_jax import errors
 from scm_jax.metrics import classifier, classifier_training
+from scm_jax.metrics.classifier import ClassifierExtractor
 
 _SHORT = classifier.Settings(steps=12, channels=4, features=6)
 
@@ -20,28 +21,32 @@ def test_accuracy_is_that_of_the_held_out_images(digits, trained):
   images, labels = digits
   order = np.random.default_rng(trained.settings.seed).permutation(len(images))
   held_out = order[: round(0.2 * len(images))]
-  right = trained.predict(images[held_out]) == labels[held_out]
+  extractor = ClassifierExtractor(trained)
+  outputs = extractor.apply(extractor.params, images[held_out])
+  right = np.argmax(outputs["logits"], axis=1) == labels[held_out]
   assert trained.accuracy == pytest.approx(right.mean())
 
 
-def test_features_are_scaled_and_smooth(digits, trained):
+def test_features_are_scaled_and_smooth(digits, trained, extract):
   images, _ = digits
-  features = trained.features(images)
+  extractor = ClassifierExtractor(trained)
+  features = extract(extractor, images)
   assert features.shape == (1797, 32)
   assert features.dtype == np.float32
   assert features.var(axis=0).mean() == pytest.approx(1.0, abs=0.1)
   # Noise that a person overlooks moves features less than images differ.
   noise = np.random.default_rng(0).normal(0, 8, images.shape)
   noisy = np.clip(images + noise, 0, 255).astype(np.uint8)
-  moved = np.linalg.norm(trained.features(noisy) - features, axis=1)
+  moved = np.linalg.norm(extract(extractor, noisy) - features, axis=1)
   apart = np.linalg.norm(features[1:] - features[:-1], axis=1)
   assert np.median(moved) < 0.15 * np.median(apart)
 
 
-def test_features_do_not_depend_on_the_batch(digits, trained):
+def test_features_do_not_depend_on_the_batch(digits, trained, extract):
   images, _ = digits
-  whole = trained.features(images[:300])
-  parts = [trained.features(images[a:b]) for a, b in ((0, 7), (7, 300))]
+  extractor = ClassifierExtractor(trained)
+  whole = extract(extractor, images[:300])
+  parts = [extract(extractor, images[a:b]) for a, b in ((0, 7), (7, 300))]
   np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
 
 
@@ -59,16 +64,16 @@ def test_training_follows_the_seed(digits):
 
 
 @pytest.mark.parametrize("shape", [(20, 32, 32, 3), (20, 12, 16, 1)])
-def test_other_sizes_and_channels(shape):
+def test_other_sizes_and_channels(shape, extract):
   images = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
   trained = classifier_training.train(images, np.arange(20) % 3, _SHORT)
   assert trained.num_classes == 3
-  assert trained.features(images).shape == (20, 6)
+  assert extract(ClassifierExtractor(trained), images).shape == (20, 6)
 
 
-def test_images_of_another_shape_are_an_error(trained):
+def test_images_of_another_shape_are_an_error(trained, extract):
   with pytest.raises(errors.UserError, match=r"takes images of \[8, 8, 1\]"):
-    trained.features(np.zeros((2, 16, 16, 1), np.uint8))
+    extract(ClassifierExtractor(trained), np.zeros((2, 16, 16, 1), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -212,5 +212,5 @@ def test_tensors_of_another_network(change, message):
 
 
 def test_images_of_other_channels_are_an_error():
-  with pytest.raises(errors.UserError, match=r"\[8, 8, 2\] have no colours"):
+  with pytest.raises(errors.UserError, match=r"\[8, 8, 2\] cannot be given"):
     dinov2.prepare(np.zeros((1, 8, 8, 2), np.uint8))

@@ -205,7 +205,7 @@ def test_grey_images_are_repeated_and_others_are_an_error():
   images = np.random.default_rng(4).integers(0, 256, (2, 8, 8, 1), np.uint8)
   repeated = inception.prepare(np.repeat(images, 3, axis=-1))
   np.testing.assert_array_equal(inception.prepare(images), repeated)
-  with pytest.raises(errors.UserError, match=r"\[8, 8, 4\] have no colours"):
+  with pytest.raises(errors.UserError, match=r"\[8, 8, 4\] cannot be given"):
     inception.prepare(np.zeros((1, 8, 8, 4), np.uint8))
 
 

@@ -1,13 +1,33 @@
 """Scores of images as a whole, and the reference's floor."""
 
+import pathlib
+from statistics import stdev
+
 import numpy as np
 import pytest
 
 from scm_jax import errors
-from scm_jax.metrics import features, frechet, scores, streaming
-from scm_jax.metrics.accumulator import Collected
+from scm_jax.evaluation import scoring
+from scm_jax.metrics import (
+  extractors,
+  frechet,
+  registry,
+  scores,
+  statistic,
+  streaming,
+)
+from scm_jax.metrics.accumulator import Accumulator
+from scm_jax.metrics.classifier import ClassifierExtractor
+from scm_jax.metrics.metric import Column, Metric, Options
+from scm_jax.metrics.pass_checkpoint import PassCheckpoint
+from scm_jax.metrics.pixels import PixelExtractor
 
-_ALL = {*scores.METRICS, "warnings", "num_kept", "num", "num_reference"}
+ROOT = pathlib.Path(__file__).parents[2]
+
+_KEYS = [
+  k for metric in registry.METRICS if metric.compares for k in metric.keys
+]
+_ALL = {*_KEYS, "warnings", "num_kept", "num", "num_reference"}
 
 
 class _Rows:
@@ -16,6 +36,7 @@ class _Rows:
   name = "rows"
   dim = 8
   params = ()
+  outputs = ("features",)
 
   def apply(self, params, images):
     return {"features": images.astype(np.float32).mean(axis=(2, 3)) / 255}
@@ -24,7 +45,7 @@ class _Rows:
 @pytest.fixture(scope="module")
 def collect():
   """`collect(images)`: statistics of pixels and rows."""
-  extractors = [features.PixelExtractor((8, 8, 1)), _Rows()]
+  extractors = [PixelExtractor((8, 8, 1)), _Rows()]
   extraction = streaming.Extraction(extractors)
   return lambda images: streaming.collect_images(images, extraction, size=128)
 
@@ -34,8 +55,8 @@ def test_perfect_and_noisy_images(digits, collect):
   rng = np.random.default_rng(0)
   noisy = np.clip(images + rng.normal(0, 60, images.shape), 0, 255)
   real, worse = collect(images), collect(noisy.astype(np.uint8))
-  same = scores.score(real, real, subset_size=100)
-  worse = scores.score(worse, real, subset_size=100)
+  same = scores.score(real, real, Options(subset_size=100))
+  worse = scores.score(worse, real, Options(subset_size=100))
   assert set(same) == _ALL
   assert (same["num"], same["num_reference"]) == (400, 400)
   for name in ("pixels", "rows"):
@@ -47,29 +68,30 @@ def test_perfect_and_noisy_images(digits, collect):
   assert worse["density"]["pixels"] < 0.5
 
 
-def test_scores_are_plain_numbers_of_the_parts(digits, collect):
+def test_scores_are_plain_numbers_of_the_parts(digits, collect, extract):
   images, reference = digits[0][:100], digits[0][100:250]
   found = scores.score(collect(images), collect(reference))
-  pixels = features.PixelExtractor((8, 8, 1))
+  pixels = PixelExtractor((8, 8, 1))
   assert found["fd"]["pixels"] == pytest.approx(
     frechet.frechet_distance(
-      frechet.feature_stats(features.extract(pixels, images)),
-      frechet.feature_stats(features.extract(pixels, reference)),
+      frechet.feature_stats(extract(pixels, images)),
+      frechet.feature_stats(extract(pixels, reference)),
     ),
     rel=1e-9,
   )
   assert (found["num"], found["num_reference"]) == (100, 150)
   assert found["num_kept"] == [100, 150]
-  for metric in scores.METRICS:
-    assert all(type(value) is float for value in found[metric].values())
+  for key in _KEYS:
+    assert all(type(value) is float for value in found[key].values())
 
 
 def test_moments_alone_give_a_frechet_distance_alone(digits, collect):
   mine, theirs = collect(digits[0][:400]), collect(digits[0][400:900])
-  moments = {
-    name: Collected(frechet.Gaussian(c.moments.mean, c.moments.covariance))
-    for name, c in theirs.items()
-  }
+  moments = {}
+  for name, statistics in theirs.items():
+    exact = statistics["moments"]
+    given = frechet.Gaussian(exact.mean, exact.covariance)
+    moments[name] = {"moments": given}
   found, whole = scores.score(mine, moments), scores.score(mine, theirs)
   assert found["fd"] == pytest.approx(whole["fd"], rel=1e-9)
   assert found["num_reference"] is None
@@ -83,7 +105,7 @@ def test_floor_is_small_reproducible_and_says_its_sizes(digits, collect):
   assert floor == scores.reference_floor(real, repeats=2)
   assert (floor["num"], floor["num_reference"]) == (898, 898)
   assert (floor["repeats"], floor["seed"]) == (2, 0)
-  assert set(floor) >= {*scores.METRICS, "fd_sd"}
+  assert set(floor) >= {*_KEYS, "fd_sd"}
   assert floor["precision"]["pixels"] > 0.8
   assert floor["fd_sd"]["pixels"] > 0
   # Half of the classes is no random half.
@@ -98,7 +120,7 @@ def test_too_few_images_name_the_features(digits, collect):
   few, real = collect(digits[0][:16]), collect(digits[0])
   with pytest.raises(errors.UserError, match="'pixels': 16 samples .* 65"):
     scores.score(few, real)
-  found = scores.score(few, real, allow_few=True)
+  found = scores.score(few, real, Options(allow_few=True))
   assert found["fd"]["pixels"] > 0
   singular, noisy = found["warnings"]
   assert singular.startswith("pixels: 16 samples for 64 features, so the")
@@ -109,3 +131,85 @@ def test_too_few_images_name_the_features(digits, collect):
 def test_images_of_another_shape_are_an_error(collect):
   with pytest.raises(errors.UserError, match="cannot be compared"):
     collect(np.zeros((99, 9, 8, 1), np.uint8))
+
+
+def test_deviations_are_of_a_sample(digits, collect):
+  """Over splits of the reference, and over seeds of a run: n - 1."""
+  real, made = collect(digits[0][:400]), []
+  compute = scores.score
+  with pytest.MonkeyPatch.context() as patch:
+
+    def record(*args):
+      made.append(compute(*args))
+      return made[-1]
+
+    patch.setattr(scores, "score", record)
+    floor = scores.reference_floor(real, repeats=3)
+  summary = scoring.over_seeds([{"seed": i, **s} for i, s in enumerate(made)])
+  for name in real:
+    values = [found["fd"][name] for found in made]
+    expected = pytest.approx(stdev(values), rel=1e-12)
+    assert floor["fd_sd"][name] == expected == summary["fd_sd"][name]
+    assert summary["fd_min"][name] == min(values)
+
+
+class _Spread(statistic.Statistic):
+  """The largest logit of each class."""
+
+  name, output, arrays = "largest", "logits", ("largest",)
+
+  def summarize(self, values, batch):
+    return values.max(axis=0)
+
+  def merge(self, parts):
+    return np.max(parts, axis=0)
+
+  def to_arrays(self, summary):
+    return {"largest": summary}
+
+  def from_arrays(self, arrays):
+    return arrays["largest"]
+
+
+def test_a_new_metric_is_its_module_and_a_line(
+  digits, trained, tmp_path, monkeypatch
+):
+  """With a statistic of its own, which is summed, saved and read again."""
+  new = Metric(
+    name="spread",
+    statistic=_Spread(),
+    compute=lambda generated, reference, options: {
+      "spread": float(abs(generated - reference).max())
+    },
+    keys=("spread",),
+    columns=(Column("spread", "spread"),),
+  )
+  monkeypatch.setattr(registry, "METRICS", (*registry.METRICS, new))
+  classifier = ClassifierExtractor(trained)
+  pixels = PixelExtractor((8, 8, 1))
+  extraction = streaming.Extraction([classifier, pixels])
+  images = digits[0][:300]
+  generated, reference = (
+    streaming.collect_images(x, extraction, size=64)
+    for x in (images[:200], images[100:])
+  )
+  found = scores.score(generated, reference, Options(subsets=1))
+  logits = [
+    np.asarray(classifier.apply(classifier.params, x)["logits"]).max(axis=0)
+    for x in (images[:200], images[100:])
+  ]
+  expected = abs(logits[0] - logits[1]).max()
+  assert found["spread"] == {"classifier": pytest.approx(expected, abs=1e-4)}
+  accumulator = Accumulator(4)
+  accumulator.add(classifier.apply(classifier.params, images[:4]))
+  again, saved = Accumulator(4), PassCheckpoint(tmp_path)
+  saved.save({"classifier": accumulator}, {})
+  saved.restore({"classifier": again})
+  summaries = [a.result()["largest"].tobytes() for a in (accumulator, again)]
+  assert summaries[0] == summaries[1]
+
+
+def test_metrics_and_extractors_are_documented():
+  text = (ROOT / "docs" / "evaluation.md").read_text()
+  for name in (*registry.columns(), *extractors.EXTRACTORS):
+    assert f"`{name}`" in text

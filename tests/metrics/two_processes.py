@@ -13,13 +13,14 @@ import jax
 import numpy as np
 
 from scm_jax import errors
-from scm_jax.metrics import features, multihost, streaming
+from scm_jax.metrics import multihost, streaming
+from scm_jax.metrics.pixels import PixelExtractor
 
 INDEX = int(sys.argv[2])
 
 
 class Bounds:
-  """A witness of the first and last sample that it saw."""
+  """Observes the first and last sample."""
 
   def __init__(self):
     self.seen, self.joined = [], []
@@ -36,21 +37,21 @@ class Bounds:
 
 def share_a_pass():
   images = np.random.default_rng(0).integers(0, 256, (700, 8, 8, 1), np.uint8)
-  extraction = streaming.Extraction([features.PixelExtractor((8, 8, 1))])
-  witness, size = Bounds(), extraction.share(100)
+  extraction = streaming.Extraction([PixelExtractor((8, 8, 1))])
+  bounds, size = Bounds(), extraction.process_batch_size(100)
 
   def batches(samples):
     for first in range(samples.start, samples.stop, size):
-      yield streaming.fill_up(images[first : first + size], size)
+      yield streaming.pad_batch(images[first : first + size], size)
 
-  found = streaming.collect(extraction, batches, 700, keep=100, witness=witness)
+  found = streaming.collect(extraction, batches, 700, keep=100, observer=bounds)
   pixels = found["pixels"]
   return {
-    "seen": witness.seen,
-    "joined": witness.joined,
-    "mean": pixels.moments.mean.tolist(),
-    "m2": pixels.moments.m2.tolist(),
-    "kept": pixels.kept.tolist(),
+    "seen": bounds.seen,
+    "joined": bounds.joined,
+    "mean": pixels["moments"].mean.tolist(),
+    "m2": pixels["moments"].m2.tolist(),
+    "kept": pixels["features"].tolist(),
   }
 
 
@@ -60,7 +61,7 @@ def exchange():
   for sizes in ((0, 3), (5000, 1), (4 * 64 * 5 + 2, 4 * 64 * 3)):
     # Every value that a byte can have, and a float64 that is no float32.
     data = [np.arange(size, dtype=np.uint8) for size in sizes]
-    found = list(multihost.every((data[INDEX], np.pi)))
+    found = list(multihost.all_gather_objects((data[INDEX], np.pi)))
     lengths.append([len(part) for part, _ in found])
     exact &= all((a == b).all() for a, (b, _) in zip(data, found, strict=True))
     exact &= all(pi == np.pi for _, pi in found)
@@ -73,7 +74,7 @@ def fail():
       raise errors.ConfigError("bad flag")
 
   try:
-    multihost.agree(make)
+    multihost.raise_on_any(make)
   except errors.UserError as error:
     words = str(error)
     if INDEX:  # says it itself
@@ -91,7 +92,7 @@ print(
     {
       **share_a_pass(),
       **exchange(),
-      "first": multihost.first(lambda: f"of process {INDEX}"),
+      "first": multihost.from_process_zero(lambda: f"of process {INDEX}"),
       "failed": fail(),
     }
   )

@@ -94,7 +94,7 @@ def test_a_report_by_two_processes_one_of_which_was_killed(
   processes = pair(*argv, f"--out={two}", "--batch-size=8")
   _ended(processes)
   log = processes[0].log.read_text()
-  assert "going on from sample" in log and "are cached" in log
+  assert "resuming after" in log and "are cached" in log
   reports = [json.loads((f / "report.json").read_text()) for f in (two, one)]
   [mine], [theirs] = (report["runs"] for report in reports)
   for metric in (*SCORES, "inception_score"):

@@ -1,10 +1,13 @@
-"""What looks on while images pass: labels, pictures, files of samples."""
+"""Observers of a pass: labels, pictures, files of samples."""
 
 import numpy as np
 import pytest
 
-from scm_jax.evaluation.candidate import Kept, Picked
-from scm_jax.evaluation.dataset import Sight
+from scm_jax.evaluation.observers import (
+  ImagePicker,
+  LabelCollector,
+  SampleWriter,
+)
 
 
 def _images(count):
@@ -14,28 +17,28 @@ def _images(count):
   )
 
 
-def _show(witness, labels, starts, size=8):
+def _show(collector, labels, starts, size=8):
   images = _images(len(labels))
   for start in starts:
     count = min(size, len(labels) - start)
     part = images[start : start + count]
     filled = np.concatenate([part, part[:1].repeat(size - count, axis=0)])
-    witness.expect(start, list(labels[start : start + count]))
-    witness.see(start, count, filled)
+    collector.expect(start, list(labels[start : start + count]))
+    collector.see(start, count, filled)
 
 
 @pytest.mark.parametrize("cut", [0, 24])
 def test_a_datasets_labels_and_first_images(cut):
   labels = np.random.default_rng(0).integers(0, 14, 60)
   labels[labels == 3] = 4  # a class without images
-  sight, starts = Sight(classes=True), list(range(0, 60, 8))
-  _show(sight, labels, [s for s in starts if s < cut])
+  collector, starts = LabelCollector(by_class=True), list(range(0, 60, 8))
+  _show(collector, labels, [s for s in starts if s < cut])
   if cut:
-    state = sight.state()
-    sight = Sight(classes=True)
-    sight.restore(state)
-  _show(sight, labels, [s for s in starts if s >= cut])
-  found = sight.state()
+    state = collector.state()
+    collector = LabelCollector(by_class=True)
+    collector.restore(state)
+  _show(collector, labels, [s for s in starts if s >= cut])
+  found = collector.state()
   np.testing.assert_array_equal(found["labels"], labels)
   classes = [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
   assert found["keys"].tolist() == classes
@@ -44,18 +47,18 @@ def test_a_datasets_labels_and_first_images(cut):
 
 
 def test_a_dataset_without_classes_shows_its_first_images():
-  sight = Sight(classes=False)
-  _show(sight, np.zeros(30, int), range(0, 30, 8))
-  assert sight.state()["images"][:, 0, 0, 0].tolist() == list(range(10))
+  collector = LabelCollector(by_class=False)
+  _show(collector, np.zeros(30, int), range(0, 30, 8))
+  assert collector.state()["images"][:, 0, 0, 0].tolist() == list(range(10))
 
 
 @pytest.mark.parametrize("classes", [True, False])
 def test_a_dataset_seen_in_parts(classes):
   """By three processes, one of which had nothing to do."""
   labels = np.random.default_rng(1).integers(0, 14, 48)
-  whole = Sight(classes)
+  whole = LabelCollector(classes)
   _show(whole, labels, range(0, 48, 8))
-  parts = [Sight(classes) for _ in range(3)]
+  parts = [LabelCollector(classes) for _ in range(3)]
   _show(parts[0], labels, range(0, 16, 8))
   _show(parts[2], labels, range(16, 48, 8))
   states = [part.state() for part in parts]
@@ -67,7 +70,7 @@ def test_a_dataset_seen_in_parts(classes):
 
 
 def test_images_picked_in_parts():
-  parts = [Picked([12, 3, -1]) for _ in range(2)]
+  parts = [ImagePicker([12, 3, -1]) for _ in range(2)]
   for start, part in zip((0, 8), parts, strict=True):
     part.see(start, 8, _images(16)[start : start + 8])
   states = [part.state() for part in parts]
@@ -77,22 +80,22 @@ def test_images_picked_in_parts():
 
 
 def test_picked_images_and_white_places():
-  picked = Picked([5, -1, 12])
+  picked = ImagePicker([5, -1, 12])
   for start in (0, 8):
     picked.see(start, 8, _images(16)[start : start + 8])
   assert picked.row()[:, 0, 0, 0].tolist() == [5, 255, 12]
-  nobody = Picked([-1, -1])
+  nobody = ImagePicker([-1, -1])
   nobody.see(0, 4, _images(4))
   assert (nobody.row() == 255).all()
 
 
 def test_kept_samples_go_on_in_their_file(tmp_path):
   path, images = tmp_path / "samples" / "x.npy", _images(20)
-  kept = Kept([3], path, 20)
+  kept = SampleWriter([3], path, 20)
   kept.see(0, 8, images[:8])
   state = kept.state()
   kept.see(8, 8, images[8:16])  # not counted any more
-  again = Kept([3], path, 20)
+  again = SampleWriter([3], path, 20)
   again.restore(state)
   for start in (8, 16):
     again.see(start, min(8, 20 - start), images[start : start + 8])
@@ -101,4 +104,4 @@ def test_kept_samples_go_on_in_their_file(tmp_path):
   np.testing.assert_array_equal(np.load(path), images)
   assert again.row()[0, 0, 0, 0] == 3
   with pytest.raises(ValueError, match="is missing"):
-    Kept([3], path, 20).restore(state)
+    SampleWriter([3], path, 20).restore(state)

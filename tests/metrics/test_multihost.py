@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 from scm_jax import errors
-from scm_jax.metrics import accumulator, features, multihost, streaming
+from scm_jax.metrics import accumulator, multihost, streaming
 from scm_jax.metrics.accumulator import Accumulator
-from scm_jax.metrics.partial import Partial
+from scm_jax.metrics.pass_checkpoint import PassCheckpoint
+from scm_jax.metrics.pixels import PixelExtractor
 
 TOTAL, KEEP, DIM, CLASSES = 137, 40, 5, 3
 
 
 def _sums(x, logits, mine, keep=KEEP, size=16):
-  sums = Accumulator(DIM, TOTAL, keep, mine)
+  sums = Accumulator(TOTAL, keep, mine)
   for first in range(mine.start, mine.stop, size):
     part = slice(first, min(first + size, mine.stop))
-    sums.add(x[part], logits[part])
+    sums.add({"features": x[part], "logits": logits[part]})
   return sums.result()
 
 
@@ -39,13 +40,16 @@ def test_any_parts_are_the_whole(cuts):
   parts = [range(*pair) for pair in zip(edges[:-1], edges[1:], strict=True)]
   found = accumulator.merge(_sums(x, logits, part) for part in parts)
   whole = _sums(x, logits, range(TOTAL))
-  assert found.moments.n == TOTAL
+  assert found["moments"].n == TOTAL
   for name in ("mean", "covariance"):
-    mine, theirs = (getattr(c.moments, name) for c in (found, whole))
+    mine, theirs = (getattr(c["moments"], name) for c in (found, whole))
     np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
-  expected = x[accumulator.chosen(TOTAL, KEEP)]
-  assert found.kept.tobytes() == whole.kept.tobytes() == expected.tobytes()
-  assert found.classes.score() == pytest.approx(whole.classes.score(), 1e-12)
+  expected = x[accumulator.choose_kept(TOTAL, KEEP)].tobytes()
+  assert found["features"].tobytes() == expected
+  assert whole["features"].tobytes() == expected
+  for field in ("counts", "probabilities", "negentropies"):
+    mine, theirs = (getattr(c["classes"], field) for c in (found, whole))
+    np.testing.assert_allclose(mine, theirs, rtol=1e-12)
 
 
 @pytest.mark.parametrize("total", [0, 1, 7, 16, 50_000])
@@ -55,32 +59,56 @@ def test_spans_are_all_samples_once_and_even(total, count, monkeypatch):
   spans = []
   for index in range(count):
     monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-    spans.append(multihost.span(total))
+    spans.append(multihost.process_samples(total))
   assert [i for span in spans for i in span] == list(range(total))
   sizes = {len(span) for span in spans}
   assert max(sizes) - min(sizes) <= 1
-  assert (
-    (multihost.portion(256) - 1) * count < 256 <= multihost.portion(256) * count
-  )
+
+
+def test_a_batch_is_shared_evenly(monkeypatch):
+  extraction = streaming.Extraction([PixelExtractor((8, 8, 1))])
+  extraction.devices = 4
+  for count in (1, 3, 16):
+    monkeypatch.setattr(jax, "process_count", lambda count=count: count)
+    size = extraction.process_batch_size(256)
+    assert size % 4 == 0 and (size - 4) * count < 256 <= size * count
 
 
 def test_a_part_goes_on_where_it_was_saved(tmp_path):
+  """Of two extractors, and saved more than once."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(TOTAL, DIM)).astype(np.float32)
-  mine, partial = range(50, 120), Partial(tmp_path / "partial")
-  sums = Accumulator(DIM, TOTAL, KEEP, mine)
-  sums.add(x[50:82])
-  partial.save({"x": sums}, {})
-  again = Accumulator(DIM, TOTAL, KEEP, mine)
-  assert partial.restore({"x": again}) == (32, {})
-  for part in (sums, again):
-    part.add(x[82:120])
-  for name in ("mean", "m2"):
-    one, other = (getattr(s.result().moments, name) for s in (sums, again))
-    assert one.tobytes() == other.tobytes()
-  assert sums.result().kept.tobytes() == again.result().kept.tobytes()
-  with pytest.raises(ValueError, match="another size"):
-    partial.restore({"x": Accumulator(DIM, TOTAL, KEEP, range(0, 30))})
+  mine, folder = range(50, 120), tmp_path / "partial"
+
+  def begin():
+    return {n: Accumulator(TOTAL, KEEP, mine) for n in "ab"}
+
+  def add(sums, start, stop):
+    for part in sums.values():
+      part.add({"features": x[start:stop]})
+
+  sums, checkpoint = begin(), PassCheckpoint(folder)
+  for start, stop in ((50, 60), (60, 82)):
+    add(sums, start, stop)
+    checkpoint.save(sums, {})
+  again, other = begin(), PassCheckpoint(folder)
+  assert other.restore(again) == {} and again["a"].count == 32
+  add(again, 82, 100)
+  other.save(again, {"seen": np.arange(3)})
+  third = begin()
+  assert PassCheckpoint(folder).restore(third)["seen"].tolist() == [0, 1, 2]
+  add(third, 100, 120)
+  add(sums, 82, 100)
+  add(sums, 100, 120)
+  for name in "ab":
+    one, two = sums[name].result(), third[name].result()
+    for field in ("mean", "m2"):
+      values = [getattr(s["moments"], field).tobytes() for s in (one, two)]
+      assert values[0] == values[1]
+    assert one["features"].tobytes() == two["features"].tobytes()
+  small = {"a": Accumulator(TOTAL, KEEP, range(0, 30))}
+  with pytest.raises(ValueError, match="of 30 expected"):
+    PassCheckpoint(folder).restore(small)
 
 
 def test_one_process_is_by_itself(tmp_path):
@@ -88,10 +116,11 @@ def test_one_process_is_by_itself(tmp_path):
     raise errors.ConfigError("no")
 
   path = tmp_path / "partial"
-  assert list(multihost.every(3)) == [3] and multihost.first(lambda: 4) == 4
-  assert multihost.own(path) == path
+  assert list(multihost.all_gather_objects(3)) == [3]
+  assert multihost.from_process_zero(lambda: 4) == 4
+  assert multihost.process_path(path) == path
   with pytest.raises(errors.ConfigError, match="^no$"):
-    multihost.agree(fail)
+    multihost.raise_on_any(fail)
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +161,13 @@ def test_two_processes_share_a_pass(two):
   assert two[0] == two[1]
   rng, found = np.random.default_rng(0), two[0]
   images = rng.integers(0, 256, (700, 8, 8, 1), np.uint8)
-  extraction = streaming.Extraction([features.PixelExtractor((8, 8, 1))])
+  extraction = streaming.Extraction([PixelExtractor((8, 8, 1))])
   whole = streaming.collect_images(images, extraction, size=50, keep=100)
   pixels = whole["pixels"]
-  np.testing.assert_allclose(found["mean"], pixels.moments.mean, rtol=1e-9)
-  np.testing.assert_allclose(
-    found["m2"], pixels.moments.m2, rtol=1e-9, atol=1e-9
-  )
-  np.testing.assert_array_equal(np.float32(found["kept"]), pixels.kept)
+  moments = pixels["moments"]
+  np.testing.assert_allclose(found["mean"], moments.mean, rtol=1e-9)
+  np.testing.assert_allclose(found["m2"], moments.m2, rtol=1e-9, atol=1e-9)
+  np.testing.assert_array_equal(np.float32(found["kept"]), pixels["features"])
   assert found["joined"] == [[0, 350], [350, 700]]
 
 

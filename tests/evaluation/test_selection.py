@@ -1,17 +1,15 @@
 """Which candidate is chosen, by closed-form Gaussians of known best."""
 
-import dataclasses
 import types
 
 import numpy as np
 import pytest
 
-from scm_jax.errors import ConfigError, UserError
-from scm_jax.evaluation import evaluate, selection
+from scm_jax.errors import ConfigError
+from scm_jax.evaluation import selection
 from scm_jax.evaluation.reference import Reference
-from scm_jax.evaluation.request import Request
+from scm_jax.evaluation.request import CandidateGrid, Protocol
 from scm_jax.metrics import frechet, kernel
-from scm_jax.metrics.accumulator import Collected
 
 DIM = 64
 # The ratios of samples to features that Inception's 2,048 have at 5,000 and at
@@ -63,17 +61,32 @@ def test_a_frechet_distance_of_few_samples_chooses_too_little_variety(seed):
   assert _chosen("kid", _kid, FEW, seed) == 0.0
 
 
+def test_the_better_direction_is_the_scores_own():
+  make = lambda name: types.SimpleNamespace(settings=lambda: {"name": name})
+  candidates = [make("low"), make("high")]
+  score = lambda candidate: float(candidate is candidates[1])
+  for by, best in (("fd", 0), ("kid", 0), ("precision", 1), ("coverage", 1)):
+    chosen, _ = selection.choose(candidates, score, by)
+    assert chosen is candidates[best]
+
+
 def test_kid_needs_single_features_of_the_reference():
-  """Which EDM2's files do not have; asked before anything is drawn."""
-  stored = Reference({"inception": Collected(TRUTH)}, {})
-  features = {"features": ("inception",), "reference": "img512.pkl"}
-  request = Request((), guidance=(1.0, 1.4), select_by="kid", **features)
+  """Which EDM2's files do not have; this is checked before drawing."""
+  kid, several = Protocol(select_by="kid"), (1.0, 1.4)
+
+  def check(protocol, scales, **statistics):
+    reference = Reference({"inception": statistics}, {"dataset": "img512.pkl"})
+    scorer = types.SimpleNamespace(
+      reference=reference, main_extractor="inception", protocol=protocol
+    )
+    grid = CandidateGrid((), guidance=scales)
+    selection.check_score(grid, scorer)
+
   with pytest.raises(ConfigError, match="img512.pkl has .* --select-by=fd"):
-    evaluate._check_choice(request, stored)
-  one = dataclasses.replace(request, guidance=(1.4,))  # nothing to choose
-  evaluate._check_choice(one, stored)
-  kept = Reference({"inception": Collected(TRUTH, REAL)}, {})
-  evaluate._check_choice(request, kept)
+    check(kid, several, moments=TRUTH)
+  check(kid, (1.4,), moments=TRUTH)  # nothing to select
+  check(Protocol(), several, moments=TRUTH)
+  check(kid, several, moments=TRUTH, features=REAL)
 
 
 def test_one_candidate_is_not_scored():
@@ -81,5 +94,3 @@ def test_one_candidate_is_not_scored():
     raise AssertionError(candidate)
 
   assert selection.choose(["only"], score, "fd") == ("only", [])
-  with pytest.raises(UserError, match="nothing to choose"):
-    selection.choose([], score, "fd")
