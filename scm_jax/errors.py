@@ -53,7 +53,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
   except ValueError as error:
     raise UserError(f"cannot use {name}: {one_line(error)}") from error
   except Exception as error:
-    reason = f"it is damaged ({type(error).__name__}: {one_line(error)})"
+    reason = f"it seems damaged ({type(error).__name__}: {one_line(error)})"
     raise UserError(f"cannot use {name}: {reason}") from error
 
 

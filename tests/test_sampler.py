@@ -214,6 +214,13 @@ def test_defaults_are_the_models_own(student, teacher):
   assert not np.array_equal(solver.sample(LABELS, guidance=1.0), given)
 
 
+def test_given_noise_takes_the_default_steps(student, teacher):
+  """A step for each draw of a student's, and a diffusion model's own number."""
+  for sampler in (student, dataclasses.replace(teacher, solver_steps=3)):
+    images = sampler.from_noise(sampler.noise(5), LABELS)
+    assert_same_images(images, sampler.sample(LABELS))
+
+
 def test_a_network_that_cannot_be_guided_is_not(student, teacher):
   """Its own scale is 1, whatever its config says; another is refused."""
   without = dataclasses.replace(student.network.config, guidance=False)

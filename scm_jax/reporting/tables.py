@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from scm_jax.reporting import records, statistics, titles
+from scm_jax.reporting import records, score_table, titles
 
 MISSING = "–"
 
@@ -98,8 +98,13 @@ def text(table: pd.DataFrame) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
   """Returns a table for a page of documentation, ending with a newline."""
-  lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
-  return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+  rows = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+  return "".join(f"{line(row)}\n" for row in rows)
+
+
+def line(cells: Iterable[str]) -> str:
+  """Returns one line of a table in Markdown."""
+  return f"| {' | '.join(cells)} |"
 
 
 def evaluation(report: Mapping[str, Any]) -> str:
@@ -113,7 +118,7 @@ def evaluation(report: Mapping[str, Any]) -> str:
   if not runs:
     return "no runs"
   table = summary(runs)
-  spaces = statistics.spaces(table)
+  spaces = score_table.spaces(table)
   rows = table.to_dict("records")
   if "fd" in report["reference"]:
     halves = {"objective": "", **report["reference"]}
@@ -124,7 +129,7 @@ def evaluation(report: Mapping[str, Any]) -> str:
       "run": row["name"],
       **cost_cells(row),
       "num": whole(row["num"]),
-      **score_cells(row, spaces, statistics.scores(table)),
+      **score_cells(row, spaces, score_table.scores(table)),
     }
     for row in rows
   ]
@@ -136,8 +141,8 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
   It has no ratios, because such a report does not say whose student a run is.
   """
-  return statistics.summarize(
-    [statistics.Entry(run, training="run", teacher="") for run in runs]
+  return score_table.summarize(
+    [score_table.Entry(run, training="run", teacher="") for run in runs]
   )
 
 

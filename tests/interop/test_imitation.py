@@ -1,4 +1,4 @@
-"""How much of an EDM2 network survives its change of form."""
+"""How closely a network of sCM's form imitates the EDM2 network before it."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ NOISE_WEIGHT = ("denoiser", "embedding", "emb_noise", "weight")
 
 
 def draw(config, seed=0):
-  """Weights on their spheres; half a unit of modulation in every block."""
+  """Returns normalised weights, with gains of modulation of one half."""
   shapes = jax.eval_shape(networks.build(config).init, jax.random.key(0))
   rng = np.random.default_rng(seed)
 
@@ -44,7 +44,7 @@ def draw(config, seed=0):
 
 
 def distance(target, imitates):
-  """Of a start from the network that it starts from, relative."""
+  """Returns the relative distance between the outputs before and after."""
   params = draw(EDM2)
   flat = traverse_util.flatten_dict(
     networks.build(target).init(jax.random.key(3))
@@ -127,7 +127,7 @@ def test_nothing_is_imitated_between_equal_forms():
 
 
 def test_the_shift_is_learnt_from_zero():
-  """At first it is not there; its gain has a gradient from the start."""
+  """Its gain is zero at first and has a gradient."""
   network = networks.build(GAINED)
   params = network.init(jax.random.key(0))
   params["denoiser"]["out_gain"] = jnp.float32(1.0)

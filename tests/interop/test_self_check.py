@@ -1,4 +1,4 @@
-"""The check before training, by the commands that docs/evaluation.md gives."""
+"""The check before training, run by the commands of docs/evaluation.md."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ SMALLER = {
 
 
 def commands() -> Iterator[list[str]]:
-  """The words of each command in the docs' section, made smaller."""
+  """Yields the arguments of each command in the docs' section, made smaller."""
   (section,) = re.findall(
     r"^## A check before training\n(.*?)(?=^## )", DOCS.read_text(), re.M | re.S
   )
@@ -45,7 +45,7 @@ def files(
   inception_file,
   tmp_path_factory,
 ) -> pathlib.Path:
-  """A folder of all files that the commands name, of random weights."""
+  """Returns a folder of the files that the commands name, random weights."""
   folder = tmp_path_factory.mktemp("check")
   latents = {"in_channels": 4}
   for name, config, encoder in (

@@ -133,7 +133,7 @@ def test_paths_of_a_teacher(export_of):
   path = teacher.path(noise, [0, 1], steps=3, guidance=1.5)
   assert path.x0.shape == (3, 2, 4, 4, 1) and (np.diff(path.times) < 0).all()
   assert_close(path.x0[-1], teacher.sample([0, 1], steps=3, guidance=1.5))
-  with pytest.raises(UserError, match="take 1 draws of noise, not 2"):
+  with pytest.raises(UserError, match="has 2 draws, but this sampler takes 1"):
     teacher.from_noise(np.zeros((2, 1, 4, 4, 1)), 0)
   with pytest.raises(UserError, match="cannot edit images; load a student"):
     teacher.edit(path.x0[-1], known=[[True]])
@@ -204,7 +204,7 @@ def test_mistakes_of_edits(arguments, said, sampler, images):
     (
       np.zeros((2, 1, 4, 4, 1)),
       3,
-      "take 3 draws of noise, not 2",
+      "has 2 draws, but this sampler takes 3",
     ),
   ],
 )
