@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from scm_jax.errors import UserError
+from scm_jax.errors import UserError, one_line
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:
@@ -203,5 +203,5 @@ def _reporting(path: Any) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    reason = error.strerror or " ".join(str(error).split())
+    reason = error.strerror or one_line(error)
     raise UserError(f"cannot write {path}: {reason}") from error

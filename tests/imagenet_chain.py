@@ -89,6 +89,5 @@ def chain(folder, photographs, autoencoder, weights):
 
 
 if __name__ == "__main__":
-  jax.config.update("jax_disable_most_optimizations", True)
   result = chain(pathlib.Path(sys.argv[1]), *sys.argv[2:])
   print("RESULT " + json.dumps(result))

@@ -19,14 +19,6 @@ from scm_jax.sampler import Sampler
 LABELS = np.array([0, 2, 1, 2, 0])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 def build(kind, **fields):
   config = networks.UNetConfig(
     resolution=4,

@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 
 GB, GIB = 10**9, 2**30
@@ -157,6 +157,21 @@ class Target:
     """Returns how many devices fast links connect: a host's, or a pod's."""
     return self.card.pod or self.topology[-1]
 
+  def with_network(self, gbps: float) -> "Target":
+    """Returns the target with another network rate.
+
+    Args:
+      gbps: the rate of each host in Gb/s.
+
+    Raises:
+      ConfigError: the rate is not positive, or the target has no GPUs.
+    """
+    if self.card.platform != "gpu" or gbps <= 0:
+      raise ConfigError("--host-gbps needs a positive number and a GPU target")
+    network = gbps * 1e9 / 8 / self.topology[-1]
+    card = dataclasses.replace(self.card, network=network)
+    return dataclasses.replace(self, card=card)
+
 
 def parse(text: str) -> Target:
   """Returns the target that `a100-80gb:8x8`, `v5p:4x4x4` or `cpu:8` names.
@@ -166,7 +181,7 @@ def parse(text: str) -> Target:
   """
   kind, _, topology = text.partition(":")
   if kind not in KINDS:
-    raise ConfigError(f"--target={text}: {spelling.hint(kind, KINDS)}")
+    raise ConfigError(f"--target={text}: {errors.hint(kind, KINDS)}")
   card = CARDS.get(kind)
   sides, example = _topology(kind)
   if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", topology) or (

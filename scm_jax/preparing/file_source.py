@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 from scm_jax import errors
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.preparing.index import Index, Item
-from scm_jax.preparing.transform import UnreadableError
+from scm_jax.preparing.index import Index, Item, UnreadableError
 
 IMAGES = frozenset(
   ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()

@@ -11,8 +11,6 @@ import dataclasses
 import io
 import re
 import warnings
-import zipfile
-import zlib
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,16 +18,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scm_jax import errors
 from scm_jax.errors import UserError
-from scm_jax.preparing.index import Item, Source
+from scm_jax.preparing.index import Item, Source, UnreadableError
 
 Convention = Literal["viewer", "adm"]
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT = 1
-
-
-class UnreadableError(Exception):
-  """An image that cannot be used, and why, without its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +81,6 @@ def prepare(source: Source, transform: Transform, item: Item) -> Prepared:
   except OSError as error:  # the disk's fault, not the image's: never skipped
     reason = error.strerror or str(error)
     raise UserError(f"{item.key} cannot be read: {reason}") from error
-  except (zipfile.BadZipFile, zlib.error) as error:  # damaged in the archive
-    return Prepared(item, None, None, error=str(error))
   if item.mirrored:
     image = ImageOps.mirror(image)
   content = to_png(image) if transform.form == "png" else to_array(image)

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,14 +24,6 @@ def _load_forgery() -> Any:
   sys.modules["forgery"] = module
   spec.loader.exec_module(module)
   return module
-
-
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-  """Turns off optimisations, which take longer than these networks run."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from scm_jax.interop import edm2, edm2_conversion, edm2_names
 from scm_jax.networks import magnitude, presets
 from scm_jax.training import resolve
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 TOLERANCE = 2e-5  # relative, in float32
 
 

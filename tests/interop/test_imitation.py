@@ -5,14 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import traverse_util
 
 from scm_jax import networks, trigflow
 from scm_jax.interop import imitation, partial_restore
 from scm_jax.networks import magnitude
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 EDM2 = networks.UNetConfig(
   resolution=8,
   in_channels=2,

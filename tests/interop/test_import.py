@@ -11,7 +11,6 @@ import scm_jax
 from scm_jax import networks
 from scm_jax.training import workdir
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 ADAPT = pathlib.Path(__file__).parents[2] / "configs" / "adapt.py"
 # What `tiny` makes of ImageNet 512's network, in EDM2's form, and shallower.
 TINY = {"in_channels": 4, "channel_mult_emb": 4}

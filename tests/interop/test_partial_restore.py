@@ -10,7 +10,6 @@ import pytest
 from scm_jax import networks
 from scm_jax.interop import partial_restore
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 EDM2 = networks.UNetConfig(
   resolution=8,
   in_channels=2,

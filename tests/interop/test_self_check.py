@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "evaluation.md"
 FEATURES = 128  # of the forged Inception
 NUM = 12

@@ -25,14 +25,6 @@ DIGITS = pathlib.Path(__file__).parents[3] / "configs/digits.py"
 LABELS = (0, 2, 1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def sampler(export_of):
   return scm_jax.load(export_of("student", formats=()))
