@@ -84,7 +84,7 @@ def test_the_documented_commands_score_public_networks(
     assert code == 0, err
     if few:
       assert "samples: random" in out
-      assert "FD inception mean" in out
+      assert "FID" in out
   reports = {
     path.parent.name: json.loads(path.read_text())
     for path in files.glob("check/*/report.json")
