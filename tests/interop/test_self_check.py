@@ -83,8 +83,8 @@ def test_the_documented_commands_score_public_networks(
     code, out, err = command(*words, *few)
     assert code == 0, err
     if few:
-      assert "classes of the samples: random" in out
-      assert "FD inception mean" in out
+      assert "samples: random" in out
+      assert "FID" in out
   reports = {
     path.parent.name: json.loads(path.read_text())
     for path in files.glob("check/*/report.json")
