@@ -15,8 +15,13 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scm_jax.reporting import axes as drawing
-from scm_jax.reporting import charts, objectives, statistics, tables
+from scm_jax.reporting import (
+  chart_parts,
+  charts,
+  objectives,
+  score_table,
+  tables,
+)
 
 MAIN = "fd_classifier"
 STEPS = {1: "1 step", 2: "2 steps", 4: "4 steps", 32: "32 steps"}
@@ -50,18 +55,24 @@ def main(argv: Sequence[str]) -> int:
   page.write_text(text)
   (docs / "reproduction").mkdir(exist_ok=True)
   for name, draw in FIGURES.items():
-    figure = drawing.Page(7.5, 4.5)
-    axes = figure.figure.subplots()
-    figure.label(axes, draw(axes, rows))
-    (docs / "reproduction" / f"{name}.png").write_bytes(figure.png())
+    (docs / "reproduction" / f"{name}.png").write_bytes(picture(draw, rows))
   return 0
+
+
+@chart_parts.styled
+def picture(draw: Callable, rows: pd.DataFrame) -> bytes:
+  """Returns one figure as PNG."""
+  page = chart_parts.Page(7.5, 4.5)
+  axes = page.figure.subplots()
+  page.label(axes, draw(axes, rows))
+  return page.png()
 
 
 def read(path: pathlib.Path) -> pd.DataFrame:
   """Returns the scored rows of a sweep's table, ready to be drawn."""
   rows = pd.read_csv(path).dropna(subset=["objective"])
   counts = rows[["steps", "nfe", "params"]].astype(int)
-  rows = statistics.with_appearance(rows.assign(**counts))
+  rows = score_table.with_appearance(rows.assign(**counts))
   names = rows[["objective", "steps", "nfe"]].itertuples(index=False)
   return rows.assign(series=[objectives.series_title(*name) for name in names])
 
@@ -142,36 +153,33 @@ def thousands(params: int) -> str:
   return f"{params / 1000:.0f}"
 
 
-def draw_quality(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+def draw_quality(axes: Axes, rows: pd.DataFrame) -> list[chart_parts.Label]:
   """Draws the distance against evaluations, at the largest size."""
   found = plain(rows, "digits")
-  largest = found[(found.params == found.params.max()) & found[MAIN].notna()]
-  drawing.logarithmic(axes, "x", largest.nfe)
-  drawing.logarithmic(axes, "y", pd.concat(drawing.bar_ends(largest, MAIN)))
-  drawing.lines(axes, largest, "nfe", MAIN, "objective", "objective")
+  largest = found[found.params == found.params.max()]
+  chart_parts.lines(axes, largest, "nfe", MAIN, "objective", "objective")
   charts.legend_entries(axes, largest)
+  axes.legend()
   title = f"Digits, {largest.params.max() / 1e6:.2f} million parameters"
-  pad = drawing.legend(axes)
-  drawing.finish(axes, title, "network evaluations", "Fréchet distance", pad)
+  names = {"xlabel": "network evaluations", "ylabel": "Fréchet distance"}
+  chart_parts.finish(axes, title=title, **names)
   return []
 
 
-def draw_ratio(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+def draw_ratio(axes: Axes, rows: pd.DataFrame) -> list[chart_parts.Label]:
   """Draws the ratio to the teacher against parameters, at 1 and 2 steps."""
   found = plain(rows, "digits")
   students = found[found.nfe.isin((1, 2)) & (found.objective != "teacher")]
-  labels = charts.size_axes(axes, students, "ratio", reference=True)
-  y = "ratio to the teacher at 63 evaluations"
-  drawing.finish(axes, "", "parameters", y)
-  return labels
+  axes.set_ylabel("ratio to the teacher at 63 evaluations")
+  return charts.size_axes(axes, students, "ratio")
 
 
-def draw_choices(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+def draw_choices(axes: Axes, rows: pd.DataFrame) -> list[chart_parts.Label]:
   """Draws a line for each choice left out, at 1 and 2 steps."""
   few = rows[rows.point.isin(CHOICES) & rows.nfe.isin((1, 2))]
   few = few.assign(label=few.point.map(CHOICES))
-  charts.ranking_axes(axes, few, "label", MAIN)
-  drawing.finish(axes, "", "Fréchet distance, classifier features")
+  chart_parts.ranking(axes, few, "label", MAIN)
+  chart_parts.finish(axes, xlabel="Fréchet distance, classifier features")
   return []
 
 
@@ -182,7 +190,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
   "guidance": guidance,
   "mnist": lambda rows: quality(rows, "mnist"),
 }
-FIGURES: dict[str, Callable[[Axes, pd.DataFrame], list[drawing.Label]]] = {
+FIGURES: dict[str, Callable[[Axes, pd.DataFrame], list[chart_parts.Label]]] = {
   "quality": draw_quality,
   "ratio": draw_ratio,
   "choices": draw_choices,

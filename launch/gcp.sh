@@ -35,7 +35,7 @@ TEXT
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-source "$root/launch/lib/messages.sh"
+source "$root/launch/lib/common.sh"
 source "$root/launch/lib/flags.sh"
 source "$root/launch/gcp/cloud.sh"
 source "$root/launch/gcp/accelerators.sh"
@@ -116,12 +116,9 @@ check_flags() {
 }
 
 check_config() {
-  local file=${config%%:*}
   [[ -n $config ]] || usage_error 'give --config'
-  if [[ $file != /* && -e $here/$file ]]; then file=$here/$file; fi
-  [[ -e $file ]] || usage_error "there is no config file $file"
-  config_folder=$(cd "$(dirname "$file")" && pwd -P)
-  config=$config_folder/$(basename "$file")${config#"${config%%:*}"}
+  config=$(cd "$here" && absolute_config "$config") || exit
+  config_folder=$(dirname "${config%%:*}")
 }
 
 confirm() {

@@ -21,7 +21,7 @@ END
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-source "$root/launch/lib/messages.sh"
+source "$root/launch/lib/common.sh"
 
 config='' workdir='' seeds=0 tiny='' devices='' dry_run='' overrides=()
 for arg in "$@"; do

@@ -21,7 +21,7 @@ TEXT
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-source "$root/launch/lib/messages.sh"
+source "$root/launch/lib/common.sh"
 workdir='' parallel=2 tiny='' part='' flags=()
 for arg in "$@"; do
   case $arg in

@@ -28,7 +28,7 @@ TEXT
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-source "$root/launch/lib/messages.sh"
+source "$root/launch/lib/common.sh"
 source "$root/launch/lib/flags.sh"
 
 config='' workdir='' nodes=1 gpus=8 name='' save=300 dry_run=''
@@ -73,16 +73,12 @@ check() {
 
 # Makes all paths absolute, because the job runs in another folder.
 make_absolute() {
-  local file=${config%%:*}
   if [[ -n $array ]]; then
     array=$(cd "$(dirname "$array")" && pwd -P)/$(basename "$array")
     name=${name:-scm-$(basename "$array" .tsv)}
     return
   fi
-  if [[ $file != /* && ! -e $file ]]; then file=$root/$file; fi
-  [[ -e $file ]] || usage_error "there is no config file ${config%%:*}"
-  file=$(cd "$(dirname "$file")" && pwd -P)/$(basename "$file")
-  config=$file${config#"${config%%:*}"}
+  config=$(absolute_config "$config") || exit
   workdir=${workdir%/}
   [[ $workdir == /* || $workdir == *://* ]] || workdir=$PWD/${workdir#./}
   name=${name:-scm-$(basename "$workdir")}

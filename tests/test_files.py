@@ -201,13 +201,22 @@ def test_a_disk_that_fails_keeps_the_folder(tmp_path, monkeypatch):
   path = tmp_path / "folder"
   replace(path, "old")
   real = pathlib.Path.rename
-  fail = lambda self, target: (full if "partial" in self.name else real)(
-    self, target
-  )
-  monkeypatch.setattr(pathlib.Path, "rename", fail)
+
+  def rename(self, target):
+    return full() if "partial" in self.name else real(self, target)
+
+  monkeypatch.setattr(pathlib.Path, "rename", rename)
   with pytest.raises(errors.UserError, match="folder: No space left"):
     replace(path, "new")
   assert content(path) == "old"
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+  (tmp_path / "x").write_text("mine")
+  with pytest.raises(errors.UserError, match="x: it is a file"):
+    replace(tmp_path / "x", "new")
+  assert (tmp_path / "x").read_text() == "mine"
+  assert os.listdir(tmp_path) == ["x"]
 
 
 def test_an_error_of_the_writer_keeps_the_folder(root):

@@ -1,10 +1,8 @@
 """`scm-jax plan`: compiles a config for absent hardware, says what it needs."""
 
 import argparse
-import dataclasses
 
 from scm_jax.cli import configs
-from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl \\
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   target = targets.parse(args.target)
   config = configs.parse_config(config_argv)
   if args.host_gbps is not None:
-    target = _with_network(target, args.host_gbps)
+    target = target.with_network(args.host_gbps)
 
   import json
 
@@ -59,15 +57,6 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   result = ask(config, target)
   print(json.dumps(result) if args.json else table(result))
   return 0
-
-
-def _with_network(target, gbps: float):
-  """Returns the target with another network rate, in Gb/s for each host."""
-  if target.card.platform != "gpu" or gbps <= 0:
-    raise ConfigError("--host-gbps needs a positive number and GPUs as target")
-  network = gbps * 1e9 / 8 / target.topology[-1]
-  card = dataclasses.replace(target.card, network=network)
-  return dataclasses.replace(target, card=card)
 
 
 def table(result: dict) -> str:

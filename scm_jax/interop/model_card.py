@@ -148,7 +148,7 @@ def _usage(sampler: Sampler, formats: Sequence[str]) -> str:
   parts = ["## Use\n"]
   if "diffusers" in formats:
     parts.append(_DIFFUSERS.format(labels=labels, steps=steps))
-  if autoencoder.of(sampler):
+  if autoencoder.attached(sampler):
     parts.append(_AUTOENCODER)
   if "stablehlo" in formats:
     parts.append(_STABLEHLO)

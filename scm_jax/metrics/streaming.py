@@ -142,7 +142,6 @@ def collect(
   Raises:
     UserError: features are not finite, or a file cannot be written.
   """
-
   samples = multihost.process_samples(total)
 
   def begin() -> dict[str, Accumulator]:

@@ -8,7 +8,7 @@ all-reduce. What is inside a loop counts once for each iteration.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -92,19 +92,10 @@ def parse(text: str, devices: int) -> list[Collective]:
 
 def counts(collectives: list[Collective]) -> dict[str, int]:
   """Returns how many collectives of each kind a step runs."""
-  return _by_kind(collectives, lambda c: c.times)
-
-
-def sent(collectives: list[Collective]) -> dict[str, int]:
-  """Returns the bytes that a device sends in a step, by kind."""
-  return _by_kind(collectives, lambda c: round(c.times * c.bytes))
-
-
-def _by_kind(collectives: list[Collective], value: Callable) -> dict[str, int]:
-  sums = dict.fromkeys(KINDS, 0)
+  found = dict.fromkeys(KINDS, 0)
   for collective in collectives:
-    sums[collective.kind] += value(collective)
-  return sums
+    found[collective.kind] += collective.times
+  return found
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

@@ -57,6 +57,9 @@ class Step:
   """A run's train step as shapes, traced once for all ways to run it.
 
   Tracing takes seconds for the largest networks; `need` takes no time.
+
+  Attributes:
+    shapes: the shapes of the state and of the teacher's parameters.
   """
 
   def __init__(self, config: Any, platform: str = "gpu"):
@@ -68,8 +71,8 @@ class Step:
         `tpu`; others count as `gpu`.
     """
     self._share = KEPT.get(platform, KEPT["gpu"])
-    self._shapes = arithmetic.trace(config)
-    params = self._shapes.state.params
+    self.shapes = arithmetic.trace(config)
+    params = self.shapes.state.params
     self._elements = sum(leaf.size for leaf in jax.tree.leaves(params))
     self._arguments: dict[tuple, tuple[int, int]] = {}
     self._residuals: dict[str, float] = {}
@@ -99,7 +102,7 @@ class Step:
     key = (data, fsdp, config.offload, config.teacher_dtype)
     if key not in self._arguments:
       mesh = arithmetic.abstract_mesh(data, fsdp)
-      given = arithmetic.arguments(config, mesh, self._shapes)
+      given = arithmetic.arguments(config, mesh, self.shapes)
       resident = sum(arithmetic.resident(given).values())
       gradients = arithmetic.local_bytes(given.state.params)
       self._arguments[key] = resident, gradients
@@ -109,7 +112,7 @@ class Step:
     """Returns the bytes of activations for one image."""
     policy = config.network.remat
     if policy not in self._residuals:
-      self._residuals[policy] = residuals(config, self._shapes.state.params)
+      self._residuals[policy] = residuals(config, self.shapes.state.params)
     return self._share[policy] * self._residuals[policy]
 
 

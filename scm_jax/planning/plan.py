@@ -20,9 +20,8 @@ def plan(config: Any, target: Target) -> dict[str, Any]:
   answer = compiler.ask(config, target, compile=True, flops=True)
   compiled, flops = answer["compiled"], answer["flops"]
   minimum = _traffic(compiled["minimum"])
-  traffic = minimum
-  if "traffic" in compiled:
-    traffic = _traffic(compiled["traffic"])
+  # A compiler that ran out of memory reports no traffic.
+  traffic = _traffic(compiled.get("traffic", compiled["minimum"]))
   resident = compiled["resident"]
   peak = compiled["peak_bytes"]
   card = target.card

@@ -7,6 +7,7 @@ memory as one that did not fit is skipped.
 """
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -147,18 +148,14 @@ def candidates(
   found = []
   for (data, fsdp), row in zip(meshes, rows, strict=True):
     resident = sum(row["resident"].values())
-    for microbatches in _divisors(per_device):
-      traffic = [_repeated(Traffic(**t), microbatches) for t in row["traffic"]]
-      for policy in REMAT:
-        share = flops[policy] / target.devices
-        times = estimate.times(target, share, resident, traffic)
-        # Where the rates are unknown, rank by FLOPs and bytes.
-        seconds = (
-          times.serial if times else share + sum(t.bytes for t in traffic)
-        )
-        found.append(
-          Candidate(seconds, microbatches, policy, data, fsdp, resident)
-        )
+    sent = [Traffic(**traffic) for traffic in row["traffic"]]
+    for count, policy in itertools.product(_divisors(per_device), REMAT):
+      traffic = [_repeated(each, count) for each in sent]
+      share = flops[policy] / target.devices
+      times = estimate.times(target, share, resident, traffic)
+      # Where the rates are unknown, rank by FLOPs and bytes.
+      seconds = times.serial if times else share + estimate.total(traffic)
+      found.append(Candidate(seconds, count, policy, data, fsdp, resident))
   return sorted(found, key=Candidate.rank)
 
 

@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 
 GB, GIB = 10**9, 2**30
@@ -62,34 +62,43 @@ class Card:
     return self.float32.get(precision, 1.0) if wide else 1.0
 
 
-def _gpu(memory, flops, bandwidth, link, network, cores, capability) -> Card:
+def _gpu(
+  memory: int,
+  tflops: float,
+  rates: tuple[float, float, float],
+  cores: int,
+  capability: tuple[int, int],
+) -> Card:
+  """Returns a GPU; `rates` are GB/s of its memory, NVLink and the network."""
+  bandwidth, link, network = (rate * GB for rate in rates)
+  # True float32 runs at 19.5 (A100) or 67 TFLOP/s; "high" is TensorFloat-32.
+  highest = 16.0 if capability == (8, 0) else 14.8
   return Card(
     "gpu",
     memory,
     usable=0.92,
-    flops=flops * 1e12,
-    bandwidth=bandwidth * GB,
-    link=link * GB,
-    network=network * GB,
+    flops=tflops * 1e12,
+    bandwidth=bandwidth,
+    link=link,
+    network=network,
     cores=cores,
     capability=capability,
-    # True float32 runs at 19.5 (A100) or 67 TFLOP/s; the others are
-    # TensorFloat-32.
-    float32={
-      "highest": 16.0 if capability == (8, 0) else 14.8,
-      **dict.fromkeys(("high", "default"), 2.0),
-    },
+    float32={"highest": highest, "high": 2.0, "default": 2.0},
   )
 
 
-def _tpu(memory, flops, bandwidth, link, network, pod) -> Card:
+def _tpu(
+  gibibytes: int, tflops: float, rates: tuple[float, float, float], pod: int
+) -> Card:
+  """Returns a TPU; `rates` are GB/s of its memory, ICI and the network."""
+  bandwidth, link, network = (rate * GB for rate in rates)
   return Card(
     "tpu",
-    memory * GIB,
-    flops=flops * 1e12,
-    bandwidth=bandwidth * GB,
-    link=link * GB,
-    network=network * GB,
+    gibibytes * GIB,
+    flops=tflops * 1e12,
+    bandwidth=bandwidth,
+    link=link,
+    network=network,
     pod=pod,
     # How many bfloat16 products make one (openxla.org, PrecisionConfig).
     float32={"highest": 6.0, "high": 3.0, "default": 1.0},
@@ -97,15 +106,15 @@ def _tpu(memory, flops, bandwidth, link, network, pod) -> Card:
 
 
 CARDS = {
-  # bytes (as the driver reports), TFLOP/s, and GB/s: memory, NVLink, network
-  "a100-40gb": _gpu(42_331_013_120, 312, 1555, 300, 25, 108, (8, 0)),
-  "a100-80gb": _gpu(85_100_068_864, 312, 2039, 300, 25, 108, (8, 0)),
-  "h100-80gb": _gpu(84_942_979_072, 989.4, 3350, 450, 50, 132, (9, 0)),
-  "h200": _gpu(151_397_597_184, 989.4, 4800, 450, 50, 132, (9, 0)),
-  # GiB, TFLOP/s, and GB/s: memory, ICI, network; chips of a pod
-  "v5e": _tpu(16, 197, 819, 200, 3.125, 256),
-  "v5p": _tpu(95, 459, 2765, 600, 6.25, 8960),
-  "v6e": _tpu(32, 918, 1600, 400, 12.5, 256),
+  # The bytes that the driver reports, TFLOP/s, GB/s, multiprocessors.
+  "a100-40gb": _gpu(42_331_013_120, 312, (1555, 300, 25), 108, (8, 0)),
+  "a100-80gb": _gpu(85_100_068_864, 312, (2039, 300, 25), 108, (8, 0)),
+  "h100-80gb": _gpu(84_942_979_072, 989.4, (3350, 450, 50), 132, (9, 0)),
+  "h200": _gpu(151_397_597_184, 989.4, (4800, 450, 50), 132, (9, 0)),
+  # GiB, TFLOP/s, GB/s, chips of a pod.
+  "v5e": _tpu(16, 197, (819, 200, 3.125), 256),
+  "v5p": _tpu(95, 459, (2765, 600, 6.25), 8960),
+  "v6e": _tpu(32, 918, (1600, 400, 12.5), 256),
 }
 KINDS = (*CARDS, "cpu")
 # The names that JAX gives these devices. Cards with the same chip on PCIe, and
@@ -148,6 +157,21 @@ class Target:
     """Returns how many devices fast links connect: a host's, or a pod's."""
     return self.card.pod or self.topology[-1]
 
+  def with_network(self, gbps: float) -> "Target":
+    """Returns the target with another network rate.
+
+    Args:
+      gbps: the rate of each host in Gb/s.
+
+    Raises:
+      ConfigError: the rate is not positive, or the target has no GPUs.
+    """
+    if self.card.platform != "gpu" or gbps <= 0:
+      raise ConfigError("--host-gbps needs a positive number and a GPU target")
+    network = gbps * 1e9 / 8 / self.topology[-1]
+    card = dataclasses.replace(self.card, network=network)
+    return dataclasses.replace(self, card=card)
+
 
 def parse(text: str) -> Target:
   """Returns the target that `a100-80gb:8x8`, `v5p:4x4x4` or `cpu:8` names.
@@ -157,7 +181,7 @@ def parse(text: str) -> Target:
   """
   kind, _, topology = text.partition(":")
   if kind not in KINDS:
-    raise ConfigError(f"--target={text}: {spelling.hint(kind, KINDS)}")
+    raise ConfigError(f"--target={text}: {errors.hint(kind, KINDS)}")
   card = CARDS.get(kind)
   sides, example = _topology(kind)
   if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", topology) or (

@@ -95,10 +95,11 @@ def _compiled(
     **_arithmetic(config, mesh, target, shapes),
   }
   found["minimum"] = found.pop("traffic")
+  fsdp = mesh.shape[sharding.FSDP]
+  larger = [estimate.mesh_at(devices, fsdp) for devices in estimate.DEVICES]
   found["scaling"] = [
     _arithmetic(config, arithmetic.abstract_mesh(*sizes), target, shapes)
-    for devices in estimate.DEVICES
-    if (sizes := estimate.mesh_at(devices, mesh.shape[sharding.FSDP]))
+    for sizes in larger
   ]
   start = time.perf_counter()
   lowered = made.step.lower(*made.arguments)
@@ -119,18 +120,19 @@ def _compiled(
     "temp_bytes": memory.temp_size_in_bytes,
     "aliased_bytes": memory.alias_size_in_bytes,
   }
-  text = compiled.as_text() or ""
-  found_here = collectives.parse(text, target.devices)
+  sent = collectives.parse(compiled.as_text() or "", target.devices)
   return found | {
-    "collectives": collectives.counts(found_here),
-    "traffic": _traffic(found_here, target.domain),
+    "collectives": collectives.counts(sent),
+    "traffic": _traffic(sent, target.domain),
   }
 
 
-def _traffic(found: Any, domain: int) -> list[dict[str, Any]]:
+def _traffic(
+  sent: list[collectives.Collective], domain: int
+) -> list[dict[str, Any]]:
   """Returns the traffic of each kind of collective and size of group."""
   sums: dict[tuple, float] = defaultdict(float)
-  for c in found:
+  for c in sent:
     local = sum(x // domain == c.group[0] // domain for x in c.group)
     sums[c.kind, len(c.group), local] += c.times * c.bytes
   return [

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from etils import epath
 
-from scm_jax import files, spelling
+from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.reporting import (
   charts,
@@ -17,13 +17,36 @@ from scm_jax.reporting import (
   published,
   reading,
   records,
-  statistics,
+  score_table,
   summary,
 )
-from scm_jax.reporting.statistics import Entry
+from scm_jax.reporting.score_table import Entry
 
 COMPUTE, SIZE = "quality_compute.png", "size.png"
 TABLE, PAGE = "rows.csv", "report.html"
+# Columns of tables that the CSV leaves out.
+_HIDDEN = [
+  "name",
+  "series",
+  "label",
+  "color",
+  "marker",
+  "method",
+  "sources",
+  "params_millions",
+  "fid",
+  "fdd",
+]
+# What a row of the summary says before its scores.
+_ABOUT = (
+  "run",
+  "dataset",
+  "objective",
+  "steps",
+  "nfe",
+  "params",
+  "effective_compute",
+)
 SUMMARY = "summary"  # the key that an evaluation's own report does not have
 
 
@@ -69,10 +92,10 @@ def write(
   if not any(entry.record["fd"] for entry in entries):
     raise UserError("the reports contain no Fréchet distances")
   rows = summary.summarize(entries)
-  spaces = statistics.spaces(rows)
+  spaces = score_table.spaces(rows)
   for name in features:
     if name not in spaces:
-      hint = spelling.hint(name, spaces, "the reports have")
+      hint = errors.hint(name, spaces, "the reports have")
       raise ConfigError(f"--features={name}: {hint}")
   panels = charts.panels(rows, features or spaces[:1])
   pictures = {
@@ -110,7 +133,7 @@ def merge(entries: Sequence[Entry], rows: pd.DataFrame) -> dict[str, Any]:
   ]
   if references and len(known) > 1:
     merged["references"] = references
-  spaces, scores = statistics.spaces(rows), statistics.scores(rows)
+  spaces, scores = score_table.spaces(rows), score_table.scores(rows)
   merged[SUMMARY] = [
     _nested(row, spaces, scores) for row in rows.to_dict("records")
   ]
@@ -119,36 +142,29 @@ def merge(entries: Sequence[Entry], rows: pd.DataFrame) -> dict[str, Any]:
 
 def to_csv(rows: pd.DataFrame, results: pd.DataFrame) -> str:
   """Returns every row, ours and published ones; missing cells are empty."""
-  theirs = results.assign(
-    origin="published", run=results.method, in_series=results.series != ""
+  ours = rows.assign(source=rows.sources.map(" ".join))
+  ours.insert(0, "origin", "this project")
+  theirs = results.rename(columns={"method": "run"}).assign(
+    origin="published",
+    in_series=results.series != "",
+    params=results.params.round().astype("Int64"),
+    nfe=results.nfe.astype("Int64"),
   )
-  theirs["params"] = theirs.params.round().astype("Int64")
-  theirs["nfe"] = theirs.nfe.round().astype("Int64")
-  ours = rows.assign(
-    origin="this project", source=[" ".join(s) for s in rows.sources]
-  )
-  spaces = dict.fromkeys(statistics.spaces(rows))
-  if len(results):
-    spaces |= {"inception": None}
-  if results.fd_dinov2.notna().any():
-    spaces |= {"dinov2": None}
-  names = ["origin", "run", "dataset", "objective", "steps", "nfe", "params"]
-  names += ["effective_compute", *records.SETTINGS, "num", "trainings"]
-  for space in spaces:
-    names += [f"fd_{space}{end}" for end in ("", "_sd", "_min")]
-    names += [f"ratio_{space}{end}" for end in ("", "_sd")]
-  names += [*statistics.scores(rows), "in_series", "source", "note"]
-  parts = [
-    part.reindex(columns=names).astype(object) for part in (ours, theirs)
-  ]
-  return csv_text(pd.concat(parts))
+  empty = [n for n in ("fd_inception", "fd_dinov2") if theirs[n].isna().all()]
+  theirs = theirs.drop(columns=empty).astype(object)
+  table = pd.concat([ours.astype(object), theirs])
+  return csv_text(table.drop(columns=_HIDDEN, errors="ignore"))
 
 
 def csv_text(table: pd.DataFrame) -> str:
   """Returns a table as CSV, numbers to six digits."""
-  digits = lambda value: f"{value:.6g}" if isinstance(value, float) else value
-  cells = table.astype(object).map(digits, na_action="ignore")
+  cells = table.astype(object).map(_digits, na_action="ignore")
   return cells.to_csv(index=False, lineterminator="\n")
+
+
+def _digits(value: Any) -> Any:
+  """Returns a fraction to six digits, and all else as it is."""
+  return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _check_free(file: epath.Path) -> None:
@@ -166,22 +182,21 @@ def _check_free(file: epath.Path) -> None:
 
 def _missing(rows: pd.DataFrame) -> list[str]:
   """Returns sentences that name the runs which the charts lack."""
-  students = ~rows.objective.map(objectives.is_teacher).astype(bool)
-  ratios = [name for name in rows if name.startswith("ratio_")]
-  alone = rows[students & rows.reindex(columns=ratios).isna().all(axis=1)]
-  unknown = rows[rows.effective_compute.isna()]
-  notes = []
-  if len(alone):
-    notes.append(
-      "No ratio, because the teacher's score is not among the reports: "
-      f"{', '.join(dict.fromkeys(alone.run))}."
-    )
-  if len(unknown):
-    notes.append(
-      "Not in the charts, because parameters or evaluations are not known: "
-      f"{', '.join(dict.fromkeys(unknown.run))}."
-    )
-  return notes
+  teachers = rows.objective.map(objectives.is_teacher).astype(bool)
+  ratios = rows.filter(like="ratio_")
+  lacking = {
+    "No ratio, because the teacher's score is not among the reports": (
+      ~teachers & ratios.isna().all(axis=1)
+    ),
+    "Not in the charts, because parameters or evaluations are not known": (
+      rows.effective_compute.isna()
+    ),
+  }
+  return [
+    f"{reason}: {', '.join(rows.run[lines].unique())}."
+    for reason, lines in lacking.items()
+    if lines.any()
+  ]
 
 
 def _unique_names(entries: Sequence[Entry]) -> list[str]:
@@ -206,6 +221,9 @@ def _nested(
 ) -> dict[str, Any]:
   """Returns a row as `report.json` has it."""
 
+  def known(names: Sequence[str]) -> dict[str, Any]:
+    return {name: row[name] for name in names if not pd.isna(row[name])}
+
   def by_space(kind: str) -> dict[str, dict[str, float]]:
     ends = {"mean": "", "sd": "_sd", "least": "_min", "count": "_count"}
     return {
@@ -214,28 +232,19 @@ def _nested(
       if not pd.isna(row.get(f"{kind}_{space}"))
     }
 
-  about = ("run", "dataset", "objective", "steps", "nfe", "params")
-  settings = [name for name in records.SETTINGS if not pd.isna(row[name])]
   return {
-    **{name: row[name] for name in (*about, "effective_compute")},
-    **{name: row[name] for name in settings},
-    **{name: row[name] for name in ("num", "trainings")},
+    **{name: row[name] for name in _ABOUT},
+    **known(records.SETTINGS),
+    **{
+      name: row[name] for name in ("num", "trainings", "in_series", "sources")
+    },
     "fd": by_space("fd"),
     "ratio": by_space("ratio"),
-    **{name: row[name] for name in scores if not pd.isna(row[name])},
-    "in_series": bool(row["in_series"]),
-    "sources": row["sources"],
+    **known(scores),
   }
 
 
-def _finite(value: Any) -> Any:
-  """Returns a value with None for numbers that JSON does not have."""
-  if isinstance(value, dict):
-    return {key: _finite(item) for key, item in value.items()}
-  if isinstance(value, list | tuple):
-    return [_finite(item) for item in value]
-  if value is pd.NA or (
-    isinstance(value, float) and not abs(value) < float("inf")
-  ):
-    return None
-  return value
+def _finite(report: dict[str, Any]) -> dict[str, Any]:
+  """Returns a report with None for numbers that are missing or not finite."""
+  text = json.dumps(report, default=lambda missing: None)
+  return json.loads(text, parse_constant=lambda name: None)

@@ -7,25 +7,23 @@ against effective sampling compute.
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.image_grid import check_images, image_grid
-from scm_jax.reporting import axes as drawing
-from scm_jax.reporting import charts, statistics, tables, titles
-
-if TYPE_CHECKING:
-  from matplotlib.axes import Axes
+from scm_jax.reporting import chart_parts, charts, score_table, tables, titles
 
 _WIDTH = 12.0  # inches
 _CELL = 0.8  # inches, the largest side of a sample
 _GAP = 3  # pixels between samples
 
 
+@chart_parts.styled
 def write_figure(
   path: str | os.PathLike[str],
   report: Mapping[str, Any],
@@ -60,11 +58,11 @@ def write_figure(
   cell = min(_CELL, 0.63 * _WIDTH / len(images))
   samples = cell * len(rows) * images.shape[1] / images.shape[2] + 0.9
   below = 1.6 + 0.42 * max(len(runs), 5)
-  page = drawing.Page(_WIDTH, samples + below + 0.5)
+  page = chart_parts.Page(_WIDTH, samples + below + 0.5)
   page.figure.suptitle(title, x=0.02, ha="left", size=17, weight="bold")
-  top, bottom = page.figure.subfigures(2, 1, height_ratios=[samples, below])
-  _draw_samples(top.subplots(), runs, rows, headings)
-  _draw_charts(bottom.subplots(1, 2), runs)
+  halves: Any = page.figure.subfigures(2, 1, height_ratios=[samples, below])
+  _draw_samples(halves[0].subplots(), runs, rows, headings)
+  _draw_charts(halves[1].subplots(1, 2), runs)
   return files.write_bytes(path, page.png())
 
 
@@ -79,22 +77,21 @@ def _check_rows(rows: Mapping[str, np.ndarray]) -> None:
     raise UserError(f"the rows of images differ in shape: {shapes}")
 
 
-def _draw_charts(pair: Sequence["Axes"], runs: pd.DataFrame) -> None:
+def _draw_charts(pair: Sequence[Axes], runs: pd.DataFrame) -> None:
   """Draws the ranking, and the distance against compute."""
   left, right = pair
-  space = statistics.spaces(runs)[0]
-  y = f"fd_{space}"
-  charts.ranking_axes(left, runs, "name", y, detail=True)
-  drawing.finish(left, titles.quantity(space), "lower is better")
-  drawing.logarithmic(right, "x", runs.effective_compute.astype(float))
-  drawing.logarithmic(right, "y", pd.concat(drawing.bar_ends(runs, y)))
-  charts.compute_axes(right, runs, y, "objective")
-  right.legend(frameon=False, fontsize=10)
-  drawing.finish(right, "Distance against sampling compute", charts.COMPUTE)
+  space = score_table.spaces(runs)[0]
+  chart_parts.ranking(left, runs, "name", f"fd_{space}")
+  title = titles.quantity(space)
+  chart_parts.finish(left, title=title, xlabel="lower is better")
+  charts.compute_axes(right, runs, f"fd_{space}", "objective")
+  right.legend()
+  title = "Distance against sampling compute"
+  chart_parts.finish(right, title=title, xlabel=charts.COMPUTE)
 
 
 def _draw_samples(
-  axes: "Axes",
+  axes: Axes,
   runs: pd.DataFrame,
   rows: Mapping[str, np.ndarray],
   headings: Sequence[str],
@@ -111,6 +108,7 @@ def _draw_samples(
     interpolation="antialiased",
   )
   axes.spines[:].set_visible(False)
+  axes.grid(False)
   axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
   axes.set_xticks(_centres(width, len(headings)), headings, size=11)
   known = {row["name"]: row for row in runs.to_dict("records")}
@@ -120,24 +118,20 @@ def _draw_samples(
   )
   for label, name in zip(axes.get_yticklabels(), rows, strict=True):
     label.set_color(known[name]["color"] if name in known else "black")
-  for place, space in enumerate(statistics.spaces(runs)[:2]):
+  for place, space in enumerate(score_table.spaces(runs)[:2]):
     cells = [(-0.02 * height, titles.distance(space).replace(" ", "\n", 1))]
     cells += [
-      (centre, drawing.short(known[name][f"fd_{space}"]))
+      (centre, chart_parts.short(known[name][f"fd_{space}"]))
       for centre, name in zip(centres, rows, strict=True)
       if name in known
     ]
     for y, text in cells:
-      axes.annotate(
-        text,
-        (width, y),
-        xytext=(38 + 56 * place, 0),
-        textcoords="offset points",
-        size=10.5,
-        ha="center",
-        va="bottom" if y < 0 else "center",
-        annotation_clip=False,
-      )
+      at: dict[str, Any] = {
+        "xytext": (38 + 56 * place, 0),
+        "textcoords": "offset points",
+      }
+      at |= {"ha": "center", "va": "bottom" if y < 0 else "center"}
+      axes.annotate(text, (width, y), **at, size=10.5, annotation_clip=False)
 
 
 def _centres(length: int, count: int) -> np.ndarray:

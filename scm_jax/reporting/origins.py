@@ -17,7 +17,7 @@ _SEED = re.compile(r"(?i)[_.\- ]?seed[=_\- ]?\d+")
 
 
 class Origin(NamedTuple):
-  """Where a record comes from; the fields are those of `statistics.Entry`."""
+  """Where a record comes from; the fields are those of `score_table.Entry`."""
 
   training: str = ""
   teacher: str | None = None

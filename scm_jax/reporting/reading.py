@@ -13,7 +13,7 @@ from etils import epath
 from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.reporting.origins import Origins
-from scm_jax.reporting.statistics import Entry
+from scm_jax.reporting.score_table import Entry
 
 REPORT, SCORES = "report.json", "scores.json"
 _RENAMED = ("name", "dataset")  # what a combined report changes in a record

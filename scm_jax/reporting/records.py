@@ -9,7 +9,7 @@ score: `fd` and other scores, each as `{features: value}`.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from scm_jax import files
 from scm_jax.reporting import objectives
@@ -123,7 +123,7 @@ def score_names(record: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
   """Returns whether a value of a JSON file is a number."""
   return isinstance(value, int | float) and not isinstance(value, bool)
 

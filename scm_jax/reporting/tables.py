@@ -7,14 +7,14 @@ import pandas as pd
 
 from scm_jax.metrics import registry
 from scm_jax.metrics.metric import Column
-from scm_jax.reporting import records, statistics, titles
+from scm_jax.reporting import records, score_table, titles
 
 MISSING = "–"
 
 
-def score(value: float | None, digits: int = 3) -> str:
+def score(value: Any, digits: int = 3) -> str:
   """Returns a score with some decimals, or two digits of a tiny one."""
-  if value is None or pd.isna(value):
+  if pd.isna(value):
     return ""
   tiny = 1e-9 < abs(value) < 0.001
   return f"{value:.2g}" if tiny else f"{value:.{digits}f}"
@@ -22,19 +22,20 @@ def score(value: float | None, digits: int = 3) -> str:
 
 def plus_minus(row: Mapping[str, Any], name: str) -> str:
   """Returns `0.133 ± 0.015`, or the mean alone; "" if there is no score."""
-  mean, sd = row.get(name), row.get(f"{name}_sd")
-  if mean is None or pd.isna(mean):
+  mean: Any = row.get(name)
+  sd: Any = row.get(f"{name}_sd")
+  if pd.isna(mean):
     return ""
   column = registry.columns().get(name, Column(name, name))
   text = score(column.scale * mean, column.digits)
-  if sd is None or pd.isna(sd):
+  if pd.isna(sd):
     return text
   return f"{text} ± {score(column.scale * sd, column.digits)}"
 
 
-def count(value: float | None) -> str:
+def count(value: Any) -> str:
   """Returns a number of parameters in a few characters: `1.523B`, `217k`."""
-  if value is None or pd.isna(value):
+  if pd.isna(value):
     return ""
   for unit, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
     if value >= unit:
@@ -42,14 +43,14 @@ def count(value: float | None) -> str:
   return f"{value:.0f}"
 
 
-def whole(value: float | None) -> str:
+def whole(value: Any) -> str:
   """Returns a whole number with separators: `50,000`."""
-  return "" if value is None or pd.isna(value) else f"{value:,.0f}"
+  return "" if pd.isna(value) else f"{value:,.0f}"
 
 
-def significant(value: float | None) -> str:
+def significant(value: Any) -> str:
   """Returns three significant digits: `0.0137`, `191`, `1,250`."""
-  if value is None or pd.isna(value):
+  if pd.isna(value):
     return ""
   return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
@@ -95,25 +96,19 @@ def filled(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
 
 
 def text(table: pd.DataFrame) -> str:
-  """Returns a table for a terminal, numbers to the right."""
-  widths = {name: max(len(name), table[name].str.len().max()) for name in table}
-  first = table.columns[0]
-
-  def line(cells: Mapping[str, str]) -> str:
-    return "  ".join(
-      cells[name].ljust(width) if name == first else cells[name].rjust(width)
-      for name, width in widths.items()
-    )
-
-  head = {name: name for name in table}
-  rule = {name: "-" * width for name, width in widths.items()}
-  return "\n".join(map(line, [head, rule, *table.to_dict("records")]))
+  """Returns a table for a terminal; its first column names the lines."""
+  return table.set_index(table.columns[0]).rename_axis(None).to_string()
 
 
 def markdown(table: pd.DataFrame) -> str:
   """Returns a table for a page of documentation, ending with a newline."""
-  lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
-  return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+  rows = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+  return "".join(f"{line(row)}\n" for row in rows)
+
+
+def line(cells: Iterable[str]) -> str:
+  """Returns one line of a table in Markdown."""
+  return f"| {' | '.join(cells)} |"
 
 
 def evaluation(report: Mapping[str, Any]) -> str:
@@ -127,7 +122,7 @@ def evaluation(report: Mapping[str, Any]) -> str:
   if not runs:
     return "no runs"
   table = summary(runs)
-  spaces = statistics.spaces(table)
+  spaces = score_table.spaces(table)
   rows = table.to_dict("records")
   if "fd" in report["reference"]:
     halves = {"objective": "", **report["reference"]}
@@ -138,7 +133,7 @@ def evaluation(report: Mapping[str, Any]) -> str:
       "run": row["name"],
       **cost_cells(row),
       "num": whole(row["num"]),
-      **score_cells(row, spaces, statistics.scores(table)),
+      **score_cells(row, spaces, score_table.scores(table)),
     }
     for row in rows
   ]
@@ -150,8 +145,8 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
   It has no ratios, because such a report does not say whose student a run is.
   """
-  return statistics.summarize(
-    [statistics.Entry(run, training="run", teacher="") for run in runs]
+  return score_table.summarize(
+    [score_table.Entry(run, training="run", teacher="") for run in runs]
   )
 
 

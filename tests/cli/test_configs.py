@@ -35,7 +35,7 @@ def get_config(arg=""):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-  """A working directory with configs/digits.py."""
+  """Makes a working directory with configs/digits.py."""
   (tmp_path / "configs").mkdir()
   (tmp_path / "configs" / "digits.py").write_text(CONFIG)
   monkeypatch.chdir(tmp_path)

@@ -111,7 +111,7 @@ def test_a_workdir_that_cannot_be_written(refused, flags, tmp_path):
 
 
 def bad_teacher(kind, runs, tmp_path):
-  """A folder that is no teacher, the exit code, and what is said."""
+  """Returns a folder that is no teacher, the exit code and the message."""
   folder = tmp_path / "teacher"
   if kind == "missing":
     return folder, 1, f"{folder} is not a workdir"

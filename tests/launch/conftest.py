@@ -16,7 +16,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def repo(tmp_path: pathlib.Path) -> pathlib.Path:
-  """A small repository: launch/, .ci/, a config and a pyproject.toml."""
+  """Makes a small repository: launch/, .ci/, a config and a pyproject.toml."""
   # A space in the path, as some home folders have one.
   root = (tmp_path / "my repo").resolve()
   for folder in ("launch", ".ci"):
@@ -128,17 +128,17 @@ class Cloud:
 
   @property
   def machines(self) -> set[str]:
-    """The names of what exists."""
+    """Returns the names of what exists."""
     kinds = ("tpus", "instances", "jobsets")
     return {name for kind in kinds for name in self.now[kind]}
 
   @property
   def history(self) -> list[str]:
-    """What the last call made, started, entered and deleted."""
+    """Returns what the last call made, started, entered and deleted."""
     return self.now["history"]
 
   def job(self) -> dict[str, str]:
-    """The variables of the job that was uploaded, as bash reads them."""
+    """Returns the variables of the uploaded job, as bash reads them."""
     names = "NAME WORKDIR FAMILY HOSTS CONFIG OVERRIDES PINS"
     text = f"""
       source "{self.folder}/job.env"
@@ -152,7 +152,7 @@ class Cloud:
 
 @pytest.fixture
 def cloud(repo, program, bash) -> Cloud:
-  """gcp.sh with a fake cloud, and stubs of pip and setup.sh."""
+  """Returns gcp.sh with a fake cloud, and stubs of pip and setup.sh."""
   shutil.copy(REPOSITORY / "pyproject.toml", repo)
   (repo / "bin").mkdir()
   fake = (pathlib.Path(__file__).parent / "fake_cloud.py").read_text()

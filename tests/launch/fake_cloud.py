@@ -36,7 +36,7 @@ def find(kind, name):
 
 
 def selected(kind):
-  """The names that a list's filter selects."""
+  """Returns the names that a list's filter selects."""
   wanted = FLAGS["filter"].rpartition("=")[2].rpartition("/")[2].rstrip("$")
   return [n for n in kind if n == wanted or n.startswith(f"{wanted}-")]
 

@@ -49,7 +49,7 @@ DONE = "echo 'I loop.py:99] gs://b/run is complete, at step 9'"
 
 @pytest.fixture
 def host(tmp_path, program):
-  """`host(*script, ...)`: host.sh with a training that follows the script."""
+  """Returns `host(*script, ...)`: host.sh with a scripted training."""
   bucket, home = tmp_path / "bucket", tmp_path / "home"
   launch = bucket / "b" / "run" / "launch"
   launch.mkdir(parents=True)

@@ -23,7 +23,7 @@ if [[ $1 == evaluate ]]; then echo "| the table |"; fi
 
 @pytest.fixture
 def log(repo, program):
-  """The calls of a stub scm-jax and a stub setup.sh, in order."""
+  """Returns the file that lists the calls of scm-jax and setup.sh stubs."""
   log = repo / "log"
   program(repo / "launch" / "setup.sh", f'echo "setup $*" >> "{log}"')
   program(repo / ".venv" / "bin" / "scm-jax", STUB.format(log=log, root=repo))
@@ -31,7 +31,7 @@ def log(repo, program):
 
 
 def job(folder: str, config: str, seed: int, tiny: str = "", end: str = ""):
-  """The four commands of one seed, as the stub logs them."""
+  """Returns the four commands of one seed, as the stub logs them."""
   teacher = f" --config.teacher={folder}/teacher"
   trains = [
     f"train --config={config}run={run}{tiny} --workdir={folder}/{run}"

@@ -17,7 +17,7 @@ exit "${CODE:-0}"
 
 @pytest.fixture
 def reproduce(repo, program, bash):
-  """`reproduce(*flags, code)`: how it ended, and the stubs' calls in order."""
+  """Returns `reproduce(*flags, code)`: its exit code, and the stubs' calls."""
   log = LOG.format(root=repo)
   program(repo / "launch" / "setup.sh", log)
   program(repo / ".venv" / "bin" / "scm-jax", log + SWEEP)

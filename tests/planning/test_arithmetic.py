@@ -8,7 +8,7 @@ from scm_jax.planning import arithmetic
 
 @pytest.fixture
 def least(config):
-  """`least(**fields)`: bytes by kind on a mesh of 2 times 4 devices."""
+  """Returns `least(**fields)`: bytes by kind on 2 times 4 devices."""
 
   def call(**fields):
     config.update(fields)
@@ -24,7 +24,7 @@ def least(config):
 
 @pytest.fixture
 def split(config):
-  """`split()`: bytes of the parameters that are split, student's, teacher's."""
+  """Returns `split()`: bytes of the split parameters, student and teacher."""
 
   def count(tree):
     leaves = jax.tree.leaves(tree)

@@ -78,7 +78,6 @@ def test_by_hand():
     "all-to-all": 0,
     "collective-permute": 1,
   }
-  assert collectives.sent(found)["reduce-scatter"] == 3 * 96 + 56
 
 
 def test_real(run_in_process):

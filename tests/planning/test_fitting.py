@@ -20,7 +20,7 @@ def start(flags):
 
 @pytest.fixture
 def parse(start):
-  """`parse(*argv)`: its config, changed by flags."""
+  """Returns `parse(*argv)`: the config, changed by flags."""
 
   def call(*argv):
     config = configs.parse_config((*start, *argv))
@@ -32,7 +32,7 @@ def parse(start):
 
 @pytest.fixture
 def limit(monkeypatch):
-  """`limit(bytes)`: as if the devices here had so much memory."""
+  """Returns `limit(bytes)`, which sets the memory of the devices here."""
   return lambda count: monkeypatch.setattr(
     fitting, "capacity", lambda device: count
   )

@@ -12,7 +12,7 @@ from scm_jax.training import resolve
 
 @pytest.fixture
 def changed(config):
-  """`changed(**fields)`: the config with other ways to run it."""
+  """Returns `changed(**fields)`: the config, run in other ways."""
 
   def make(remat="none", **fields):
     other = copy.deepcopy(config)
@@ -30,7 +30,7 @@ def step(config):
 
 @pytest.fixture
 def params(config):
-  """Of the network, as shapes."""
+  """Returns the network's parameters as shapes."""
   return shapes(config)
 
 

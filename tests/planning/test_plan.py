@@ -34,7 +34,7 @@ KEYS = {
 
 @pytest.fixture
 def run(flags, capfd):
-  """`run(*argv)`: exit code, stdout and stderr of `scm-jax plan`."""
+  """Returns `run(*argv)`: exit code, stdout and stderr of `scm-jax plan`."""
 
   def call(*argv):
     code = main.main(["plan", *flags, *argv])
@@ -45,14 +45,14 @@ def run(flags, capfd):
 
 @pytest.fixture(scope="module")
 def answer(_config):
-  """What the worker says of the config on eight virtual devices."""
+  """Returns the worker's answer for eight virtual devices."""
   target = targets.parse("cpu:8")
   return compiler.ask(_config, target, compile=True, flops=True)
 
 
 @pytest.fixture
 def compiled(answer, monkeypatch):
-  """The same, whoever asks."""
+  """Makes the worker give this answer to every request."""
   monkeypatch.setattr(compiler, "ask", lambda *_, **__: answer)
 
 
@@ -103,7 +103,7 @@ def test_collectives(compiled, config):
 
 @pytest.fixture(scope="module")
 def ddpmpp(_config):
-  """The worker's figures of a DDPM++ network on eight virtual devices."""
+  """Returns the worker's figures for DDPM++ on eight virtual devices."""
   config = copy.deepcopy(_config)
   config.network.family = "ddpmpp"
   return compiler.ask(config, targets.parse("cpu:8"), compile=True)["compiled"]

@@ -13,11 +13,11 @@ KEPT = {"none": 1.0, "dots": 0.6, "full": 0.1}
 
 
 def machine(state, activations):
-  """A worker, a compiler and the list of what it was asked to compile.
+  """Returns a worker, a compiler and the list of what it compiled.
 
   Args:
-    state: bytes, of all devices if sharded over all.
-    activations: bytes a device, in one pass that keeps everything.
+    state: the bytes of the whole state.
+    activations: the bytes a device that one pass keeps without remat.
   """
   compiled = []
 

@@ -31,7 +31,7 @@ def sweep():
 
 @pytest.fixture
 def config(tmp_path: pathlib.Path) -> pathlib.Path:
-  """A config file whose sweep is a teacher and two students, with two seeds."""
+  """Writes a config whose sweep has a teacher, two students and two seeds."""
   folder = tmp_path / "configs"
   folder.mkdir()
   (folder / "small.py").write_text(CONFIG)

@@ -26,7 +26,7 @@ exit 1
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch) -> pathlib.Path:
-  """A repository of stubs, and its folder."""
+  """Makes a repository of stubs, and returns its folder."""
   root = tmp_path / "repo"
   shutil.copytree(REPOSITORY / "launch", root / "launch")
   bodies = {

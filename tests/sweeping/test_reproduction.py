@@ -17,7 +17,7 @@ CONFIG = str(ROOT / "configs" / "miniature.py")
 
 @pytest.fixture(scope="module")
 def script():
-  """The module examples/reproduction.py."""
+  """Returns the module examples/reproduction.py."""
   path = ROOT / "examples" / "reproduction.py"
   spec = importlib.util.spec_from_file_location("reproduction", path)
   assert spec and spec.loader
@@ -28,41 +28,29 @@ def script():
 
 @pytest.fixture(scope="module")
 def resolved(tmp_path_factory) -> list[runs.Run]:
-  """The runs of the sweep, of the first seed."""
+  """Returns the sweep's runs with the first seed."""
   made = points.checked(configs.load_sweep(CONFIG))
   made = points.chosen(made, "*_seed=0")
   folder = tmp_path_factory.mktemp("none")
   return runs.resolve(made, CONFIG, {}, folder, configs.parse_config)
 
 
-def test_the_points_are_what_they_are_called(resolved):
+def test_every_point_has_three_seeds(resolved):
   every = points.checked(configs.load_sweep(CONFIG))
-  assert len(every) == 3 * len(resolved) == 54
-  config = {run.point.group: run.config for run in resolved}
-  sizes = [config[f"scd_{size}"].network.channels for size in (8, 16, 24)]
-  assert sizes == [8, 16, 24]  # parameters go with the square: 9 times
-  for name in ("teacher_24", "sct_24", "scd_24"):
-    assert config[name].run == name.partition("_")[0]
-    assert config[name].data.name == "scm_digits"
-  base = config["scd_16"].objective
-  assert config["scd_mnist"].data.name == "scm_mnist5k"
-  assert (base.derivative, base.guidance, base.tangent_norm) == (
-    *("jvp", "none", "l2"),
-  )
-  changed = {
-    name: set(dict(config[f"scd_16_{name}"].objective.items()).items())
-    - set(base.items())
-    for name in ("no_warmup", "no_tangent_normalization", "discrete_64")
-  }
-  assert changed == {
-    "no_warmup": {("warmup_steps", 0)},
-    "no_tangent_normalization": {("tangent_norm", "none")},
-    "discrete_64": {("derivative", "discrete"), ("discrete_steps", 64)},
-  }
+  assert len(every) == 3 * len(resolved)
+
+
+def test_each_point_is_the_run_of_its_name(resolved):
+  for run in resolved:
+    kind, _, rest = run.point.group.partition("_")
+    assert run.config.run == kind
+    if rest.isdigit():
+      assert run.config.network.channels == int(rest)
+    assert ("mnist" in rest) == ("mnist" in run.config.data.name)
 
 
 def _table(path: pathlib.Path, resolved) -> None:
-  """A table.csv with a made-up score for each that the sweep would have."""
+  """Writes a table.csv with an invented score for each of the sweep's rows."""
   rows = []
   for run in resolved:
     teacher = run.config.run == "teacher"

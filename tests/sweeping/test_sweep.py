@@ -20,7 +20,7 @@ NAMES = [
 
 
 def trained(calls) -> list[str]:
-  """The names of the runs that were trained."""
+  """Returns the names of the runs that were trained."""
   words = [call for call in calls if call.startswith("train ")]
   return [call.rpartition("/")[2] for call in words]
 

@@ -12,10 +12,14 @@ DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
 def test_a_real_run(command, compilation_cache, monkeypatch, tmp_path):
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compilation_cache))
   argv = [
-    *("sweep", f"--config={DIGITS}:tiny", f"--workdir={tmp_path}"),
-    *("--only=teacher_seed=0", "--config.network.channel_mult=(1,)"),
+    "sweep",
+    f"--config={DIGITS}:tiny",
+    f"--workdir={tmp_path}",
+    "--only=teacher_seed=0",
+    "--config.network.channel_mult=(1,)",
     "--config.total_steps=4",
-    *("--evaluate=--features=pixels", "--evaluate=--num=100"),
+    "--evaluate=--features=pixels",
+    "--evaluate=--num=100",
     "--evaluate=--teacher-steps=1",
   ]
   code, out, err = command(*argv)
