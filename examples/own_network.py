@@ -58,7 +58,7 @@ def main(path="own_network.png", steps=5000):
   params = train("scd", params, steps, teacher, warmup_steps=steps // 10)
   noise = jax.random.normal(keys[1], (1, 2000, 2))
   times = samplers.consistency_times(1, sigma_d=0.5)
-  student = samplers.consistency_path(partial(F, params), noise, {}, times, 0.5)
+  student = samplers.consistency(partial(F, params), noise, {}, times, 0.5)
   plt.plot(*draw_data(keys[2], 2000).T, ".", label="data")
   plt.plot(*student[0].T, ".", label="student, one evaluation a point")
   plt.legend()

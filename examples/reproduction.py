@@ -15,8 +15,13 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scm_jax.reporting import axes as drawing
-from scm_jax.reporting import charts, objectives, statistics, tables
+from scm_jax.reporting import (
+  chart_parts,
+  charts,
+  objectives,
+  score_table,
+  tables,
+)
 
 MAIN = "fd_classifier"
 STEPS = {1: "1 step", 2: "2 steps", 4: "4 steps", 32: "32 steps"}
@@ -54,10 +59,10 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-@drawing.styled
+@chart_parts.styled
 def picture(draw: Callable, rows: pd.DataFrame) -> bytes:
   """Returns one figure as PNG."""
-  page = drawing.Page(7.5, 4.5)
+  page = chart_parts.Page(7.5, 4.5)
   axes = page.figure.subplots()
   page.label(axes, draw(axes, rows))
   return page.png()
@@ -67,7 +72,7 @@ def read(path: pathlib.Path) -> pd.DataFrame:
   """Returns the scored rows of a sweep's table, ready to be drawn."""
   rows = pd.read_csv(path).dropna(subset=["objective"])
   counts = rows[["steps", "nfe", "params"]].astype(int)
-  rows = statistics.with_appearance(rows.assign(**counts))
+  rows = score_table.with_appearance(rows.assign(**counts))
   names = rows[["objective", "steps", "nfe"]].itertuples(index=False)
   return rows.assign(series=[objectives.series_title(*name) for name in names])
 
@@ -148,20 +153,20 @@ def thousands(params: int) -> str:
   return f"{params / 1000:.0f}"
 
 
-def draw_quality(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+def draw_quality(axes: Axes, rows: pd.DataFrame) -> list[chart_parts.Label]:
   """Draws the distance against evaluations, at the largest size."""
   found = plain(rows, "digits")
   largest = found[found.params == found.params.max()]
-  drawing.lines(axes, largest, "nfe", MAIN, "objective", "objective")
+  chart_parts.lines(axes, largest, "nfe", MAIN, "objective", "objective")
   charts.legend_entries(axes, largest)
   axes.legend()
   title = f"Digits, {largest.params.max() / 1e6:.2f} million parameters"
   names = {"xlabel": "network evaluations", "ylabel": "Fréchet distance"}
-  drawing.finish(axes, title=title, **names)
+  chart_parts.finish(axes, title=title, **names)
   return []
 
 
-def draw_ratio(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+def draw_ratio(axes: Axes, rows: pd.DataFrame) -> list[chart_parts.Label]:
   """Draws the ratio to the teacher against parameters, at 1 and 2 steps."""
   found = plain(rows, "digits")
   students = found[found.nfe.isin((1, 2)) & (found.objective != "teacher")]
@@ -169,12 +174,12 @@ def draw_ratio(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
   return charts.size_axes(axes, students, "ratio")
 
 
-def draw_choices(axes: Axes, rows: pd.DataFrame) -> list[drawing.Label]:
+def draw_choices(axes: Axes, rows: pd.DataFrame) -> list[chart_parts.Label]:
   """Draws a line for each choice left out, at 1 and 2 steps."""
   few = rows[rows.point.isin(CHOICES) & rows.nfe.isin((1, 2))]
   few = few.assign(label=few.point.map(CHOICES))
-  drawing.ranking(axes, few, "label", MAIN)
-  drawing.finish(axes, xlabel="Fréchet distance, classifier features")
+  chart_parts.ranking(axes, few, "label", MAIN)
+  chart_parts.finish(axes, xlabel="Fréchet distance, classifier features")
   return []
 
 
@@ -185,7 +190,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
   "guidance": guidance,
   "mnist": lambda rows: quality(rows, "mnist"),
 }
-FIGURES: dict[str, Callable[[Axes, pd.DataFrame], list[drawing.Label]]] = {
+FIGURES: dict[str, Callable[[Axes, pd.DataFrame], list[chart_parts.Label]]] = {
   "quality": draw_quality,
   "ratio": draw_ratio,
   "choices": draw_choices,

@@ -5,12 +5,12 @@
 prints the error of the tangent against float32's, by time, for each type and
 precision that `config.network.dtype`, `config.network.precision` and
 `config.network.last_float32` (or `config.objective.tangent_dtype` and
-`tangent_precision`, for a tangent with a pass of its own) can name. Every
-table has two figures a time: the median over samples of a sample's relative
-error; and the error of the mean over samples relative to that mean, which
-shows a bias.
+`tangent_precision`, for a tangent with a pass of its own) can name. For
+each time the table has two numbers: the median over samples of a sample's
+relative error, and the error of the mean over samples relative to that mean,
+which shows a bias.
 
-Products in less than float32 are emulated, so that a CPU tells what a TPU or a
+Products in less than float32 are emulated, so that a CPU shows what a TPU or a
 GPU does: their operands are rounded, and split into two bfloat16 numbers where
 the hardware does so. The sums of products are float32.
 """
@@ -27,22 +27,22 @@ from jax import Array, lax
 from jax.extend import core
 
 from scm_jax.data import pipeline, sources
-from scm_jax.objectives import consistency
-from scm_jax.objectives.point import Point
+from scm_jax.objectives import OBJECTIVES, Point, Student
+from scm_jax.reporting import tables
 from scm_jax.training import objective, program, resolve, workdir
 
 TIMES = (0.05, 0.2, 0.63, 1.1, 1.47)
 
 
 class Row(NamedTuple):
-  """A way to take the tangent.
+  """A way to compute the tangent.
 
   Attributes:
-    name: in the table.
-    dtype: of the student and the teacher.
-    precision: of their products.
-    late: blocks at the end in float32.
-    hardware: that takes the products, `tpu` or `gpu`.
+    name: the name of the table's row.
+    dtype: type in which the student and the teacher compute.
+    precision: precision of their products.
+    late: number of blocks at the end that compute in float32.
+    hardware: the hardware whose products are emulated, `tpu` or `gpu`.
     weights: type in which the teacher's weights are kept.
   """
 
@@ -69,12 +69,12 @@ ROWS = (
 
 
 def rounded(x: Array, mantissa: int) -> Array:
-  """float32 numbers with fewer bits of mantissa, to nearest even."""
+  """Rounds float32 numbers to fewer bits of mantissa, to nearest even."""
   return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=mantissa)
 
 
 def product(multiply: Callable, a: Array, b: Array, kind: str) -> Array:
-  """A float32 product as hardware takes it."""
+  """Computes a float32 product as the hardware does."""
   if kind == "tf32":
     return multiply(rounded(a, 10), rounded(b, 10))
   a_high, b_high = rounded(a, 7), rounded(b, 7)
@@ -86,7 +86,7 @@ def product(multiply: Callable, a: Array, b: Array, kind: str) -> Array:
 
 
 def kind_of(given: Any, hardware: str) -> str | None:
-  """What stands for a product of a precision; None is float32 itself."""
+  """Returns how products of a precision are emulated; None is float32."""
   given = given[0] if isinstance(given, tuple) else given
   if given == lax.Precision.HIGHEST:
     return None
@@ -96,7 +96,7 @@ def kind_of(given: Any, hardware: str) -> str | None:
 
 
 def emulated(f: Callable, hardware: str) -> Callable:
-  """`f` with its float32 products taken as on a TPU or a GPU."""
+  """Returns `f` with its float32 products computed as on a TPU or a GPU."""
 
   def call(*args):
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
@@ -108,10 +108,13 @@ def emulated(f: Callable, hardware: str) -> Callable:
 
 
 def evaluate(jaxpr: Any, consts: Any, args: Any, hardware: str) -> list[Any]:
-  """Evaluates a program, products as `kind_of` says."""
+  """Evaluates a program, with its products emulated as `kind_of` says."""
   values = dict(zip(jaxpr.constvars, consts, strict=True))
   values |= dict(zip(jaxpr.invars, args, strict=True))
-  read = lambda v: v.val if isinstance(v, core.Literal) else values[v]
+
+  def read(v):
+    return v.val if isinstance(v, core.Literal) else values[v]
+
   for equation in jaxpr.eqns:
     inputs = [read(v) for v in equation.invars]
     results = apply(equation, inputs, hardware)
@@ -120,7 +123,7 @@ def evaluate(jaxpr: Any, consts: Any, args: Any, hardware: str) -> list[Any]:
 
 
 def apply(equation: Any, inputs: list[Any], hardware: str) -> list[Any]:
-  """The results of one operation."""
+  """Returns the results of one operation."""
   bind = functools.partial(equation.primitive.bind, **equation.params)
   inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
   if inner is not None:
@@ -136,70 +139,86 @@ def apply(equation: Any, inputs: list[Any], hardware: str) -> list[Any]:
 
 
 def batch(config: Any, count: int) -> Any:
-  """Data, noise and condition of `count` samples, drawn as in training."""
-  stream = pipeline.Batches(
-    sources.open_source(config.data), batch_size=count, seed=1
-  )
-  network = resolve.network_config(config)
-  draw = functools.partial(
-    *(objective.draw_batch, config, network, resolve.codec(config))
-  )
-  return draw(next(iter(stream.iterate(0))), jax.random.key(1))
+  """Draws data, noise and condition of `count` samples, as training does."""
+  source = sources.open_source(config.data)
+  stream = pipeline.Batches(source, batch_size=count, seed=1)
+  network, codec = resolve.network_config(config), resolve.codec(config)
+  images, key = next(iter(stream.iterate(0))), jax.random.key(1)
+  return objective.draw_batch(config, network, codec, images, key)
+
+
+def norm(x: np.ndarray, axis: Any = None) -> np.ndarray:
+  """Returns Euclidean norms over some axes, or over all."""
+  return np.sqrt(np.sum(np.square(x), axis=axis))
 
 
 def relative(g: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
-  """Median relative error of a sample, and error of the mean, in per cent."""
+  """Returns the median error of a sample and the mean's error, in per cent."""
   axes = tuple(range(1, g.ndim))
-  norm = lambda x, axis=None: np.sqrt(np.sum(np.square(x), axis=axis))
   samples = norm(g - exact, axes) / norm(exact, axes)
   mean = norm((g - exact).mean(0)) / norm(exact.mean(0))
   return 100 * float(np.median(samples)), 100 * float(mean)
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--workdir", required=True, help="of a run of sCD")
-  parser.add_argument("--num", type=int, default=128, help="samples a time")
-  args = parser.parse_args()
-  student, about = workdir.load(args.workdir)
+def measure(folder: str, count: int) -> Callable[[Row], np.ndarray]:
+  """Returns a function that computes the tangents of a student in some way.
+
+  Args:
+    folder: workdir of an sCD student.
+    count: number of samples at each time.
+
+  Returns:
+    A function from a `Row` to tangents `[len(TIMES), count, ...]`.
+  """
+  student, about = workdir.load(folder)
   config = about["config"].copy_and_resolve_references()
   teacher, _ = workdir.load(config.teacher, config.teacher_ema)
-  base = objective.Networks(
+  networks = objective.Networks(
     student.network, teacher.network, teacher.guidance_network
   )
-  draws = batch(config, args.num)
-  options = objective.tangent_options(config)
+  draws, options = batch(config, count), resolve.options(config)
+  spec = OBJECTIVES[config.run]
 
-  def raw(row):
-    """Tangents of all times, `[T, B, ...]`."""
-    given = base.cast(row.dtype, row.precision, row.late)
+  def tangents(row: Row) -> np.ndarray:
+    given = networks.cast(row.dtype, row.precision, row.late)
     config.teacher_dtype = row.weights
-    theirs = program.cast_teacher(config, teacher.weights)
+    weights = program.cast_teacher(config, teacher.weights)
 
     def at(params, weights, t):
       point = Point(draws["x0"], draws["z"], t, draws["cond"])
-      return consistency.tangents(
-        *(given.student.F, params),
-        objective.velocity_of(config, given, weights),
-        *(point, 1.0),
-        sigma_d=config.sigma_d,
-        options=options,
-      ).g
+      velocity = objective.velocity_of(config, given, weights)
+      network = Student(given.student.F, given.student.w)
+      done = max(options.warmup_steps, 1)  # after the warm-up
+      return spec.tangent(network, params, point, velocity, options, done)
 
     run = jax.jit(emulated(at, row.hardware))
-    times = [jnp.full(args.num, t, jnp.float32) for t in TIMES]
-    found = [run(student.params, theirs, t) for t in times]
+    times = [jnp.full(count, t, jnp.float32) for t in TIMES]
+    found = [run(student.params, weights, t) for t in times]
     return np.asarray(found, np.float64)
 
-  exact = raw(Row("float32", "float32"))
-  print("| tangent in | " + " | ".join(f"t = {t}" for t in TIMES) + " |")
-  print("|---" * (len(TIMES) + 1) + "|")
-  size = lambda g: np.sqrt(np.square(g).mean(axis=tuple(range(1, g.ndim))))
-  print("| RMS of g | " + " | ".join(f"{v:.4f}" for v in size(exact)) + " |")
+  return tangents
+
+
+def main() -> None:
+  """Prints the table, each row as soon as it is measured."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument(
+    "--workdir", required=True, help="workdir of an sCD student"
+  )
+  parser.add_argument(
+    "--num", type=int, default=128, help="number of samples at each time"
+  )
+  args = parser.parse_args()
+  tangents = measure(args.workdir, args.num)
+  exact = tangents(Row("float32", "float32"))
+  print(tables.line(["tangent in", *(f"t = {t}" for t in TIMES)]))
+  print(tables.line(["---"] * (len(TIMES) + 1)))
+  sizes = np.sqrt(np.square(exact).mean(axis=tuple(range(1, exact.ndim))))
+  print(tables.line(["RMS of g", *(f"{size:.4f}" for size in sizes)]))
   for row in ROWS:
-    found = map(relative, raw(row), exact)
+    found = map(relative, tangents(row), exact)
     cells = [f"{sample:.2g} %, {mean:.2g} %" for sample, mean in found]
-    print(f"| {row.name} | " + " | ".join(cells) + " |", flush=True)
+    print(tables.line([row.name, *cells]), flush=True)
 
 
 if __name__ == "__main__":

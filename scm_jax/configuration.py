@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError, UserError
 
 AnyConfig = ConfigDict | Mapping[str, Any]
@@ -78,7 +78,7 @@ def parse_arg(arg: str, /, **defaults: Any) -> types.SimpleNamespace:
   for item in filter(None, map(str.strip, arg.split(","))):
     key, equals, text = (part.strip() for part in item.partition("="))
     if key not in defaults:
-      near = spelling.hint(key, defaults)
+      near = errors.hint(key, defaults)
       raise ConfigError(f"no argument {key!r} in {arg!r}; {near}")
     if key in seen:
       raise ConfigError(f"argument {key!r} is given twice in {arg!r}")
@@ -101,7 +101,7 @@ def _typed(key: str, text: str | None, default: Any) -> Any:
     choices = {str(choice): choice for choice in default}
     if text in choices:
       return choices[text]
-    near = spelling.hint(text, choices)
+    near = errors.hint(text, choices)
     raise ConfigError(f"argument {key}={text}: {near}")
   try:
     return type(default)(text)

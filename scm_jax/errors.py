@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
-  """The work could not be done (exit code 1): a missing file, a full disk."""
+  """Work that cannot be done (exit code 1): a missing file, a full disk."""
 
   exit_code = 1
 
@@ -53,7 +53,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
   except ValueError as error:
     raise UserError(f"cannot use {name}: {one_line(error)}") from error
   except Exception as error:
-    reason = f"it is damaged ({type(error).__name__}: {one_line(error)})"
+    reason = f"it seems damaged ({type(error).__name__}: {one_line(error)})"
     raise UserError(f"cannot use {name}: {reason}") from error
 
 

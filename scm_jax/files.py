@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from scm_jax.errors import UserError
+from scm_jax.errors import UserError, one_line
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:
@@ -101,6 +101,8 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Any]:
   target = _to_path(absolute(path))
   recover_folder(target)
   with _reporting(target):
+    if target.exists() and not target.is_dir():
+      raise NotADirectoryError("it is a file")
     partial = _neighbour(target, "partial")
     try:
       partial.mkdir(parents=True)
@@ -201,5 +203,5 @@ def _reporting(path: Any) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    reason = error.strerror or " ".join(str(error).split())
+    reason = error.strerror or one_line(error)
     raise UserError(f"cannot write {path}: {reason}") from error

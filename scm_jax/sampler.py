@@ -131,6 +131,10 @@ class Sampler:
     """The number of devices that share a batch."""
     return self.batch_sharding.num_devices if self.batch_sharding else 1
 
+  def noise_draws(self, steps: int) -> int:
+    """Returns how many draws of noise a sample takes."""
+    return steps if self.rules.fresh_noise else 1
+
   def evaluations(self, steps: int, guidance: float = 1.0) -> int:
     """Returns the network evaluations for one sample, guidance included."""
     passes = self.rules.evaluations(self, steps)
@@ -253,7 +257,7 @@ class Sampler:
       Unit noise `[draws, num, H, W, C]`: one draw for each step of a
       consistency model, one in all for a diffusion model.
     """
-    draws = self.rules.noise_draws(self.steps if steps is None else steps)
+    draws = self.noise_draws(self.steps if steps is None else steps)
     index = jnp.arange(num, dtype=jnp.int32)
     return np.asarray(samplers.draw_noise(seed, index, draws, self.data_shape))
 

@@ -121,12 +121,12 @@ def steps_from_noise(
     )
   draws = len(noise)
   if steps is None:
-    steps = draws if sampler.rules.noise_draws(draws) == draws else None
-  steps = steps or sampler.steps
-  wanted = sampler.rules.noise_draws(steps)
+    steps = draws if sampler.rules.fresh_noise else sampler.steps
+  wanted = sampler.noise_draws(steps)
   if draws != wanted:
     raise UserError(
-      f"{steps} steps of this sampler take {wanted} draws of noise, not {draws}"
+      f"the noise has {draws} draws, but this sampler takes {wanted} for "
+      f"{steps} steps"
     )
   return steps
 

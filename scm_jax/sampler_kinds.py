@@ -16,8 +16,8 @@ if TYPE_CHECKING:
   from scm_jax.sampler import Sampler
 
 SOLVERS = {
-  "heun": samplers.heun_path,
-  "dpm_solver": samplers.dpm_solver_path,
+  "heun": samplers.heun,
+  "dpm_solver": samplers.dpm_solver,
 }
 
 
@@ -32,7 +32,8 @@ class Kind:
       `[B, H, W, C]`.
     default_steps: `default_steps(sampler)`, the number of steps that is taken
       unless the caller chooses another.
-    noise_draws: `noise_draws(steps)`, how often a sample takes fresh noise.
+    fresh_noise: whether each step takes fresh noise; otherwise a sample takes
+      one draw of noise in all.
     evaluations: `evaluations(sampler, steps)`, the network evaluations for one
       sample without guidance.
     settings: names of the sampler's fields that decide how a sample of more
@@ -46,7 +47,7 @@ class Kind:
 
   path: Callable[..., tuple[Array, samplers.Path]]
   default_steps: Callable[["Sampler"], int]
-  noise_draws: Callable[[int], int]
+  fresh_noise: bool
   evaluations: Callable[["Sampler", int], int]
   settings: tuple[str, ...]
   guidance_is_input: bool
@@ -65,7 +66,7 @@ def _consistency_path(
   times = samplers.consistency_times(
     steps, sigma_d, sampler.t_mid, sampler.sigma_max
   )
-  return samplers.consistency_path(F, noise, cond, times, sigma_d)
+  return samplers.consistency(F, noise, cond, times, sigma_d)
 
 
 def _diffusion_path(
@@ -79,7 +80,7 @@ def _diffusion_path(
   if steps == 1:
     # One Euler step from noise to data is the consistency formula.
     times = (trigflow.max_time(sigma_d, sigma_max),)
-    return samplers.consistency_path(F, noise, cond, times, sigma_d)
+    return samplers.consistency(F, noise, cond, times, sigma_d)
   grid = samplers.ode_times(steps, sigma_d, sigma_max=sigma_max)
   return SOLVERS[sampler.solver](F, noise[0], cond, grid, sigma_d)
 
@@ -92,7 +93,7 @@ KINDS = {
   "consistency": Kind(
     path=_consistency_path,
     default_steps=lambda sampler: 2,
-    noise_draws=lambda steps: steps,
+    fresh_noise=True,
     evaluations=lambda sampler, steps: steps,
     settings=("t_mid",),
     guidance_is_input=True,
@@ -102,7 +103,7 @@ KINDS = {
   "diffusion": Kind(
     path=_diffusion_path,
     default_steps=lambda sampler: sampler.solver_steps,
-    noise_draws=lambda steps: 1,
+    fresh_noise=False,
     evaluations=_solver_evaluations,
     settings=("solver",),
     guidance_is_input=False,

@@ -107,7 +107,7 @@ def draw_from_seed(
 ) -> Array:
   """Draws the uint8 images of a batch of numbers `[B]` and labels `[B]`."""
   index, label = batch
-  draws = sampler.rules.noise_draws(steps)
+  draws = sampler.noise_draws(steps)
   noise = samplers.draw_noise(seed, index, draws, sampler.data_shape)
   x0, _ = integrate(sampler, noise, label, guidance, steps, guided)
   return decode(sampler, x0)

@@ -1,9 +1,11 @@
 """Samplers: consistency steps for students, ODE solvers for teachers.
 
 All take a network with its parameters bound, `F(x / sigma_d, t, cond)`, and
-noise; none draws random numbers, so a sample depends on its own noise alone
-and not on the batch it is drawn in. Shapes are static and the loops are
-`lax.scan`s: a sampler compiles to one program.
+noise. None draws random numbers, so a sample depends on its own noise alone and
+not on the batch that it is drawn in. Shapes are static and the loops are
+`lax.scan`s, so that a sampler compiles to one program. They are our own and not
+diffrax's, because their steps are EDM's and DPM-Solver's in the papers' own
+coordinates, and their bits are what exports are compared with.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,30 +75,19 @@ def consistency(
   cond: dict[str, Array],
   times: tuple[float, ...],
   sigma_d: float,
-) -> Array:
-  """Multistep consistency sampling (Song et al. 2023, Algorithm 1).
+) -> tuple[Array, Path]:
+  """Samples in several consistency steps (Song et al. 2023, Algorithm 1).
 
   Args:
-    F: the student.
+    F: the student, with its parameters bound.
     noise: unit noise, `[len(times), B, ...]`; every step uses fresh noise.
-    cond: condition of the batch.
+    cond: the batch's condition.
     times: radians, decreasing; `len(times)` is the number of evaluations.
     sigma_d: the data's standard deviation.
 
   Returns:
-    Samples `x0`, `[B, ...]`.
+    Samples `x0`, `[B, ...]`; and the steps that led to them.
   """
-  return consistency_path(F, noise, cond, times, sigma_d)[0]
-
-
-def consistency_path(
-  F: Callable,
-  noise: Array,
-  cond: dict[str, Array],
-  times: tuple[float, ...],
-  sigma_d: float,
-) -> tuple[Array, Path]:
-  """The sample of `consistency`, and how it came about."""
   batch, steps = noise.shape[1], []
   x0 = jnp.zeros_like(noise[0])
   for i, time in enumerate(times):
@@ -130,33 +121,23 @@ def heun(
   cond: dict[str, Array],
   times: Array,
   sigma_d: float,
-) -> Array:
-  """EDM's second-order sampler, `2 N - 1` evaluations for `N` steps.
+) -> tuple[Array, Path]:
+  """Samples by EDM's second-order solver, `2 N - 1` evaluations in `N` steps.
 
   Equals DPM-Solver-2S with Heun's intermediate point (Appendix B): Euler and
   trapezoid in EDM's coordinates, where the trajectory is straightest.
 
   Args:
-    F: the diffusion model.
+    F: the diffusion model, with its parameters bound.
     noise: unit noise `[B, ...]`.
-    cond: condition of the batch.
-    times: decreasing, ending in 0 (or in any time, for tests of order).
+    cond: the batch's condition.
+    times: radians, decreasing, ending in 0 (or in any time, for tests of
+      order).
     sigma_d: the data's standard deviation.
 
   Returns:
-    `x_t` at the last time, `[B, ...]`.
+    `x_t` at the last time, `[B, ...]`; and the steps that led to it.
   """
-  return heun_path(F, noise, cond, times, sigma_d)[0]
-
-
-def heun_path(
-  F: Callable,
-  noise: Array,
-  cond: dict[str, Array],
-  times: Array,
-  sigma_d: float,
-) -> tuple[Array, Path]:
-  """The result of `heun`, and how it came about."""
 
   def slope(x, t):
     """`dx_sigma / dsigma = (x_sigma - D) / sigma`, and `x_t` and `D`."""
@@ -188,25 +169,14 @@ def dpm_solver(
   cond: dict[str, Array],
   times: Array,
   sigma_d: float,
-) -> Array:
-  """DPM-Solver++ 2M in TrigFlow's coordinates (Equation 28), `N` evaluations.
+) -> tuple[Array, Path]:
+  """Samples by DPM-Solver++ 2M (Equation 28), `N` evaluations in `N` steps.
 
   Second order, multistep; the first and last steps are of first order (the
   first has no predecessor, the last ends where log-SNR is infinite).
 
-  Args and result as in `heun`.
+  The arguments and the result are those of `heun`.
   """
-  return dpm_solver_path(F, noise, cond, times, sigma_d)[0]
-
-
-def dpm_solver_path(
-  F: Callable,
-  noise: Array,
-  cond: dict[str, Array],
-  times: Array,
-  sigma_d: float,
-) -> tuple[Array, Path]:
-  """The result of `dpm_solver`, and how it came about."""
 
   def clean(x, t):
     t = jnp.full(x.shape[:1], t, x.dtype)

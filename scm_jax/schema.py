@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 
 _T = TypeVar("_T")
@@ -67,6 +67,6 @@ def pick(table: Mapping[str, _T], name: str, field: str) -> _T:
     ConfigError: the table has no such entry.
   """
   if name not in table:
-    near = spelling.hint(str(name), list(map(str, table)), "choose one of")
+    near = errors.hint(str(name), list(map(str, table)), "choose one of")
     raise ConfigError(f"{field} is {name!r}; {near}")
   return table[name]

@@ -27,7 +27,7 @@ def run(*argv):
 
 
 def numbers(value):
-  """All numbers of a manifest but its checksums, in order."""
+  """Returns a manifest's numbers in order, without its checksums."""
   if isinstance(value, dict):
     value = list(value.values())
   if isinstance(value, list):
@@ -36,24 +36,40 @@ def numbers(value):
 
 
 def chain(folder, photographs, autoencoder, weights):
-  """Prepares, trains, samples and scores; what is compared."""
+  """Prepares, trains, samples and scores; returns what is to be compared."""
   data, work = folder / "datasets", folder / "run"
   named = "--config.data.name=photographs"
   run(
-    *("prepare", CONFIG, named, f"--source={photographs}", f"--out={data}"),
-    *(f"--autoencoder={autoencoder}", "--on-error=skip", "--workers=1"),
+    "prepare",
+    CONFIG,
+    named,
+    f"--source={photographs}",
+    f"--out={data}",
+    f"--autoencoder={autoencoder}",
+    "--on-error=skip",
+    "--workers=1",
   )
   run(
-    *("train", CONFIG, named, f"--workdir={work}"),
-    *(f"--config.total_steps={STEPS}", "--config.network.channel_mult=(1,)"),
+    "train",
+    CONFIG,
+    named,
+    f"--workdir={work}",
+    f"--config.total_steps={STEPS}",
+    "--config.network.channel_mult=(1,)",
     f"--config.data.data_dir={data}",
     f"--config.data.autoencoder={autoencoder}",
   )
   run("sample", f"--workdir={work}", "--num=8", "--seed=3")
   run(
-    *("evaluate", f"--workdir={work}", "--teacher-steps=2", "--num=80"),
-    *("--features=inception", f"--weights=inception={weights}"),
-    *("--allow-few", "--batch-size=40", f"--out={folder}/report"),
+    "evaluate",
+    f"--workdir={work}",
+    "--teacher-steps=2",
+    "--num=80",
+    "--features=inception",
+    f"--weights=inception={weights}",
+    "--allow-few",
+    "--batch-size=40",
+    f"--out={folder}/report",
   )
   with np.load(work / "samples" / "samples.npz") as file:
     samples = file["samples"]
@@ -61,8 +77,8 @@ def chain(folder, photographs, autoencoder, weights):
   report = json.loads((folder / "report" / "report.json").read_text())
   return {
     "devices": jax.device_count(),
-    # Not bytes: on some processors XLA's CPU backend rounds a latent otherwise
-    # where the machine is cut into devices.
+    # Not bytes: on some processors, XLA's CPU backend rounds latents otherwise
+    # when the machine is split into more devices (see docs/data.md).
     "dataset": numbers(
       json.loads(next(data.rglob("manifest.json")).read_text())
     ),
@@ -73,6 +89,5 @@ def chain(folder, photographs, autoencoder, weights):
 
 
 if __name__ == "__main__":
-  jax.config.update("jax_disable_most_optimizations", True)
   result = chain(pathlib.Path(sys.argv[1]), *sys.argv[2:])
   print("RESULT " + json.dumps(result))

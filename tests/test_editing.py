@@ -61,7 +61,7 @@ def test_nothing_leaks_from_what_is_not_known(noise, reference):
 
 
 def test_without_anything_known_it_is_the_sampler(noise, reference):
-  sample = samplers.consistency(student_F, noise, {}, TIMES, SIGMA_D)
+  sample, _ = samplers.consistency(student_F, noise, {}, TIMES, SIGMA_D)
   np.testing.assert_allclose(edit(noise, reference), sample, rtol=1e-5)
 
 
@@ -144,21 +144,21 @@ def test_paths_end_at_the_samples():
 
   noise = normal(3, 2, 4)
   for solve, start, times in (
-    (samplers.consistency_path, noise, samplers.consistency_times(3, SIGMA_D)),
-    (samplers.heun_path, noise[0], samplers.ode_times(4, SIGMA_D)),
-    (samplers.dpm_solver_path, noise[0], samplers.ode_times(4, SIGMA_D)),
-    (samplers.dpm_solver_path, noise[0], samplers.ode_times(1, SIGMA_D)),
+    (samplers.consistency, noise, samplers.consistency_times(3, SIGMA_D)),
+    (samplers.heun, noise[0], samplers.ode_times(4, SIGMA_D)),
+    (samplers.dpm_solver, noise[0], samplers.ode_times(4, SIGMA_D)),
+    (samplers.dpm_solver, noise[0], samplers.ode_times(1, SIGMA_D)),
   ):
     asked.clear()
     with jax.disable_jit():
       x0, path = solve(F, start, {}, times, SIGMA_D)
-    steps = len(times) - (solve is not samplers.consistency_path)
+    steps = len(times) - (solve is not samplers.consistency)
     assert path.times.shape == (steps,)
     assert path.x_t.shape == path.x0.shape == (steps, 2, 4)
     np.testing.assert_allclose(path.x0[-1], x0, atol=1e-5)
     np.testing.assert_allclose(path.x0, jnp.tanh(2 * path.x_t), atol=1e-5)
     # Heun's corrections are asked in between.
-    every = 2 if solve is samplers.heun_path else 1
+    every = 2 if solve is samplers.heun else 1
     for x_t, t, (u, time) in zip(
       path.x_t, path.times, asked[::every], strict=True
     ):

@@ -43,7 +43,7 @@ def test_own_network(tmp_path):
   def measure(params):
     """Returns the spread of one-step samples, and their median distance."""
     F = functools.partial(example.F, params)
-    points, _ = samplers.consistency_path(F, noise, {}, times, 0.5)
+    points, _ = samplers.consistency(F, noise, {}, times, 0.5)
     gaps = jnp.linalg.norm(points[:, None] - spiral, axis=-1).min(1)
     return float(points.std()), float(np.median(gaps))
 

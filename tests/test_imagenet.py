@@ -1,7 +1,7 @@
 """ImageNet in, FID out: a folder of photographs through every command.
 
-On 1 and on 8 devices: the same dataset to the byte, the same training, samples
-and score.
+On 1 and on 8 devices: the same dataset, training, samples and score, within
+rounding.
 """
 
 import json

@@ -19,14 +19,6 @@ from scm_jax.sampler import Sampler
 LABELS = np.array([0, 2, 1, 2, 0])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 def build(kind, **fields):
   config = networks.UNetConfig(
     resolution=4,
@@ -220,6 +212,13 @@ def test_defaults_are_the_models_own(student, teacher):
   given = solver.sample(LABELS, steps=2, guidance=2.0)
   np.testing.assert_array_equal(solver.sample(LABELS), given)
   assert not np.array_equal(solver.sample(LABELS, guidance=1.0), given)
+
+
+def test_given_noise_takes_the_default_steps(student, teacher):
+  """A step for each draw of a student's, and a diffusion model's own number."""
+  for sampler in (student, dataclasses.replace(teacher, solver_steps=3)):
+    images = sampler.from_noise(sampler.noise(5), LABELS)
+    assert_same_images(images, sampler.sample(LABELS))
 
 
 def test_a_network_that_cannot_be_guided_is_not(student, teacher):

@@ -50,7 +50,7 @@ def test_solvers_are_of_second_order(solver):
     for n in steps:
       grid = np.linspace(np.log(np.tan(start)), np.log(np.tan(end)), n + 1)
       times = jnp.asarray(np.arctan(np.exp(grid)))
-      x = solver(diffusion_F, jnp.ones((1, 1)), {}, times, SIGMA_D)
+      x, _ = solver(diffusion_F, jnp.ones((1, 1)), {}, times, SIGMA_D)
       assert x.dtype == jnp.float64
       errors.append(abs(x.item() - exact))
   order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
@@ -62,7 +62,7 @@ def test_solvers_reach_data_on_the_paper_grid(solver):
   errors = []
   for steps in (32, 64):
     times = samplers.ode_times(steps, SIGMA_D)
-    x0 = solver(diffusion_F, jnp.ones((1, 1)), {}, times, SIGMA_D)
+    x0, _ = solver(diffusion_F, jnp.ones((1, 1)), {}, times, SIGMA_D)
     exact = SIGMA_D * C / spread(np.float64(times[0]))
     errors.append(abs(x0.item() / exact - 1))
   assert errors[0] < 0.025
@@ -84,7 +84,7 @@ def test_consistency_sampler_is_exact():
       times = samplers.consistency_times(steps, SIGMA_D)
       # Sample i sees noise at step i alone: its result is that coefficient.
       noise = jnp.eye(steps)[..., None]
-      result = samplers.consistency(consistency_F, noise, {}, times, SIGMA_D)
+      result, _ = samplers.consistency(consistency_F, noise, {}, times, SIGMA_D)
       coefficients = np.asarray(result)[:, 0]
       x, expected = np.zeros(steps), []
       for i, t in enumerate(times):
@@ -112,9 +112,11 @@ def test_one_solver_step_is_the_consistency_formula():
   noise = normal(4, 3).astype(jnp.float32)
   times = samplers.ode_times(1, SIGMA_D)
   start = (trigflow.max_time(SIGMA_D),)
-  expected = samplers.consistency(diffusion_F, noise[None], {}, start, SIGMA_D)
+  expected, _ = samplers.consistency(
+    diffusion_F, noise[None], {}, start, SIGMA_D
+  )
   for solver in (samplers.heun, samplers.dpm_solver):
-    x0 = solver(diffusion_F, noise, {}, times, SIGMA_D)
+    x0, _ = solver(diffusion_F, noise, {}, times, SIGMA_D)
     # Heun works at sigma = 80, so float32 leaves it four figures here.
     np.testing.assert_allclose(x0, expected, rtol=2e-3, atol=1e-5)
 

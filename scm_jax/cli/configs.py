@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _read(path: str) -> bytes:
     folder = os.path.dirname(path)
     names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
     found = [os.path.join(folder, n) for n in names if n.endswith(".py")]
-    near = spelling.nearest(path, found)
+    near = errors.nearest(path, found)
     hint = f"; did you mean {near!r}?" if near else ""
     raise ConfigError(f"there is no config file {path!r}{hint}") from None
   except OSError as error:

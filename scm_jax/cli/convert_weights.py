@@ -13,6 +13,7 @@ scm-jax evaluate --workdir=runs/digits --features=inception \\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
     "name", metavar="NAME", help="feature network: inception or dinov2"
   )

@@ -19,6 +19,7 @@ scm-jax export --workdir=runs/digits/scd --out=exports/digits-bf16 \\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
     "--workdir",
     metavar="DIR",
@@ -115,13 +116,13 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-  from scm_jax import spelling
+  from scm_jax import errors
 
   formats = tuple(filter(None, text.split(",")))
   for name in formats:
     if name not in FORMATS:
       raise ConfigError(
-        f"--formats: no format {name!r}; {spelling.hint(name, FORMATS)}"
+        f"--formats: no format {name!r}; {errors.hint(name, FORMATS)}"
       )
   if not formats:
     raise ConfigError("--formats is empty; name at least one format")

@@ -17,6 +17,7 @@ scm-jax sample --workdir=runs/edm2-s --guidance=1.4"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
     "file",
     metavar="FILE.pkl",

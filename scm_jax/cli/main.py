@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from scm_jax import errors, spelling
+from scm_jax import errors
 from scm_jax.cli import configs, platforms
 from scm_jax.errors import ConfigError, UserError
 
@@ -126,7 +126,7 @@ def _no_task(argv: list[str]) -> int:
     return 0
   if word.startswith("-"):
     raise ConfigError(f"the task comes first, before {word!r}: {_task_list()}")
-  raise ConfigError(f"no task {word!r}; {spelling.hint(word, TASKS)}")
+  raise ConfigError(f"no task {word!r}; {errors.hint(word, TASKS)}")
 
 
 def _task_list() -> str:
@@ -172,7 +172,7 @@ class _Parser(argparse.ArgumentParser):
         return
       flag = arg.split("=", 1)[0]
       if flag.startswith("--") and flag not in flags:
-        raise ConfigError(f"no flag {flag}; {spelling.hint(flag, flags)}")
+        raise ConfigError(f"no flag {flag}; {errors.hint(flag, flags)}")
 
   def error(self, message: str) -> NoReturn:
     raise ConfigError(f"{message}; see {self.prog} --help")

@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
-from scm_jax import configuration, spelling
+from scm_jax import configuration, errors
 from scm_jax.errors import ConfigError
 
 
@@ -93,9 +93,9 @@ def _unknown_field(key: str, leaves: dict[str, Any], path: str) -> str:
   name = key.rpartition(".")[2]
   namesakes = [leaf for leaf in leaves if leaf.rpartition(".")[2] == name]
   near = (
-    spelling.nearest(key, namesakes or leaves)
+    errors.nearest(key, namesakes or leaves)
     or next(iter(namesakes), None)
-    or spelling.nearest(name, leaves)
+    or errors.nearest(name, leaves)
   )
   if near:
     return f"there is no field {key!r} in {path}; did you mean {near!r}?"

@@ -6,6 +6,7 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from scm_jax import files
 from scm_jax.cli import configs, console
 from scm_jax.errors import ConfigError
 
@@ -24,6 +25,7 @@ scm-jax prepare --source=photos.zip --size=64 --name=photos --out=datasets"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   configs.add_config_argument(parser)
   parser.add_argument(
     "--source",
@@ -53,12 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--tfds-dir", metavar="DIR", default="", help="the folder of TFDS datasets"
   )
-  _add_arguments_of_latents(parser)
-  _add_arguments_of_images(parser)
-  _add_arguments_of_work(parser)
+  _add_latent_arguments(parser)
+  _add_image_arguments(parser)
+  _add_work_arguments(parser)
 
 
-def _add_arguments_of_latents(parser: argparse.ArgumentParser) -> None:
+def _add_latent_arguments(parser: argparse.ArgumentParser) -> None:
   group = parser.add_argument_group("latents")
   group.add_argument(
     "--latents",
@@ -85,7 +87,7 @@ def _add_arguments_of_latents(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _add_arguments_of_images(parser: argparse.ArgumentParser) -> None:
+def _add_image_arguments(parser: argparse.ArgumentParser) -> None:
   group = parser.add_argument_group("images")
   group.add_argument(
     "--convention",
@@ -105,7 +107,7 @@ def _add_arguments_of_images(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _add_arguments_of_work(parser: argparse.ArgumentParser) -> None:
+def _add_work_arguments(parser: argparse.ArgumentParser) -> None:
   group = parser.add_argument_group("work")
   group.add_argument(
     "--workers",
@@ -185,7 +187,7 @@ def _options(args: argparse.Namespace, data: "ConfigDict | None") -> "Options":
   source = args.source or (options.default_source(data.name) if data else "")
   if not source:
     raise ConfigError("give --source=PATH or --source=tfds:NAME")
-  if "://" in args.out:
+  if files.is_remote(args.out):
     raise ConfigError(
       f"--out={args.out}: a dataset is made on a disk; make it on one, or "
       "where the bucket is mounted, and copy the folder"

@@ -12,6 +12,7 @@ scm-jax train --config=configs/digits.py:run=scd --workdir=runs/scd \\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
     "--workdir",
     metavar="DIR",

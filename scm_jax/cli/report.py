@@ -12,6 +12,7 @@ scm-jax report --report=s/report.json,xl/report.json --published=imagenet64 \\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
     "--workdir",
     metavar="DIR,DIR,...",

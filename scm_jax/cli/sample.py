@@ -20,6 +20,7 @@ GRID = 400  # images in grid.png at most
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the task's flags."""
   parser.add_argument(
     "--workdir",
     metavar="DIR",

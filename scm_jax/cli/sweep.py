@@ -152,14 +152,14 @@ def _write_table(
   runs: Sequence["Run"], home: pathlib.Path, more: Sequence[str]
 ) -> None:
   from scm_jax import files
-  from scm_jax.reporting import charts, statistics, tables
+  from scm_jax.reporting import charts, score_table, tables
   from scm_jax.sweeping import table
 
   rows = table.gather(runs, more)
   cells = table.to_cells(rows)
   files.write_text(home / "table.csv", table.to_csv(rows))
   files.write_text(home / "table.md", tables.markdown(cells))
-  for space in statistics.spaces(rows)[:1]:
+  for space in score_table.spaces(rows)[:1]:
     picture = charts.draw_ranking(rows, "label", f"fd_{space}")
     files.write_bytes(home / "table.png", picture)
   print(tables.text(cells))

@@ -1,4 +1,4 @@
-"""A network with a sampler that is scored, and a pass over its samples."""
+"""Candidates for a score: one sampler each, and a pass over its samples."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -16,11 +16,11 @@ from scm_jax.training.checkpoints import checksum
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-  """A network and all that decides its samples except their number and classes.
+  """A sampler and all that decides its samples except their number and classes.
 
   Attributes:
-    model: the model as loaded, with the `t_mid` that is used.
-    steps: number of steps of its sampler.
+    model: the sampler.
+    steps: number of steps.
     guidance: the guidance scale.
     metadata: `config`, `step` and `ema` of the checkpoint.
     path: the workdir.
@@ -50,10 +50,10 @@ class Candidate:
   def fingerprint(self) -> str:
     """Returns a hex digest of everything that its samples depend on."""
     model, codec = self.model, self.model.codec
-    second = model.guidance_network
+    guide = model.guidance_network
     return digest(
       model.network.config,
-      (second.config if second else None, model.kind),
+      (guide.config if guide else None, model.kind),
       (model.t_mid, model.sigma_max, model.solver),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
@@ -93,7 +93,7 @@ def collect(
     candidate: what draws the samples.
     extraction: the feature extractors.
     samples: which samples to draw.
-    options: how the pass is made.
+    options: the options of the pass.
     observer: sees the samples.
     checkpoint: where partial statistics are saved, and read from.
   """

@@ -26,7 +26,7 @@ class ImageDataset:
   Attributes:
     data: the section of the config that describes the dataset.
     source: the elements.
-    model: makes images of stored latents, as it does of its samples.
+    model: the sampler that makes images of stored latents.
   """
 
   def __init__(self, data: ConfigDict, reference: str, model: Sampler):
@@ -35,7 +35,7 @@ class ImageDataset:
     Args:
       data: the section of the config that describes the training data.
       reference: `name` or `name:split` of another dataset, or "".
-      model: the run's model.
+      model: the run's sampler.
 
     Raises:
       UserError, ConfigError: see `sources.open_source`.

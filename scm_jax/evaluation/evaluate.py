@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation import question, reference, selection
@@ -43,7 +43,7 @@ def evaluate(
   Args:
     request: the question.
     out: the folder of the report.
-    options: how the work is done.
+    options: the options of the work.
 
   Raises:
     UserError: a workdir or the reference cannot be used, or processes have
@@ -67,12 +67,12 @@ def evaluate(
     )
   scorer = _make_scorer(request, options, out, loader)
   selection.check_score(request.grid, scorer)
-  found: list[dict[str, Any]] = []
+  runs: list[dict[str, Any]] = []
   rows: dict[str, np.ndarray] = {}
   if scorer.reference.row is not None:
     rows["real images"] = scorer.reference.row
   for candidates in selection.groups(request.grid, loader):
-    name = _unique_name(candidates[0], found)
+    name = _unique_name(candidates[0], runs)
     choice = selection.select(candidates, scorer)
     files = {
       seed: question.sample_file(out, name, seed)
@@ -81,12 +81,12 @@ def evaluate(
     }
     _LOG.info("scoring %d images for each seed: %s", scorer.num, name)
     scores, rows[name] = scorer.score_seeds(choice.best, files)
-    found.append(_record(name, choice, scores, scorer))
+    runs.append(_record(name, choice, scores, scorer))
   classes = scorer.picture_classes(candidates[0].num_classes)
 
   def write() -> dict[str, Any]:
     known = scorer.describe_reference()
-    result = records.make_report(found, known) | {"asked": asked}
+    result = records.make_report(runs, known) | {"asked": asked}
     evaluation_figure.write_figure(
       out / "report.png",
       result,
@@ -109,7 +109,7 @@ def _check(request: Request, loader: selection.Loader) -> Request:
   extractors.check(request.features, dict(request.weights))
   by, columns = request.protocol.select_by, registry.columns()
   if by not in columns:
-    raise ConfigError(f"--select-by={by}: {spelling.hint(by, columns)}")
+    raise ConfigError(f"--select-by={by}: {errors.hint(by, columns)}")
   if request.reference is None:
     _, metadata = loader.load(grid.workdirs[0], grid.ema[0])
     default = metadata["config"].evaluate.reference
@@ -190,15 +190,15 @@ def _record(
   )
 
 
-def _unique_name(drawn: Candidate, found: Sequence[dict[str, Any]]) -> str:
-  """Returns a name such as "sCD, 2 steps", which no record has yet."""
-  run, steps = OBJECTIVES[drawn.metadata["config"].run].label, drawn.steps
+def _unique_name(drawn: Candidate, runs: Sequence[dict[str, Any]]) -> str:
+  """Returns a name such as "sCD, 2 steps", which no run has yet."""
+  label, steps = OBJECTIVES[drawn.metadata["config"].run].label, drawn.steps
   nfe = drawn.evaluations
-  if drawn.model.kind != "diffusion":
-    name = f"{run}, {steps} step{'s' if steps > 1 else ''}"
+  if drawn.model.kind == "diffusion" and nfe > 1:
+    name = f"{label}, {nfe} NFE"
   else:
-    name = f"{run}, {nfe} NFE" if nfe > 1 else f"{run}, 1 step"
-  taken = [record["name"] for record in found]
+    name = f"{label}, {steps} step{'s' if steps > 1 else ''}"
+  taken = [run["name"] for run in runs]
   number = sum(
     other == name or other.startswith(name + " (") for other in taken
   )

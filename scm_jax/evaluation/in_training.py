@@ -98,17 +98,16 @@ class Evaluation:
     config, num = self._config, self._config.evaluate.num
     self._ready = self._ready or self._make(model)
     extraction, known = self._ready
-    scale, seed = model.guidance_scale(), 0
-    drawn = Candidate(model, model.steps, scale, {"config": config}, "")
-    label = labels.draw(
-      labels.RANDOM, known, num, config.data.num_classes, seed
+    drawn = Candidate(
+      model, model.steps, model.guidance_scale(), {"config": config}, ""
     )
-    batch_size = min(config.sample.batch_size, num)
+    classes, seed = config.data.num_classes, 0
+    label = labels.draw(labels.RANDOM, known, num, classes, seed)
     collected = candidate.collect(
       drawn,
       extraction,
       Samples(num, label, seed),
-      PassOptions(batch_size, keep=num),
+      PassOptions(min(config.sample.batch_size, num), keep=num),
     )
     scores = multihost.from_process_zero(
       lambda: _score(collected, known.statistics)
@@ -144,21 +143,20 @@ class Evaluation:
     main = config.evaluate.features[0]
     if KEPT_FEATURES.name not in known.statistics[main]:
       _LOG.warning(
-        "the reference %s has no single features, so best/ is chosen by the "
-        "Fréchet distance, which favours averages whose few samples vary less",
+        "the reference %s is a mean and a covariance alone, so best/ is chosen "
+        "by the Fréchet distance, which favours samples that vary less",
         config.evaluate.reference,
       )
     return _Ready(extraction, known)
 
 
 def _score(generated: ImageSet, reference: ImageSet) -> dict[str, float]:
-  """Returns distances by name, in the order of the feature extractors."""
+  """Returns the distances by name, in the order of the features."""
   options = Options(allow_few=True, subsets=10)
   scores: dict[str, float] = {}
   for name, mine in generated.items():
-    theirs = reference[name]
     for key, metric in (("kid", kernel.METRIC), ("fd", frechet.METRIC)):
-      values, _ = metric.score(mine, theirs, options)
+      values, _ = metric.score(mine, reference[name], options)
       if key in values:
         scores[f"{PREFIX}/{key}_{name}"] = values[key]
   return scores

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation.reference import Reference
 
@@ -86,7 +86,7 @@ def resolve_mode(name: str) -> str:
   """
   name = ALIASES.get(name, name)
   if name not in MODES:
-    raise ConfigError(f"--labels={name}: {spelling.hint(name, MODES)}")
+    raise ConfigError(f"--labels={name}: {errors.hint(name, MODES)}")
   return name
 
 

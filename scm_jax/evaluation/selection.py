@@ -24,8 +24,8 @@ class Loader:
   """Loads networks with some options, and caches the last few.
 
   Attributes:
-    load: `load(path, width)` returns a model, and `config`, `step` and `ema` of
-      its checkpoint, as `workdir.load` does.
+    load: `load(path, width)` returns a sampler, and its checkpoint's `config`,
+      `step` and `ema`, as `workdir.load` does.
   """
 
   def __init__(self, options: NetworkOptions):

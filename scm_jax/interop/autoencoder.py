@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from scm_jax import errors
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors, state_dict
@@ -61,16 +62,13 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
   if not file.exists():
     raise UserError(f"no autoencoder at {file}; {fetch}")
   try:
-    tensors, _ = safetensors.read(file)
-    tensors = dict(_modern(*item) for item in tensors.items())
-    network = autoencoder.build(_config(tensors, file.parent / CONFIG))
-    return network, _params(network, tensors)
+    with errors.reading(file):
+      tensors, _ = safetensors.read(file)
+      tensors = dict(_modern(*item) for item in tensors.items())
+      network = autoencoder.build(_config(tensors, file.parent / CONFIG))
+      return network, _params(network, tensors)
   except UserError as error:
     raise UserError(f"{error}; {fetch}") from error
-  except Misfit as error:
-    raise UserError(
-      f"{file} is not an autoencoder in diffusers' layout: {error}; {fetch}"
-    ) from error
 
 
 def attach(sampler: Sampler, network: Autoencoder, params: Any) -> Sampler:
@@ -113,7 +111,7 @@ def attach_file(sampler: Sampler, path: str | os.PathLike[str]) -> Sampler:
   return attach(sampler, network, jax.device_put(params))
 
 
-def of(sampler: Sampler) -> Autoencoder | None:
+def attached(sampler: Sampler) -> Autoencoder | None:
   """Returns the autoencoder that decodes a sampler's samples, if it has one.
 
   The autoencoder's parameters are `sampler.decoder`.

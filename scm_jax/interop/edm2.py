@@ -82,7 +82,7 @@ def read(path: str | os.PathLike[str]) -> Pickle:
       raise Refused("it holds no 'ema', and so it is not an EDM2 network")
     network = content["ema"]
     _expect_class(network, "Precond")
-    tensors = dict(state_dict.named_tensors(network))
+    tensors = state_dict.named_tensors(network)
     sigma_d = _number(network, "sigma_data", float)
     return Pickle(
       tensors={name: _finite(name, value) for name, value in tensors.items()},
@@ -123,9 +123,8 @@ def _head_width(network: Record) -> int:
   Raises:
     Refused: a module is of another class, or has other constants than EDM2's.
   """
-  widths, modules = set(), [network]
-  while modules:
-    module = modules.pop()
+  widths = set()
+  for _, module in state_dict.modules(network):
     _expect_class(module, *_MODULES)
     for name, value in _FIXED.get(module.class_name, {}).items():
       if module.state.get(name) != value:
@@ -136,7 +135,6 @@ def _head_width(network: Record) -> int:
     if module.class_name == "Block" and module.state.get("num_heads"):
       heads = _number(module, "num_heads", int)
       widths.add(_number(module, "out_channels", int) // heads)
-    modules.extend(state_dict.children(module).values())
   if len(widths) > 1:
     raise Refused("its attention heads differ in width")
   return widths.pop() if widths else 0

@@ -66,7 +66,7 @@ def write(
   _check_replaceable(pathlib.Path(out))
   with files.replaced_folder(out) as folder:
     export_folder.write(folder, stored, origin)
-    if network := autoencoder.of(sampler):
+    if network := autoencoder.attached(sampler):
       path = folder / export_folder.AUTOENCODER
       autoencoder.write(path, network, sampler.decoder)
     if "stablehlo" in formats:

@@ -48,7 +48,6 @@ class Origin(NamedTuple):
 
 def describe(sampler: Sampler, origin: Origin) -> dict[str, Any]:
   """Returns the content of `config.json`."""
-  codec = sampler.codec
   second = sampler.guidance_network
   return {
     "format": FORMAT,
@@ -56,8 +55,7 @@ def describe(sampler: Sampler, origin: Origin) -> dict[str, Any]:
     "kind": sampler.kind,
     "network": _describe_network(sampler.network.config),
     "guide": _describe_network(second.config) if second else None,
-    "codec": {"kind": _name_of(codec, _CODECS)}
-    | {field.name: getattr(codec, field.name) for field in _fields(codec)},
+    "codec": _describe_codec(sampler.codec),
     "sampler": {
       "t_mid": sampler.t_mid,
       "sigma_max": sampler.sigma_max,
@@ -94,13 +92,12 @@ def _describe_network(config: networks.NetworkConfig) -> dict[str, Any]:
   return {"family": networks.family_name(config)} | fields
 
 
-def _name_of(value: Any, classes: Mapping[str, type]) -> str:
-  return next(name for name, c in classes.items() if type(value) is c)
-
-
-def _fields(codec: codecs.Codec) -> list[dataclasses.Field]:
-  """Returns the codec's numbers; its autoencoder has files of its own."""
-  return [f for f in dataclasses.fields(codec) if f.name != "autoencoder"]
+def _describe_codec(codec: codecs.Codec) -> dict[str, Any]:
+  """Returns the codec's fields; its autoencoder has files of its own."""
+  kind = next(name for name, c in _CODECS.items() if isinstance(codec, c))
+  names = [field.name for field in dataclasses.fields(codec)]
+  fields = {n: getattr(codec, n) for n in names if n != "autoencoder"}
+  return {"kind": kind} | fields
 
 
 def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -122,7 +122,7 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
     "guidance": sampler.guidance_scale(),
     "unconditional": sampler.unconditional,
   }
-  if autoencoder.of(sampler):  # every export writes its folder
+  if autoencoder.attached(sampler):  # every export writes its folder
     index["vae"] = ["diffusers", "AutoencoderKL"]
   if sampler.guidance_network:
     index["guide"] = index["unet"]

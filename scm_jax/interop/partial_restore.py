@@ -78,13 +78,18 @@ def restore(
   given = traverse_util.flatten_dict(params)
   init = networks.build(target).init
   wanted = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0)))
+  forms = networks.FAMILIES[networks.family_name(target)].forms
   same_form = source.form == target.form
   same_head = same_form and source.weighting_head == target.weighting_head
 
   def reads_other_inputs(path: Path) -> bool:
     if path[0] == "weighting":
       return not same_head
-    return not same_form and _reads_time(path)
+    return not same_form and bool(forms.time_layers & set(path[2:3]))
+
+  def is_optional(path: Path) -> bool:
+    modulates = bool(forms.modulation & set(path[2:3]))
+    return "emb_guidance" in path or (modulates and not same_form)
 
   other_sign = source.published != target.published
   taken = {}
@@ -94,10 +99,10 @@ def restore(
     both = here is not None and there is not None
     fits = both and np.shape(here) == np.shape(there)
     if fits and not reads_other_inputs(path):
-      negate = other_sign and _sets_sign(path, wanted)
+      negate = other_sign and path[: len(forms.sign)] == forms.sign
       taken[path] = -there if negate else there
       kinds["negated" if negate else "copied"].append(name)
-    elif reads_other_inputs(path) or _may_differ(path, same_form):
+    elif reads_other_inputs(path) or is_optional(path):
       kinds["fresh"] += [name] * (here is not None)
       kinds["unused"] += [name] * (there is not None)
     else:
@@ -109,33 +114,6 @@ def restore(
 
 def _shape(leaf: Any) -> str:
   return "missing" if leaf is None else str(np.shape(leaf))
-
-
-def _reads_time(path: Path) -> bool:
-  """Returns whether a layer reads the features of the time.
-
-  `emb_noise` and `fourier` are layers of the U-Net, `emb_0` is of DDPM++.
-  """
-  return path[2:3] in (("emb_noise",), ("fourier",), ("emb_0",))
-
-
-def _sets_sign(path: Path, network: Container[Path]) -> bool:
-  """Returns whether a parameter alone turns the output's sign.
-
-  It is the output's gain or, in a network without one, the last layer.
-  """
-  gain = ("denoiser", "out_gain")
-  if gain in network:
-    return path == gain
-  return path[:2] == ("denoiser", "conv_out")
-
-
-def _may_differ(path: Path, same_form: bool) -> bool:
-  """Returns whether only one of the two networks may have the parameter."""
-  if "emb_guidance" in path:
-    return True
-  modulates = "modulation" in path or path[2:3] == ("emb",)
-  return modulates and not same_form
 
 
 def _summary(names: tuple[str, ...]) -> list[str]:

@@ -113,7 +113,9 @@ def program(
   else:
     call = _with_files_as_arguments(draw, tuple(files))
     spec = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype)
-    arguments = jax.tree.map(spec, files) | arguments
+    # Each file by itself, because mapping over a dict sorts its names.
+    shapes = {name: jax.tree.map(spec, file) for name, file in files.items()}
+    arguments = shapes | arguments
   export = jax.export.export(jax.jit(call), platforms=PLATFORMS)
   exported = export(*arguments.values())
   results = zip(("images", "data"), exported.out_avals, strict=True)
@@ -141,7 +143,7 @@ _FILES = {
 def _files(sampler: Sampler) -> dict[str, dict[str, Any]]:
   """Returns the tensors of the files of parameters, by name in `_FILES`."""
   files = {"params": export_folder.flatten(sampler.weights)}
-  if autoencoder.of(sampler):
+  if autoencoder.attached(sampler):
     files["autoencoder"] = autoencoder.params_to_tensors(sampler.decoder)
   return files
 
@@ -163,7 +165,7 @@ def _function(
   sampler: Sampler, variant: Variant
 ) -> Callable[..., tuple[Array, Array]]:
   """Returns `draw(files, *start, label, guidance) -> (images, data)`."""
-  network = autoencoder.of(sampler)
+  network = autoencoder.attached(sampler)
 
   def draw(files, *arguments):
     *start, label, guidance = arguments
@@ -193,7 +195,7 @@ def restore(sampler: Sampler, x0: Array) -> Array:
 def _noise(
   sampler: Sampler, variant: Variant, seed: Any, index: Array
 ) -> Array:
-  draws = sampler.rules.noise_draws(variant.steps)
+  draws = sampler.noise_draws(variant.steps)
   return samplers.draw_noise(seed, index, draws, sampler.data_shape)
 
 
@@ -201,7 +203,7 @@ def _arguments(sampler: Sampler, variant: Variant) -> dict[str, Any]:
   """Returns the shapes and types of all arguments but the parameters."""
   (batch,) = jax.export.symbolic_shape("b")
   spec = jax.ShapeDtypeStruct
-  draws = sampler.rules.noise_draws(variant.steps)
+  draws = sampler.noise_draws(variant.steps)
   noise = {"noise": spec((draws, batch, *sampler.data_shape), jnp.float32)}
   seed = {"seed": spec((), jnp.int32), "index": spec((batch,), jnp.int32)}
   return (noise if variant.noise else seed) | {

@@ -32,11 +32,10 @@ from scm_jax.interop.unpickling import Call, Dict, Record, Refused
 Tensors = dict[str, np.ndarray]  # by PyTorch's names
 # `torch.hub` puts the beginning of a file's SHA-256 into the file's name.
 _HASHED = re.compile(r".*-([0-9a-f]{8})\.pth")
-_DEEPEST = 16  # levels of modules; a module that contains itself has no end
 
 
-class Misfit(Exception):
-  """Tensors do not belong to the network; the message is one line."""
+class Misfit(ValueError):
+  """An error: tensors do not belong to a network; its message is one line."""
 
 
 def read(path: str | os.PathLike[str]) -> Tensors:
@@ -52,7 +51,7 @@ def read(path: str | os.PathLike[str]) -> Tensors:
     _check_hash(path)
     content = torch_archive.load(file, ADMITTED)
     if isinstance(content, Record):
-      content = dict(named_tensors(content))
+      content = named_tensors(content)
     if not isinstance(content, dict) or not content:
       raise Refused("it holds no tensors by name")
     for name, value in content.items():
@@ -84,41 +83,40 @@ def take(
   return tensor
 
 
-def named_tensors(
-  module: Record, prefix: str = "", depth: int = 0
-) -> Iterator[tuple[str, Any]]:
-  """Yields a module's parameters and buffers as its `state_dict` names them.
-
-  Args:
-    module: the module, as a pickle holds it.
-    prefix: the module's own name and a dot, or nothing for the network.
-    depth: the number of modules around this one.
+def named_tensors(network: Record) -> dict[str, Any]:
+  """Returns parameters and buffers as PyTorch's `state_dict` names them.
 
   Raises:
-    Refused: the module is not made as PyTorch makes modules.
+    Refused: a module is not made as PyTorch makes modules.
   """
-  if depth > _DEEPEST:
-    raise Refused("its modules are nested too deep")
-  for group in ("_parameters", "_buffers"):
-    for name, tensor in _dict_of(module, group).items():
-      if tensor is not None:
-        yield f"{prefix}{name}", tensor
-  for name, child in children(module).items():
-    yield from named_tensors(child, f"{prefix}{name}.", depth + 1)
+  return {
+    f"{prefix}{name}": tensor
+    for prefix, module in modules(network)
+    for group in ("_parameters", "_buffers")
+    for name, tensor in _dict_of(module, group).items()
+    if tensor is not None
+  }
 
 
-def children(module: Record) -> dict[str, Record]:
-  """Returns the modules that a module contains, by their names.
+def modules(network: Record) -> Iterator[tuple[str, Record]]:
+  """Yields every module once, after its name and a dot; the network's is "".
 
   Raises:
-    Refused: something else is in their place.
+    Refused: a module is not made as PyTorch makes modules.
   """
-  found = _dict_of(module, "_modules")
-  found = {name: child for name, child in found.items() if child is not None}
-  for name, child in found.items():
-    if not isinstance(child, Record):
-      raise Refused(f"{module.class_name}.{name} is not a module")
-  return found
+  seen: set[int] = set()  # a damaged module may contain itself
+  waiting = [("", network)]
+  while waiting:
+    prefix, module = waiting.pop()
+    if id(module) in seen:
+      continue
+    seen.add(id(module))
+    yield prefix, module
+    for name, child in _dict_of(module, "_modules").items():
+      if isinstance(child, Record):
+        waiting.append((f"{prefix}{name}.", child))
+      elif child is not None:
+        raise Refused(f"{prefix}{name} is not a module")
 
 
 def _dict_of(module: Record, name: str) -> dict[str, Any]:

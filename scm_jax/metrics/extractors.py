@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 from scm_jax.metrics import classifier_training, pretrained
 from scm_jax.metrics.extractor import Extractor, Source
@@ -57,7 +57,7 @@ def check(names: Sequence[str], weights: Mapping[str, str]) -> None:
   for name in (*names, *weights):
     if name not in EXTRACTORS:
       raise ConfigError(
-        f"unknown features {name!r}; {spelling.hint(name, EXTRACTORS)}"
+        f"unknown features {name!r}; {errors.hint(name, EXTRACTORS)}"
       )
   for name in names:
     if EXTRACTORS[name].needs_weights and name not in weights:

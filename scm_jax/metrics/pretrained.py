@@ -9,7 +9,7 @@ import os
 import pathlib
 from types import ModuleType
 
-from scm_jax import files, spelling
+from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors, state_dict
 from scm_jax.interop.state_dict import Misfit
@@ -81,7 +81,5 @@ def _load(
 
 def _module(name: str) -> ModuleType:
   if name not in NAMES:
-    raise ConfigError(
-      f"unknown features {name!r}; {spelling.hint(name, NAMES)}"
-    )
+    raise ConfigError(f"unknown features {name!r}; {errors.hint(name, NAMES)}")
   return inception_weights if name in inception.NAMES else dinov2_weights

@@ -8,15 +8,14 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from scm_jax import trigflow
-from scm_jax.networks import dropout, magnitude
+from scm_jax.networks import ddpmpp, dropout, unet
 from scm_jax.networks.config import AUGMENTATIONS, NetworkConfig
-from scm_jax.networks.constraint import FREE, Constraint
 from scm_jax.networks.ddpmpp import DDPMpp, DDPMppConfig
+from scm_jax.networks.family import FREE, Constraint, Family, Forms
 from scm_jax.networks.unet import UNet, UNetConfig
 from scm_jax.networks.weighting import Weighting
 
@@ -24,25 +23,9 @@ Params = Mapping[str, Any]
 Cond = dict[str, jax.Array]
 
 
-class Family(NamedTuple):
-  """A kind of network, as an entry of `FAMILIES`.
-
-  Attributes:
-    config: the class of its configs, whose fields are the options that
-      `config.network` has for it.
-    module: the class of its Linen modules.
-    constraint: where the optimiser keeps its weights.
-  """
-
-  config: type[NetworkConfig]
-  module: Callable[..., nn.Module]
-  constraint: Constraint = FREE
-
-
-FAMILIES = {
-  "unet": Family(UNetConfig, UNet, magnitude.SPHERE),
-  "ddpmpp": Family(DDPMppConfig, DDPMpp),
-}
+# To add a family, write its module with a config, a Linen module and a
+# `FAMILY`, and name that here; `config.network.family` then takes its name.
+FAMILIES: dict[str, Family] = {"unet": unet.FAMILY, "ddpmpp": ddpmpp.FAMILY}
 
 
 class Network(NamedTuple):
@@ -151,6 +134,7 @@ __all__ = [
   "DDPMpp",
   "DDPMppConfig",
   "Family",
+  "Forms",
   "Network",
   "NetworkConfig",
   "Params",

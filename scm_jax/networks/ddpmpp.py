@@ -22,6 +22,7 @@ from jax import Array
 from scm_jax.networks import layers, magnitude, rematerialization
 from scm_jax.networks.attention import attend
 from scm_jax.networks.config import Dtype, LevelsConfig
+from scm_jax.networks.family import Family, Forms
 
 INIT = nn.initializers.xavier_uniform()
 # Ends of residual branches, and the output, start at almost nothing.
@@ -223,3 +224,14 @@ class DDPMpp(nn.Module):
     x = nn.silu(group_norm(x.shape[-1], dtype, "norm_out")(x))
     x = _conv(c.in_channels, 3, dtype, "conv_out", INIT_ZERO)(x)
     return x.astype(wide)
+
+
+FAMILY = Family(
+  DDPMppConfig,
+  DDPMpp,
+  forms=Forms(
+    time_layers=frozenset({"emb_0"}),
+    modulation=frozenset({"emb"}),
+    sign=("denoiser", "conv_out"),
+  ),
+)

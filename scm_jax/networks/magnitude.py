@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax.networks.constraint import Constraint
+from scm_jax.networks.family import Constraint
 
 WEIGHT = "weight"
 EPS = 1e-4

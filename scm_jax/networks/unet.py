@@ -20,6 +20,7 @@ from scm_jax import schema
 from scm_jax.networks import layers, magnitude, rematerialization
 from scm_jax.networks.attention import attend
 from scm_jax.networks.config import LevelsConfig
+from scm_jax.networks.family import Family, Forms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,3 +240,15 @@ class UNet(nn.Module):
     gain = self.param("out_gain", nn.initializers.zeros, ())
     out = layers.Linear(c.in_channels, (3, 3), c.output_dtype, name="conv_out")
     return out(x, gain).astype(wide)
+
+
+FAMILY = Family(
+  UNetConfig,
+  UNet,
+  magnitude.SPHERE,
+  Forms(
+    time_layers=frozenset({"emb_noise", "fourier"}),
+    modulation=frozenset({"modulation"}),
+    sign=("denoiser", "out_gain"),
+  ),
+)

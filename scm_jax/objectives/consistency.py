@@ -165,12 +165,15 @@ def tangents(
 ) -> Tangent:
   """Computes the network's value and its raw tangent, as the options say.
 
-  The gradient of the value is the network's; the tangent has none. The other
-  arguments are those of `loss`.
+  The gradient of the value is the network's; the tangent has none.
 
   Args:
     F: the network function (see `Student`).
+    params: its parameters.
     point: the batch, with its times on the grid where there is one.
+    velocity: the teacher for sCD; None for sCT.
+    options: the choices.
+    step: updates done, for the tangent's warm-up.
   """
   t, sigma_d = point.t, options.sigma_d
   x_t = trigflow.interpolate(point.x0, point.z, t)

@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 
 GB, GIB = 10**9, 2**30
@@ -181,7 +181,7 @@ def parse(text: str) -> Target:
   """
   kind, _, topology = text.partition(":")
   if kind not in KINDS:
-    raise ConfigError(f"--target={text}: {spelling.hint(kind, KINDS)}")
+    raise ConfigError(f"--target={text}: {errors.hint(kind, KINDS)}")
   card = CARDS.get(kind)
   sides, example = _topology(kind)
   if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", topology) or (

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from scm_jax import configuration
 from scm_jax.errors import UserError
 from scm_jax.preparing import manifest, shards, workers
 from scm_jax.preparing.index import Index, shuffled
@@ -197,10 +198,11 @@ def _verify(options: Options, made: dict[str, Any]) -> bool:
   """
   folder = options.folder
   now = {"split": options.split, "preprocessing": preprocessing(options)}
-  begun = {key: made[key] for key in now}
-  if difference := manifest.differences(begun, now):
+  before = {key: made[key] for key in now}
+  if changes := configuration.diff(before, now):
     raise UserError(
-      f"{folder} was made with {difference}; choose another --out or --name"
+      f"{folder} was made with other options ({', '.join(changes)}); choose "
+      "another --out or --name"
     )
   entries = made["shards"]
   mine = options.mine(len(entries))
@@ -231,13 +233,16 @@ def _repair(options: Options, made: dict[str, Any], damaged: list[int]) -> None:
     _log.warning("%s is missing or damaged: again", entries[k]["file"])
   index = read_index(options)
   plan = make_plan(options, index)
-  for key in ("source", "software"):
-    if difference := manifest.differences(made[key], plan[key]):
-      raise UserError(
-        f"{options.folder}: {entries[damaged[0]]['file']} is damaged and "
-        f"cannot be made again as it was, with {key} {difference}; delete the "
-        "folder and prepare the dataset again"
-      )
+  before, now = (
+    {key: content[key] for key in ("source", "software")}
+    for content in (made, plan)
+  )
+  if changes := configuration.diff(before, now):
+    raise UserError(
+      f"{options.folder}: {entries[damaged[0]]['file']} is damaged and cannot "
+      f"be made again as it was ({', '.join(changes)}); delete the folder and "
+      "prepare the dataset again"
+    )
   names = [entry["file"] for entry in entries]
   again = _make_shards(options, index, names, damaged)
   for k, shard in zip(damaged, again, strict=True):

@@ -1,17 +1,16 @@
 """Reads images in class folders or beside EDM2's `dataset.json`, or zipped."""
 
+import abc
 import functools
 import json
 import os
 import posixpath
 import zipfile
 from collections.abc import Iterable
-from typing import Protocol
 
 from scm_jax import errors
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.preparing.index import Index, Item
-from scm_jax.preparing.transform import UnreadableError
+from scm_jax.preparing.index import Index, Item, UnreadableError
 
 IMAGES = frozenset(
   ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
@@ -20,17 +19,59 @@ LATENTS = ".npy"
 LABELS = "dataset.json"  # EDM2's
 
 
-class Files(Protocol):
-  """Files with relative names, with `/` between folders."""
+class FileSource(abc.ABC):
+  """Image files, or latents as EDM2 stores them (`.npy`).
+
+  Attributes:
+    name: the folder's or archive's name.
+  """
 
   name: str
 
-  def names(self) -> Iterable[str]: ...
+  @abc.abstractmethod
+  def names(self) -> Iterable[str]:
+    """Yields the files' relative names, with `/` between folders."""
 
-  def read(self, name: str) -> bytes: ...
+  @abc.abstractmethod
+  def read_file(self, name: str) -> bytes:
+    """Reads one file."""
+
+  def read(self, key: str) -> tuple[bytes, int | None]:
+    """Reads one file; its label is in the index."""
+    return self.read_file(key), None
+
+  def index(self) -> Index:
+    """Lists the files.
+
+    Raises:
+      UserError: there are no images, both images and latents, images beside
+        class folders, or a `dataset.json` that does not fit the files.
+    """
+    names = list(self.names())
+    kept = sorted(name for name in names if _is_data(name))
+    if not kept:
+      raise UserError(
+        f"there are no images in {self.name}; an image is known by the end of "
+        f"its name, which is one of {' '.join(sorted(IMAGES))}"
+      )
+    latents = sum(_suffix(name) == LATENTS for name in kept)
+    if latents not in (0, len(kept)):
+      raise UserError(
+        f"{self.name} holds {len(kept) - latents} images and {latents} latents "
+        f"({LATENTS}); keep one kind"
+      )
+    labelled = LABELS in names
+    if labelled:
+      with errors.reading(f"{LABELS} in {self.name}"):
+        labels = self.read_file(LABELS)
+      items, classes = _by_label(kept, labels, self.name)
+    else:
+      items, classes = _by_folder(kept, self.name)
+    ignored = len(names) - len(kept) - labelled
+    return Index(self.name, items, classes, bool(latents), ignored)
 
 
-class Folder:
+class FolderSource(FileSource):
   """The files below a folder; links to folders are followed."""
 
   def __init__(self, path: str):
@@ -45,7 +86,7 @@ class Folder:
       for file in files:
         yield posixpath.normpath(f"{inside}/{file}")
 
-  def read(self, name: str) -> bytes:
+  def read_file(self, name: str) -> bytes:
     with open(os.path.join(self.path, name), "rb") as file:
       return file.read()
 
@@ -56,7 +97,7 @@ def _cannot_list(error: OSError) -> None:
   ) from error
 
 
-class Zip:
+class ZipSource(FileSource):
   """The files of an archive, or of a folder in it."""
 
   def __init__(self, path: str, inside: str = ""):
@@ -74,55 +115,13 @@ class Zip:
       if name.startswith(self.inside) and not name.endswith("/"):
         yield name[len(self.inside) :]
 
-  def read(self, name: str) -> bytes:
+  def read_file(self, name: str) -> bytes:
     try:
       return self._archive.read(self.inside + name)
     except OSError:
       raise
     except Exception as error:  # zipfile raises many kinds for a damaged file
       raise UnreadableError(errors.one_line(error)) from error
-
-
-class FileSource:
-  """Image files, or latents as EDM2 stores them (`.npy`)."""
-
-  def __init__(self, files: Files):
-    self.files = files
-
-  def read(self, key: str) -> tuple[bytes, int | None]:
-    """Reads one file; its label is in the index."""
-    return self.files.read(key), None
-
-  def index(self) -> Index:
-    """Lists the files.
-
-    Raises:
-      UserError: there are no images, both images and latents, images beside
-        class folders, or a `dataset.json` that does not fit the files.
-    """
-    where = self.files.name
-    names = list(self.files.names())
-    kept = sorted(name for name in names if _is_data(name))
-    if not kept:
-      raise UserError(
-        f"there are no images in {where}; an image is known by the end of its "
-        f"name, which is one of {' '.join(sorted(IMAGES))}"
-      )
-    latents = sum(_suffix(name) == LATENTS for name in kept)
-    if latents not in (0, len(kept)):
-      raise UserError(
-        f"{where} holds {len(kept) - latents} images and {latents} latents "
-        f"({LATENTS}); keep one kind"
-      )
-    labelled = LABELS in names
-    if labelled:
-      with errors.reading(f"{LABELS} in {where}"):
-        labels = self.files.read(LABELS)
-      items, classes = _by_label(kept, labels, where)
-    else:
-      items, classes = _by_folder(kept, where)
-    ignored = len(names) - len(kept) - labelled
-    return Index(where, items, classes, bool(latents), ignored)
 
 
 def _suffix(name: str) -> str:

@@ -49,13 +49,22 @@ class Index:
     return digest.hexdigest()
 
 
+class UnreadableError(Exception):
+  """An item that cannot be used, and why, without its name."""
+
+
 class Source(Protocol):
   """A place that images come from. Opening one is cheap; listing may not be."""
 
   def index(self) -> Index: ...
 
   def read(self, key: str) -> tuple[bytes, int | None]:
-    """Reads an image file, and its label where `index` did not give one."""
+    """Reads an image file, and its label where `index` did not give one.
+
+    Raises:
+      UnreadableError: the file is damaged.
+      OSError: the disk cannot be read.
+    """
     ...
 
 

@@ -1,7 +1,8 @@
 """Encodes images to an autoencoder's latents, on all devices of this process.
 
-Every device encodes batches of the same fixed size, so that neither the number
-of devices nor the number of processes changes a latent.
+Every device encodes batches of the same fixed size, so that a latent depends
+neither on the number of devices nor on that of processes. On CPUs its last bit
+may (see docs/data.md).
 """
 
 import hashlib

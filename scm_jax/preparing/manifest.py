@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from scm_jax import files
+from scm_jax import configuration, files
 from scm_jax.errors import UserError
 from scm_jax.preparing.options import VERSION
 from scm_jax.preparing.shards import Shard
@@ -36,35 +36,11 @@ def agree(folder: pathlib.Path, plan: dict[str, Any]) -> None:
   begun = read(path)
   if begun is None:
     files.write_text(path, _to_json(plan))
-  elif difference := differences(begun, plan):
+  elif changes := configuration.diff(begun, plan):
     raise UserError(
-      f"{folder} was begun with {difference}; continue with the same options, "
-      "or choose another --out or --name"
+      f"{folder} was begun with other options ({', '.join(changes)}); continue "
+      "with the same, or choose another --out or --name"
     )
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-  """Names the leaves that differ: `size 64, not 32, crop ...`."""
-  before, now = _flatten(old), _flatten(new)
-  return ", ".join(
-    f"{key} {_short(before.get(key))}, not {_short(now.get(key))}"
-    for key in dict.fromkeys([*before, *now])
-    if before.get(key) != now.get(key)
-  )
-
-
-def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
-  if not isinstance(tree, dict):
-    return {path: tree}
-  leaves = {}
-  for key, value in tree.items():
-    leaves |= _flatten(value, f"{path}.{key}" if path else key)
-  return leaves
-
-
-def _short(value: Any) -> str:
-  text = json.dumps(value)
-  return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def save_shard(folder: pathlib.Path, shard: Shard) -> None:

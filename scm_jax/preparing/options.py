@@ -1,4 +1,4 @@
-"""Says what `scm-jax prepare` makes, and all that its bytes depend on."""
+"""Options of `scm-jax prepare`, and the plan of a dataset that follows."""
 
 import dataclasses
 import logging
@@ -97,7 +97,7 @@ class Options:
 
   @property
   def transform(self) -> transform.Transform:
-    """What the workers do with an image."""
+    """The transform that the workers apply to an image."""
     form = "pixels" if self.encoder else "latents"
     form = "png" if self.kind == "images" else form
     return transform.Transform(form, self.size, self.channels, self.convention)
@@ -129,7 +129,7 @@ def open_source(spec: SourceSpec) -> Source:
     root = os.path.expanduser(root or "~/tensorflow_datasets")
     return tfds_source.TfdsSource(path.removeprefix(TFDS), spec.split, root)
   if os.path.isdir(path):
-    return file_source.FileSource(file_source.Folder(path))
+    return file_source.FolderSource(path)
   archive, found, inside = path.partition(".zip/")
   archive += ".zip" if found else ""
   if os.path.isfile(archive):
@@ -138,7 +138,7 @@ def open_source(spec: SourceSpec) -> Source:
         f"--source={path} is a tar file; unpack it and name the folder"
         f"{_imagenet_hint(path, 'FOLDER')}"
       )
-    return file_source.FileSource(file_source.Zip(archive, inside))
+    return file_source.ZipSource(archive, inside)
   raise UserError(
     f"--source={path}: there is no such folder or zip"
     f"{_imagenet_hint(path, path)}"

@@ -1,4 +1,4 @@
-"""What becomes of one image file: decoded, cropped, stored as PNG or pixels.
+"""Decodes and crops one image file, to be stored or encoded.
 
 Files come in grey, palette, CMYK, 16 bits, with transparency or with a note
 that the camera was held sideways. The convention `viewer` shows them as a
@@ -11,8 +11,6 @@ import dataclasses
 import io
 import re
 import warnings
-import zipfile
-import zlib
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scm_jax import errors
 from scm_jax.errors import UserError
-from scm_jax.preparing.index import Item, Source
+from scm_jax.preparing.index import Item, Source, UnreadableError
 
 Convention = Literal["viewer", "adm"]
 
@@ -28,13 +26,9 @@ _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT = 1
 
 
-class UnreadableError(Exception):
-  """An image that cannot be used, and why, without its name."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Transform:
-  """What becomes of an image.
+  """The form, size and colours in which images are stored.
 
   Attributes:
     form: `png`, the file to store; `pixels`, an array for the encoder;
@@ -87,8 +81,6 @@ def prepare(source: Source, transform: Transform, item: Item) -> Prepared:
   except OSError as error:  # the disk's fault, not the image's: never skipped
     reason = error.strerror or str(error)
     raise UserError(f"{item.key} cannot be read: {reason}") from error
-  except (zipfile.BadZipFile, zlib.error) as error:  # damaged in the archive
-    return Prepared(item, None, None, error=str(error))
   if item.mirrored:
     image = ImageOps.mirror(image)
   content = to_png(image) if transform.form == "png" else to_array(image)

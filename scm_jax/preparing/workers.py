@@ -1,4 +1,4 @@
-"""Images read, cropped and decoded by many processes, in order."""
+"""Reads and transforms images in many processes, in order."""
 
 import collections
 import itertools
@@ -28,7 +28,7 @@ def prepare_all(
 
   Args:
     spec: the source of the items.
-    how: what becomes of an image.
+    how: the transform of an image.
     items: the items.
     count: the number of processes; 1 is the caller's own.
 

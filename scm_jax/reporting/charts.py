@@ -6,9 +6,8 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scm_jax.reporting import axes as drawing
-from scm_jax.reporting import objectives, published, titles
-from scm_jax.reporting.axes import Label, Page
+from scm_jax.reporting import chart_parts, objectives, published, titles
+from scm_jax.reporting.chart_parts import Label, Page
 
 COMPUTE = "effective sampling compute: billions of parameters × evaluations"
 # Feature spaces in which results are published.
@@ -41,7 +40,7 @@ def panels(rows: pd.DataFrame, spaces: Sequence[str]) -> list[Panel]:
   ]
 
 
-@drawing.styled
+@chart_parts.styled
 def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
   """Draws `quality_compute.png`: distance against effective sampling compute.
 
@@ -58,11 +57,11 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
   grid = page.figure.subplots(count, columns, squeeze=False)
   for panel, (axes, *_) in zip(panels, grid, strict=False):
     shared = _drawable(results, panel.space)
-    labels = _our_rows(axes, panel)
+    labels = _our_rows(axes, panel, " (this project)" if len(shared) else "")
     labels += _published_rows(axes, shared, f"fd_{panel.space}")
     page.label(axes, labels)
     theirs = f"; published: {published.title(results)}" if len(shared) else ""
-    drawing.finish(axes, title=panel.title + theirs, xlabel=COMPUTE)
+    chart_parts.finish(axes, title=panel.title + theirs, xlabel=COMPUTE)
   for axes in grid[1:, 1:].flat:
     axes.set_axis_off()
   for axes in grid[:1, 1:].flat:
@@ -71,31 +70,25 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
     title = (
       f"Published: {published.title(results)}, FID. Other data and features"
     )
-    drawing.finish(axes, title=title, xlabel=COMPUTE)
+    chart_parts.finish(axes, title=title, xlabel=COMPUTE)
   return page.png()
 
 
-def compute_axes(
-  axes: Axes, rows: pd.DataFrame, y: str, by: str
-) -> list[pd.DataFrame]:
-  """Draws our own rows against compute; returns the rows of each line."""
-  drawn = drawing.lines(axes, rows, "effective_compute", y, by, "objective")
-  legend_entries(axes, rows)
-  return drawn
-
-
-def legend_entries(axes: Axes, rows: pd.DataFrame) -> None:
-  """Adds the rows' objectives to the legend."""
+def legend_entries(axes: Axes, rows: pd.DataFrame, origin: str = "") -> None:
+  """Adds the rows' objectives to the legend, with `origin` behind each."""
   for look in objectives.appearances(rows.objective.dropna()).values():
-    axes.plot([], [], look.marker, color=look.color, ms=8, label=look.label)
+    name = look.label + origin
+    axes.plot([], [], look.marker, color=look.color, ms=8, label=name)
 
 
-def _our_rows(axes: Axes, panel: Panel) -> list[Label]:
+def _our_rows(axes: Axes, panel: Panel, origin: str) -> list[Label]:
   """Draws a panel's rows; those that are on no line are small and hollow."""
   y = f"fd_{panel.space}"
   rows = panel.rows[panel.rows.effective_compute.notna()]
-  rows = rows.assign(**{y: drawing.positive(rows[y])})
-  drawn = compute_axes(axes, rows[rows.in_series], y, "series")
+  rows = rows.assign(**{y: chart_parts.positive(rows[y])})
+  shown, x = rows[rows.in_series], "effective_compute"
+  drawn = chart_parts.lines(axes, shown, x, y, "series", "objective")
+  legend_entries(axes, shown, origin)
   others = rows[~rows.in_series]
   if len(others):
     axes.scatter(
@@ -106,8 +99,8 @@ def _our_rows(axes: Axes, panel: Panel) -> list[Label]:
       edgecolors=list(others.color),
       label="other settings",
     )
-  drawing.legend(axes)
-  return drawing.series_labels(drawn, 0)
+  chart_parts.legend(axes)
+  return chart_parts.series_labels(drawn, 0)
 
 
 def _published_rows(axes: Axes, results: pd.DataFrame, y: str) -> list[Label]:
@@ -126,7 +119,7 @@ def _published_rows(axes: Axes, results: pd.DataFrame, y: str) -> list[Label]:
     axes.plot(xs, ys, style, color=look.color, ms=5, mew=0, lw=1.0, label=name)
     places = zip(xs, ys, series.label, strict=True)
     labels += [Label(*place, look.color) for place in places if place[2]]
-  drawing.legend(axes)
+  chart_parts.legend(axes)
   return sorted(labels, key=lambda label: label.y)
 
 
@@ -138,7 +131,7 @@ def _drawable(results: pd.DataFrame, space: str) -> pd.DataFrame:
   return results[known & (results.series != "")]
 
 
-@drawing.styled
+@chart_parts.styled
 def draw_sizes(panels: Sequence[Panel]) -> bytes:
   """Draws `size.png`: distance, and its ratio to the teacher's, by size.
 
@@ -173,24 +166,26 @@ def size_axes(axes: Axes, rows: pd.DataFrame, y: str) -> list[Label]:
   """
   rows = rows[rows.params.notna() & rows[y].notna()] if y in rows else rows[:0]
   if not len(rows):
-    axes.text(0.3, 0.5, "nothing to show: see the notes", color=drawing.GREY)
+    axes.text(
+      0.3, 0.5, "nothing to show: see the notes", color=chart_parts.GREY
+    )
     return []
   if y.startswith("ratio"):
-    axes.axhline(1.0, color=drawing.GREY, linestyle="--", lw=1.0, zorder=1)
-  drawn = drawing.lines(axes, rows, "params", y, "series", "series")
+    axes.axhline(1.0, color=chart_parts.GREY, linestyle="--", lw=1.0, zorder=1)
+  drawn = chart_parts.lines(axes, rows, "params", y, "series", "series")
   axes.margins(x=0.15)
-  drawing.finish(axes, xlabel="parameters")
-  return drawing.series_labels(drawn, -1)
+  chart_parts.finish(axes, xlabel="parameters")
+  return chart_parts.series_labels(drawn, -1)
 
 
-@drawing.styled
+@chart_parts.styled
 def draw_ranking(rows: pd.DataFrame, by: str, y: str) -> bytes:
   """Draws the picture of a sweep's table, a line for each value of a column."""
   page = Page(9, 1.5 + 0.28 * rows[by].nunique())
   axes = page.figure.subplots()
-  drawing.ranking(axes, rows, by, y)
+  chart_parts.ranking(axes, rows, by, y)
   legend_entries(axes, rows)
-  drawing.legend(axes)
+  chart_parts.legend(axes)
   x = titles.quantity(y.removeprefix("fd_"))
-  drawing.finish(axes, xlabel=f"{x}; in the markers: network evaluations")
+  chart_parts.finish(axes, xlabel=f"{x}; in the markers: network evaluations")
   return page.png()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from etils import epath
 
-from scm_jax import files, spelling
+from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.reporting import (
   charts,
@@ -17,10 +17,10 @@ from scm_jax.reporting import (
   published,
   reading,
   records,
-  statistics,
+  score_table,
   summary,
 )
-from scm_jax.reporting.statistics import Entry
+from scm_jax.reporting.score_table import Entry
 
 COMPUTE, SIZE = "quality_compute.png", "size.png"
 TABLE, PAGE = "rows.csv", "report.html"
@@ -89,13 +89,13 @@ def write(
   folder = epath.Path(out)
   _check_free(folder / reading.REPORT)
   entries = reading.read(workdirs, reports)
-  if not any(entry.record["fd"] for entry in entries):
-    raise UserError("the reports contain no Fréchet distances")
   rows = summary.summarize(entries)
-  spaces = statistics.spaces(rows)
+  spaces = score_table.spaces(rows)
+  if not spaces:
+    raise UserError("the reports contain no Fréchet distances")
   for name in features:
     if name not in spaces:
-      hint = spelling.hint(name, spaces, "the reports have")
+      hint = errors.hint(name, spaces, "the reports have")
       raise ConfigError(f"--features={name}: {hint}")
   panels = charts.panels(rows, features or spaces[:1])
   pictures = {
@@ -133,7 +133,7 @@ def merge(entries: Sequence[Entry], rows: pd.DataFrame) -> dict[str, Any]:
   ]
   if references and len(known) > 1:
     merged["references"] = references
-  spaces, scores = statistics.spaces(rows), statistics.scores(rows)
+  spaces, scores = score_table.spaces(rows), score_table.scores(rows)
   merged[SUMMARY] = [
     _nested(row, spaces, scores) for row in rows.to_dict("records")
   ]

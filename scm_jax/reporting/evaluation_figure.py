@@ -16,15 +16,14 @@ from matplotlib.axes import Axes
 from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.image_grid import check_images, image_grid
-from scm_jax.reporting import axes as drawing
-from scm_jax.reporting import charts, statistics, tables, titles
+from scm_jax.reporting import chart_parts, charts, score_table, tables, titles
 
 _WIDTH = 12.0  # inches
 _CELL = 0.8  # inches, the largest side of a sample
 _GAP = 3  # pixels between samples
 
 
-@drawing.styled
+@chart_parts.styled
 def write_figure(
   path: str | os.PathLike[str],
   report: Mapping[str, Any],
@@ -59,7 +58,7 @@ def write_figure(
   cell = min(_CELL, 0.63 * _WIDTH / len(images))
   samples = cell * len(rows) * images.shape[1] / images.shape[2] + 0.9
   below = 1.6 + 0.42 * max(len(runs), 5)
-  page = drawing.Page(_WIDTH, samples + below + 0.5)
+  page = chart_parts.Page(_WIDTH, samples + below + 0.5)
   page.figure.suptitle(title, x=0.02, ha="left", size=17, weight="bold")
   halves: Any = page.figure.subfigures(2, 1, height_ratios=[samples, below])
   _draw_samples(halves[0].subplots(), runs, rows, headings)
@@ -81,14 +80,16 @@ def _check_rows(rows: Mapping[str, np.ndarray]) -> None:
 def _draw_charts(pair: Sequence[Axes], runs: pd.DataFrame) -> None:
   """Draws the ranking, and the distance against compute."""
   left, right = pair
-  space = statistics.spaces(runs)[0]
-  drawing.ranking(left, runs, "name", f"fd_{space}")
+  space = score_table.spaces(runs)[0]
+  chart_parts.ranking(left, runs, "name", f"fd_{space}")
   title = titles.quantity(space)
-  drawing.finish(left, title=title, xlabel="lower is better")
-  charts.compute_axes(right, runs, f"fd_{space}", "objective")
+  chart_parts.finish(left, title=title, xlabel="lower is better")
+  x, y, by = "effective_compute", f"fd_{space}", "objective"
+  chart_parts.lines(right, runs, x, y, by, aside=by)
+  charts.legend_entries(right, runs)
   right.legend()
   title = "Distance against sampling compute"
-  drawing.finish(right, title=title, xlabel=charts.COMPUTE)
+  chart_parts.finish(right, title=title, xlabel=charts.COMPUTE)
 
 
 def _draw_samples(
@@ -119,10 +120,10 @@ def _draw_samples(
   )
   for label, name in zip(axes.get_yticklabels(), rows, strict=True):
     label.set_color(known[name]["color"] if name in known else "black")
-  for place, space in enumerate(statistics.spaces(runs)[:2]):
+  for place, space in enumerate(score_table.spaces(runs)[:2]):
     cells = [(-0.02 * height, titles.distance(space).replace(" ", "\n", 1))]
     cells += [
-      (centre, drawing.short(known[name][f"fd_{space}"]))
+      (centre, chart_parts.short(known[name][f"fd_{space}"]))
       for centre, name in zip(centres, rows, strict=True)
       if name in known
     ]

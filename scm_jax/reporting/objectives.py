@@ -1,54 +1,39 @@
-"""How reports name and draw each objective."""
+"""How reports name and draw objectives, those of newer versions included."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from scm_jax.objectives import OBJECTIVES
 
-class Objective(NamedTuple):
-  """How an objective appears in reports.
+# For names that the registry does not have, in the order in which they appear.
+_SPARE = (("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "P"))
 
-  Attributes:
-    label: the name that a reader is shown.
-    color: a colour of Okabe and Ito's palette, which colour-blind readers can
-      tell apart.
-    marker: a matplotlib marker.
-    kind: the sampler that its networks need, "diffusion" or "consistency".
-  """
+
+class Appearance(NamedTuple):
+  """The name, the colour and the marker of an objective in reports."""
 
   label: str
   color: str
   marker: str
-  kind: str
 
 
-OBJECTIVES = {
-  "teacher": Objective("teacher", "#333333", "s", "diffusion"),
-  "diffusion": Objective("diffusion", "#333333", "s", "diffusion"),
-  "sct": Objective("sCT", "#D55E00", "D", "consistency"),
-  "scd": Objective("sCD", "#0072B2", "o", "consistency"),
-}
-# For objectives of a newer version, in the order in which they appear.
-_SPARE = (("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "P"))
-
-
-def appearances(names: Iterable[str]) -> dict[str, Objective]:
-  """Returns the appearance of every objective, known or not."""
-  result: dict[str, Objective] = {}
-  for name in names:
-    if name not in result:
-      color, marker = _SPARE[len(result) % len(_SPARE)]
-      other = Objective(name, color, marker, "consistency")
-      result[name] = OBJECTIVES.get(name, other)
+def appearances(names: Iterable[str]) -> dict[str, Appearance]:
+  """Returns the appearance of every objective, registered or not."""
+  result: dict[str, Appearance] = {}
+  for name in dict.fromkeys(names):
+    result[name] = Appearance(name, *_SPARE[len(result) % len(_SPARE)])
+    if spec := OBJECTIVES.get(name):
+      result[name] = Appearance(spec.label, spec.color, spec.marker)
   return result
 
 
 def is_teacher(name: str) -> bool:
-  """Returns whether students can be compared with runs of an objective."""
+  """Returns whether an objective trains teachers."""
   return name in OBJECTIVES and OBJECTIVES[name].kind == "diffusion"
 
 
 def rank(name: str) -> int:
-  """Returns an objective's place in legends; unknown ones come last."""
+  """Returns an objective's place in legends; unregistered ones come last."""
   return [*OBJECTIVES, name].index(name)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import jinja2
 import pandas as pd
 
-from scm_jax.reporting import statistics, tables, titles
-from scm_jax.reporting.statistics import Entry
+from scm_jax.reporting import score_table, tables, titles
+from scm_jax.reporting.score_table import Entry
 
 _TEXTS = ("run", "data", "sampler", "method", "source", "note")
 _CHARTS = (
@@ -40,7 +40,7 @@ def render(
     entries: the records that the rows summarize.
     missing: sentences that say what the charts lack.
   """
-  spaces = statistics.spaces(rows)
+  spaces = score_table.spaces(rows)
   names = filter(None, map(titles.dataset, dict.fromkeys(rows.dataset)))
   pictures = [base64.b64encode(png).decode() for png in charts]
   return _template().render(
@@ -74,7 +74,7 @@ def _our_cells(
   rows: pd.DataFrame, spaces: Sequence[str]
 ) -> list[dict[str, str]]:
   """Returns the cells of the table of our own runs."""
-  scores = statistics.scores(rows)
+  scores = score_table.scores(rows)
   return [
     {
       "run": row["run"],

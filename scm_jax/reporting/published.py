@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.reporting import records, titles
 
@@ -71,7 +71,7 @@ def load(name: str) -> pd.DataFrame:
     table = parse(text, "published.csv")
     return table[table.dataset == name].reset_index(drop=True)
   if not name.endswith(".csv"):
-    hint = spelling.hint(name, (*DATASETS, NONE))
+    hint = errors.hint(name, (*DATASETS, NONE))
     raise ConfigError(f"--published={name}: {hint}, or a .csv file")
   try:
     with open(name, encoding="utf-8", newline="") as file:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from scm_jax.reporting import origins, records, statistics
-from scm_jax.reporting.statistics import Entry
+from scm_jax.reporting import origins, records, score_table
+from scm_jax.reporting.score_table import Entry
 
 
 def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
   """Returns one row for each group of records that differ only in seeds.
 
   Returns:
-    The columns of `statistics.summarize`, and
+    The columns of `score_table.summarize`, and
     `run`: a short name of the trainings, without their seeds;
     `dataset`: the name of the dataset that the row is scored against;
     `sources`: the files of the records;
@@ -23,7 +23,7 @@ def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
   members: dict[tuple, list[Entry]] = {}
   for group, entry in zip(groups, entries, strict=True):
     members.setdefault(group, []).append(entry)
-  table = statistics.summarize(entries, groups)
+  table = score_table.summarize(entries, groups)
   firsts = [same[0] for same in members.values()]
   folders = [origins.without_seed(entry.training) for entry in firsts]
   names = origins.short_names(folders)
@@ -57,7 +57,7 @@ def _in_series(table: pd.DataFrame) -> pd.Series:
   with the lowest main distance.
   """
   result = pd.Series(False, index=table.index)
-  distance = statistics.main_distance(table)
+  distance = score_table.main_distance(table)
   known = table.assign(distance=distance, size=table.params.fillna(0))
   for _, series in known.groupby(["dataset", "series"], sort=False):
     sizes = series.groupby("method", sort=False)["size"].nunique()
@@ -69,13 +69,7 @@ def _in_series(table: pd.DataFrame) -> pd.Series:
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
   """Returns the rows by dataset, main distance, run and evaluations."""
   places = {name: n for n, name in enumerate(dict.fromkeys(table.dataset))}
-  keys = pd.DataFrame(
-    {
-      "place": table.dataset.map(places),
-      "distance": table[f"fd_{statistics.spaces(table)[0]}"],
-      "run": table.run,
-      "nfe": table.nfe,
-    }
-  )
-  order = keys.sort_values(list(keys), kind="stable").index
+  main = [f"fd_{space}" for space in score_table.spaces(table)[:1]]
+  keys = table.assign(place=table.dataset.map(places))
+  order = keys.sort_values(["place", *main, "run", "nfe"], kind="stable").index
   return table.loc[order].reset_index(drop=True)

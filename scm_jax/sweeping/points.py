@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from scm_jax import spelling
+from scm_jax import errors
 from scm_jax.errors import ConfigError
 
 Overrides = Mapping[str, Any]
@@ -220,7 +220,7 @@ def chosen(points: Sequence[Point], pattern: str) -> list[Point]:
   by_name = {point.name: point for point in points}
   matching = [p for p in points if fnmatch.fnmatchcase(p.name, pattern)]
   if not matching:
-    near = spelling.hint(pattern, by_name)
+    near = errors.hint(pattern, by_name)
     raise ConfigError(f"--only={pattern} matches no point of sweep(); {near}")
   wanted = {each.name for point in matching for each in _chain(point, by_name)}
   return [point for point in points if point.name in wanted]

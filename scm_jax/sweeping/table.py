@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from scm_jax import configuration
-from scm_jax.reporting import combined_report, statistics, tables
-from scm_jax.reporting.statistics import Entry
+from scm_jax.reporting import combined_report, score_table, tables
+from scm_jax.reporting.score_table import Entry
 from scm_jax.sweeping import points, scoring
 from scm_jax.sweeping.runs import Run
 
@@ -23,7 +23,7 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
     more: flags of `scm-jax evaluate` that were given for all runs.
 
   Returns:
-    A flat table (see `reporting.statistics`) with `point`, `sampling` and both
+    A flat table (see `reporting.score_table`) with `point`, `sampling` and both
     in one `label`; what was swept, each under its name with "swept " in front;
     `seeds`, how many runs were scored, and `failed`, how many failed; `ratio`
     in the main features. A way to sample that has no scores yet has one row.
@@ -42,12 +42,12 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
       heads |= dict.fromkeys(own or [(group, number)], head)
       entries += found
       keys += own
-  scores = statistics.summarize(entries, keys)
+  scores = score_table.summarize(entries, keys)
   scores.index = pd.Index(dict.fromkeys(keys), tupleize_cols=False)
   index = pd.Index(heads, tupleize_cols=False)
   table = pd.DataFrame(list(heads.values()), index=index).join(scores)
   table["seeds"] = table.trainings.fillna(0)
-  for space in statistics.spaces(table)[:1]:
+  for space in score_table.spaces(table)[:1]:
     ends = ("", "_sd", "_count")
     names = {f"ratio_{space}{end}": f"ratio{end}" for end in ends}
     table = table.rename(columns=names)
@@ -102,8 +102,8 @@ def to_cells(table: pd.DataFrame) -> pd.DataFrame:
 
 def _scores(table: pd.DataFrame) -> list[str]:
   """Returns the names of the scores: distances first, the ratio last."""
-  distances = [f"fd_{space}" for space in statistics.spaces(table)]
-  others = sorted(statistics.scores(table), key=lambda name: name == "ratio")
+  distances = [f"fd_{space}" for space in score_table.spaces(table)]
+  others = sorted(score_table.scores(table), key=lambda name: name == "ratio")
   return [*distances, *others]
 
 

@@ -64,13 +64,16 @@ def make_gradient(
     Its metrics are the objective's and `left_out`: `t` and `label` `[NAMED]` of
     the first samples that were not finite, -1 where there are fewer.
   """
-
   axes = tuple(axis for axis in mesh.axis_names if mesh.shape[axis] > 1)
 
   def on_device(params, teacher_params, draws, step):
     def of_part(draws):
       return _sums(
-        *(objective, params, teacher_params, draws, step),
+        objective,
+        params,
+        teacher_params,
+        draws,
+        step,
         axes=axes if options.scaled else None,
       )
 

@@ -20,7 +20,7 @@ from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, loading
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
-ORIGIN = "origin.json"  # of a workdir of averages alone
+ORIGIN = "origin.json"  # in a workdir of EMA weights alone
 GUIDE = "guide"  # a workdir inside one: of the network that guides its own
 
 # From a tree of shapes to the same tree with shardings: where to read it to.
@@ -45,18 +45,19 @@ class Stored(NamedTuple):
 
 
 def open_for(config: ConfigDict, folder: str) -> epath.Path:
-  """Makes a workdir for a run, or checks that it is this run's.
+  """Makes a workdir for a run, or checks that it belongs to this run.
 
   Raises:
-    ConfigError: it belongs to another config; the message says what differs.
-    UserError: it cannot be written.
+    ConfigError: the folder is an export, or belongs to another config; the
+      message says what differs.
+    UserError: the folder cannot be written.
   """
   path = epath.Path(files.absolute(folder))
   try:
     if (path / ORIGIN).exists():
       raise ConfigError(
-        f"{path} holds averages that were made, not a run; choose another "
-        "--workdir"
+        f"{path} holds imported or reconstructed weights, not a run; choose "
+        "another --workdir"
       )
     if export_folder.description(path):
       raise ConfigError(f"{path} is an export; choose another --workdir")
@@ -71,10 +72,10 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
 
 
 def write_config(path: epath.Path, config: ConfigDict) -> None:
-  """Writes the resolved config, from when on the workdir is this run's.
+  """Writes the resolved config; from then on the workdir is this run's.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the config cannot be written.
   """
   files.write_text(path / CONFIG, configuration.to_json(config))
 
@@ -240,7 +241,11 @@ def param_shapes(config: ConfigDict) -> Any:
 
 
 def check_free(folder: epath.PathLike) -> epath.Path:
-  """Raises UserError unless a workdir can appear here: nothing, or empty."""
+  """Returns a folder's path, if there is no such folder or it is empty.
+
+  Raises:
+    UserError: the folder is not empty, or cannot be read.
+  """
   path = epath.Path(files.absolute(folder))
   try:
     if path.exists() and list(path.iterdir()):
@@ -258,18 +263,20 @@ def write_averages(
   origin: dict[str, Any],
   beside: Callable[[epath.Path], Any] = lambda partial: None,
 ) -> epath.Path:
-  """Makes a workdir of averages alone: a model, or a teacher, but no run.
+  """Makes a workdir that holds EMA weights, but no run to continue.
+
+  It serves as a model, and as a teacher.
 
   Args:
-    folder: where it appears, whole or not at all; nothing may be there.
-    config: its config; `ema` names the averages.
-    kept: the averages by name.
-    step: of the run that they come from.
-    origin: where they come from, for `origin.json`.
-    beside: writes what else belongs into the folder, before it appears.
+    folder: where the workdir appears, whole or not at all; it may be empty.
+    config: the workdir's config; its `ema` names the weights.
+    kept: the EMA weights by name.
+    step: the step of the run that the weights come from.
+    origin: the content of `origin.json`, which says where they come from.
+    beside: a function that writes other files into the unfinished folder.
 
   Raises:
-    UserError: there is something already, or it cannot be written.
+    UserError: the folder is not empty or cannot be written.
   """
   path = check_free(folder)
   with files.replaced_folder(path) as partial:

@@ -50,6 +50,7 @@ def test_draws_the_same_images(unpacked, family, run, kind):
   assert far.max() <= 1 and np.mean(far > 0) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "run"), EVERY)
 def test_training_goes_on(unpacked, data_dir, family, run):
   folder = unpacked(family)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from scm_jax.data import sources
-from scm_jax.errors import UserError
+from scm_jax.data import bundled, sources
+from scm_jax.errors import ConfigError, UserError
 
 # Opens the digits in argv[1]; HOOK runs first and may change the builder.
 OPEN_DIGITS = """
@@ -209,3 +209,31 @@ def test_data_dir_defaults_to_the_environment(monkeypatch, data_dir):
   monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
   assert len(sources.open_source(data_config(""))) == 1797
   assert pathlib.Path(data_dir, "scm_digits", "1.0.0").is_dir()
+
+
+class Flags(bundled.BundledImages, skip_registration=True):
+  """Three images of three colours."""
+
+  name = "scm_flags"
+  SIZE, CHANNELS, NUM_CLASSES = 4, 3, 3
+  DESCRIPTION = CITATION = HOMEPAGE = "flags"
+
+  def load_arrays(self):
+    return np.stack([np.full((4, 4, 3), 80 * i, np.uint8) for i in range(3)]), [
+      *range(3)
+    ]
+
+
+def test_a_dataset_is_its_module_and_a_line(tmp_path, monkeypatch):
+  """And has any number of classes."""
+  line = sources.BuiltIn(__name__, "Flags", "flags")
+  monkeypatch.setitem(sources.BUILT_IN, "scm_flags", line)
+  config = data_config(
+    tmp_path, name="scm_flags", size=4, channels=3, num_classes=3
+  )
+  source = sources.open_source(config)
+  found = [source[i] for i in range(3)]
+  assert all((e["image"] == 80 * e["label"]).all() for e in found)
+  with pytest.raises(ConfigError, match="more than config.data.num_classes=2"):
+    config.num_classes = 2
+    sources.open_source(config)

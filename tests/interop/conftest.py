@@ -1,11 +1,10 @@
-"""A tiny EDM2 network as a file, and our own reference of a tiny network."""
+"""A reference of EDM2's own network, and tiny networks of random weights."""
 
 import dataclasses
 import importlib.util
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,12 +12,12 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-# Inputs and outputs of the published network with random weights.
+# Inputs and outputs that EDM2's own code computed, with random weights.
 REFERENCE = pathlib.Path(__file__).with_name("edm2_tiny.safetensors")
 
 
 def _load_forgery() -> Any:
-  """The module beside this one; tests are no package."""
+  """Imports the module beside this one; the tests are not a package."""
   path = pathlib.Path(__file__).with_name("forgery.py")
   spec = importlib.util.spec_from_file_location("forgery", path)
   module = importlib.util.module_from_spec(spec)
@@ -27,24 +26,16 @@ def _load_forgery() -> Any:
   return module
 
 
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def forgery() -> Any:
-  """The module `forgery`, which writes network pickles."""
+  """Returns the module `forgery`, which writes network pickles."""
   pytest.importorskip("torch")
   return sys.modules.get("forgery") or _load_forgery()
 
 
 @pytest.fixture(scope="session")
 def reference() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Tensors and config of `edm2_tiny.safetensors`."""
+  """Returns the tensors and the config of `edm2_tiny.safetensors`."""
   from scm_jax.interop import safetensors
 
   tensors, metadata = safetensors.read(REFERENCE)
@@ -53,7 +44,7 @@ def reference() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def small() -> Any:
-  """`small(**changes)`: the config of an EDM2 network for 8x8x1 data."""
+  """`small(**changes)` returns a config of an EDM2 network for 8x8x1 data."""
   from scm_jax import networks
 
   config = networks.UNetConfig(
@@ -72,7 +63,7 @@ def small() -> Any:
 
 @pytest.fixture(scope="session")
 def draw_params(forgery) -> Any:
-  """`draw_params(config)`: random tensors of a network, by PyTorch's names."""
+  """`draw_params(config)` returns random tensors by PyTorch's names."""
   from scm_jax import networks
   from scm_jax.interop import edm2_names
 
@@ -92,7 +83,7 @@ def draw_params(forgery) -> Any:
 
 @pytest.fixture(scope="session")
 def write_pickle(forgery, draw_params) -> Any:
-  """`write_pickle(path, config, encoder)`: such a network as EDM2 saves it."""
+  """`write_pickle(path, config, encoder)` saves a network as EDM2 does."""
 
   def write(path, config, encoder=None, seed=0) -> pathlib.Path:
     ema = forgery.network(draw_params(config, seed), config)

@@ -22,11 +22,11 @@ REBUILD = torch._utils._rebuild_tensor_v2
 
 
 class EasyDict(dict):
-  """`dnnlib.util.EasyDict`."""
+  """A stand-in for `dnnlib.util.EasyDict`."""
 
 
 def reconstruct(meta: Any) -> None:
-  """`torch_utils.persistence._reconstruct_persistent_obj`."""
+  """Stands in for `torch_utils.persistence._reconstruct_persistent_obj`."""
   raise AssertionError("a pickle was executed while it was written")
 
 
@@ -53,7 +53,7 @@ def named() -> Iterator[None]:
 
 
 class Reduces:
-  """Pickles as the call `function(*args)`."""
+  """An object that is pickled as the call `function(*args)`."""
 
   def __init__(self, function: Any, *args: Any):
     self.reduction = function, args
@@ -63,9 +63,7 @@ class Reduces:
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
-  """Returns a tensor with the array's strides, of which the storage begins
-  before it.
-  """
+  """Returns a tensor with the array's strides, offset in its storage."""
   steps = [stride // array.itemsize for stride in array.strides]
   values = torch.from_numpy(array.copy())
   storage = torch.zeros(array.size + 1, dtype=values.dtype)
@@ -75,12 +73,12 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def legacy_archive(obj: Any) -> bytes:
-  """`torch.save` before PyTorch 1.6."""
+  """Returns what `torch.save` wrote before PyTorch 1.6."""
   return _torch_save(obj, False)
 
 
 def zip_archive(obj: Any) -> bytes:
-  """`torch.save` since PyTorch 1.6."""
+  """Returns what `torch.save` writes since PyTorch 1.6."""
   return _torch_save(obj, True)
 
 
@@ -92,13 +90,13 @@ def _torch_save(obj: Any, zipped: bool) -> bytes:
 
 
 def plain(obj: Any, protocol: int = 4) -> bytes:
-  """`pickle.dump`, by which EDM2 saves its networks."""
+  """Returns what `pickle.dump` writes, by which EDM2 saves its networks."""
   with named():
     return pickle.dumps(obj, protocol)
 
 
 def persistent(class_name: str, **state: Any) -> Any:
-  """An object of one of EDM2's persistent classes."""
+  """Returns an object of one of EDM2's persistent classes."""
   meta = {
     "type": "class",
     "version": 6,
@@ -110,7 +108,7 @@ def persistent(class_name: str, **state: Any) -> Any:
 
 
 def network(params: dict[str, np.ndarray], config: Any) -> Any:
-  """A `Precond` of tensors by PyTorch's names, for a config of ours."""
+  """Returns a `Precond` of tensors by PyTorch's names, for our config."""
   tree: dict[str, Any] = {}
   for name, array in params.items():
     group = tree
@@ -173,7 +171,7 @@ def _kind(name: str, tree: dict[str, Any]) -> str:
 
 
 def snapshot(ema: Any, encoder: Any) -> Any:
-  """What a network pickle of EDM2's holds."""
+  """Returns the content of a network pickle of EDM2's."""
   data = {"class_name": "training.dataset.ImageFolderDataset", "path": "x.zip"}
   return EasyDict(
     encoder=encoder,
@@ -188,7 +186,7 @@ def pixels() -> Any:
 
 
 def latents() -> Any:
-  """EDM2's encoder for Stability's latents, whitened to deviation 0.5."""
+  """Returns EDM2's encoder of latents, scaled to standard deviation 0.5."""
   scale = np.float32(0.5) / np.array([4.17, 4.62, 3.71, 3.28], np.float32)
   mean = np.array([5.81, 3.25, 0.12, -2.15], np.float32)
   return persistent(
@@ -204,7 +202,7 @@ def latents() -> Any:
 def random_params(
   shapes: dict[str, tuple[int, ...]], seed: int = 0
 ) -> dict[str, np.ndarray]:
-  """Weights as training leaves them: none zero, filters of about unit RMS."""
+  """Returns weights like trained ones: none is zero, filters of unit RMS."""
   rng = np.random.default_rng(seed)
   draw = lambda shape: np.asarray(rng.normal(size=shape), np.float16)
   return {name: draw(shape) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Parity with diffusers' own autoencoder, and files that are none."""
+"""Parity with diffusers' own autoencoder; files that are something else."""
 
 import json
 import pathlib
@@ -27,14 +27,16 @@ def params(folder):
 
 @pytest.fixture(scope="module")
 def file(folder, tmp_path_factory):
-  """The tensors alone, as someone downloads them."""
+  """Returns a file of the tensors alone, as users download it."""
   path = tmp_path_factory.mktemp("downloads") / "vae.safetensors"
   shutil.copy(folder / autoencoder.WEIGHTS, path)
   return path
 
 
 def rewrite(file, path, change):
-  """A copy with other tensors: `change(name, tensor)` is a pair or None."""
+  """Writes a copy in which `change(name, tensor)` replaces a tensor or, if it
+  is None, leaves it out.
+  """
   tensors, _ = safetensors.read(file)
   pairs = (change(name, tensor) for name, tensor in tensors.items())
   with open(path, "wb") as stream:
@@ -78,7 +80,7 @@ def test_parity_with_diffusers(folder):
 
 
 def test_names_and_shapes_of_the_public_file():
-  """All tensors of Stable Diffusion's autoencoder, and no others."""
+  """The names are those of all tensors of Stable Diffusion's autoencoder."""
   torch = pytest.importorskip("torch")
   diffusers = pytest.importorskip("diffusers")
   about = autoencoder._describe(AutoencoderConfig())
@@ -99,7 +101,7 @@ def test_names_and_shapes_of_the_public_file():
 
 
 def test_a_file_alone(file, params):
-  """Sizes are the tensors'; groups are as many as fit."""
+  """Sizes are inferred from the tensors, with the most groups that fit."""
   network, found = autoencoder.load(file)
   assert network.config == AutoencoderConfig((8, 16, 16), blocks=1, groups=8)
   assert_same(params, found)
@@ -107,7 +109,7 @@ def test_a_file_alone(file, params):
 
 @pytest.mark.parametrize("axes", [(), (1, 1)])
 def test_old_names_of_attention(file, params, tmp_path, axes):
-  """As dense layers, and as the 1x1 convolutions that they once were."""
+  """Dense layers and 1x1 convolutions, which older files have, are read."""
   new = ("to_q", "to_k", "to_v", "to_out.0")
   old = ("query", "key", "value", "proj_attn")
 
@@ -146,6 +148,7 @@ DROP = "decoder.up_blocks.1.resnets.1.conv2.bias"
     (lambda n, t: None if n == DROP else (n, t), f"has no {DROP}"),
     (lambda n, t: (n, t[:-1] if n == DROP else t), f"{DROP} is [15]"),
     (lambda n, t: ("unet." + n, t), "has no encoder.conv_in.weight"),
+    (lambda n, t: (n, t.ravel()), "IndexError"),
     (
       lambda n, t: (n if n != DROP else "decoder.extra", t),
       f"has no {DROP}",
@@ -174,7 +177,7 @@ def test_a_tensor_too_many(file, tmp_path):
 
 
 def test_missing_and_damaged_files(file, tmp_path):
-  """One line says what to fetch and where to put it."""
+  """The message says what to fetch and where to put it."""
   path = tmp_path / "vae.safetensors"
   wanted = rf"fetch https://\S+/{autoencoder.WEIGHTS} and put it at {path}"
   with pytest.raises(UserError, match=f"no autoencoder at .*{wanted}$"):

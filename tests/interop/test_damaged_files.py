@@ -15,7 +15,7 @@ import pytest
 from scm_jax.errors import UserError
 from scm_jax.interop import edm2, safetensors, state_dict
 from scm_jax.metrics import reference_files
-from scm_jax.preparing import trees, workers
+from scm_jax.preparing import file_source, transform
 
 DAMAGES = 400  # damaged copies of each file
 
@@ -74,11 +74,11 @@ def zipped_latents() -> bytes:
 
 def prepare_latents(path: pathlib.Path) -> None:
   """Reads a zip file of latents as `scm-jax prepare` does."""
-  source = trees.Tree(trees.Zip(str(path)))
-  work = workers.Work(None, "latents", 8, 3, "adm")
+  source = file_source.ZipSource(str(path))
+  how = transform.Transform("latents", 8, 3, "adm")
   try:
-    for item in source.list().items:
-      if error := workers.prepare(source, work, item).error:
+    for item in source.index().items:
+      if error := transform.prepare(source, how, item).error:
         raise UserError(error)
   except UserError as error:  # it names the file in the zip file
     raise UserError(f"{path}: {error}") from error

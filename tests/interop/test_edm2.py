@@ -14,7 +14,7 @@ from scm_jax.interop import edm2, state_dict, unpickling
 
 @pytest.fixture
 def content(forgery, small, draw_params):
-  """`content(**changed)`: params, and the object that a file holds."""
+  """`content(**changed)` returns parameters and the object of a file."""
 
   def make(encoder=None, **changed):
     params = draw_params(small()) | changed
@@ -26,7 +26,7 @@ def content(forgery, small, draw_params):
 
 @pytest.fixture
 def read(tmp_path):
-  """Reads bytes as a network pickle."""
+  """`read(data)` reads bytes as a network pickle."""
 
   def run(data: bytes) -> edm2.Pickle:
     path = tmp_path / "network.pkl"
@@ -38,7 +38,7 @@ def read(tmp_path):
 
 @pytest.fixture
 def refused(read):
-  """`refused(data)`: the one line with which it is."""
+  """`refused(data)` returns the line that says why data are refused."""
 
   def run(data: bytes) -> str:
     with pytest.raises(UserError) as info:
@@ -82,7 +82,7 @@ def test_strides_and_types(forgery, content, read):
 
 @pytest.fixture
 def tripwire(forgery, tmp_path):
-  """A call of `os.system` that leaves a file, and whether it has."""
+  """Returns a call of `os.system` that makes a file, and a check for it."""
   path = tmp_path / "executed"
   call = forgery.Reduces(os.system, f"touch {path}")
   return types.SimpleNamespace(call=call, executed=path.exists)
@@ -114,7 +114,7 @@ def test_a_call_inside_a_storage(archive, tripwire, forgery, refused):
 
 
 def test_source_code_is_never_executed(forgery, content, read):
-  """Every class of these files has source code that ends the process."""
+  """The source code in these files would end the process."""
   _, data = content()
   written = forgery.plain(data)
   assert written.count(forgery.SOURCE.encode()) >= 1
@@ -138,7 +138,7 @@ def test_other_names_are_refused(module, name, refused):
 
 
 def test_constructors_cannot_be_changed(refused):
-  """A pickle may also set attributes of what it names."""
+  """A pickle may not set attributes of the functions that it names."""
   function = b"ctorch._utils\n_rebuild_tensor_v2\n"
   changed = function + b"}S'function'\nI1\nsb."
   refused(changed)
@@ -217,6 +217,12 @@ def test_views_that_share_a_storage(forgery):
 def test_other_contents(change, said, forgery, content, refused):
   _, data = content()
   assert said in refused(forgery.plain(change(forgery, data)))
+
+
+def test_a_module_that_contains_itself():
+  module = unpickling.record_type("Block")()
+  module.state = {"_modules": {"a": module, "b": module}}
+  assert list(state_dict.modules(module)) == [("", module)]
 
 
 def test_weights_that_are_not_finite(forgery, content, refused):

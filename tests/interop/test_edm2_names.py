@@ -11,7 +11,6 @@ from scm_jax.interop import edm2, edm2_conversion, edm2_names
 from scm_jax.networks import magnitude, presets
 from scm_jax.training import resolve
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 TOLERANCE = 2e-5  # relative, in float32
 
 
@@ -24,7 +23,7 @@ def nhwc(x):
 
 
 def parameters(tensors):
-  """Those of a reference file, which names them `param:NAME`."""
+  """Returns a reference file's parameters, which it calls `param:NAME`."""
   prefix = "param:"
   return {
     name.removeprefix(prefix): np.asarray(tensor)
@@ -35,7 +34,7 @@ def parameters(tensors):
 
 @pytest.fixture(scope="module")
 def imported(reference):
-  """Network and normalised parameters of the reference, as imported."""
+  """Returns the reference's network and its normalised parameters."""
   tensors, config = reference
   pickle = edm2.Pickle(
     tensors=parameters(tensors),
@@ -58,13 +57,13 @@ def imported(reference):
 
 
 def labels(tensors):
-  """Classes; a zero row is "no label"."""
+  """Returns the classes of one-hot rows; a row of zeros is "no label"."""
   one_hot = tensors["in:labels_onehot"]
   return np.where(one_hot.sum(-1) > 0, one_hot.argmax(-1), one_hot.shape[-1])
 
 
 def test_parity(imported, reference):
-  """Denoised output, its derivative by `x` and `sigma`, and log-variance."""
+  """The output, its derivative by `x` and `sigma`, and log-variance agree."""
   tensors, _ = reference
   network, params = imported
   cond = {"label": jnp.asarray(labels(tensors))}
@@ -86,7 +85,7 @@ def test_parity(imported, reference):
 
 
 def test_parity_needs_every_part(imported, reference):
-  """The test above would notice: a sign, a unit, an epsilon, a weight."""
+  """A change of any weight, or of epsilon, would break the parity."""
   tensors, _ = reference
   network, params = imported
   x, t = nhwc(tensors["in:x"]), jnp.array([0.3, 0.8, 1.4])
@@ -118,7 +117,7 @@ def test_names_and_back(reference):
 
 @pytest.mark.parametrize("size", ["xs", "xxl"])
 def test_every_parameter_of_every_size_has_a_name(size):
-  """And the network's fields can be told from names and shapes."""
+  """The config's fields are inferred from the names and shapes."""
   fields = presets.EDM2[size]
   config = networks.UNetConfig(
     resolution=64,

@@ -1,18 +1,16 @@
-"""How much of an EDM2 network survives its change of form."""
+"""How closely a network of sCM's form imitates the EDM2 network before it."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import traverse_util
 
 from scm_jax import networks, trigflow
 from scm_jax.interop import imitation, partial_restore
 from scm_jax.networks import magnitude
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 EDM2 = networks.UNetConfig(
   resolution=8,
   in_channels=2,
@@ -30,7 +28,7 @@ NOISE_WEIGHT = ("denoiser", "embedding", "emb_noise", "weight")
 
 
 def draw(config, seed=0):
-  """Weights on their spheres; half a unit of modulation in every block."""
+  """Returns normalised weights, with gains of modulation of one half."""
   shapes = jax.eval_shape(networks.build(config).init, jax.random.key(0))
   rng = np.random.default_rng(seed)
 
@@ -46,7 +44,7 @@ def draw(config, seed=0):
 
 
 def distance(target, imitates):
-  """Of a start from the network that it starts from, relative."""
+  """Returns the relative distance between the outputs before and after."""
   params = draw(EDM2)
   flat = traverse_util.flatten_dict(
     networks.build(target).init(jax.random.key(3))
@@ -129,7 +127,7 @@ def test_nothing_is_imitated_between_equal_forms():
 
 
 def test_the_shift_is_learnt_from_zero():
-  """At first it is not there; its gain has a gradient from the start."""
+  """Its gain is zero at first and has a gradient."""
   network = networks.build(GAINED)
   params = network.init(jax.random.key(0))
   params["denoiser"]["out_gain"] = jnp.float32(1.0)

@@ -1,4 +1,4 @@
-"""`scm-jax import-edm2`, and what can be done with the workdir it makes."""
+"""The command `import-edm2`, and the use of the workdir that it makes."""
 
 import json
 import os
@@ -7,10 +7,10 @@ import pathlib
 import numpy as np
 import pytest
 
+import scm_jax
 from scm_jax import networks
 from scm_jax.training import workdir
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 ADAPT = pathlib.Path(__file__).parents[2] / "configs" / "adapt.py"
 # What `tiny` makes of ImageNet 512's network, in EDM2's form, and shallower.
 TINY = {"in_channels": 4, "channel_mult_emb": 4}
@@ -26,7 +26,7 @@ NAME = "edm2-img512-s-2147483-0.130.pkl"
 
 @pytest.fixture(scope="module")
 def pickles(forgery, small, write_pickle, tmp_path_factory):
-  """A folder of a network, one that guides it, and one of other data."""
+  """Returns a folder of a network, its guidance network, and two others."""
   folder = tmp_path_factory.mktemp("pickles")
   latents = forgery.latents()
   write_pickle(folder / NAME, small(**TINY), latents)
@@ -39,7 +39,7 @@ def pickles(forgery, small, write_pickle, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def imported(pickles, tmp_path_factory):
-  """The workdir of the network and its guide."""
+  """Returns the workdir of the network and its guidance network."""
   from scm_jax.cli import main
 
   out = tmp_path_factory.mktemp("runs") / "edm2"
@@ -85,7 +85,7 @@ def test_samples(command, imported, tmp_path):
   plain, said = sample(command, imported, tmp_path / "a", "--steps=3")
   assert "5 network evaluations each" in said and plain.std() > 5
   guided, said = sample(
-    *(command, imported, tmp_path / "b", "--steps=3", "--guidance=2")
+    command, imported, tmp_path / "b", "--steps=3", "--guidance=2"
   )
   assert "10 network evaluations each" in said
   assert np.abs(guided - plain).mean() > 1
@@ -103,19 +103,23 @@ def test_evaluation(command, refused_line, pickles, tmp_path):
   assert run["objective"] == "teacher" and run["nfe"] == 3
 
 
-def test_without_a_guide_there_is_no_guidance(
+def test_without_a_guidance_network_there_is_no_guidance(
   command, refused_line, pickles, tmp_path
 ):
-  for name, said in (
-    ("pixels", "was always given labels, and has no guide"),
+  """Python and both tasks that draw refuse the scale with the same reason."""
+  for name, reason in (
+    ("pixels", "was always given labels in training"),
     ("pixels-no-label", "takes no labels"),
   ):
     out = tmp_path / name
-    assert (
-      command("import-edm2", pickles / f"{name}.pkl", f"--out={out}")[0] == 0
-    )
+    code, _, _ = command("import-edm2", pickles / f"{name}.pkl", f"--out={out}")
+    assert code == 0
+    why = scm_jax.load(out).guidance_refusal()
+    assert reason in why
     argv = f"--workdir={out}", "--guidance=2", f"--out={tmp_path}/x"
-    assert said in refused_line(2, "sample", *argv)
+    assert why in refused_line(2, "sample", *argv)
+    argv = *argv, "--features=pixels", "--reference=scm_digits"
+    assert why in refused_line(2, "evaluate", *argv)
   assert not (tmp_path / "x").exists()
 
 
@@ -126,7 +130,7 @@ def test_autoguidance_without_labels(command, pickles, tmp_path):
   assert code == 0
   plain, _ = sample(command, out, tmp_path / "a", "--steps=2")
   guided, said = sample(
-    *(command, out, tmp_path / "b", "--steps=2", "--guidance=3")
+    command, out, tmp_path / "b", "--steps=2", "--guidance=3"
   )
   # Guided by itself, a network stays what it is.
   assert np.abs(guided - plain).max() <= 1 and "6 network evaluations" in said
@@ -134,7 +138,7 @@ def test_autoguidance_without_labels(command, pickles, tmp_path):
 
 @pytest.fixture
 def refused_line(command):
-  """`refused_line(code, *argv)`: the one line with which a command ends so."""
+  """`refused_line(code, *argv)` returns the line with which a command fails."""
 
   def run(code, *argv):
     given, out, err = command(*argv)
@@ -198,7 +202,7 @@ def train(command, run, folder, *argv):
 
 
 def test_adaptation_and_distillation(command, imported, caplog, tmp_path):
-  """import -> adapt -> sCD, guided -> sample."""
+  """Import, adaptation, guided sCD and sampling follow on each other."""
   adapted, student = tmp_path / "adapted", tmp_path / "student"
   teacher = f"--config.teacher={imported}"
   with caplog.at_level("INFO"):
@@ -206,15 +210,13 @@ def test_adaptation_and_distillation(command, imported, caplog, tmp_path):
   assert code == 0, err
   assert "\nnegated (1): out_gain\nfitted (6): " in caplog.text
 
-  code, _, err = train(
-    *(command, "scd,guide", student, teacher),
-    f"--config.start={adapted}",
-  )
+  start = f"--config.start={adapted}"
+  code, _, err = train(command, "scd,guide", student, teacher, start)
   assert code == 0, err
   noted = json.loads((student / "teacher.json").read_text())
   assert noted["workdir"] == str(imported)
   images, said = sample(
-    *(command, student, tmp_path / "samples", "--steps=2", "--guidance=1.5")
+    command, student, tmp_path / "samples", "--steps=2", "--guidance=1.5"
   )
   assert "2 network evaluations each" in said and images.std() > 5
 
@@ -226,8 +228,12 @@ def test_guidance_that_the_teacher_cannot_give(
   unguided = tmp_path / "unguided"
   command("import-edm2", pickles / NAME, f"--out={unguided}")
   said = refused_line(
-    *(2, "train", f"--config={ADAPT}:run={run},tiny", *SHALLOWER),
-    *(f"--workdir={tmp_path}/run", f"--config.teacher={unguided}"),
+    2,
+    "train",
+    f"--config={ADAPT}:run={run},tiny",
+    *SHALLOWER,
+    f"--workdir={tmp_path}/run",
+    f"--config.teacher={unguided}",
     "--config.objective.guidance=fixed",
   )
-  assert "was always given labels, and has no guide" in said
+  assert "was always given labels in training" in said

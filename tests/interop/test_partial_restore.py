@@ -1,4 +1,4 @@
-"""What a network of one form takes from one of the other."""
+"""The parameters that a network takes from one of another form."""
 
 import dataclasses
 
@@ -10,7 +10,6 @@ import pytest
 from scm_jax import networks
 from scm_jax.interop import partial_restore
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 EDM2 = networks.UNetConfig(
   resolution=8,
   in_channels=2,
@@ -89,9 +88,8 @@ def test_of_edm2_into_the_split_form():
 def test_the_report_names_all_kinds_once():
   _, report = partial_restore.restore(draw(EDM2), EDM2, SHARED)
   lines = str(report).splitlines()
-  assert [line.split()[0] for line in lines] == [
-    *("copied", "negated", "fresh", "unused")
-  ]
+  kinds = [line.split()[0] for line in lines]
+  assert kinds == ["copied", "negated", "fresh", "unused"]
   assert "enc_*/conv0/weight (3)" in lines[0] and "embedding/emb_label" in str(
     report
   )
@@ -111,7 +109,7 @@ def test_equal_forms_share_all():
 
 
 def test_a_head_of_another_kind_is_not_taken():
-  """Its linear layer has the same shape, and reads other features."""
+  """Its linear layer has the same shape but reads other features."""
   teacher = dataclasses.replace(SPLIT, weighting="fourier")
   started, report = partial_restore.restore(draw(teacher), teacher, SPLIT)
   assert report.misfits == () and "weighting" not in started
@@ -143,7 +141,7 @@ def test_misfits(change, said, source):
 
 
 def test_the_sign_is_turned_with_the_convention():
-  """With all features of the time silenced, the two networks agree."""
+  """Without the features of the time, the two networks nearly agree."""
   params = draw(EDM2)
   started, _ = partial_restore.restore(params, EDM2, SHARED)
   for tree in (params, started):
@@ -171,7 +169,7 @@ def test_the_sign_is_turned_with_the_convention():
 
 @pytest.mark.parametrize("guidance", [False, True])
 def test_of_ddpmpp(guidance):
-  """DDPM++ has no gain: the sign is the last layer's, bias included."""
+  """DDPM++ has no gain; its last layer, bias included, sets the sign."""
   edm = networks.DDPMppConfig(
     resolution=8,
     in_channels=2,

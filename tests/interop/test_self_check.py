@@ -1,4 +1,4 @@
-"""The check before training, by the commands that docs/evaluation.md gives."""
+"""The check before training, run by the commands of docs/evaluation.md."""
 
 import json
 import pathlib
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "evaluation.md"
 FEATURES = 128  # of the forged Inception
 NUM = 12
@@ -24,7 +23,7 @@ SMALLER = {
 
 
 def commands() -> Iterator[list[str]]:
-  """The words of each command in the docs' section, made smaller."""
+  """Yields the arguments of each command in the docs' section, made smaller."""
   (section,) = re.findall(
     r"^## A check before training\n(.*?)(?=^## )", DOCS.read_text(), re.M | re.S
   )
@@ -46,7 +45,7 @@ def files(
   inception_file,
   tmp_path_factory,
 ) -> pathlib.Path:
-  """A folder of all files that the commands name, of random weights."""
+  """Returns a folder of the files that the commands name, random weights."""
   folder = tmp_path_factory.mktemp("check")
   latents = {"in_channels": 4}
   for name, config, encoder in (

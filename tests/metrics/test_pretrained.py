@@ -1,4 +1,4 @@
-"""Published networks' files: every form, damaged, hostile and mistaken ones."""
+"""Files of published networks: of every form, damaged, hostile, mistaken."""
 
 import collections
 import hashlib
@@ -110,7 +110,7 @@ MIXED = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
 
 
 def to_nvidia(name):
-  """The name in NVIDIA's file; None for the gains, which it has not."""
+  """Returns the name in NVIDIA's file; None for gains, which it lacks."""
   if name.startswith("fc."):
     return f"output.{name.removeprefix('fc.')}"
   *layer, _, part = name.split(".")
@@ -131,7 +131,7 @@ def to_nvidia(name):
 
 @pytest.fixture(scope="module")
 def nvidia(tensors):
-  """A network pickled whole as NVIDIA's persistence does, by PyTorch itself."""
+  """Returns a network pickled by PyTorch as NVIDIA's persistence does."""
   torch = pytest.importorskip("torch")
   reconstruct = types.FunctionType(
     (lambda meta: None).__code__, {}, "_reconstruct_persistent_obj"
@@ -256,7 +256,7 @@ class Hostile:
 
 
 def hostile_network():
-  """A layer of PyTorch's whose construction runs code, were it believed."""
+  """Returns a layer of PyTorch's with an attribute that runs code."""
   torch = pytest.importorskip("torch")
   module = torch.nn.Linear(1, 1)
   module.hook = Hostile()

@@ -62,12 +62,10 @@ class Problem:
 
 
 @pytest.fixture(autouse=True)
-def quick_float64() -> Iterator[None]:
-  """Exact arithmetic, and compilation that does not take longer than it."""
-  jax.config.update("jax_disable_most_optimizations", True)
+def float64() -> Iterator[None]:
+  """Computes in float64, so that only mathematics can differ."""
   with jax.enable_x64(True):
     yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _batch(shape: tuple[int, ...]) -> dict[str, Any]:

@@ -27,9 +27,13 @@ ANGLES = 2 * np.pi * np.arange(3) / 3
 MEANS = RADIUS * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 
 
+# Running these takes longer than compiling them.
+pytestmark = pytest.mark.optimized
+
+
 @pytest.fixture(autouse=True)
-def quick_float64():
-  """Float32 and full optimisation: here, running takes longer."""
+def float64():
+  """Leaves float32 on, in the folder's fixture's place."""
 
 
 def velocity(x_t, t, cond):

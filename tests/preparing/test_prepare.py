@@ -206,11 +206,11 @@ def test_other_settings_are_refused(prepare, photos, tree, tmp_path):
   flags = ("--name=photos", "--shards=4", "--on-error=skip")
   out = photos.parents[1]
   _, err = prepare(tree, out, "--size=8", *flags, code=1)
-  assert "was made with preprocessing.size 16, not 8" in err
+  assert "preprocessing.size: 16 -> 8" in err
   part = (*flags, "--shard=0/2")
   prepare(tree, tmp_path / "begun", "--size=16", *part)
   _, err = prepare(tree, tmp_path / "begun", "--size=8", *part, code=1)
-  assert "was begun with preprocessing.size 16, not 8" in err
+  assert "preprocessing.size: 16 -> 8" in err
 
 
 @pytest.mark.parametrize(

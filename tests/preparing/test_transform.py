@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scm_jax.preparing import transform
+from scm_jax.preparing import index, transform
 
 
 def png(image: Image.Image, **extra) -> bytes:
@@ -77,7 +77,7 @@ def test_transparency():
   ],
 )
 def test_unreadable(data, reason):
-  with pytest.raises(transform.UnreadableError, match=reason) as error:
+  with pytest.raises(index.UnreadableError, match=reason) as error:
     transform.decode(data, 3)
   assert " at 0x" not in str(error.value)
 

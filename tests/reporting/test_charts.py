@@ -4,12 +4,19 @@ import io
 import itertools
 
 import matplotlib.image
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
 from scm_jax.data import sources
-from scm_jax.reporting import axes as drawing
-from scm_jax.reporting import charts, published, reading, summary, titles
+from scm_jax.reporting import (
+  chart_parts,
+  charts,
+  published,
+  reading,
+  summary,
+  titles,
+)
 
 
 def _summary(*folders):
@@ -25,7 +32,7 @@ def panels(family):
 def labelled(monkeypatch):
   """Axes, labels and the boxes of those that were written, by call."""
   calls = []
-  place = drawing.place_labels
+  place = chart_parts.place_labels
 
   def spy(axes: Axes, labels):
     before = set(axes.texts)
@@ -33,7 +40,7 @@ def labelled(monkeypatch):
     texts = [text for text in axes.texts if text not in before]
     calls.append((axes, labels, texts))
 
-  monkeypatch.setattr(drawing, "place_labels", spy)
+  monkeypatch.setattr(chart_parts, "place_labels", spy)
   return calls
 
 
@@ -70,21 +77,22 @@ def test_size_chart_names_every_series(panels, labelled):
 
 
 def test_points_are_the_scores(panels, monkeypatch):
-  points = []
-  marker = drawing.numbered_marker
+  drawn = []
+  lines = chart_parts.lines
 
-  def spy(axes, x, y, row):
-    points.append((x, y, row))
-    marker(axes, x, y, row)
+  def spy(*args):
+    drawn.extend(lines(*args))
+    return drawn
 
-  monkeypatch.setattr(drawing, "numbered_marker", spy)
+  monkeypatch.setattr(chart_parts, "lines", spy)
   charts.draw_compute(panels, published.load("none"))
   rows = panels[0].rows
+  points = pd.concat(drawn)
   assert len(points) == rows.in_series.sum() < len(rows)
-  for x, y, row in points:
-    assert y == row["fd_classifier"]
-    # Objectives are set aside, but by less than the next size is away.
-    assert x == pytest.approx(row["effective_compute"], rel=0.3)
+  assert (points.at_y == points.fd_classifier).all()
+  # Objectives are set aside, but by less than the next size is away.
+  compute = points.effective_compute.astype(float)
+  assert list(points.at_x) == pytest.approx(list(compute), rel=0.3)
 
 
 def test_one_axes_only_where_features_are_the_same(tmp_path, make):

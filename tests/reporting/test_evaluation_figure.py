@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn import datasets
 
 from scm_jax import errors
-from scm_jax.reporting import axes, objectives
+from scm_jax.reporting import chart_parts, objectives
 from scm_jax.reporting import evaluation_figure as figure
 from scm_jax.reporting import records as report
 
@@ -127,5 +127,5 @@ def test_rows_that_do_not_match(content, tmp_path):
 
 def test_scores_are_short():
   values = [0.17449, 1.2, 16.58, 158.2, 12345.6]
-  found = [axes.short(value) for value in values]
+  found = [chart_parts.short(value) for value in values]
   assert found == ["0.174", "1.200", "16.6", "158", "12,346"]

@@ -172,7 +172,6 @@ def memory(run):
 
 
 def main(folder):
-  jax.config.update("jax_disable_most_optimizations", True)
   runs = {name: Run(*layout) for name, layout in LAYOUTS.items()}
   result = {name: {} for name in runs}
   result["reduced_in"] = {name: reduced_in(name) for name in ("", "float32")}

@@ -273,7 +273,6 @@ def begin(config, folder, watch):
 
 
 def main(folder):
-  jax.config.update("jax_disable_most_optimizations", True)
   write_models(folder)
   config = make_config("scd")
   mesh = sharding.make_mesh(config)

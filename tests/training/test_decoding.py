@@ -118,11 +118,13 @@ def test_images_need_none(file):
 
 
 def test_another_number_of_channels(student):
-  from scm_jax.networks.autoencoder import AutoencoderConfig
+  from scm_jax.networks.autoencoder import AutoencoderConfig, build
 
-  network = resolve(AutoencoderConfig((8,), blocks=1, latent_channels=16))
+  network = build(AutoencoderConfig((8,), blocks=1, latent_channels=16))
   model, _ = workdir.load(student, autoencoder="")
-  with pytest.raises(ConfigError, match="4 channels, the autoencoder's 16"):
+  with pytest.raises(
+    ConfigError, match="4 channels, and the autoencoder's have 16"
+  ):
     autoencoder.attach(model, network, {})
 
 

@@ -341,7 +341,7 @@ def test_a_workdir_of_emas(run, make_config, train, tmp_path):
   )
   model, about = workdir.load(out, 500.0)
   assert about["ema"] == "500" and model.params["denoiser"]["out_gain"] == 0
-  with pytest.raises(UserError, match="holds averages that were made, not a"):
+  with pytest.raises(UserError, match="imported or reconstructed"):
     train(config, out)
   with pytest.raises(UserError, match="is not empty; choose another"):
     workdir.write_averages(out, config, kept, 12, {})

@@ -66,8 +66,10 @@ def test_a_teacher_of_an_older_version(make_config, tmp_path):
   for kind in ("positional", "fourier"):
     for reset in (True, False):
       student = make_config(
-        *("sct", f"--config.network.weighting={kind}"),
-        *(f"--config.teacher={path}", "--config.objective.warmup_steps=1"),
+        "sct",
+        f"--config.network.weighting={kind}",
+        f"--config.teacher={path}",
+        "--config.objective.warmup_steps=1",
         f"--config.objective.reset_weighting={reset}",
       )
       teacher = initialization.load_teacher(student, tmp_path, begun=False)

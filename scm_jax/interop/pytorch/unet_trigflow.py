@@ -259,6 +259,7 @@ class UNetTrigFlow(nn.Module):
 
   @property
   def device(self) -> torch.device:
+    """The device that the weights are on."""
     return self.out_conv.weight.device
 
   @property

@@ -1,4 +1,4 @@
-"""A number that tells weights apart, and is the same wherever they lie."""
+"""Computes checksums of weights, wherever their arrays lie."""
 
 import zlib
 from typing import Any
@@ -10,14 +10,14 @@ from scm_jax.training import sharding
 
 
 def of(params: Any, value: int = 0) -> int:
-  """A checksum of all parameters' bytes, wherever they lie.
+  """Returns the CRC-32 of all parameters' bytes.
 
-  One array at a time is on the host. Where arrays span processes, all of them
-  must take part.
+  One array at a time is on the host. Where arrays span processes, all processes
+  must call this.
 
   Args:
     params: a tree of arrays.
-    value: checksum of what comes before them.
+    value: the checksum of what comes before them.
   """
   for leaf in jax.tree.leaves(params):
     value = zlib.crc32(fetch(leaf).tobytes(), value)
@@ -25,11 +25,11 @@ def of(params: Any, value: int = 0) -> int:
 
 
 def fetch(leaf: Any) -> np.ndarray:
-  """One array on the host, whole.
+  """Returns a whole array on the host.
 
-  JAX keeps what it fetches for as long as the array lives, so that another one
-  is fetched, with the same content. From several processes' devices the array
-  is gathered on every device first: all must call this, in the same order.
+  JAX keeps a fetched copy for as long as the array lives; a temporary array of
+  the same content is fetched instead. An array on several processes' devices is
+  first gathered on every device, so all must call this, in the same order.
   """
   if not isinstance(leaf, jax.Array):
     return np.asarray(leaf)

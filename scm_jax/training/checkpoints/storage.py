@@ -1,9 +1,9 @@
-"""Checkpoints: what Orbax is asked to keep, and how a run comes back.
+"""Saves and restores checkpoints with Orbax.
 
-A checkpoint has two items: `train` (step, parameters, optimiser) and `ema` (the
-averages, all that sampling needs). Saves are asynchronous and become visible
-whole or not at all. A damaged checkpoint is set aside, with a warning, and the
-one before it is used.
+A checkpoint has two items: `train` (step, parameters, optimiser state) and
+`ema` (the EMA weights, which are all that sampling needs). Saves are
+asynchronous and become visible whole or not at all. A damaged checkpoint is set
+aside with a warning, and the one before it is used.
 """
 
 import contextlib
@@ -41,11 +41,11 @@ class Checkpoints:
     """Opens the folder, and makes it unless it is only read.
 
     Args:
-      workdir: of the run.
-      keep: how many of the last checkpoints stay.
-      keep_every: checkpoints whose step this divides stay too; 0 for none.
-      reading: change nothing there: a training may be writing to it. Without
-        it, what a killed training left half written is removed.
+      workdir: the run's workdir.
+      keep: the number of newest checkpoints that are kept.
+      keep_every: checkpoints whose step this divides are kept too; 0 for none.
+      reading: whether to change nothing, because a training may be writing
+        there. Otherwise half-written checkpoints of a killed one are removed.
     """
     # Orbax wants it absolute.
     self.path = epath.Path(files.absolute(workdir)) / FOLDER
@@ -62,7 +62,7 @@ class Checkpoints:
 
   def _open(self) -> ocp.CheckpointManager:
     whole, part = ocp.StandardCheckpointHandler, ocp.PyTreeCheckpointHandler
-    # What is only read is read in part: one average of several.
+    # Readers restore a part: one set of EMA weights of several.
     handlers = {"train": whole(), "ema": part() if self._reading else whole()}
     return ocp.CheckpointManager(
       self.path, options=self._options, item_handlers=handlers
@@ -70,11 +70,11 @@ class Checkpoints:
 
   @property
   def latest(self) -> int | None:
-    """The last complete step, or None."""
+    """The step of the newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
   def save(self, state: TrainState) -> None:
-    """Starts saving; errors of the save before surface here."""
+    """Starts saving a state; raises an error of the previous save here."""
     train = {
       "step": state.step,
       "params": state.params,
@@ -83,7 +83,7 @@ class Checkpoints:
     self._save(int(state.step), train=train, ema=state.ema)
 
   def save_ema(self, averages: dict[str, Any], step: int) -> None:
-    """Starts saving averages alone, which `restore_ema` reads."""
+    """Starts saving EMA weights alone, which `restore_ema` reads."""
     self._save(step, ema=averages)
 
   def _save(self, step: int, **items: Any) -> None:
@@ -94,15 +94,15 @@ class Checkpoints:
     self._guard(lambda: self._manager.save(step, args=args))
 
   def wait(self) -> None:
-    """Until the last save is on disk."""
+    """Waits until the last save is on disk."""
     self._guard(self._manager.wait_until_finished)
 
   def close(self) -> None:
-    """Waits as `wait`, and ends the threads."""
+    """Waits until the last save is on disk, and ends the threads."""
     try:
       self.wait()
     finally:
-      # What has failed before fails here again.
+      # A save that failed before fails here again.
       again = (Exception,) if self._failed else ()
       with contextlib.suppress(*again):
         self._manager.close()
@@ -110,10 +110,10 @@ class Checkpoints:
         self._remove_partial()
 
   def _remove_partial(self) -> None:
-    """Removes what a failed save left, because others may need the room.
+    """Removes the files of a failed save, because others may need the room.
 
-    It is never taken for a checkpoint. Writes still under way may leave some
-    of it behind; the next run removes that.
+    They are never taken for a checkpoint. Writes still under way may leave some
+    of them behind; the next run removes those.
     """
     if jax.process_index():
       return
@@ -121,7 +121,7 @@ class Checkpoints:
       shutil.rmtree(partial, ignore_errors=True)
 
   def _guard(self, action: Callable[[], Any]) -> None:
-    """Runs a part of a save; a failed one is removed, reported in one line."""
+    """Runs a part of a save; a failure removes its files and is one line."""
     try:
       action()
     except Exception as error:
@@ -134,21 +134,24 @@ class Checkpoints:
       ) from error
 
   def good(self) -> str:
-    """Names the last good checkpoint, for messages."""
+    """Returns a part of a message that names the last good checkpoint."""
     self._manager.reload()
     if self.latest is None:
       return "there is no good checkpoint yet"
     return f"the last good checkpoint is {self.path / str(self.latest)}"
 
   def restore(self, like: TrainState) -> TrainState | None:
-    """The newest state that can be read, or None when there is none at all.
+    """Restores the newest state that can be read.
 
     Args:
       like: a state of shapes and types (see `jax.eval_shape`). Leaves without
-        a sharding come back on the first device, wherever they were saved.
+        a sharding are restored on the first device, wherever they were saved.
+
+    Returns:
+      The state, or None if there are no checkpoints.
 
     Raises:
-      UserError: there are checkpoints and none can be read.
+      UserError: there are checkpoints, but none can be read.
     """
     train = {
       "step": like.step,
@@ -165,14 +168,17 @@ class Checkpoints:
   def restore_ema(
     self, like: dict[str, Any], step: int | None = None
   ) -> tuple[dict[str, Any], int]:
-    """The newest averages that can be read, and their step.
+    """Restores the newest EMA weights that can be read.
 
-    Reads nothing else and changes nothing in the folder.
+    Nothing else is read, and nothing in the folder is changed.
 
     Args:
-      like: shapes and types of the averages that are wanted, by name, and the
-        shardings in which they are read; without, on the first device.
-      step: of the only checkpoint that will do; None is any.
+      like: the shapes and types of the wanted EMA weights, by name, and the
+        shardings in which they are read; by default on the first device.
+      step: the step of the only checkpoint to read; None reads the newest.
+
+    Returns:
+      The EMA weights by name, and their step.
 
     Raises:
       UserError: there is no such checkpoint that can be read.
@@ -229,7 +235,7 @@ class Checkpoints:
     )
 
   def _set_aside(self, steps) -> None:
-    """Moves damaged checkpoints away, so that their steps can be saved."""
+    """Moves damaged checkpoints away, to free their steps for new saves."""
     folder = self.path.parent / DAMAGED
     self._manager.close()
     for step in steps if jax.process_index() == 0 else ():
@@ -239,26 +245,26 @@ class Checkpoints:
         target.rmtree()
       shutil.move(self.path / str(step), target)
       logging.warning("moved the damaged checkpoint to %s", target)
-    _everywhere(True)  # before any of them looks again
+    _everywhere(True)  # the move precedes all processes' next look
     self._manager = self._open()
 
 
 def _everywhere(value: bool) -> bool:
-  """Whether it is true on all processes; they wait for each other."""
+  """Returns whether a value is true on all processes, once all have called."""
   if jax.process_count() == 1:
     return value
   return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
 def _check_read(items: Any) -> None:
-  """Raises KeyError for what Orbax, asked for a part, passes over silently."""
+  """Raises KeyError for arrays that Orbax silently left out of a part."""
   for path, leaf in jax.tree_util.tree_leaves_with_path(dict(items.items())):
     if not isinstance(leaf, jax.Array):
       raise KeyError(f"no {jax.tree_util.keystr(path)}")
 
 
 def placed(leaf: Any) -> jax.ShapeDtypeStruct:
-  """The same shape and type, with a sharding.
+  """Returns the same shape and type with a sharding.
 
   Orbax would otherwise look for the devices that the checkpoint was saved from.
   """
@@ -267,7 +273,7 @@ def placed(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def one_line(error: Exception) -> str:
-  """What went wrong: the system's own words, or the text's first line."""
+  """Returns the system's message of an error, or its text's first line."""
   text = str(error).strip()
   if isinstance(error, OSError) and error.strerror:
     return error.strerror

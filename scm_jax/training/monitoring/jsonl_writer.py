@@ -11,7 +11,7 @@ from scm_jax.training.monitoring.append_file import AppendFile
 
 
 class JsonlWriter:
-  """A `writers.Writer` of lines that hold `step` and then scalars by name."""
+  """A writer of lines that hold `step` and then scalars by name."""
 
   def __init__(self, path: epath.Path, start_step: int):
     """Opens the file and drops its lines of steps after `start_step`.

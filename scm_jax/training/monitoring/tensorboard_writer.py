@@ -31,7 +31,7 @@ _file_numbers = itertools.count()
 
 
 class TensorBoardWriter:
-  """A `writers.Writer` of scalars and images to event files in a folder."""
+  """A writer of scalars and images to event files in a folder."""
 
   def __init__(self, folder: epath.Path):
     self._folder = folder

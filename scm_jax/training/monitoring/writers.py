@@ -1,8 +1,8 @@
-"""Writers of metrics: their interface, and all those of a run as one."""
+"""All writers of a run's metrics as one."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from etils import epath
@@ -12,38 +12,30 @@ from scm_jax.training import workdir
 from scm_jax.training.monitoring.jsonl_writer import JsonlWriter
 from scm_jax.training.monitoring.tensorboard_writer import TensorBoardWriter
 
-
-class Writer(Protocol):
-  """Where metrics go; all methods raise UserError if a file is not writable."""
-
-  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Writes the scalars of a step, by name."""
-
-  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Writes the images of a step by name, each uint8 [N, H, W, C]."""
-
-  def flush(self) -> None:
-    """Makes everything that was written readable by others."""
-
-  def close(self) -> None:
-    """Flushes and closes the files."""
+Writer = TensorBoardWriter | JsonlWriter
 
 
 class MultiWriter:
-  """Several writers as one, which are closed however a `with` block ends."""
+  """Several writers as one, which are closed however a `with` block ends.
+
+  All methods raise UserError if a file cannot be written.
+  """
 
   def __init__(self, writers: Sequence[Writer]):
     self._writers = writers
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Writes the scalars of a step, by name."""
     for writer in self._writers:
       writer.write_scalars(step, scalars)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Writes the images of a step by name, each uint8 [N, H, W, C]."""
     for writer in self._writers:
       writer.write_images(step, images)
 
   def flush(self) -> None:
+    """Makes everything that was written readable by others."""
     for writer in self._writers:
       writer.flush()
 

@@ -69,7 +69,7 @@ def sample(pipe, model, steps, guidance=1.0, **options):
   again = torch.Generator().manual_seed(1)
   shape = 5, *pipe.unet.shape
   draws = [torch.randn(shape, generator=again) for _ in range(steps)]
-  noise = nhwc(torch.stack(draws))[: model.rules.noise_draws(steps)]
+  noise = nhwc(torch.stack(draws))[: model.noise_draws(steps)]
   return nhwc(images), noise
 
 

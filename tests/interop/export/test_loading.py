@@ -25,14 +25,6 @@ DIGITS = pathlib.Path(__file__).parents[3] / "configs/digits.py"
 LABELS = (0, 2, 1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """XLA takes longer to optimise these networks than to run them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def sampler(export_of):
   return scm_jax.load(export_of("student", formats=()))
@@ -141,9 +133,9 @@ def test_paths_of_a_teacher(export_of):
   path = teacher.path(noise, [0, 1], steps=3, guidance=1.5)
   assert path.x0.shape == (3, 2, 4, 4, 1) and (np.diff(path.times) < 0).all()
   assert_close(path.x0[-1], teacher.sample([0, 1], steps=3, guidance=1.5))
-  with pytest.raises(UserError, match="take 1 draws of noise, not 2"):
+  with pytest.raises(UserError, match="has 2 draws, but this sampler takes 1"):
     teacher.from_noise(np.zeros((2, 1, 4, 4, 1)), 0)
-  with pytest.raises(UserError, match="cannot edit; load a student"):
+  with pytest.raises(UserError, match="cannot edit images; load a student"):
     teacher.edit(path.x0[-1], known=[[True]])
 
 
@@ -212,7 +204,7 @@ def test_mistakes_of_edits(arguments, said, sampler, images):
     (
       np.zeros((2, 1, 4, 4, 1)),
       3,
-      "take 3 draws of noise, not 2",
+      "has 2 draws, but this sampler takes 3",
     ),
   ],
 )
@@ -242,6 +234,15 @@ def test_one_of_several_checkpoints(tmp_path):
   assert workdir.load(run / "checkpoints/3")[1]["step"] == 3
   with pytest.raises(UserError, match="no checkpoint of step 4; it has 3, 5"):
     scm_jax.load(run / "checkpoints/4")
+
+
+def test_an_export_holds_one_ema(export_of):
+  """By Python as by the command line; `average` is the former name."""
+  folder = export_of("student", formats=())
+  scm_jax.load(folder, ema=0.05)
+  for arguments in ({"ema": 0.1}, {"average": 0.1}):
+    with pytest.raises(UserError, match="EMA weights 0.050 alone"):
+      scm_jax.load(folder, **arguments)
 
 
 def test_weights_in_bfloat16(export_of, images):

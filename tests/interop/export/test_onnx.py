@@ -55,7 +55,7 @@ def test_samples_agree_with_the_trainers(
 
 def test_a_teacher_has_none(model_of, tmp_path):
   request = export.Request(formats=("onnx",), num=0)
-  with pytest.raises(ConfigError, match="a diffusion teacher takes many"):
+  with pytest.raises(ConfigError, match="a diffusion model takes many"):
     export.write(
       model_of("teacher"), export.Origin({}, 0, ""), tmp_path / "x", request
     )

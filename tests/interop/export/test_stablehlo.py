@@ -42,7 +42,7 @@ def load(model_of):
 
 
 def random_noise(model, steps, batch):
-  shape = model.rules.noise_draws(steps), batch, *model.data_shape
+  shape = model.noise_draws(steps), batch, *model.data_shape
   return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 

@@ -1,6 +1,6 @@
 """Parts of charts: pages, lines of numbered markers, rankings, labels.
 
-A chart's rows are those of a flat table (see `statistics`). pyplot and its
+A chart's rows are those of a flat table (see `score_table`). pyplot and its
 global state are left alone.
 """
 
@@ -28,7 +28,9 @@ STYLE = {
   "axes.titlelocation": "left",
   "axes.titlesize": 11,
   "errorbar.capsize": 2.5,
+  "figure.constrained_layout.h_pad": 0.1,
   "figure.constrained_layout.use": True,
+  "figure.constrained_layout.w_pad": 0.1,
   "figure.dpi": 130,
   "font.size": 9,
   "grid.color": "#E6E6E6",

@@ -1,0 +1,69 @@
+"""What the rest of the house knows of a family of networks."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from scm_jax.networks.config import NetworkConfig
+
+Path = tuple[
+  str, ...
+]  # of a parameter, such as ("denoiser", "conv_in", "bias")
+
+
+class Constraint(NamedTuple):
+  """A surface in the space of a network's parameters.
+
+  Attributes:
+    apply: puts parameters on the surface: `apply(params, eps=0.0) -> params`.
+      It is applied after each update, and to every average of parameters
+      before it is used.
+    project: removes from a gradient what points off the surface:
+      `project(gradient, params) -> gradient`.
+  """
+
+  apply: Callable[..., Any]
+  project: Callable[[Any, Any], Any]
+
+
+def _unchanged(tree: Any, *_: Any, **__: Any) -> Any:
+  """Returns its first argument."""
+  return tree
+
+
+FREE = Constraint(_unchanged, _unchanged)  # no constraint at all
+
+
+class Forms(NamedTuple):
+  """How the parameters of a family's two forms, sCM's and EDM's, are related.
+
+  Layers are named by the third part of their parameters' paths.
+
+  Attributes:
+    time_layers: the layers that read features of the time, which differ.
+    modulation: the layers that only one of the forms may have.
+    sign: the start of the paths of parameters that alone turn the output's
+      sign, by which the forms differ.
+  """
+
+  time_layers: frozenset[str] = frozenset()
+  modulation: frozenset[str] = frozenset()
+  sign: Path = ()
+
+
+class Family(NamedTuple):
+  """A kind of network, as an entry of the registry `networks.FAMILIES`.
+
+  Attributes:
+    config: the class of its configs, whose options are the fields that
+      `config.network` has for it.
+    module: the class of its Linen modules, which take a config.
+    constraint: where the optimiser keeps its weights.
+    forms: how a network of one form starts from one of another.
+  """
+
+  config: type[NetworkConfig]
+  module: Callable[..., nn.Module]
+  constraint: Constraint = FREE
+  forms: Forms = Forms()

@@ -1,0 +1,123 @@
+"""Every value of an option reaches its code, and any other is refused."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import networks, schema
+from scm_jax.defaults import GROUPS, Run, get_defaults
+from scm_jax.errors import ConfigError
+from scm_jax.objectives import OBJECTIVES, Point, Student
+from scm_jax.training import resolve
+
+FAMILIES = {name: family.config for name, family in networks.FAMILIES.items()}
+OBJECTIVE_OPTIONS = {name: spec.options for name, spec in OBJECTIVES.items()}
+
+
+def chosen(kinds):
+  """Each kind's name with each field that lists its values."""
+  return [(k, field) for k in kinds for field in schema.choices(kinds[k])]
+
+
+def flat_fields():
+  """The paths of all fields of a config that list their values."""
+  groups = {"": Run} | GROUPS
+  yield from (".".join(pair).lstrip(".") for pair in chosen(groups))
+  for group, kinds in (("network", FAMILIES), ("objective", OBJECTIVE_OPTIONS)):
+    yield from (f"{group}.{field}" for _, field in chosen(kinds))
+
+
+def minimal(**fields):
+  config = get_defaults()
+  config.update(total_steps=1, teacher="somewhere")
+  config.data.size = 8
+  config.update_from_flattened_dict(fields)
+  return config
+
+
+@pytest.mark.parametrize("path", sorted(set(flat_fields())))
+def test_any_other_value_is_refused(path):
+  family = "ddpmpp" if path == "network.form" else "unet"
+  owners = [run for run, kind in OBJECTIVE_OPTIONS.items()
+            if path.partition(".")[2] in schema.options(kind)]  # fmt: skip
+  run = owners[0] if path.startswith("objective.") else "scd"
+  fields = {"network.family": family, "run": run}
+  resolve.check(minimal(**fields))
+  with pytest.raises(ConfigError, match=path):
+    resolve.check(minimal(**fields, **{path: "nonsense"}))
+
+
+def differ(programs):
+  """Whether no two values of an option make the same program."""
+  texts = [str(program) for program in programs]
+  return all(a != b for a, b in itertools.combinations(texts, 2))
+
+
+@pytest.mark.parametrize(("family", "field"), chosen(FAMILIES))
+def test_values_of_a_network_make_different_programs(family, field):
+  kind = FAMILIES[family]
+  allowed = schema.choices(kind)[field]
+  base = kind(
+    resolution=8,
+    in_channels=1,
+    channels=8,
+    channel_mult=(1,),
+    num_blocks=1,
+    attn_resolutions=(8,),
+    channels_per_head=8,
+  )
+
+  def program(value):
+    network = networks.build(dataclasses.replace(base, **{field: value}))
+    params = jax.eval_shape(network.init, jax.random.key(0))
+
+    def total(params):
+      x, t = jnp.ones((1, 8, 8, 1)), jnp.ones(1)
+      return network.F(params, x, t, {}).sum() + network.w(params, t).sum()
+
+    # Rematerialisation changes the backward pass alone.
+    traced = jax.grad(total) if field == "remat" else total
+    return jax.make_jaxpr(traced)(params)
+
+  assert differ(map(program, allowed))
+
+
+# What other parts of the step read: the teacher's guidance, and the pass that
+# takes the tangent.
+ELSEWHERE = {"guidance", "target", "tangent_dtype", "tangent_precision"}
+
+
+@pytest.mark.parametrize(
+  ("run", "field"),
+  [pair for pair in chosen(OBJECTIVE_OPTIONS) if pair[1] not in ELSEWHERE],
+)
+def test_values_of_an_objective_make_different_gradients(run, field):
+  spec = OBJECTIVES[run]
+  rng = np.random.default_rng(0)
+  x0, z = 0.5 * jnp.asarray(rng.normal(size=(2, 4, 6)))
+  point = Point(x0, z, jnp.array([0.3, 0.6, 0.9, 1.2]))
+  params = {
+    "matrix": jnp.asarray(rng.normal(size=(6, 6))),
+    "weight": jnp.ones(()),
+  }
+  student = Student(
+    F=lambda params, x, t, cond: jnp.tanh(x @ params["matrix"] + t[:, None]),
+    w=lambda params, t: params["weight"] * jnp.sin(t),
+  )
+  velocity = (lambda x, t, cond: jnp.sin(2 * x)) if run == "scd" else None
+
+  def gradient(value):
+    options = dataclasses.replace(spec.options(), **{field: value})
+
+    def loss(params):
+      step = options.warmup_steps / 3 if hasattr(options, "warmup_steps") else 0
+      return spec.loss(student, params, point, velocity, options, step)[0]
+
+    found = jax.grad(loss)(params)
+    return [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(found)]
+
+  assert differ(map(gradient, schema.choices(spec.options)[field]))
