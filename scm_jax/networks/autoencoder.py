@@ -49,7 +49,7 @@ class AutoencoderConfig:
 
   @property
   def factor(self) -> int:
-    """Returns the ratio of an image's side to its latents' side, by default 8."""
+    """Returns the ratio of image side to latent side, by default 8."""
     return 1 << (len(self.channels) - 1)
 
 
@@ -75,7 +75,7 @@ class Autoencoder(NamedTuple):
 
 @functools.cache
 def build(config: AutoencoderConfig) -> Autoencoder:
-  """Returns the functions of an autoencoder; equal configs give the same ones."""
+  """Returns an autoencoder; equal configs give the same functions."""
   network = AutoencoderKL(config)
 
   def init(key):
@@ -191,7 +191,7 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-  """Residual blocks at one resolution, then resampling: `down`, `up` or none."""
+  """Residual blocks at one resolution, then resampling: `down`, `up` or ""."""
 
   features: int
   blocks: int
