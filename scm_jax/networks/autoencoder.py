@@ -162,7 +162,10 @@ class Encoder(nn.Module):
     for i, features in enumerate(config.channels):
       resampling = "down" if i < last else ""
       x = Level(
-        *(features, config.blocks, config.groups, resampling),
+        features,
+        config.blocks,
+        config.groups,
+        resampling,
         name=f"down_blocks_{i}",
       )(x)
     x = Middle(config.groups, name="mid_block")(x)
@@ -183,7 +186,10 @@ class Decoder(nn.Module):
     for i, features in enumerate(reversed(config.channels)):
       resampling = "up" if i < last else ""
       x = Level(
-        *(features, config.blocks + 1, config.groups, resampling),
+        features,
+        config.blocks + 1,
+        config.groups,
+        resampling,
         name=f"up_blocks_{i}",
       )(x)
     x = nn.silu(_norm(config.groups, "conv_norm_out")(x))
