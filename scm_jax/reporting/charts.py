@@ -180,7 +180,7 @@ def size_axes(axes: Axes, rows: pd.DataFrame, y: str) -> list[Label]:
 @chart_parts.styled
 def draw_ranking(rows: pd.DataFrame, by: str, y: str) -> bytes:
   """Draws the picture of a sweep's table, a line for each value of a column."""
-  page = Page(9, 1.5 + 0.28 * rows[by].nunique())
+  page = Page(9, 1.3 + 0.22 * len(rows))
   axes = page.figure.subplots()
   chart_parts.ranking(axes, rows, by, y)
   legend_entries(axes, rows)
