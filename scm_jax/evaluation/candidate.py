@@ -93,7 +93,7 @@ def collect(
     candidate: what draws the samples.
     extraction: the feature extractors.
     samples: which samples to draw.
-    options: how the pass is made.
+    options: the options of the pass.
     observer: sees the samples.
     checkpoint: where partial statistics are saved, and read from.
   """

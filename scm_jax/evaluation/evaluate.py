@@ -43,7 +43,7 @@ def evaluate(
   Args:
     request: the question.
     out: the folder of the report.
-    options: how the work is done.
+    options: the options of the work.
 
   Raises:
     UserError: a workdir or the reference cannot be used, or processes have

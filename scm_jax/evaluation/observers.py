@@ -113,7 +113,7 @@ class ImagePicker:
 
 
 class SampleWriter(ImagePicker):
-  """Also writes all images to an .npy file, one batch at a time."""
+  """An `ImagePicker` that also writes all images to an .npy file."""
 
   def __init__(self, indices: list[int], path: pathlib.Path, total: int):
     """Prepares the file of `total` images; `finish` gives it its name."""

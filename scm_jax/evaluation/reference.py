@@ -85,7 +85,7 @@ def find(
     name: a file, or `name` or `name:split` of a dataset.
     open_dataset: opens a dataset by its name; "" is the training data.
     extraction: the feature extractors.
-    options: how a pass over images is made.
+    options: the options of a pass over images.
     cache: the folder of cached statistics.
 
   Raises:

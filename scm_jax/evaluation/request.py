@@ -1,4 +1,4 @@
-"""The question that an evaluation answers, and how its work is done."""
+"""The question that an evaluation answers, and the options of its work."""
 
 import dataclasses
 import hashlib
@@ -41,7 +41,7 @@ class CandidateGrid:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
-  """How networks are loaded.
+  """The options with which networks are loaded.
 
   Attributes:
     changes: other values of a sampler's fields, (name, value): `solver`,
@@ -58,7 +58,7 @@ class NetworkOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """How many samples are scored, which ones, and how.
+  """The rules by which samples are chosen and scored.
 
   Attributes:
     num: images for each run and seed; 0 is as many as the reference has, at
@@ -87,8 +87,8 @@ class Request:
 
   Attributes:
     grid: the runs and samplers.
-    networks: how networks are loaded.
-    protocol: how many samples are scored, which ones, and how.
+    networks: the options with which networks are loaded.
+    protocol: the rules by which samples are chosen and scored.
     features: names of extractors, keys of `extractors.EXTRACTORS`.
     weights: (name, file) of the published networks among them.
     reference: what samples are compared with: a file (see
@@ -113,7 +113,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeOptions:
-  """How the work is done, which changes scores by rounding alone.
+  """The options of the work, which change scores by rounding alone.
 
   Attributes:
     batch_size: images at once on all devices together; 0 is each config's.
@@ -131,7 +131,7 @@ class RuntimeOptions:
 
 @dataclasses.dataclass(frozen=True)
 class PassOptions:
-  """How statistics are computed in one pass over images.
+  """The options of a pass over images that computes their statistics.
 
   Attributes:
     batch_size: images at once on all devices together.

@@ -35,7 +35,7 @@ class Scorer:
     extraction: the feature extractors.
     reference: what samples are compared with.
     protocol: which samples are scored, and how.
-    options: how a pass over samples is made.
+    options: the options of a pass over samples.
     folder: folder of finished sets, and of the statistics of an unfinished one.
     num: number of samples of each run and seed that are reported.
   """

@@ -4,35 +4,17 @@ import io
 import logging
 import os
 import pathlib
-import tokenize
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
-from scm_jax import files
+from scm_jax import errors, files
+from scm_jax.errors import UserError
 from scm_jax.metrics.statistic import Arrays
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-# What reading a damaged .npz file can raise, depending on the damaged byte.
-DAMAGED = (
-  ValueError,
-  KeyError,
-  OSError,
-  EOFError,
-  RuntimeError,
-  SyntaxError,
-  tokenize.TokenError,
-  zipfile.BadZipFile,
-)
-
-
-def read_arrays(path: str | os.PathLike[str]) -> Arrays:
-  """Reads all arrays of an .npz file; raises one of `DAMAGED` if it cannot."""
-  with np.load(pathlib.Path(path), allow_pickle=False) as file:
-    return {name: file[name] for name in file.files}
 
 
 def write_arrays(
@@ -54,21 +36,18 @@ def read_cached(path: pathlib.Path, parse: Callable[[Arrays], T]) -> T | None:
 
   Args:
     path: the file.
-    parse: makes the result of the file's arrays; it may raise `DAMAGED`.
+    parse: makes the result of the file's arrays; it raises an error if they
+      are not as expected.
 
   Returns:
-    What `parse` returns; None, after a warning, if the file is damaged, and
-    None if there is no file.
+    The result of `parse`; None if there is no file, or, after a warning, if it
+    is damaged.
   """
   if not path.exists():
     return None
   try:
-    return parse(read_arrays(path))
-  except DAMAGED as error:
-    _LOG.warning("computing %s again: %s", path, reason(error))
+    with errors.reading(path), np.load(path, allow_pickle=False) as file:
+      return parse({name: file[name] for name in file.files})
+  except UserError as error:
+    _LOG.warning("its content is computed again: %s", error)
     return None
-
-
-def reason(error: BaseException) -> str:
-  """Returns the first line of an error's message, or else the error's class."""
-  return (str(error) or type(error).__name__).splitlines()[0]

@@ -13,7 +13,7 @@ at equal sample sizes, and every report states the sizes it used.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,19 +22,6 @@ from scm_jax.metrics.metric import Column, Metric, Options
 from scm_jax.metrics.statistic import Arrays, Batch, Statistic
 
 ENOUGH = 10  # samples for each feature, below which a report warns
-
-
-class Moments(Protocol):
-  """Mean [d] and covariance [d, d] of `n` samples; n is None if unknown."""
-
-  @property
-  def n(self) -> int | None: ...
-  @property
-  def mean(self) -> np.ndarray: ...
-  @property
-  def covariance(self) -> np.ndarray: ...
-  @property
-  def factor(self) -> np.ndarray: ...
 
 
 class _Factored:
@@ -50,13 +37,7 @@ class _Factored:
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(_Factored):
-  """Published moments.
-
-  Attributes:
-    mean: [d] mean of the features.
-    covariance: [d, d] covariance of the features.
-    n: number of samples behind them, which files seldom say.
-  """
+  """Mean and covariance from a file, which seldom tells the sample size."""
 
   mean: np.ndarray
   covariance: np.ndarray
@@ -91,6 +72,9 @@ class FeatureStats(_Factored):
         f"a covariance needs at least 2 samples, and there is {self.n}"
       )
     return self.m2 / (self.n - 1)
+
+
+Moments = Gaussian | FeatureStats
 
 
 def feature_stats(features: np.ndarray) -> FeatureStats:
@@ -230,6 +214,6 @@ METRIC = Metric(
   statistic=MOMENTS,
   compute=_compute,
   keys=("fd",),
-  columns=(Column("fd", "FD", every_extractor=True),),
+  columns=(Column("fd", "FD"),),
   warn=_warn_of_few,
 )

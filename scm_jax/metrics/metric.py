@@ -12,7 +12,7 @@ from scm_jax.metrics.statistic import Statistic, Statistics
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How scores are computed.
+  """The settings with which scores are computed.
 
   Attributes:
     seed: seed of random subsets.
@@ -37,8 +37,6 @@ class Column:
     scale: the factor that the printed number is multiplied by.
     digits: number of digits after the decimal point.
     higher_is_better: whether a larger value is the better one.
-    every_extractor: whether tables have a column for every feature extractor,
-      and not for the main one alone.
   """
 
   key: str
@@ -46,11 +44,6 @@ class Column:
   scale: float = 1.0
   digits: int = 3
   higher_is_better: bool = False
-  every_extractor: bool = False
-
-  def text(self, value: float | None) -> str:
-    """Returns the number as tables print it; "-" if there is none."""
-    return "-" if value is None else f"{self.scale * value:.{self.digits}f}"
 
 
 def _no_warning(generated: Any, reference: Any) -> str:

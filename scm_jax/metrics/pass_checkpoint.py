@@ -4,12 +4,13 @@ import os
 import pathlib
 import shutil
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from scm_jax.metrics import registry
 from scm_jax.metrics.accumulator import Accumulator
-from scm_jax.metrics.array_file import read_arrays, write_arrays
+from scm_jax.metrics.array_file import read_cached, write_arrays
 from scm_jax.metrics.statistic import Arrays
 
 _FILE, _OBSERVER = "sums.npz", "observer"
@@ -25,10 +26,6 @@ class PassCheckpoint:
 
   def __init__(self, folder: str | os.PathLike[str], every: int = 16):
     self.folder, self.every = pathlib.Path(folder), every
-
-  def exists(self) -> bool:
-    """Returns whether there is anything to resume from."""
-    return (self.folder / _FILE).exists()
 
   def save(
     self, accumulators: Mapping[str, Accumulator], observed: Arrays
@@ -47,21 +44,26 @@ class PassCheckpoint:
     arrays["statistics"] = np.asarray(sorted(registry.statistics()))
     write_arrays(self.folder / _FILE, arrays)
 
-  def restore(self, accumulators: Mapping[str, Accumulator]) -> Arrays:
-    """Sets the accumulators to what was saved last.
+  def restore(
+    self, accumulators: Mapping[str, Accumulator], observer: Any
+  ) -> bool:
+    """Sets accumulators, and an observer or None, to what was saved last.
 
     Returns:
-      The state of the observer.
-
-    Raises:
-      ValueError, KeyError, OSError: see `array_file.DAMAGED`.
+      Whether anything was saved. If it is damaged, the answer is no, and the
+      accumulators are in no defined state.
     """
-    arrays = read_arrays(self.folder / _FILE)
-    if arrays["statistics"].tolist() != sorted(registry.statistics()):
-      raise ValueError("it was saved for other metrics")
-    for name, accumulator in accumulators.items():
-      accumulator.restore(_without_prefix(name, arrays))
-    return _without_prefix(_OBSERVER, arrays)
+
+    def parse(arrays: Arrays) -> bool:
+      if arrays["statistics"].tolist() != sorted(registry.statistics()):
+        raise ValueError("it was saved for other metrics")
+      for name, accumulator in accumulators.items():
+        accumulator.restore(_without_prefix(name, arrays))
+      if observer:
+        observer.restore(_without_prefix(_OBSERVER, arrays))
+      return True
+
+    return bool(read_cached(self.folder / _FILE, parse))
 
   def remove(self) -> None:
     """Removes the folder."""

@@ -9,7 +9,6 @@ processes have a part of the samples each, and merge their statistics.
 
 import functools
 import logging
-import time
 from collections.abc import (
   Callable,
   Collection,
@@ -23,15 +22,17 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
 
 from scm_jax.image_grid import check_images
-from scm_jax.metrics import array_file, multihost
+from scm_jax.metrics import multihost
 from scm_jax.metrics.accumulator import KEPT, Accumulator, merge
 from scm_jax.metrics.extractor import Extractor, fingerprint
 from scm_jax.metrics.pass_checkpoint import PassCheckpoint
 from scm_jax.metrics.statistic import Arrays, ImageSet
 
 _LOG = logging.getLogger(__name__)
+_PROGRESS = {"desc": "images", "delay": 30.0, "mininterval": 30.0}  # of tqdm
 
 # batches(samples): uint8 images [B, H, W, C] of these samples, in order; images
 # beyond the last sample are ignored.
@@ -104,7 +105,7 @@ class Observer(Protocol):
     ...
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    """Continues from a state; raises ValueError or KeyError if it cannot."""
+    """Continues from a state; raises an error if it cannot."""
     ...
 
   def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
@@ -148,21 +149,25 @@ def collect(
     return {name: Accumulator(total, keep, samples) for name in names}
 
   def collect_own() -> ImageSet:
-    accumulators = _resume(begin, observer, checkpoint)
+    accumulators = begin()
+    if checkpoint and not checkpoint.restore(accumulators, observer):
+      accumulators = begin()
     done = next(iter(accumulators.values())).count
+    if done:
+      _LOG.info("resuming after %d of %d samples", done, len(samples))
     left = range(samples.start + done, samples.stop)
-    progress = Progress(len(samples))
-    for number, batch in enumerate(_dispatch(extraction, batches, left), 1):
-      first, images, outputs = batch
-      count = min(len(images), samples.stop - first)
-      if observer:
-        observer.see(first, count, images)
-      for name, output in outputs.items():
-        arrays = {key: np.asarray(x)[:count] for key, x in output.items()}
-        accumulators[name].add(arrays)
-      progress.update(first + count - samples.start)
-      if checkpoint and number % checkpoint.every == 0:
-        checkpoint.save(accumulators, observer.state() if observer else {})
+    with tqdm(total=len(samples), initial=done, **_PROGRESS) as progress:
+      for number, batch in enumerate(_dispatch(extraction, batches, left), 1):
+        first, images, outputs = batch
+        count = min(len(images), samples.stop - first)
+        if observer:
+          observer.see(first, count, images)
+        for name, output in outputs.items():
+          arrays = {key: np.asarray(x)[:count] for key, x in output.items()}
+          accumulators[name].add(arrays)
+        progress.update(count)
+        if checkpoint and number % checkpoint.every == 0:
+          checkpoint.save(accumulators, observer.state() if observer else {})
     return {name: a.result() for name, a in accumulators.items()}
 
   own = multihost.raise_on_any(collect_own)
@@ -173,29 +178,6 @@ def collect(
   if observer:
     observer.join(multihost.all_gather_objects(observer.state()))
   return found
-
-
-def _resume(
-  begin: Callable[[], dict[str, Accumulator]],
-  observer: Observer | None,
-  checkpoint: PassCheckpoint | None,
-) -> dict[str, Accumulator]:
-  """Returns the accumulators that were saved, or else new ones."""
-  if not checkpoint or not checkpoint.exists():
-    return begin()
-  accumulators = begin()
-  try:
-    observed = checkpoint.restore(accumulators)
-    if observer:
-      observer.restore(observed)
-  except array_file.DAMAGED as error:
-    reason = array_file.reason(error)
-    _LOG.warning("starting over, without %s: %s", checkpoint.folder, reason)
-    checkpoint.remove()
-    return begin()
-  done = next(iter(accumulators.values())).count
-  _LOG.info("resuming after %d samples of this process", done)
-  return accumulators
 
 
 def _dispatch(
@@ -252,36 +234,3 @@ def pad_batch(images: np.ndarray, size: int) -> np.ndarray:
   if not missing:
     return images
   return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-
-
-class Progress:
-  """Logs the rate and the time left every half a minute.
-
-  Each of several processes speaks of its own samples.
-  """
-
-  def __init__(self, total: int, seconds: float = 30.0):
-    """Starts the clock.
-
-    Args:
-      total: number of this process's images.
-      seconds: time between two lines.
-    """
-    self._total, self._every = total, seconds
-    self._start = self._logged = time.monotonic()
-    self._first: int | None = None
-
-  def update(self, count: int) -> None:
-    """Logs a line if it is time to, after `count` images in all."""
-    now = time.monotonic()
-    if self._first is None:  # the first batch took time to compile
-      self._first, self._start = count, now
-    if now - self._logged < self._every or count == self._first:
-      return
-    self._logged = now
-    rate = (count - self._first) / (now - self._start)
-    left = int((self._total - count) / rate)
-    eta = f"{left // 60}:{left % 60:02d}"
-    _LOG.info(
-      "%d of %d images, %.0f a second, ETA %s", count, self._total, rate, eta
-    )

@@ -57,7 +57,7 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
   grid = page.figure.subplots(count, columns, squeeze=False)
   for panel, (axes, *_) in zip(panels, grid, strict=False):
     shared = _drawable(results, panel.space)
-    labels = _our_rows(axes, panel)
+    labels = _our_rows(axes, panel, " (this project)" if len(shared) else "")
     labels += _published_rows(axes, shared, f"fd_{panel.space}")
     page.label(axes, labels)
     theirs = f"; published: {published.title(results)}" if len(shared) else ""
@@ -74,27 +74,21 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
   return page.png()
 
 
-def compute_axes(
-  axes: Axes, rows: pd.DataFrame, y: str, by: str
-) -> list[pd.DataFrame]:
-  """Draws our own rows against compute; returns the rows of each line."""
-  drawn = chart_parts.lines(axes, rows, "effective_compute", y, by, "objective")
-  legend_entries(axes, rows)
-  return drawn
-
-
-def legend_entries(axes: Axes, rows: pd.DataFrame) -> None:
-  """Adds the rows' objectives to the legend."""
+def legend_entries(axes: Axes, rows: pd.DataFrame, origin: str = "") -> None:
+  """Adds the rows' objectives to the legend, with `origin` behind each."""
   for look in objectives.appearances(rows.objective.dropna()).values():
-    axes.plot([], [], look.marker, color=look.color, ms=8, label=look.label)
+    name = look.label + origin
+    axes.plot([], [], look.marker, color=look.color, ms=8, label=name)
 
 
-def _our_rows(axes: Axes, panel: Panel) -> list[Label]:
+def _our_rows(axes: Axes, panel: Panel, origin: str) -> list[Label]:
   """Draws a panel's rows; those that are on no line are small and hollow."""
   y = f"fd_{panel.space}"
   rows = panel.rows[panel.rows.effective_compute.notna()]
   rows = rows.assign(**{y: chart_parts.positive(rows[y])})
-  drawn = compute_axes(axes, rows[rows.in_series], y, "series")
+  shown, x = rows[rows.in_series], "effective_compute"
+  drawn = chart_parts.lines(axes, shown, x, y, "series", "objective")
+  legend_entries(axes, shown, origin)
   others = rows[~rows.in_series]
   if len(others):
     axes.scatter(

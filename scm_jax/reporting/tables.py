@@ -5,27 +5,32 @@ from typing import Any
 
 import pandas as pd
 
+from scm_jax.metrics import registry
+from scm_jax.metrics.metric import Column
 from scm_jax.reporting import records, score_table, titles
 
 MISSING = "–"
 
 
-def score(value: Any) -> str:
-  """Returns a score with three decimals, or two digits of a tiny one."""
+def score(value: Any, digits: int = 3) -> str:
+  """Returns a score with some decimals, or two digits of a tiny one."""
   if pd.isna(value):
     return ""
-  return f"{value:.2g}" if 1e-9 < abs(value) < 0.001 else f"{value:.3f}"
+  tiny = 1e-9 < abs(value) < 0.001
+  return f"{value:.2g}" if tiny else f"{value:.{digits}f}"
 
 
-def plus_minus(row: Mapping[str, Any], name: str, scale: float = 1.0) -> str:
+def plus_minus(row: Mapping[str, Any], name: str) -> str:
   """Returns `0.133 ± 0.015`, or the mean alone; "" if there is no score."""
   mean: Any = row.get(name)
   sd: Any = row.get(f"{name}_sd")
   if pd.isna(mean):
     return ""
+  column = registry.columns().get(name, Column(name, name))
+  text = score(column.scale * mean, column.digits)
   if pd.isna(sd):
-    return score(scale * mean)
-  return f"{score(scale * mean)} ± {score(scale * sd)}"
+    return text
+  return f"{text} ± {score(column.scale * sd, column.digits)}"
 
 
 def count(value: Any) -> str:
@@ -79,8 +84,7 @@ def score_cells(
     cells[f"{head}, min"] = score(row[f"{name}_min"]) if several else ""
     cells[f"{head} / teacher"] = plus_minus(row, f"ratio_{space}")
   for name in scores:
-    scale = 1000.0 if name == "kid" else 1.0
-    cells[titles.column(name)] = plus_minus(row, name, scale)
+    cells[titles.column(name)] = plus_minus(row, name)
   return cells
 
 
@@ -92,8 +96,13 @@ def filled(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
 
 
 def text(table: pd.DataFrame) -> str:
-  """Returns a table for a terminal; its first column names the lines."""
-  return table.set_index(table.columns[0]).rename_axis(None).to_string()
+  """Returns a table for a terminal, its first column to the left."""
+  columns = []
+  for number, (name, cells) in enumerate(table.items()):
+    width = max(map(len, [name, *cells]))
+    justify = str.rjust if number else str.ljust
+    columns.append([justify(cell, width) for cell in (name, *cells)])
+  return "\n".join(map("  ".join, zip(*columns, strict=True)))
 
 
 def markdown(table: pd.DataFrame) -> str:

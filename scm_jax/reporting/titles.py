@@ -1,5 +1,7 @@
 """The names that readers are shown for datasets, features and columns."""
 
+from scm_jax.metrics import registry
+
 _DATASETS = {
   "cifar10": "CIFAR-10",
   "imagenet64": "ImageNet 64×64",
@@ -8,8 +10,6 @@ _DATASETS = {
 }
 _DISTANCES = {"inception": "FID", "dinov2": "FD-DINOv2"}
 _COLUMNS = {
-  "kid": "KID ×1000",
-  "inception_score": "IS",
   "ema": "EMA",
   "sigma_max": "σ_max",
   "dtype": "type",
@@ -37,4 +37,5 @@ def quantity(features: str) -> str:
 
 def column(name: str) -> str:
   """Returns the head of a score's or a setting's column."""
-  return _COLUMNS.get(name, name)
+  scores = {key: x.heading for key, x in registry.columns().items()}
+  return {**scores, **_COLUMNS}.get(name, name)

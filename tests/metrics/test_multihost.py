@@ -74,7 +74,7 @@ def test_a_batch_is_shared_evenly(monkeypatch):
     assert size % 4 == 0 and (size - 4) * count < 256 <= size * count
 
 
-def test_a_part_goes_on_where_it_was_saved(tmp_path):
+def test_a_part_goes_on_where_it_was_saved(tmp_path, caplog):
   """Of two extractors, and saved more than once."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(TOTAL, DIM)).astype(np.float32)
@@ -92,11 +92,11 @@ def test_a_part_goes_on_where_it_was_saved(tmp_path):
     add(sums, start, stop)
     checkpoint.save(sums, {})
   again, other = begin(), PassCheckpoint(folder)
-  assert other.restore(again) == {} and again["a"].count == 32
+  assert other.restore(again, None) and again["a"].count == 32
   add(again, 82, 100)
-  other.save(again, {"seen": np.arange(3)})
+  other.save(again, {})
   third = begin()
-  assert PassCheckpoint(folder).restore(third)["seen"].tolist() == [0, 1, 2]
+  assert PassCheckpoint(folder).restore(third, None)
   add(third, 100, 120)
   add(sums, 82, 100)
   add(sums, 100, 120)
@@ -107,8 +107,8 @@ def test_a_part_goes_on_where_it_was_saved(tmp_path):
       assert values[0] == values[1]
     assert one["features"].tobytes() == two["features"].tobytes()
   small = {"a": Accumulator(TOTAL, KEEP, range(0, 30))}
-  with pytest.raises(ValueError, match="of 30 expected"):
-    PassCheckpoint(folder).restore(small)
+  assert not PassCheckpoint(folder).restore(small, None)
+  assert "of 30 expected" in caplog.text
 
 
 def test_one_process_is_by_itself(tmp_path):

@@ -204,7 +204,7 @@ def test_a_new_metric_is_its_module_and_a_line(
   accumulator.add(classifier.apply(classifier.params, images[:4]))
   again, saved = Accumulator(4), PassCheckpoint(tmp_path)
   saved.save({"classifier": accumulator}, {})
-  saved.restore({"classifier": again})
+  assert saved.restore({"classifier": again}, None)
   summaries = [a.result()["largest"].tobytes() for a in (accumulator, again)]
   assert summaries[0] == summaries[1]
 

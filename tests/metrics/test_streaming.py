@@ -120,7 +120,7 @@ def test_a_killed_pass_ends_with_the_same_bytes(
       observer=_Places(),
       checkpoint=partial,
     )
-  [file] = partial.folder.iterdir()
+  (file,) = partial.folder.iterdir()
   if damaged:
     file.write_bytes(file.read_bytes()[:-200])
   begun = []

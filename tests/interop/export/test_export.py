@@ -114,9 +114,8 @@ def test_a_network_without_a_pytorch_module(command, tmp_path, caplog):
   argv = [f"--workdir={run}", f"--out={tmp_path}/x", "--num=0", "--steps=1"]
   code, out, err = command("export", *argv)
   assert code == 0, err
-  assert caplog.messages == [
-    "DDPMpp has no PyTorch module: diffusers is left out"
-  ]
+  [message] = caplog.messages
+  assert "diffusers is left out" in message and "DDPMpp" in message
   written = {path.name for path in (tmp_path / "x").iterdir()}
   assert written == {
     "README.md",
@@ -187,7 +186,7 @@ def test_narrow_types(dtype, exported, run):
 def test_a_guide_is_part_of_it(model_of, export_of):
   model = model_of("teacher-guided")
   back, _ = export_folder.read(export_of("teacher-guided", formats=()))
-  assert back.guidance_network == model.guidance_network
+  assert back.guidance_network.config == model.guidance_network.config
   for name, leaf in leaves(model.weights).items():
     np.testing.assert_array_equal(leaf, leaves(back.weights)[name])
 
@@ -254,7 +253,7 @@ def test_other_files_are_not_replaced(model_of, tmp_path):
   "argv, said",
   [
     (["--formats=onxx"], "no format 'onxx'; did you mean"),
-    (["--formats=,"], "--formats names none"),
+    (["--formats=,"], "--formats is empty"),
     (["--steps=1,0"], "--steps=1,0: give different positive whole numbers"),
     (["--steps=2,2"], "--steps=2,2: give different"),
     (["--num=-1"], "--num is -1"),
