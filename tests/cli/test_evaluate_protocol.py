@@ -131,7 +131,7 @@ def test_the_configs_reference_is_the_default(evaluate, configured, tmp_path):
 def test_samples_kept_are_a_reference(evaluate, tmp_path):
   """Scored against themselves, their distance is nothing."""
   made, text = evaluate("--labels=uniform", "--save-samples", "--save-every=1")
-  assert "classes of the samples: balanced" in text
+  assert "Classes of the samples: balanced" in text
   assert made["runs"][0]["labels"] == "balanced"  # of which that was a name
   file = tmp_path / "out" / "samples" / "scd_2_steps_seed_0.npy"
   assert reference_files.read(file).images.shape == (NUM, 8, 8, 1)
@@ -208,7 +208,7 @@ def test_killed_outright_it_ends_with_the_same_bytes(
     (["--guidance=1,2"], 2, "was trained without guidance as an input"),
     (["--guidance=x"], 2, "--guidance=x: give numbers, as 1,2"),
     (["--seeds=1,1"], 2, "--seeds=1,1: give whole numbers"),
-    (["--t-mid=2"], 2, "--t-mid=2: times are between 0 and pi/2"),
+    (["--t-mid=2"], 2, "--t-mid=2: a time must lie between"),
     (["--select-num=1"], 2, "--select-num is 1; it must be at least 2"),
     (["--weights=inception"], 2, "give NAME=FILE"),
     (["--features=inception"], 2, "--weights=inception=FILE"),
