@@ -28,7 +28,7 @@ def test_state(load, name, run):
   """Two moments and the config's EMAs for each parameter, all in float32."""
   config = load(name, f"run={run}")
   resolve.check(config)
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(resolve.resolve(config).network)
   state = jax.eval_shape(lambda: init_state(config, network))
   weights = total(state.params)
   assert set(state.ema) == {averaging.name(a) for a in config.ema}
@@ -45,7 +45,7 @@ def test_state(load, name, run):
 def test_codecs_map_the_data_to_the_networks_deviation(load, name):
   """Data of the config's mean and deviation get mean 0, deviation sigma_d."""
   config = load(name, "run=teacher")
-  data, codec = config.data, resolve.codec(config)
+  data, codec = config.data, resolve.resolve(config).codec
   if data.kind == "images":
     stored = jnp.array([0, 255], jnp.uint8)
     np.testing.assert_allclose(codec.encode(stored), [-1, 1])
