@@ -9,22 +9,23 @@
         --config.start=runs/adapted
     scm-jax sample --workdir=runs/scd --steps=2 --guidance=1.4
 
-The first run puts the weights of EDM2's form into sCM's (c_noise = t,
-positional embedding, double normalisation), imitates with the rest what it can
-of the imported network, and trains until it gives that network's velocity
-again; it prints which weights it took. sCD then starts from it and follows the
-imported network itself. `run=sct` starts likewise and needs no teacher:
---config.start=runs/adapted alone.
+The first run converts the weights from EDM2's form to sCM's (c_noise = t,
+positional embedding, double normalisation), fits the other weights to the
+imported network as well as they can, and trains until the network gives the
+velocity of the imported one again. It prints which weights it copied. sCD then
+starts from the result and distils the imported network itself. `run=sct` starts
+in the same way and needs no teacher, only --config.start=runs/adapted.
 
 Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64|cifar10`, `size=`
-and `on=gpu|tpu` as in the config of that name, `guide` for sCD with the scale
-as an input, which needs a teacher that was imported with one, and `tiny` for a
-check of the code path in seconds on one core. Data and the rest are as in that
-config.
-The paper trains its teachers from scratch: the adaptation's numbers are ours.
+and `on=gpu|tpu` as in the config of that name, `guide` for sCD with the
+guidance scale as an input, which needs a teacher that was imported with
+`--guide`, and `tiny` for a check of the code path in seconds on one core.
+Everything else, the data included, is as in that config.
+The paper trains its teachers from scratch; the numbers of the adaptation are
+our choice.
 
-A teacher of the published form may also be a run of ours, and for CIFAR-10 it
-has to be: `configs/cifar10.py:run=teacher --config.network.form=edm`.
+A teacher of the published form may also come from `scm-jax train`, and for
+CIFAR-10 it has to: `configs/cifar10.py:run=teacher --config.network.form=edm`.
 """
 
 from configs import cifar10, imagenet64, imagenet512, paper
@@ -39,7 +40,7 @@ DATA = {
 
 
 def get_config(arg: str = ""):
-  """The config of one run; see the module's docstring."""
+  """Returns the config of one run for the arguments listed above."""
   choice = parse_arg(
     arg,
     run=paper.RUNS,
@@ -52,13 +53,13 @@ def get_config(arg: str = ""):
   config = DATA[choice.data].get_config(_base(choice))
 
   if config.network.family == "unet":
-    # Of EDM2's shapes, with gains that keep its blocks' magnitudes.
+    # It keeps EDM2's shapes, and its gains keep the magnitudes of the blocks.
     config.network.double_norm = "gained"
-  config.teacher_ema = 0.0  # a public file holds one average
+  config.teacher_ema = 0.0  # a public file holds one set of EMA weights
   if choice.run == "teacher":
     _adapt(config, choice.tiny)
   # EDM2's networks were always given the label: they cannot guide themselves,
-  # nor say what a student without a label should do.
+  # nor teach a student without a label.
   config.objective.label_dropout = 0.0
   if choice.run == "scd":
     config.objective.guidance = "sampled" if choice.guide else "none"
@@ -68,7 +69,7 @@ def get_config(arg: str = ""):
 
 
 def _base(choice) -> str:
-  """The argument of the config that the data's own module gives."""
+  """Returns the argument for the dataset's own config module."""
   sizes = getattr(DATA[choice.data], "SIZES", ())
   if choice.size and choice.size not in sizes:
     raise ConfigError(f"{choice.data} has no network of size {choice.size}")
@@ -84,13 +85,16 @@ def _base(choice) -> str:
 
 
 def _adapt(config, tiny: bool) -> None:
-  """All ours, and short beside the 376,000 to 1,048,000 steps of training."""
+  """Sets the objective and schedule of an adaptation, which are our choice.
+
+  It is short compared with the 376,000 to 1,048,000 steps of training.
+  """
   config.objective.target = "teacher"  # "data" is the diffusion loss
-  # Students' noise levels, wider than the teachers' (Table 5).
+  # The noise levels of students, wider than those of teachers (Table 5).
   config.objective.P_mean, config.objective.P_std = -0.8, 1.6
   if not tiny:
     config.total_steps = 20_000
-    # About where EDM2's own schedule ends, down to zero over the last half.
+    # About the last rate of EDM2's schedule; it falls to 0 over the last half.
     config.optimizer.learning_rate = 2e-3
     config.optimizer.decay_steps = 0
     config.optimizer.rampup_images = 1_000_000

@@ -6,24 +6,26 @@
     scm-jax train --config=configs/cifar10.py:run=scd --workdir=runs/scd \
         --config.teacher=runs/teacher
 
-The data: `tfds build cifar10 --file_format=array_record`, once, or from images
-in class folders: `scm-jax prepare --config=configs/cifar10.py --source=PATH
---out=DIR`.
+Prepare the data once with `tfds build cifar10 --file_format=array_record`, or
+from images in class folders with `scm-jax prepare --config=configs/cifar10.py
+--source=PATH --out=DIR`.
 
 Arguments: `run=teacher|sct|scd`, and `tiny` for a check of the code path in
 a minute on one core (eight steps; the rest is compilation), with built-in data.
 
-Meant for 8 A100-80GB, 64 images each. The paper does not print its hardware.
+The config is meant for 8 A100-80GB with 64 images each. The paper does not
+print its hardware.
 
 FID that the paper reports: teacher 2.15 (Section G.1; 35 evaluations); sCT 2.85
 in one step and 2.06 in two; sCD 3.66 and 2.52 (Table 1).
 
-Images are augmented as in EDM (probability 0.12), and the network is told how;
-the filter that resamples them is another (see `data/augmentation.py`). The
-paper does not say whether it augments: its teacher has "the same settings" as
-EDM's, and its students the teacher's. Runs of earlier versions only mirrored:
---config.data.augment=0 --config.network.augment=false --config.data.flip=true,
-for a teacher and its students alike.
+Images are augmented as in EDM (probability 0.12), and the parameters of the
+augmentation are an input of the network. The resampling filter differs from
+EDM's (see `data/augmentation.py`). The paper does not say whether it augments:
+its teacher has "the same settings" as EDM's, and its students have those of the
+teacher. Runs of earlier versions were only mirrored; continue them, teacher and
+students, with --config.data.augment=0 --config.network.augment=false
+--config.data.flip=true.
 """
 
 from configs import paper
@@ -32,7 +34,7 @@ from scm_jax.networks import presets
 
 
 def get_config(arg: str = ""):
-  """The config of one run; see the module's docstring."""
+  """Returns the config of one run for the arguments listed above."""
   choice = parse_arg(arg, run=paper.RUNS, tiny=False)
   config = paper.start(choice.run)
   config.batch_size = 512  # G.1
@@ -41,16 +43,16 @@ def get_config(arg: str = ""):
   # A half-life in images (G.2), ramped up as in EDM's code.
   config.ema = (500_000.0,)
   config.ema_rampup_ratio = 0.05
-  config.checkpoint_every = 5000  # ours, as is how often samples are drawn
+  config.checkpoint_every = 5000  # our choice, as is `sample_every`
   config.sample_every = 5000
 
   config.data.name = "cifar10"
   config.data.size = 32
   config.data.num_classes = 0
   config.data.mean, config.data.std = 0.0, 0.5  # EDM: images in [-1, 1]
-  config.data.augment = 0.12  # EDM; of students, implied
+  config.data.augment = 0.12  # EDM; implied for students
 
-  config.network.update(presets.DDPMPP)  # G.1; dropout at every side, as EDM
+  config.network.update(presets.DDPMPP)  # G.1; dropout at all sides, as in EDM
   config.network.augment = True  # EDM
   config.network.dtype = "float32"  # EDM's; the paper does not say
 
@@ -58,7 +60,7 @@ def get_config(arg: str = ""):
   optimizer.decay_steps = 0  # no schedule (G.1, G.2)
   optimizer.eps = 1e-8  # G.1, G.2
   if choice.run == "teacher":
-    optimizer.name = "adam"  # this line to the next blank: G.1
+    optimizer.name = "adam"  # from this line to the next blank one: G.1
     optimizer.learning_rate = 1e-3
     optimizer.b1, optimizer.b2 = 0.9, 0.999
     config.network.dropout = 0.13
@@ -67,15 +69,15 @@ def get_config(arg: str = ""):
     objective.P_mean, objective.P_std = -1.2, 1.2  # EDM's code; implied
     config.sample.solver, config.sample.solver_steps = "heun", 18  # 35 NFE
   else:
-    optimizer.name = "radam"  # this line to the next blank: G.2
+    optimizer.name = "radam"  # from this line to the next blank one: G.2
     optimizer.learning_rate = 1e-4
     optimizer.b1, optimizer.b2 = 0.9, 0.99
     config.network.dropout = 0.20 if choice.run == "sct" else 0.0
     objective.P_mean, objective.P_std = -1.0, 1.4
 
     optimizer.rampup_images = 0  # a constant rate
-    # RAdam's first steps are plain gradient descent, which the size of the
-    # loss does not leave alone: w_phi must count once a sample (Equation 8).
+    # RAdam's first steps are plain gradient descent, whose size depends on that
+    # of the loss: w_phi must count once for each sample (Equation 8).
     objective.weighting_unit = "sample"
     config.teacher_ema = config.ema[0]
   if choice.tiny:

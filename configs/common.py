@@ -1,4 +1,4 @@
-"""What the small built-in datasets have in common; no config of its own."""
+"""Shared settings of the configs of small built-in datasets; not a config."""
 
 from scm_jax.configuration import parse_arg
 from scm_jax.defaults import get_defaults
@@ -6,11 +6,11 @@ from scm_jax.objectives import OBJECTIVES
 
 
 def small(arg: str):
-  """A config for greyscale digits, and whether `tiny` was asked for."""
+  """Returns a config for greyscale digits, and whether it is `tiny`."""
   choice = parse_arg(arg, run=tuple(OBJECTIVES), tiny=False)
   config = get_defaults()
   config.run = choice.run
-  config.ema = (0.10, 0.05, 0.20)  # wider than the paper's: runs are short
+  config.ema = (0.10, 0.05, 0.20)  # wider than the paper's, for short runs
   config.optimizer.decay_steps = 2000
   config.checkpoint_every = 500
   config.log_every = 100
@@ -33,7 +33,7 @@ def small(arg: str):
 
 
 def shrink(config):
-  """The same code path in seconds on one core."""
+  """Shrinks a run so that its code path takes seconds on one core."""
   config.batch_size = 8
   config.total_steps = 8
   config.log_every = 2

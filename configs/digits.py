@@ -1,4 +1,4 @@
-"""UCI digits (1,797 images, 8x8, 10 classes): the main job, on two CPU cores.
+"""UCI digits (1,797 images, 8x8, 10 classes), trained on two CPU cores.
 
     ./launch/local.sh                      # teacher, sCD, sCT and the report
 
@@ -9,8 +9,8 @@ or one run at a time:
         --config.teacher=runs/teacher
 
 Arguments: `run=teacher|sct|scd`, and `tiny` for a check of the code path in
-seconds. The numbers are this project's own, found by measurement (see
-BUILD_NOTES.md); the paper has no run of this size.
+seconds. The numbers were found by measurement (see BUILD_NOTES.md); the paper
+has no run of this size.
 """
 
 from configs import common
@@ -18,10 +18,10 @@ from scm_jax.sweeping.points import Point, grid, points, seeds
 
 
 def get_config(arg: str = ""):
-  """The config of one run; see the module's docstring."""
+  """Returns the config of one run for the arguments listed above."""
   config, tiny = common.small(arg)
-  # Small batches: their activations fit the processor's cache, and a run of
-  # minutes is short of updates, not of images.
+  # The activations of small batches fit into the processor's cache, and a run
+  # of minutes lacks updates rather than images.
   config.batch_size = 32
   config.total_steps = {"teacher": 4000, "scd": 5000, "sct": 3000}[config.run]
 
@@ -30,21 +30,21 @@ def get_config(arg: str = ""):
   config.data.mean = -0.39  # measured over the dataset
   config.data.std = 0.75
 
-  # 0.32 M parameters. XLA's CPU convolutions are slow where channels are many
-  # and sides large; this is the widest network that fits the ten minutes.
+  # 0.32 M parameters. XLA's CPU convolutions are slow for many channels and
+  # large images; this is the widest network that trains in ten minutes.
   config.network.channels = 32
   config.network.channel_mult = (1, 1)
   config.network.num_blocks = 1
   config.network.attn_resolutions = ()  # the innermost block always attends
 
-  # Smaller noise for students, as the paper advises (G.2). Here -0.4 was worse
-  # in 2 steps; -0.8 differed by about the noise of one seed.
+  # Students get less noise, as the paper advises (G.2). Here -0.4 was worse in
+  # 2 steps, and -0.8 differed by about the noise between seeds.
   config.objective.P_mean = -0.8 if config.run == "teacher" else -1.0
   config.objective.P_std = 1.4
   if config.run == "scd":
-    # Students come out a little less varied than their teacher; guidance makes
-    # up for it, in 1 step (0.131 -> 0.108) more than in 2 (0.113 -> 0.102). The
-    # teacher itself is best without.
+    # The students' samples vary a little less than their teacher's. Guidance
+    # lowers their distance, in 1 step (0.131 -> 0.108) more than in 2 (0.113 ->
+    # 0.102). The teacher itself is best without guidance.
     config.objective.guidance = "fixed"
     config.objective.guidance_scale = 1.15
   if tiny:
@@ -53,12 +53,15 @@ def get_config(arg: str = ""):
 
 
 def sweep():
-  """P_mean and c of sCD, one at a time; t_mid needs no training of its own."""
+  """Returns runs that vary P_mean and c of sCD, one at a time.
+
+  t_mid is a setting of the sampler, so that it needs no further training.
+  """
   teacher = Point("teacher", arg="run=teacher")
   students = points(
     [
       *grid({"objective.P_mean": (-1.4, -1.0, -0.6)}),
-      *grid({"objective.tangent_c": (0.01, 1.0)}),  # 0.1 is the others'
+      *grid({"objective.tangent_c": (0.01, 1.0)}),  # the others have 0.1
     ],
     arg="run=scd",
     teacher=teacher.name,

@@ -5,26 +5,26 @@
     scm-jax train --config=configs/imagenet512.py:run=scd,size=xxl \
         --workdir=runs/scd --config.teacher=runs/teacher
 
-and `run=sct` likewise, though sCD is far better here (Table 6). The data, once,
-from a copy of ImageNet and the autoencoder's file (docs/data.md):
+`run=sct` is trained in the same way, but sCD is far better here (Table 6).
+Prepare the data once, from a copy of ImageNet and the autoencoder's file
+(docs/data.md), and pass --config.data.data_dir=datasets from then on:
 
     scm-jax prepare --config=configs/imagenet512.py --source=ILSVRC2012/train \
         --autoencoder=diffusion_pytorch_model.safetensors --out=datasets
 
-and --config.data.data_dir=datasets from then on.
-
 Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl|xxl`, `latents=paper|edm2` (see
-below), `on=gpu|tpu`, the hardware, whose types differ (docs/configs.md,
-Precision), and `tiny` for a check of the code path in a minute on one core
-(eight steps; the rest is compilation), with built-in data.
+below), `on=gpu|tpu`, the hardware, which decides the precision
+(docs/configs.md, Precision), and `tiny` for a check of the code path in a
+minute on one core (eight steps; the rest is compilation), with built-in data.
 
 Latents of 64x64x4 come from `stabilityai/sd-vae-ft-mse`. The paper encodes
 images in [-1, 1] and normalises by its own constants (Section G.1);
 `latents=edm2` is for latents of images in [0, 1], which the public EDM2
 networks take.
 
-Every size runs as it is on 8 A100-80GB and on hundreds: a device takes at most
-64 images in one pass, and from M on the 8 devices of a host share the state.
+Every size runs unchanged on 8 A100-80GB and on hundreds: a device takes at most
+64 images in one pass, and from M on the state is sharded over the 8 devices of
+a host.
 The paper does not print its hardware; 32 A100 trained EDM2's networks.
 docs/planning.md has memory and hours.
 
@@ -41,7 +41,7 @@ FID that the paper reports (Table 6), with the guidance scale of each:
 from configs import paper
 from scm_jax.configuration import parse_arg
 
-# Table 5, a size a line.
+# Table 5, one size in each line.
 SIZES = {
   #                  teacher: steps, rate, dropout; sCT's, sCD's; teacher's EMA
   "s": paper.Column(1_048_000, 1e-2, 0.0, 0.25, 0.0, 0.025),
@@ -51,7 +51,7 @@ SIZES = {
   "xxl": paper.Column(376_000, 6.5e-3, 0.1, 0.35, 0.1, 0.015),
 }
 
-# Means, standard deviations, and the range of the images that were encoded.
+# Means, standard deviations, and the range of the encoded images.
 LATENTS = {
   "paper": (  # Section G.1
     (1.56, -0.695, 0.483, 0.729),
@@ -67,7 +67,7 @@ LATENTS = {
 
 
 def get_config(arg: str = ""):
-  """The config of one run; see the module's docstring."""
+  """Returns the config of one run for the arguments listed above."""
   choice = parse_arg(
     arg,
     run=paper.RUNS,
@@ -81,7 +81,7 @@ def get_config(arg: str = ""):
   config.data.kind = "latents"
   config.data.name = "imagenet512_latents"
   config.data.channels = 4
-  with config.data.ignore_type():  # numbers for each channel, not for all
+  with config.data.ignore_type():  # a number for each channel
     config.data.mean, config.data.std, config.data.image_range = LATENTS[
       choice.latents
     ]

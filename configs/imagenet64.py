@@ -5,22 +5,24 @@
     scm-jax train --config=configs/imagenet64.py:run=sct,size=s \
         --workdir=runs/sct --config.teacher=runs/teacher
 
-and `run=scd` likewise. The data, once, from a copy of ImageNet (docs/data.md):
+`run=scd` is trained in the same way. Prepare the data once, from a copy of
+ImageNet (docs/data.md), and pass --config.data.data_dir=datasets from then on:
 
     scm-jax prepare --config=configs/imagenet64.py --source=ILSVRC2012/train \
         --out=datasets
 
-and --config.data.data_dir=datasets from then on. Images are cut and resized as
-ADM does it; those of TFDS's imagenet_resized/64x64 are resized whole, and a FID
-on them is not to be set beside the paper's.
+Images are cropped and resized as by ADM. Those of TFDS's imagenet_resized/64x64
+are resized without cropping, and an FID on them cannot be compared with the
+paper's.
 
 Arguments: `run=teacher|sct|scd`, `size=s|m|l|xl`, `on=gpu|tpu`, the hardware,
-whose types differ (docs/configs.md, Precision), and `tiny` for a check of the
-code path in a minute on one core (eight steps; the rest is compilation), with
-built-in data.
+which decides the precision (docs/configs.md, Precision), and `tiny` for a check
+of the code path in a minute on one core (eight steps; the rest is compilation),
+with built-in data.
 
-Every size runs as it is on 8 A100-80GB and on hundreds: a device takes at most
-64 images in one pass, and from M on the 8 devices of a host share the state.
+Every size runs unchanged on 8 A100-80GB and on hundreds: a device takes at most
+64 images in one pass, and from M on the state is sharded over the 8 devices of
+a host.
 The paper does not print its hardware; 32 A100 trained EDM2's networks.
 docs/planning.md has memory and hours.
 
@@ -37,7 +39,7 @@ FID that the paper reports (Table 8):
 from configs import paper
 from scm_jax.configuration import parse_arg
 
-# Table 4, a size a line. No network is guided, and labels are always given.
+# Table 4, one size in each line. There is no guidance, and no label is dropped.
 SIZES = {
   #                  teacher: steps, rate, dropout; sCT's, sCD's; teacher's EMA
   "s": paper.Column(1_048_000, 1e-2, 0.0, 0.45, 0.0, 0.075),
@@ -48,7 +50,7 @@ SIZES = {
 
 
 def get_config(arg: str = ""):
-  """The config of one run; see the module's docstring."""
+  """Returns the config of one run for the arguments listed above."""
   choice = parse_arg(
     arg,
     run=paper.RUNS,

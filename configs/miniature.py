@@ -1,11 +1,11 @@
-"""The paper in miniature: its claims on digits and MNIST, with three seeds.
+"""Small versions of the paper's experiments: digits and MNIST, three seeds.
 
-    ./launch/reproduce.sh                 # all runs, docs/reproduction.md anew
+    ./launch/reproduce.sh          # runs all, writes docs/reproduction.md again
     scm-jax sweep --config=configs/miniature.py --workdir=runs/miniature
 
 Arguments of a single run: `run=teacher|sct|scd`, `data=digits|mnist`, `size=N`
 channels, and `tiny` for a check of the code path in seconds. The numbers are
-this project's own; the paper has no runs of this size.
+our choice; the paper has no runs of this size.
 """
 
 from configs import common, digits, mnist
@@ -14,13 +14,13 @@ from scm_jax.objectives import OBJECTIVES
 from scm_jax.sweeping.points import Point, seeds
 
 SIZES = (8, 16, 24)  # 0.02 to 0.18 million parameters
-MIDDLE = 16  # where single choices are left out
+MIDDLE = 16  # the size at which single choices are left out
 SEEDS = 3
-# Of a student, and of a teacher's solver: 63, 7, 3 and 1 evaluations.
+# Steps of a student, and of a teacher's solver (63, 7, 3 and 1 evaluations).
 STEPS = {"steps": (1, 2, 4), "teacher_steps": (32, 4, 2, 1)}
 GUIDANCE = (1.0, 1.15, 1.5)
 
-# What differs from the sCD student of the same size.
+# Fields in which each run differs from the sCD student of the same size.
 CHOICES = {
   "no_tangent_normalization": {"objective.tangent_norm": "none"},
   "no_adaptive_weighting": {"objective.adaptive_weighting": False},
@@ -37,7 +37,7 @@ CHOICES = {
 
 
 def get_config(arg: str = ""):
-  """The config of one run; see the module's docstring."""
+  """Returns the config of one run for the arguments listed above."""
   choice = parse_arg(
     arg,
     run=tuple(OBJECTIVES),
@@ -48,7 +48,7 @@ def get_config(arg: str = ""):
   datasets = {"digits": digits, "mnist": mnist}
   config = datasets[choice.data].get_config(f"run={choice.run}")
   config.batch_size = 32
-  # MNIST's images are sixteen times as large.
+  # MNIST's images have sixteen times as many pixels.
   steps = {"digits": (2000, 1500), "mnist": (1000, 700)}[choice.data]
   config.total_steps = steps[choice.run != "teacher"]
   config.checkpoint_every = 1000
@@ -63,7 +63,7 @@ def get_config(arg: str = ""):
 
 
 def sweep():
-  """Digits at every size; one choice left out at a time; then MNIST."""
+  """Returns all runs: digits at every size, single choices left out, MNIST."""
   points = [p for size in SIZES for p in _family("digits", size, STEPS)]
   guided = tuple({**STEPS, "guidance": scale} for scale in GUIDANCE)
   middle = {
@@ -86,7 +86,7 @@ def sweep():
 
 
 def _family(data: str, size: int, sampling: dict) -> list[Point]:
-  """A teacher and its two students."""
+  """Returns a teacher and its two students."""
   name = f"{size}" if data == "digits" else data
   teacher = f"teacher_{name}"
   return [

@@ -9,15 +9,15 @@ or one run at a time:
         --config.teacher=runs/teacher
 
 Arguments: `run=teacher|sct|scd`, and `tiny` for a check of the code path in
-seconds. The numbers are this project's own; a GPU takes minutes, two CPU cores
-take hours.
+seconds. The numbers are our choice. A GPU takes minutes, two CPU cores take
+hours.
 """
 
 from configs import common
 
 
 def get_config(arg: str = ""):
-  """The config of one run; see the module's docstring."""
+  """Returns the config of one run for the arguments listed above."""
   config, tiny = common.small(arg)
   config.batch_size = 128
   config.total_steps = 6000 if config.run == "teacher" else 4000

@@ -1,9 +1,10 @@
-"""What the configs of the paper's runs have in common; no config of its own.
+"""Shared settings of the configs of the paper's runs; not a config.
 
 Section, table and equation numbers are those of arXiv 2410.11081 (sCM) unless
-another is named: EDM is arXiv 2206.00364, EDM2 is arXiv 2312.02696. "Implied"
-marks what G.2 leaves to "other training settings are the same": the teacher's.
-Tables 4 and 5 stand line by line beside these values in docs/configs.md.
+another paper is named: EDM is arXiv 2206.00364, EDM2 is arXiv 2312.02696.
+"Implied" marks settings that G.2 does not print, because "other training
+settings are the same" as the teacher's. docs/configs.md compares these values
+with Tables 4 and 5, line by line.
 """
 
 import dataclasses
@@ -13,21 +14,21 @@ from scm_jax.networks import presets
 from scm_jax.objectives import OBJECTIVES
 
 RUNS = tuple(OBJECTIVES)
-HARDWARE = ("gpu", "tpu")  # of the argument `on`
+HARDWARE = ("gpu", "tpu")  # values of the argument `on`
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """One size, as a column of Table 4 or 5.
+  """The settings of one size, a column of Table 4 or 5.
 
   Attributes:
     teacher_steps: iterations of the teacher.
     learning_rate: the teacher's alpha_ref; a student's is a hundredth of it.
-    dropout: of the teacher, everywhere.
-    sct_dropout: of a student, where the side is at most 16.
-    scd_dropout: likewise.
-    teacher_ema: sigma_rel of the teacher's average that is sampled from, and
-      that students start from.
+    dropout: the teacher's dropout, at all sides.
+    sct_dropout: the dropout of an sCT student, at sides of at most 16.
+    scd_dropout: the dropout of an sCD student, at sides of at most 16.
+    teacher_ema: sigma_rel of the teacher's EMA, which samples are drawn from
+      and students start from.
   """
 
   teacher_steps: int
@@ -39,12 +40,12 @@ class Column:
 
 
 def start(run: str):
-  """What Section G says of all runs, beside the defaults."""
+  """Returns the defaults with the settings of Section G for all runs."""
   config = get_defaults()
   config.run = run
   config.sigma_d = 0.5  # Section 3
   config.log_every = 100  # ours
-  # EDM2's for teachers (Section 4.2); students: see networks/weighting.py.
+  # EDM2's for teachers (Section 4.2); for students see networks/weighting.py.
   config.network.weighting = "fourier" if run == "teacher" else "positional"
   config.objective.tangent_c = 0.1  # Section 4.2
   config.objective.warmup_steps = 10_000  # H, Section 4.2
@@ -54,19 +55,26 @@ def start(run: str):
 
 
 def imagenet(run: str, size: str, column: Column, on: str):
-  """What both resolutions share: EDM2's training with the paper's changes."""
+  """Returns the settings of both resolutions: EDM2's with the paper's changes.
+
+  Args:
+    run: the name of the objective, a key of `OBJECTIVES`.
+    size: the name of the size.
+    column: the settings of that size.
+    on: the hardware, "gpu" or "tpu".
+  """
   config = start(run)
   config.batch_size = 2048  # Tables 4 and 5
   config.ema = (0.05, 0.10)  # 0.05: G.2; the second: EDM2's code
   config.snapshot_every = 4096  # 8 Mi images: EDM2's code
-  config.checkpoint_every = 4096  # ours, as is how often samples are drawn
+  config.checkpoint_every = 4096  # our choice, as is `sample_every`
   config.sample_every = 4096
   config.data.size = 64
   config.data.num_classes = 1000
   _set_precision(config, on)
   config.network.update(presets.EDM2[size])
-  # One way to run on 8 devices or hundreds of them; docs/planning.md has what
-  # each size takes. A host has 8 GPUs, so that shards are gathered inside it.
+  # These settings work for 8 devices and for hundreds; docs/planning.md has the
+  # memory of each size. A host has 8 GPUs, so shards are gathered inside it.
   config.mesh.fsdp = 1 if size == "s" else 8
   config.images_per_pass = 64
 
@@ -80,11 +88,11 @@ def imagenet(run: str, size: str, column: Column, on: str):
     config.total_steps = column.teacher_steps
     optimizer.learning_rate = column.learning_rate
     config.network.dropout = column.dropout
-    config.network.dropout_resolution = 64  # everywhere, as EDM2
+    config.network.dropout_resolution = 64  # at all sides, as in EDM2
     config.sample.solver, config.sample.solver_steps = "heun", 32  # G.2
     if column.teacher_ema < 0.02:
-      # Made of snapshots whose coefficients add up, in absolute value, to 80
-      # and more, the average would show their rounding (docs/configs.md).
+      # The coefficients of its snapshots have absolute values that add up to
+      # 78 and more, which would amplify float16's rounding (docs/configs.md).
       config.snapshot_dtype = "float32"
   else:
     config.teacher_ema = column.teacher_ema
@@ -96,12 +104,12 @@ def imagenet(run: str, size: str, column: Column, on: str):
 
 
 def _set_precision(config, on: str) -> None:
-  """Keeps the digits of the tangent, as docs/configs.md measures them."""
+  """Sets types that keep the tangent accurate (docs/configs.md, Precision)."""
   if on == "gpu":
     config.network.dtype = "float16"  # Section 5.1
     return
-  # TPUs have no float16. Three bfloat16 products have its digits and more. sCT
-  # does without: its tangent is large, and mostly the data's own noise.
+  # TPUs have no float16. Three bfloat16 products are more precise than it. sCT
+  # does not need them: its tangent is large, and mostly noise of the data.
   config.network.dtype = "bfloat16"
   if config.run == "scd":
     config.objective.tangent_dtype = "float32"
@@ -109,7 +117,7 @@ def _set_precision(config, on: str) -> None:
 
 
 def shrink(config) -> None:
-  """The same code path in eight small steps; the values are ours."""
+  """Shrinks a run to eight small steps of the same code path."""
   config.batch_size = 8
   config.total_steps = 8
   config.mesh.fsdp = 1

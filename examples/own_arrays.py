@@ -47,7 +47,7 @@ def main(folder: pathlib.Path, steps: int) -> None:
     {"image": image, "label": label}
     for image, label in zip(images, labels, strict=True)
   ]
-  # `train` calls this with the first step; any iterator of batches will do.
+  # A function from the number of steps done to any iterator of batches.
   batches = pipeline.Batches(elements, batch_size=32, seed=0).iterate
   config = make_config(images, labels, steps)
   loop.train(config, str(folder / "teacher"), batches)

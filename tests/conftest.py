@@ -249,6 +249,51 @@ def inception_file(
   return path
 
 
+class _Killed(BaseException):
+  """Stands for the end of a process."""
+
+
+@pytest.fixture
+def killed_at() -> Callable:
+  """`with killed_at(number, done) as begun`: ends the body like a kill.
+
+  The body ends at its operation on files of this number, from 1 on: before it,
+  or after it if `done`. From then on the disk does not change, so that the
+  body's clean-up does nothing. `begun` lists the operations.
+  """
+  import shutil
+
+  from etils import epath
+
+  remote = type(epath.Path("gs://bucket"))
+  operations = [(pathlib.Path, name) for name in ("mkdir", "open", "rename")]
+  operations += [(remote, name) for name in ("mkdir", "open", "copy", "unlink")]
+  operations += [(remote, "rmtree"), (shutil, "rmtree")]
+
+  @contextlib.contextmanager
+  def run(number: int, done: bool = False) -> Iterator[list[str]]:
+    begun: list[str] = []
+
+    def wrap(name: str, real: Callable) -> Callable:
+      def call(*args, **kwargs):
+        begun.append(name)
+        if len(begun) > number or (len(begun) == number and not done):
+          raise _Killed
+        result = real(*args, **kwargs)
+        if len(begun) == number:
+          raise _Killed
+        return result
+
+      return call
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(_Killed):
+      for owner, name in operations:
+        patch.setattr(owner, name, wrap(name, getattr(owner, name)))
+      yield begun
+
+  return run
+
+
 @pytest.fixture
 def command(compilation_cache, data_dir, capfd) -> Callable:
   """`command(*argv)`: exit code, stdout and stderr of `scm-jax`, in process."""

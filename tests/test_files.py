@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 
 import fsspec
 import pytest
@@ -99,75 +98,27 @@ def exists(path):
   return path.exists() and path.is_dir()
 
 
-class Killed(BaseException):
-  """Stands for the end of the process."""
-
-
-def kill_at(monkeypatch, number, done):
-  """Ends the process at its operation on files of this number.
-
-  From then on nothing is changed on the disk, clean-up included.
-
-  Args:
-    monkeypatch: takes the change back.
-    number: which operation, from 1 on.
-    done: whether the process ends after the operation, not before it.
-
-  Returns:
-    The list of the operations begun.
-  """
-  begun = []
-
-  def wrap(owner, name):
-    real = getattr(owner, name)
-
-    def call(*args, **kwargs):
-      begun.append(name)
-      if len(begun) == number and done:
-        real(*args, **kwargs)
-      if len(begun) >= number:
-        raise Killed
-      return real(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, call)
-
-  for name in ("mkdir", "rename", "write_text"):
-    wrap(pathlib.Path, name)
-  wrap(shutil, "rmtree")
-  remote = type(epath.Path("gs://x"))
-  for name in ("mkdir", "copy", "unlink", "rmtree", "write_bytes"):
-    wrap(remote, name)
-  return begun
-
-
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_a_folder_killed_at_each_operation(root, monkeypatch, done):
+def test_a_folder_killed_at_each_operation(root, killed_at, done):
   """The old or the new one is there, and the next write goes through."""
-  number, found = 0, []
-  while True:
+  number, found, begun = 0, [], [""]
+  while len(begun) >= number:
     number += 1
     path = root / str(number) / "folder"
     replace(path, "old")
-    with monkeypatch.context() as patch:
-      kill_at(patch, number, done)
-      try:
-        replace(path, "new")
-        break
-      except Killed:
-        pass
+    with killed_at(number, done) as begun:
+      replace(path, "new")
     files.recover_folder(path)
     found.append(content(path))
     replace(path, "newer")
     assert content(path) == "newer"
-  assert content(path) == "new"
   assert set(found) == {"old", "new"} and found == sorted(found, reverse=True)
 
 
 @pytest.mark.parametrize("number", range(1, 6))
-def test_the_first_folder_is_whole_or_not_there(root, monkeypatch, number):
+def test_the_first_folder_is_whole_or_not_there(root, killed_at, number):
   path = root / "folder"
-  with monkeypatch.context() as patch, pytest.raises(Killed):
-    kill_at(patch, number, done=False)
+  with killed_at(number):
     replace(path, "first")
   files.recover_folder(path)
   assert content(path) in (None, "first")
@@ -175,24 +126,16 @@ def test_the_first_folder_is_whole_or_not_there(root, monkeypatch, number):
   assert content(path) == "second"
 
 
-def test_a_recovery_that_is_killed(root, monkeypatch):
+def test_a_recovery_that_is_killed(root, killed_at):
   """A kill at any operation of what follows a kill at any operation."""
   for first in range(1, 16):
     for second in range(1, 9):
       path = root / f"{first}-{second}" / "folder"
       replace(path, "old")
-      with monkeypatch.context() as patch:
-        kill_at(patch, first, done=True)
-        try:
-          replace(path, "new")
-        except Killed:
-          pass
-      with monkeypatch.context() as patch:
-        kill_at(patch, second, done=True)
-        try:
-          files.recover_folder(path)
-        except Killed:
-          pass
+      with killed_at(first, done=True):
+        replace(path, "new")
+      with killed_at(second, done=True):
+        files.recover_folder(path)
       files.recover_folder(path)
       assert content(path) in ("old", "new")
 

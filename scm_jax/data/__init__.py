@@ -1,1 +1,1 @@
-"""Datasets, from files to the batches of a training step."""
+"""Reads datasets from files and makes the batches of training steps."""

@@ -1,21 +1,21 @@
 """Augments images as EDM does (arXiv 2206.00364, F.2).
 
-Every image is mirrored with probability one half. Each of five other changes is
-made with a small probability: turned upside down (half of the time), scaled,
-rotated, stretched along an axis, moved. Nine numbers describe the change and
-are an input of the network; all are zero for an unchanged image, and in
-sampling. The network thus learns from all images but draws only images like
-the dataset's.
+Every image is mirrored with probability one half. It also undergoes each of
+five other changes with a small probability: a vertical flip (with half of that
+probability), a scaling, a rotation, a stretching along an axis, and a
+translation. Nine numbers describe the change and are an input of the network.
+They are zero for an unchanged image, and in sampling. The network thus learns
+from all changed images, but draws only images like those of the dataset.
 
-Flips permute pixels. All else is one affine map, for which an image is doubled
-in size, resampled there bilinearly and halved again, as in EDM. EDM's filter,
-both ways, is the wavelet sym6. It is not symmetric, so that a quarter turn
-would not quite permute the pixels. Here doubling uses the 7 taps, halving the 9
-taps of the biorthogonal wavelet of Cohen, Daubechies and Feauveau (JPEG
-2000's), which are symmetric: the identity, quarter turns and moves by whole
-pixels are exact, to rounding. Beyond its border an image is continued by its
-reflection about the outermost pixels, without end; EDM's reflection ends after
-one image, and zeros follow.
+Flips permute pixels. The other changes form one affine map: an image is doubled
+in size, resampled bilinearly and halved again, as in EDM. EDM's filter for both
+is the wavelet sym6, which is not symmetric, so that a quarter turn would not
+permute the pixels exactly. The filters here are the symmetric taps of the
+biorthogonal wavelet of Cohen, Daubechies and Feauveau that JPEG 2000 uses: 7
+for doubling and 9 for halving. The identity, quarter turns and translations by
+whole pixels are therefore exact up to rounding. Beyond its border an image is
+continued by its reflection about the outermost pixels, without end; EDM's
+reflection ends after one image, and zeros follow.
 """
 
 import functools
@@ -28,8 +28,8 @@ from jax import Array
 
 from scm_jax.networks import AUGMENTATIONS
 
-# EDM's standard deviations: of both scalings' logarithm to base 2, and of a
-# move, in sides of the image.
+# EDM's standard deviations: that of the binary logarithms of scaling and
+# stretching, and that of a translation, in sides of the image.
 SCALING, MOVE = 0.2, 0.125
 # By default, TPUs and recent GPUs multiply with fewer bits than float32 has.
 EXACT = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -51,7 +51,7 @@ HALVING = (
 
 
 class Change(NamedTuple):
-  """A change of one image; all zero leaves the image as it is.
+  """A change of one image; zeros leave the image unchanged.
 
   Attributes:
     mirror: 1 where left and right change places, else 0.
@@ -73,7 +73,7 @@ class Change(NamedTuple):
 
   @property
   def condition(self) -> Array:
-    """The network's input, `[AUGMENTATIONS]` float32."""
+    """Returns the input of the network, float32 `[AUGMENTATIONS]`."""
     return jnp.stack(
       [
         self.mirror,
@@ -93,7 +93,8 @@ def draw(key: Array, probability: float) -> Change:
 
   Args:
     key: the image's random key.
-    probability: the probability of each change but mirroring's, one half.
+    probability: the probability of each change other than mirroring, whose
+      probability is one half.
   """
   keys = iter(jax.random.split(key, 13))
 
@@ -115,7 +116,7 @@ def draw(key: Array, probability: float) -> Change:
     scale=sometimes(normal()),
     angle=sometimes(turn()),
     stretch=sometimes(normal()),
-    axis=turn() * half(),  # half of them along the image's own axes, as EDM
+    axis=turn() * half(),  # half of the time along the image's axes, as in EDM
     move=sometimes(normal(2)),
   )
 
@@ -123,7 +124,7 @@ def draw(key: Array, probability: float) -> Change:
 def augment(
   images: Array, key: Array, probability: float
 ) -> tuple[Array, Array]:
-  """Changes images at random, each by a key of its own.
+  """Changes images at random, each with its own random key.
 
   Args:
     images: images `[B, H, W, C]` in any range.
@@ -152,7 +153,7 @@ def apply(image: Array, change: Change) -> Array:
 
 
 def _back(change: Change) -> Array:
-  """Returns the linear map from a pixel's new place to its old, `[2, 2]`."""
+  """Returns the linear map from new to old positions of pixels, `[2, 2]`."""
   log_scale, log_stretch = SCALING * change.scale, SCALING * change.stretch
   # On the screen y points down, where a positive angle turns clockwise.
   turned, axis = _rotation(change.angle), _rotation(-change.axis)
@@ -178,7 +179,7 @@ def resample(image: Array, back: Array, move: Array) -> Array:
   height, width, _ = image.shape
   up = _doubling(height), _doubling(width)
   fine = EXACT("ih,jw,hwc->ijc", *up, image)
-  # In half pixels; beyond the border as far as the halving filter reaches.
+  # Half pixels, and those beyond the border that the halving filter reaches.
   reach = len(HALVING) - 1
   middle = jnp.array([width - 1.0, height - 1.0])
   down, right = (

@@ -1,8 +1,9 @@
 """TFDS builders of small datasets that ship inside Python packages.
 
 The base classes turn arrays into a TFDS dataset (ArrayRecord, one split)
-without a network, without TensorFlow and always in the same order. `prepare`
-builds it on first use; neither a second process nor a kill can spoil it.
+without network access, without TensorFlow and always in the same order.
+`prepare` builds the dataset on first use, and is safe if several processes do
+so at once or one of them is killed.
 """
 
 import abc
@@ -24,18 +25,18 @@ from scm_jax.errors import UserError
 class BundledArrays(
   tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True
 ):
-  """Arrays with labels, in one split named `train`.
+  """Builder of arrays with labels, in one split named `train`.
 
   TFDS writes examples in the order of a fixed hash of their keys, so the
   dataset on disk is the same everywhere, and slices such as `train[:80%]` are
   random samples even where the arrays are sorted by class.
 
   Attributes:
-    FEATURE: the records' name for the array, `image` or `latent`.
+    FEATURE: the name of the array in the records, `image` or `latent`.
     NUM_CLASSES: the number of classes.
     DESCRIPTION: the dataset's description in TFDS.
-    CITATION: its BibTeX entry.
-    HOMEPAGE: its address.
+    CITATION: the BibTeX entry of the data.
+    HOMEPAGE: the address of the data's web page.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -86,7 +87,14 @@ class BundledArrays(
 
 
 class BundledImages(BundledArrays, skip_registration=True):
-  """Square images; `load_arrays` returns uint8 [N, side, side (, 3)]."""
+  """Builder of square images.
+
+  `load_arrays` returns uint8 [N, side, side], or [N, side, side, 3] in colour.
+
+  Attributes:
+    SIZE: the images' height and width in pixels.
+    CHANNELS: the number of colour channels.
+  """
 
   FEATURE = "image"
   SIZE: int
@@ -112,12 +120,12 @@ class BundledImages(BundledArrays, skip_registration=True):
 
 
 def prepare(builder: tfds.core.DatasetBuilder) -> None:
-  """Writes the builder's dataset to its `data_dir` unless it is there.
+  """Writes the builder's dataset to its `data_dir` if it is missing.
 
-  TFDS writes into a folder of its own and renames it when all is written, so a
-  dataset that is there is complete. A file lock, which the system releases
-  even for a killed process, lets one process build while the others wait, and
-  makes it safe to remove what a killed one left behind.
+  TFDS writes into a temporary folder and renames it when everything is written,
+  so a dataset that exists is complete. A file lock, which the system releases
+  when a process is killed, lets one process build while the others wait, and
+  makes it safe to remove what a killed process left behind.
 
   Raises:
     UserError: the folder cannot be written, lies in a bucket, or a package is

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from scm_jax.errors import ConfigError
 
-# Datasets of at most so many bytes are kept decoded: CIFAR-10 (154 MB) is,
+# Datasets of at most this many bytes are kept decoded: CIFAR-10 (154 MB) is,
 # ImageNet at 64x64 (16 GB) is not.
 CACHE_BYTES = 256 * 2**20
 
@@ -27,7 +27,7 @@ class Element(TypedDict):
 
 
 class Source(Protocol):
-  """Elements by number; a list of dicts is one. All images have one shape."""
+  """A sequence of elements with equal shapes, for example a list of dicts."""
 
   def __len__(self) -> int: ...
 
@@ -35,10 +35,11 @@ class Source(Protocol):
 
 
 class RecordSource:
-  """Elements of a dataset's records; subclasses say how an array is read.
+  """The elements of a dataset's records; subclasses read a record's array.
 
   Attributes:
-    records: records with the subclass's feature, and perhaps a `label`.
+    records: records with the feature that the subclass reads, and perhaps a
+      `label`.
   """
 
   def __init__(self, records: Sequence[Any], element_bytes: int):
@@ -50,9 +51,9 @@ class RecordSource:
     return len(self.records)
 
   def __getitem__(self, index: int) -> Element:
-    """Returns the element of a number; its image is read-only.
+    """Returns the element at an index, with a read-only image.
 
-    The label is 0 where records have none.
+    The label is 0 if the records have none.
 
     Raises:
       IndexError: the index is not in 0..len-1.
@@ -87,7 +88,7 @@ class ImageSource(RecordSource):
 
 
 class LatentSource(RecordSource):
-  """Latents as stored, means and deviations [size, size, 2 C]."""
+  """Latents as stored: means and standard deviations [size, size, 2 C]."""
 
   def __init__(self, records: Sequence[Any], size: int, channels: int):
     super().__init__(records, size * size * 2 * channels * 4)

@@ -1,8 +1,9 @@
 """TFDS datasets cut from the two photographs that scikit-learn ships.
 
-`scm_patches` holds colour images, `scm_patch_latents` the same scenes stored
-like an autoencoder's latents. With them the configs of CIFAR-10 and ImageNet
-run anywhere, in seconds, without a download. As data they are toys.
+`scm_patches` holds colour images, and `scm_patch_latents` the same scenes in
+the format of an autoencoder's latents. With them the configs of CIFAR-10 and
+ImageNet run anywhere, in seconds, without a download. They serve as test data
+only.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from scm_jax import codec
 from scm_jax.data import bundled
 
 WINDOW, STRIDE, STRIP = 64, 16, 128  # pixels
-FACTOR = 8  # pixels of a latent's side
+FACTOR = 8  # side of the block of pixels that a latent stands for
 
 HOMEPAGE = (
   "https://scikit-learn.org/stable/datasets/loading_other_datasets.html"
@@ -56,15 +57,16 @@ def blocks(windows: np.ndarray, side: int) -> np.ndarray:
 def to_latents(windows: np.ndarray) -> np.ndarray:
   """Computes latents by a formula, in place of an autoencoder's encoder.
 
-  Four channels hold a block's mean colour, by the inverse of the codec's
-  preview, and its contrast, in the direction that the preview ignores. The
-  deviations grow with the contrast, because an encoder is least sure of detail.
+  The four channels hold the mean colour of a block, by the inverse of the
+  codec's preview, and the contrast of the block, in the direction that the
+  preview ignores. The standard deviations grow with the contrast, because an
+  encoder is least certain about detail.
 
   Args:
     windows: images, uint8 [N, 64, 64, 3].
 
   Returns:
-    Means and deviations, float16 [N, 8, 8, 4 + 4].
+    Means and standard deviations, float16 [N, 8, 8, 4 + 4].
   """
   cells = blocks(windows / 127.5 - 1.0, WINDOW // FACTOR)
   colour, contrast = cells.mean(axis=3), cells.mean(axis=4).std(axis=3)
@@ -99,7 +101,7 @@ class ScmPatches(bundled.BundledImages):
 
 
 class ScmPatchLatents(bundled.BundledArrays):
-  """1,702 latents 8x8x4, as means and deviations."""
+  """1,702 latents, 8x8x4, as means and standard deviations."""
 
   name = "scm_patch_latents"
   FEATURE = "latent"

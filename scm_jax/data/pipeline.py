@@ -1,11 +1,11 @@
 """Makes training batches; the batch at step k is a function of (seed, k).
 
-The elements form one infinite stream: the source shuffled anew each epoch.
-Global batch k of B elements is elements kB..kB+B-1 of the stream, in order,
-whatever the number of processes: of n processes, each with b = B/n elements a
-batch, process p holds elements kB+pb..kB+pb+b-1, so that the processes' parts
-one after the other are the global batch. A run can therefore resume at any
-step, on any number of processes, without a saved iterator.
+The elements form one infinite stream: the source, shuffled anew in each epoch.
+Global batch k consists of the B elements kB..kB+B-1 of the stream, in order,
+for any number of processes. Of n processes, each with b = B/n elements of a
+batch, process p reads elements kB+pb..kB+pb+b-1, so that the parts of all
+processes, one after the other, are the global batch. A run can therefore resume
+at any step, with any number of processes, without a saved iterator.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ Batch = dict[str, np.ndarray]
 
 
 class Batches:
-  """The stream of global batches, of which a process reads its part.
+  """The stream of global batches; each process reads its part of them.
 
   `batches[k]` is the batch at step k: `image` [b, H, W, C], uint8 or, if the
   source holds latents, a float type with 2 C channels, and `label`, int32 [b].
@@ -60,8 +60,8 @@ class Batches:
       raise ConfigError(f"config.seed={seed} is negative; make it 0 or more")
     if not 0 <= process_index < process_count:
       raise ValueError(f"{process_index=} is not in 0..{process_count - 1}")
-    # Grain shuffles epoch e by its seed plus e, and numbers the random draws by
-    # the position in the stream: two seeds far apart for every `seed`.
+    # Grain shuffles epoch e with its seed plus e, so runs with seeds close to
+    # each other would see the same orders. SeedSequence spreads the seeds.
     order_seed, flip_seed = np.random.SeedSequence(seed).generate_state(2)
     stream = grain.MapDataset.source(source)
     stream = stream.shuffle(seed=int(order_seed)).repeat()
@@ -69,7 +69,7 @@ class Batches:
       stream = stream.random_map(_random_flip, seed=int(flip_seed))
     # Slicing batches, not elements, gives each process consecutive elements.
     local_size = batch_size // process_count
-    # Grain counts an endless stream's batches in floats unless told to drop.
+    # Otherwise Grain counts the batches of an endless stream in floats.
     parts = stream.batch(local_size, drop_remainder=True)
     self._batches = parts[process_index::process_count].map(_with_int32_label)
 
@@ -87,7 +87,7 @@ class Batches:
       start_step: the step of the first batch.
       num_threads: the number of threads that read batches in the background;
         one is fastest for small images, because more contend for Python's lock.
-      prefetch: the number of batches that they keep ready.
+      prefetch: the number of batches that the threads keep ready.
     """
     options = grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=prefetch

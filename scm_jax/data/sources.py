@@ -1,8 +1,8 @@
 """Opens a dataset by its name for random access to images and labels.
 
-Datasets are TFDS datasets in ArrayRecord files. The project's own are built on
-first use; any other is opened where it has been prepared. Reading imports no
-TensorFlow.
+Datasets are TFDS datasets in ArrayRecord files. The built-in ones are built on
+first use; any other is opened in the folder in which it was prepared. Reading
+does not import TensorFlow.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"  # what `scm-jax prepare` writes beside a dataset
 
 
 class BuiltIn(NamedTuple):
-  """One of the project's own datasets.
+  """A dataset that is built in.
 
   Attributes:
     module: the module of the dataset's builder.
@@ -50,18 +50,18 @@ BUILT_IN = {
 
 
 def open_source(data: ml_collections.ConfigDict) -> elements.RecordSource:
-  """Opens a dataset and checks that it is what the config says.
+  """Opens a dataset and checks it against the config.
 
   Args:
     data: `config.data`, of which these fields are read: `kind`, `name` (a TFDS
-      name, with config and version if need be), `split` (a TFDS split or slice
+      name, optionally with config and version), `split` (a TFDS split or slice
       such as `train[:80%]`), `data_dir` ('' for TFDS's default), `size`,
       `channels` and `num_classes` (0 if labels are not used).
 
   Raises:
-    ConfigError: there is no such split, or the images or labels are not what
-      the config says.
-    UserError: the dataset is not there, cannot be built or cannot be read.
+    ConfigError: there is no such split, or the images or labels do not match
+      the config.
+    UserError: the dataset does not exist, cannot be built or cannot be read.
   """
   root = data.data_dir or os.environ.get("TFDS_DATA_DIR", "")
   root = epath.Path(root or "~/tensorflow_datasets").expanduser()
@@ -84,7 +84,7 @@ def _find(
     return _prepared(data, root)
   except UserError:
     raise
-  except Exception as e:  # remote file systems have errors of their own
+  except Exception as e:  # remote file systems raise their own errors
     raise UserError(
       f"dataset {data.name!r} cannot be opened in {root}: {_one_line(e)}"
     ) from e
@@ -93,7 +93,7 @@ def _find(
 def built_in(
   name: str, variant: str, root: epath.Path
 ) -> tfds.core.DatasetBuilder:
-  """Opens one of the project's own datasets, and builds it first if need be.
+  """Opens a built-in dataset, and builds it first if it is missing.
 
   Args:
     name: a key of `BUILT_IN`.
@@ -101,7 +101,7 @@ def built_in(
     root: the folder of datasets.
   """
   entry = BUILT_IN[name]
-  # TFDS registers the class when its module is imported: here, not earlier.
+  # TFDS registers the class when its module is imported, so import it late.
   builder_class = getattr(importlib.import_module(entry.module), entry.builder)
   variants = [config.name for config in builder_class.BUILDER_CONFIGS]
   if variant and variant not in variants:
@@ -111,7 +111,7 @@ def built_in(
     config=variant or None, data_dir=root, file_format="array_record"
   )
   bundled.prepare(builder)
-  # Read again: if another process has built it, `builder` knows no splits.
+  # If another process built it, `builder` knows no splits, so open it again.
   return tfds.builder_from_directory(builder.data_path)
 
 
@@ -165,7 +165,7 @@ def _records(
 
 
 def _check_manifest(path: epath.Path, data: ml_collections.ConfigDict) -> None:
-  """Raises ConfigError for latents of images in a range not configured."""
+  """Raises ConfigError if latents were encoded from images in another range."""
   if data.kind != "latents" or not path.exists():
     return
   stored = json.loads(path.read_text())["preprocessing"].get("image_range")

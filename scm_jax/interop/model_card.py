@@ -94,7 +94,8 @@ def _description(sampler: Sampler, origin: Origin) -> str:
     f"parameters, for {data.get('kind', 'images')} of {size} and {labels}.",
     "It draws an image in one step, and better ones in two or more."
     if sampler.rules.few_steps
-    else "It draws an image with a solver of many steps, not in one or two.",
+    else "It is a diffusion model, which draws an image with a solver of many "
+    "steps, not in one or two.",
   ]
   if config.guidance:
     sentences.append("It takes the guidance scale as an input.")

@@ -35,7 +35,7 @@ _HASHED = re.compile(r".*-([0-9a-f]{8})\.pth")
 
 
 class Misfit(ValueError):
-  """Tensors do not belong to the network; the message is one line."""
+  """An error: tensors do not belong to a network; its message is one line."""
 
 
 def read(path: str | os.PathLike[str]) -> Tensors:

@@ -16,7 +16,7 @@ Table = Mapping[tuple[str, str], Any]
 
 
 class Refused(ValueError):
-  """A file's content is not admitted; the message is one line that says why."""
+  """An error: a file's content is not admitted; its message is one line."""
 
 
 class Record:
@@ -32,7 +32,8 @@ class Record:
   state: dict[str, Any]
 
   def __new__(cls, *args: Any, **kwargs: Any):
-    del args, kwargs  # those of the foreign constructor
+    """Ignores the arguments, which are those of the foreign constructor."""
+    del args, kwargs
     record = super().__new__(cls)
     record.state = {}
     return record
@@ -59,6 +60,7 @@ class Call:
   function: Callable[..., Any]
 
   def __call__(self, *args: Any) -> Any:
+    """Calls the function."""
     return self.function(*args)
 
   def __setstate__(self, state: Any) -> None:

@@ -1,13 +1,14 @@
 """Stable Diffusion's autoencoder: images to latents and back.
 
-A convolutional variational autoencoder (Rombach et al. 2022, arXiv 2112.10752)
-as its public weights have it: residual blocks of group normalisation, SiLU and
-3x3 convolutions, one attention layer at the lowest resolution, a latent for
-every 8x8 pixels. Submodules bear the names of diffusers' `AutoencoderKL`, with
-underscores for its dots before numbers (see `interop/autoencoder.py`).
+It is the convolutional variational autoencoder of the public weights (Rombach
+et al. 2022, arXiv 2112.10752), with residual blocks of group normalisation,
+SiLU and 3x3 convolutions, one attention layer at the lowest resolution, and one
+latent for every 8x8 pixels. Its submodules have the names of those in
+diffusers' `AutoencoderKL`, with underscores for the dots before numbers (see
+`interop/autoencoder.py`).
 
-All of it computes in float32, products included: JAX's default would make
-bfloat16 of them on TPUs and TensorFloat-32 on GPUs.
+It computes in float32 and also multiplies in float32: JAX's default would
+multiply in bfloat16 on TPUs and in TensorFloat-32 on GPUs.
 """
 
 import dataclasses
@@ -20,23 +21,24 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-EPS = 1e-6  # of the group normalisations
-LOG_VARIANCE = (-30.0, 20.0)  # bounds of what the encoder says
-# Pixels that are decoded at once. Each takes 3.5 kB: at full resolution there
-# are 256 channels, of which a residual block keeps a few copies.
+EPS = 1e-6  # epsilon of the group normalisations
+LOG_VARIANCE = (-30.0, 20.0)  # bounds of the encoder's log-variances
+# The number of pixels that are decoded at once. Each takes 3.5 kB: at full
+# resolution there are 256 channels, and a residual block keeps a few copies.
 PIXELS = 4 * 512 * 512
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:
-  """Sizes; the defaults are those of the public weights.
+  """The sizes of an autoencoder, by default those of the public weights.
 
   Attributes:
-    channels: at each resolution, from the images' down; each halves the side.
+    channels: channels at each resolution, from that of the images down; the
+      sides halve from one to the next.
     blocks: residual blocks at each resolution; the decoder has one more.
-    latent_channels: of the latents.
-    image_channels: of the images.
-    groups: of the normalisations; divides all of `channels`.
+    latent_channels: channels of the latents.
+    image_channels: channels of the images.
+    groups: groups of the normalisations; a divisor of all of `channels`.
   """
 
   channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -47,7 +49,7 @@ class AutoencoderConfig:
 
   @property
   def factor(self) -> int:
-    """Side of the images in sides of the latents, 8."""
+    """Returns the ratio of image side to latent side, by default 8."""
     return 1 << (len(self.channels) - 1)
 
 
@@ -55,14 +57,14 @@ class Autoencoder(NamedTuple):
   """An autoencoder as pure functions of its parameters.
 
   Attributes:
-    init: `init(key) -> params`.
-    encode: `encode(params, images) -> (mean, std)`: float images
-      `[B, H, W, 3]`, sides divisible by `config.factor`, in the range of the
-      encoded images, to float32 `[B, h, w, 4]` each: every latent's normal
-      distribution.
-    decode: `decode(params, latents) -> images`, float32 and not clipped; for
-      any batch, a few images at a time.
-    config: what it was built from.
+    init: the function `init(key) -> params`.
+    encode: the function `encode(params, images) -> (mean, std)`, which maps
+      float images `[B, H, W, 3]` with sides divisible by `config.factor` to the
+      mean and standard deviation of every latent, both float32 `[B, h, w, 4]`.
+    decode: the function `decode(params, latents) -> images`, whose images are
+      float32 and not clipped. It decodes a few images at a time, whatever the
+      size of the batch.
+    config: the sizes.
   """
 
   init: Callable[[Array], Mapping[str, Any]]
@@ -73,7 +75,7 @@ class Autoencoder(NamedTuple):
 
 @functools.cache
 def build(config: AutoencoderConfig) -> Autoencoder:
-  """The functions of an autoencoder; equal configs give the same ones."""
+  """Returns an autoencoder; equal configs give the same functions."""
   network = AutoencoderKL(config)
 
   def init(key):
@@ -99,9 +101,14 @@ def build(config: AutoencoderConfig) -> Autoencoder:
 
 
 def in_groups(f: Callable[[Array], Array], x: Array, size: int) -> Array:
-  """`f(x)` of a batch `[B, ...]`, by at most `size` of its elements at once.
+  """Returns `f(x)` of a batch `[B, ...]`, computed group by group.
 
-  A batch of symbolic size goes one by one.
+  If the size of the batch is symbolic, each group is one element.
+
+  Args:
+    f: the function, which maps a batch to a batch of the same length.
+    x: the batch.
+    size: the largest number of elements in a group.
   """
   batch, size = x.shape[0], max(size, 1)
   if not isinstance(batch, int):
@@ -109,7 +116,7 @@ def in_groups(f: Callable[[Array], Array], x: Array, size: int) -> Array:
   if batch <= size:
     return f(x)
   number = -(-batch // size)
-  size = -(-batch // number)  # groups of even size, the last filled up
+  size = -(-batch // number)  # groups of equal size, the last one padded
   padding = [(0, number * size - batch)] + [(0, 0)] * (x.ndim - 1)
   groups = jnp.pad(x, padding).reshape(number, size, *x.shape[1:])
   y = lax.map(f, groups)
@@ -117,7 +124,7 @@ def in_groups(f: Callable[[Array], Array], x: Array, size: int) -> Array:
 
 
 class AutoencoderKL(nn.Module):
-  """Encoder and decoder, each with its 1x1 convolution on the latents' side."""
+  """Encoder and decoder, each with a 1x1 convolution next to the latents."""
 
   config: AutoencoderConfig
 
@@ -129,21 +136,22 @@ class AutoencoderKL(nn.Module):
     self.post_quant_conv = nn.Conv(latent, (1, 1))
 
   def moments(self, images: Array) -> tuple[Array, Array]:
-    """Mean and log-variance, as they come out."""
+    """Returns the mean and the unclipped log-variance, `[B, h, w, 4]` each."""
     moments = self.quant_conv(self.encoder(images))
     mean, log_variance = jnp.split(moments, 2, axis=-1)
     return mean, log_variance
 
   def decode(self, latents: Array) -> Array:
+    """Returns the images `[B, H, W, 3]` of latents `[B, h, w, 4]`."""
     return self.decoder(self.post_quant_conv(latents))
 
   def __call__(self, images: Array) -> Array:
-    """The image of the mean; here so that `init` meets every parameter."""
+    """Decodes the encoder's mean, so that `init` reaches every parameter."""
     return self.decode(self.moments(images)[0])
 
 
 class Encoder(nn.Module):
-  """Images `[B, H, W, 3]` to `[B, h, w, 2 latent_channels]`."""
+  """Network from images `[B, H, W, 3]` to `[B, h, w, 2 latent_channels]`."""
 
   config: AutoencoderConfig
 
@@ -154,7 +162,10 @@ class Encoder(nn.Module):
     for i, features in enumerate(config.channels):
       resampling = "down" if i < last else ""
       x = Level(
-        *(features, config.blocks, config.groups, resampling),
+        features,
+        config.blocks,
+        config.groups,
+        resampling,
         name=f"down_blocks_{i}",
       )(x)
     x = Middle(config.groups, name="mid_block")(x)
@@ -163,7 +174,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Latents `[B, h, w, latent_channels]` to images `[B, H, W, 3]`."""
+  """Network from `[B, h, w, latent_channels]` to images `[B, H, W, 3]`."""
 
   config: AutoencoderConfig
 
@@ -175,7 +186,10 @@ class Decoder(nn.Module):
     for i, features in enumerate(reversed(config.channels)):
       resampling = "up" if i < last else ""
       x = Level(
-        *(features, config.blocks + 1, config.groups, resampling),
+        features,
+        config.blocks + 1,
+        config.groups,
+        resampling,
         name=f"up_blocks_{i}",
       )(x)
     x = nn.silu(_norm(config.groups, "conv_norm_out")(x))
@@ -183,7 +197,7 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-  """Residual blocks at one resolution, then a change of it: `down` or `up`."""
+  """Residual blocks at one resolution, then resampling: `down`, `up` or ""."""
 
   features: int
   blocks: int
@@ -202,7 +216,7 @@ class Level(nn.Module):
 
 
 class Halve(nn.Module):
-  """A convolution of stride 2, padded on the far sides alone."""
+  """Convolution of stride 2, padded below and to the right only."""
 
   features: int
 
@@ -213,7 +227,7 @@ class Halve(nn.Module):
 
 
 class Double(nn.Module):
-  """Twice every row and column, then a convolution."""
+  """Repetition of every row and column, then a convolution."""
 
   features: int
 
@@ -224,7 +238,7 @@ class Double(nn.Module):
 
 
 class Middle(nn.Module):
-  """Block, attention, block, at the latents' resolution."""
+  """Block, attention and block at the resolution of the latents."""
 
   groups: int
 
@@ -237,7 +251,7 @@ class Middle(nn.Module):
 
 
 class Block(nn.Module):
-  """A residual block; a 1x1 convolution where the width changes."""
+  """Residual block; a 1x1 convolution adapts the number of channels."""
 
   features: int
   groups: int

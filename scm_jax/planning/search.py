@@ -57,10 +57,23 @@ class Candidate(NamedTuple):
   def applied(self, config: Any) -> Any:
     """Returns a copy of the config that is run like this."""
     config = copy.deepcopy(config)
-    config.mesh.update(data=self.data, fsdp=self.fsdp)
-    config.microbatches = self.microbatches
-    config.network.remat = self.remat
+    config.update_from_flattened_dict(self.overrides())
     return config
+
+  def flags(self) -> list[str]:
+    """Returns the flags that run a config like this."""
+    return [
+      f"--config.{name}={value}" for name, value in self.overrides().items()
+    ]
+
+  def overrides(self) -> dict[str, Any]:
+    """Returns the config's fields that run it like this."""
+    return {
+      "mesh.data": self.data,
+      "mesh.fsdp": self.fsdp,
+      "microbatches": self.microbatches,
+      "network.remat": self.remat,
+    }
 
 
 def search(
@@ -104,11 +117,11 @@ def search(
   per_device = config.batch_size // target.devices
   return result | {
     "search": {
-      "flags": _flags(chosen),
+      "flags": chosen.flags(),
       "images_per_pass": per_device // chosen.microbatches,
       "tried": [
         {
-          "flags": _flags(candidate),
+          "flags": candidate.flags(),
           "peak_bytes_per_device": found["peak_bytes_per_device"],
           "fits": found["fits"],
         }
@@ -186,12 +199,3 @@ def _repeated(traffic: Traffic, passes: int) -> Traffic:
 
 def _divisors(n: int) -> list[int]:
   return [d for d in range(1, n + 1) if n % d == 0]
-
-
-def _flags(candidate: Candidate) -> list[str]:
-  return [
-    f"--config.mesh.data={candidate.data}",
-    f"--config.mesh.fsdp={candidate.fsdp}",
-    f"--config.microbatches={candidate.microbatches}",
-    f"--config.network.remat={candidate.remat}",
-  ]

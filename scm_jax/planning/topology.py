@@ -22,15 +22,13 @@ _ACCELERATOR = {"v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
 
 def check_plugin(target: Target) -> None:
   """Raises UserError where the target's compiler is not installed."""
-  missing, extra = None, ""
-  if target.card.platform == "tpu" and not _installed("libtpu"):
-    missing, extra = "libtpu", "plan-tpu"
-  if target.card.platform == "gpu" and not gpu_plugin():
-    missing, extra = "JAX's CUDA plugin", "plan-gpu"
-  if missing:
+  platform = target.card.platform
+  tpu = platform == "tpu" and not _installed("libtpu")
+  gpu = platform == "gpu" and not gpu_plugin()
+  if tpu or gpu:
     raise UserError(
-      f"--target={target.name} needs {missing}, which is not installed; "
-      f"pip install 'scm-jax[{extra}]' (you do not need a {target.kind})"
+      f"--target={target.name} needs a compiler that is not installed; pip "
+      f"install 'scm-jax[plan-{platform}]' (you do not need a {target.kind})"
     )
 
 

@@ -24,11 +24,9 @@ SHARDS, SHARD_IMAGES = 256, 256
 VERSION = "1.0.0"  # TFDS's, of every dataset
 
 IMAGENET = (
-  "ImageNet is to be downloaded by hand: log in at "
-  "image-net.org/download-images, download ILSVRC2012_img_train.tar (138 GB), "
-  "'Training images (Task 1 & 2)', unpack it, and unpack each of the 1,000 tar "
-  "files in it, so that the images lie in {path}/n01440764/*.JPEG and so on "
-  "(docs/data.md has the commands)"
+  "ImageNet must be downloaded by hand (ILSVRC2012_img_train.tar, 138 GB) and "
+  "unpacked into {path}/n01440764/*.JPEG and so on; docs/data.md has the "
+  "commands"
 )
 
 

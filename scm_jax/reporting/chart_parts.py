@@ -171,8 +171,13 @@ def ranking(axes: Axes, rows: pd.DataFrame, by: str, y: str) -> None:
   axes.set_xscale("log")
   axes.margins(x=0.15)
   scored = rows[rows[y].notna()]
-  scored = scored.assign(place=scored[by].map(names.index))
-  scored = scored.assign(at=positive(scored[y]), sd=scored[f"{y}_sd"])
+  # Rows of one line stand one below the other, so that none is covered.
+  count = scored.groupby(by)[by].transform("size")
+  aside = (scored.groupby(by).cumcount() + 0.5) / count - 0.5
+  place = scored[by].map(names.index) + 0.7 * aside
+  scored = scored.assign(
+    place=place, at=positive(scored[y]), sd=scored[f"{y}_sd"]
+  )
   for row in scored.itertuples():
     look = {"color": row.color, "marker": row.marker, **_MARKER}
     axes.errorbar(row.at, row.place, xerr=row.sd or math.nan, **look)

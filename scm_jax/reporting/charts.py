@@ -10,8 +10,6 @@ from scm_jax.reporting import chart_parts, objectives, published, titles
 from scm_jax.reporting.chart_parts import Label, Page
 
 COMPUTE = "effective sampling compute: billions of parameters × evaluations"
-# Feature spaces in which results are published.
-_SHARED = ("inception", "dinov2")
 
 
 class Panel(NamedTuple):
@@ -51,22 +49,23 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
     panels: our runs, one above the other.
     results: published results on one dataset; may be empty.
   """
-  apart = len(results) and any(p.space not in _SHARED for p in panels)
+  shared = [f"fd_{panel.space}" in results for panel in panels]
+  apart = len(results) and not all(shared)
   columns, count = (2 if apart else 1), max(len(panels), 1)
   page = Page(8.5 * columns, 5.0 * count)
   grid = page.figure.subplots(count, columns, squeeze=False)
   for panel, (axes, *_) in zip(panels, grid, strict=False):
-    shared = _drawable(results, panel.space)
-    labels = _our_rows(axes, panel)
-    labels += _published_rows(axes, shared, f"fd_{panel.space}")
+    theirs = _drawable(results, panel.space)
+    labels = _our_rows(axes, panel, " (this project)" if len(theirs) else "")
+    labels += _published_rows(axes, theirs, f"fd_{panel.space}")
     page.label(axes, labels)
-    theirs = f"; published: {published.title(results)}" if len(shared) else ""
-    chart_parts.finish(axes, title=panel.title + theirs, xlabel=COMPUTE)
+    beside = f"; published: {published.title(results)}" if len(theirs) else ""
+    chart_parts.finish(axes, title=panel.title + beside, xlabel=COMPUTE)
   for axes in grid[1:, 1:].flat:
     axes.set_axis_off()
   for axes in grid[:1, 1:].flat:
-    shared = _drawable(results, "inception")
-    page.label(axes, _published_rows(axes, shared, "fd_inception"))
+    theirs = _drawable(results, "inception")
+    page.label(axes, _published_rows(axes, theirs, "fd_inception"))
     title = (
       f"Published: {published.title(results)}, FID. Other data and features"
     )
@@ -74,27 +73,21 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
   return page.png()
 
 
-def compute_axes(
-  axes: Axes, rows: pd.DataFrame, y: str, by: str
-) -> list[pd.DataFrame]:
-  """Draws our own rows against compute; returns the rows of each line."""
-  drawn = chart_parts.lines(axes, rows, "effective_compute", y, by, "objective")
-  legend_entries(axes, rows)
-  return drawn
-
-
-def legend_entries(axes: Axes, rows: pd.DataFrame) -> None:
-  """Adds the rows' objectives to the legend."""
+def legend_entries(axes: Axes, rows: pd.DataFrame, origin: str = "") -> None:
+  """Adds the rows' objectives to the legend, with `origin` behind each."""
   for look in objectives.appearances(rows.objective.dropna()).values():
-    axes.plot([], [], look.marker, color=look.color, ms=8, label=look.label)
+    name = look.label + origin
+    axes.plot([], [], look.marker, color=look.color, ms=8, label=name)
 
 
-def _our_rows(axes: Axes, panel: Panel) -> list[Label]:
+def _our_rows(axes: Axes, panel: Panel, origin: str) -> list[Label]:
   """Draws a panel's rows; those that are on no line are small and hollow."""
   y = f"fd_{panel.space}"
   rows = panel.rows[panel.rows.effective_compute.notna()]
   rows = rows.assign(**{y: chart_parts.positive(rows[y])})
-  drawn = compute_axes(axes, rows[rows.in_series], y, "series")
+  shown, x = rows[rows.in_series], "effective_compute"
+  drawn = chart_parts.lines(axes, shown, x, y, "series", "objective")
+  legend_entries(axes, shown, origin)
   others = rows[~rows.in_series]
   if len(others):
     axes.scatter(
@@ -131,7 +124,7 @@ def _published_rows(axes: Axes, results: pd.DataFrame, y: str) -> list[Label]:
 
 def _drawable(results: pd.DataFrame, space: str) -> pd.DataFrame:
   """Returns the published results that have a place in a chart."""
-  if space not in _SHARED:
+  if f"fd_{space}" not in results:
     return results[:0]
   known = results[["effective_compute", f"fd_{space}"]].notna().all(axis=1)
   return results[known & (results.series != "")]
@@ -187,7 +180,7 @@ def size_axes(axes: Axes, rows: pd.DataFrame, y: str) -> list[Label]:
 @chart_parts.styled
 def draw_ranking(rows: pd.DataFrame, by: str, y: str) -> bytes:
   """Draws the picture of a sweep's table, a line for each value of a column."""
-  page = Page(9, 1.5 + 0.28 * rows[by].nunique())
+  page = Page(9, 1.3 + 0.22 * len(rows))
   axes = page.figure.subplots()
   chart_parts.ranking(axes, rows, by, y)
   legend_entries(axes, rows)

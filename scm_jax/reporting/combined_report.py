@@ -89,10 +89,10 @@ def write(
   folder = epath.Path(out)
   _check_free(folder / reading.REPORT)
   entries = reading.read(workdirs, reports)
-  if not any(entry.record["fd"] for entry in entries):
-    raise UserError("the reports contain no Fréchet distances")
   rows = summary.summarize(entries)
   spaces = score_table.spaces(rows)
+  if not spaces:
+    raise UserError("the reports contain no Fréchet distances")
   for name in features:
     if name not in spaces:
       hint = errors.hint(name, spaces, "the reports have")

@@ -84,7 +84,9 @@ def _draw_charts(pair: Sequence[Axes], runs: pd.DataFrame) -> None:
   chart_parts.ranking(left, runs, "name", f"fd_{space}")
   title = titles.quantity(space)
   chart_parts.finish(left, title=title, xlabel="lower is better")
-  charts.compute_axes(right, runs, f"fd_{space}", "objective")
+  x, y, by = "effective_compute", f"fd_{space}", "objective"
+  chart_parts.lines(right, runs, x, y, by, aside=by)
+  charts.legend_entries(right, runs)
   right.legend()
   title = "Distance against sampling compute"
   chart_parts.finish(right, title=title, xlabel=charts.COMPUTE)

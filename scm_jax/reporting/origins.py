@@ -7,7 +7,7 @@ as when reports were copied without their runs, names of folders have to do.
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 
@@ -16,24 +16,14 @@ from scm_jax import configuration, files
 _SEED = re.compile(r"(?i)[_.\- ]?seed[=_\- ]?\d+")
 
 
-class Origin(NamedTuple):
-  """Where a record comes from; the fields are those of `score_table.Entry`."""
-
-  training: str = ""
-  teacher: str | None = None
-  dataset: str = ""
-  repeats: str = ""
-  method: str = ""
-
-
 class Origins:
   """Finds trainings' folders and reads each config once."""
 
   def __init__(self) -> None:
     self._configs: dict[str, dict[str, Any] | None] = {}
 
-  def find(self, workdir: str, report: epath.Path) -> Origin:
-    """Returns the origin of a record.
+  def find(self, workdir: str, report: epath.Path) -> dict[str, Any]:
+    """Returns where a record comes from, as fields of `score_table.Entry`.
 
     Args:
       workdir: the folder that the record names, often relative to where
@@ -41,20 +31,20 @@ class Origins:
       report: the file that the record is in.
     """
     if not workdir:
-      return Origin()
+      return {}
     folder = self._folder(workdir, report)
     config = self._config(folder)
     if config is None:
-      return Origin(folder, repeats=without_seed(folder))
+      return {"training": folder, "repeats": without_seed(folder)}
     teacher = str(config.get("teacher") or "")
     data = config.get("data")
-    return Origin(
-      training=folder,
-      teacher=teacher and self._folder(teacher, report),
-      dataset=str(data.get("name", "")) if isinstance(data, Mapping) else "",
-      repeats=self._repeats(config, report),
-      method=json.dumps(config.get("objective"), sort_keys=True),
-    )
+    return {
+      "training": folder,
+      "teacher": teacher and self._folder(teacher, report),
+      "dataset": str(data.get("name", "")) if isinstance(data, Mapping) else "",
+      "repeats": self._repeats(config, report),
+      "method": json.dumps(config.get("objective"), sort_keys=True),
+    }
 
   def _repeats(self, config: Mapping[str, Any], report: epath.Path) -> str:
     """Returns what trainings that differ only in their seeds have in common."""

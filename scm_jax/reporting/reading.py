@@ -108,8 +108,9 @@ def _entries(file: epath.Path, origins: Origins) -> Iterator[Entry]:
     _check(record, f"{file}: run {number}")
     origin = origins.find(str(record.get("workdir") or ""), file)
     dataset = record.get("dataset") or reference.get("dataset")
-    known = origin._asdict() | {"dataset": str(dataset or origin.dataset)}
-    yield Entry(record, **known, source=str(file), reference=reference)
+    if dataset:
+      origin["dataset"] = str(dataset)
+    yield Entry(record, **origin, source=str(file), reference=reference)
 
 
 def _newest(scores: Sequence[Any]) -> list[Any] | None:

@@ -69,13 +69,7 @@ def _in_series(table: pd.DataFrame) -> pd.Series:
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
   """Returns the rows by dataset, main distance, run and evaluations."""
   places = {name: n for n, name in enumerate(dict.fromkeys(table.dataset))}
-  keys = pd.DataFrame(
-    {
-      "place": table.dataset.map(places),
-      "distance": table[f"fd_{score_table.spaces(table)[0]}"],
-      "run": table.run,
-      "nfe": table.nfe,
-    }
-  )
-  order = keys.sort_values(list(keys), kind="stable").index
+  main = [f"fd_{space}" for space in score_table.spaces(table)[:1]]
+  keys = table.assign(place=table.dataset.map(places))
+  order = keys.sort_values(["place", *main, "run", "nfe"], kind="stable").index
   return table.loc[order].reset_index(drop=True)

@@ -96,8 +96,13 @@ def filled(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
 
 
 def text(table: pd.DataFrame) -> str:
-  """Returns a table for a terminal; its first column names the lines."""
-  return table.set_index(table.columns[0]).rename_axis(None).to_string()
+  """Returns a table for a terminal, its first column to the left."""
+  columns = []
+  for number, (name, cells) in enumerate(table.items()):
+    width = max(map(len, [name, *cells]))
+    justify = str.rjust if number else str.ljust
+    columns.append([justify(cell, width) for cell in (name, *cells)])
+  return "\n".join(map("  ".join, zip(*columns, strict=True)))
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -110,7 +110,7 @@ def run(
   jobs: Sequence[Job],
   settings: Settings,
   done: Callable[[Job, Result], bool],
-) -> bool:
+) -> None:
   """Runs jobs in their order, but a job only after those that it needs.
 
   A job is left out if one that it needs has failed.
@@ -120,8 +120,8 @@ def run(
     settings: how the jobs are run.
     done: called when a job has ended; returns whether it has succeeded.
 
-  Returns:
-    False if a signal stopped the jobs.
+  Raises:
+    KeyboardInterrupt: a signal stopped the jobs, after they saved.
   """
   waiting, failed = list(jobs), set()
   running: dict[futures.Future[Result], Job] = {}
@@ -149,7 +149,8 @@ def run(
         if failed.intersection(job.needs):
           waiting.remove(job)
           failed.add(job.name)
-  return not children.signals
+  if children.signals:
+    raise KeyboardInterrupt
 
 
 def _next(waiting: Sequence[Job], running: Collection[Job]) -> Job | None:

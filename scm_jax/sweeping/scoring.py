@@ -97,8 +97,7 @@ def score(
 
   # The first call runs alone: it trains the classifier that all calls share.
   for part in (jobs[:1], jobs[1:]):
-    if part and not pool.run(part, settings, done):
-      raise KeyboardInterrupt
+    pool.run(part, settings, done)
   return failures
 
 
@@ -107,12 +106,12 @@ def missing(
   more: Sequence[str] = (),
   as_finished: Sequence[Run] = (),
 ) -> Iterator[Call]:
-  """Yields the calls that are needed to score all finished runs.
+  """Yields the calls that would score all runs that are finished, or will be.
 
   Args:
     runs: the sweep's runs.
     more: further flags of `scm-jax evaluate` for all runs.
-    as_finished: runs to treat as if they were finished.
+    as_finished: unfinished runs that are to be scored, too.
   """
   groups: dict[tuple, list[Run]] = {}
   for run in runs:
@@ -143,13 +142,7 @@ def read(run: Run) -> list[dict[str, Any]]:
 def records(
   run: Run, sampling: Overrides, more: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-  """Returns the report's records for one way to sample; none if not scored.
-
-  Args:
-    run: a run of the sweep.
-    sampling: one of the ways in which its point samples.
-    more: further flags of `scm-jax evaluate` that were given for all runs.
-  """
+  """Returns the report's records for one way to sample, [] if not scored."""
   key = (flags(sampling, more), run.step)
   entries = (entry for entry in read(run) if _key(entry) == key)
   return next(entries, {"records": []})["records"]

@@ -72,11 +72,6 @@ def submit(
 ) -> list[str]:
   """Submits a job array for each level and returns their job numbers.
 
-  Args:
-    runs: the runs to train, teachers before their students.
-    home: the sweep's folder.
-    flags: further flags of launch/slurm.sh.
-
   Raises:
     UserError: launch/slurm.sh could not submit an array.
   """
@@ -123,20 +118,17 @@ def queued(home: pathlib.Path) -> set[str]:
   return {runs[job][int(index)] for job, index in lines if index.isdigit()}
 
 
-def record_failures(runs: Sequence[Run], home: pathlib.Path) -> None:
-  """Records the failure of each run that left the queue unfinished.
-
-  Raises:
-    UserError: jobs were submitted, but `squeue` is missing or fails.
-  """
-  still = queued(home)
+def record_failures(
+  runs: Sequence[Run], home: pathlib.Path, queued: set[str]
+) -> None:
+  """Records the failure of each run that left the queue unfinished."""
   last = {  # a run may have been submitted several times
     name: (entry["job"], index)
     for entry in _submitted(home)
     for index, name in enumerate(entry["runs"])
   }
   for run in runs:
-    if run.finished or run.name in still or run.name not in last:
+    if run.finished or run.name in queued or run.name not in last:
       continue
     job, index = last[run.name]
     log = f"runs/slurm/{_job_name(home)}-{job}_{index}.log"

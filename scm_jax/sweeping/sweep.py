@@ -71,7 +71,7 @@ class Sweep:
         f"{len(queued)} runs of {self.home} are in Slurm's queue; use "
         "--launcher=slurm, or scancel them"
       )
-    slurm.record_failures(self.runs, self.home)
+    slurm.record_failures(self.runs, self.home, queued)
     if retry:
       for run in self.runs:
         run.clear_failure()
@@ -79,8 +79,7 @@ class Sweep:
       return self._submit(queued)
     finished = {run.name for run in self.runs if run.finished}
     jobs = [self._job(run, finished) for run in unfinished(self.runs)]
-    if not pool.run(jobs, self._settings(lock), self._trained):
-      raise KeyboardInterrupt
+    pool.run(jobs, self._settings(lock), self._trained)
     return ""
 
   def _submit(self, queued: set[str]) -> str:

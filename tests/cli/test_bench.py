@@ -113,10 +113,7 @@ def test_rates_of_the_devices_here(monkeypatch):
     (["--sample-batch=0"], "--sample-batch is 0"),
     (["--repeats=0"], "--repeats is 0"),
     (["--compile"], "--abstract"),
-    (
-      ["--abstract", "--config.network.form=edm"],
-      "choose one of trigflow, edm2",
-    ),
+    (["--abstract", "--config.network.form=edm"], "config.network.form"),
     (["--config.run=x"], "config.run is 'x'"),
     (["--config.btach_size=3"], "batch_size"),
   ],

@@ -84,7 +84,9 @@ def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
   np.testing.assert_array_equal(drawn["samples"], loaded)
   given = {
     "teacher": (
-      *("--guidance=1.5", "--solver=dpm_solver", "--steps=3"),
+      "--guidance=1.5",
+      "--solver=dpm_solver",
+      "--steps=3",
       "--sigma-max=40",
     ),
     "scd": ("--t-mid=0.9", "--sigma-max=40", "--guidance=1"),

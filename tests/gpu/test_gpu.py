@@ -15,9 +15,9 @@ from scm_jax.cli import platforms
 pytestmark = pytest.mark.gpu
 
 ARCHIVE = pathlib.Path(__file__).parents[1] / "compatibility" / "unet.tar.xz"
-# The largest mean distance, in levels of 255, from the CPU's float32 images.
-FAR = {"float32": 0.02, "bfloat16": 2.5, "float16": 0.5}
-# JAX multiplies in TensorFloat-32 nowhere: the configs ask for float32.
+# The largest mean distance, in levels of 255, from the CPU's float32 images;
+# on a CPU the narrower types are 0.37 and 0.06 away.
+FAR = {"float32": 0.02, "bfloat16": 1.0, "float16": 0.2}
 
 
 @pytest.fixture(scope="module")

@@ -166,10 +166,10 @@ def test_mistakes(refused_line, pickles, imported, forgery, tmp_path):
 
   line = lambda *argv: refused_line(2, "import-edm2", *argv, f"--out={out}")
   said = line(pickles / NAME, f"--guide={pickles}/pixels.pkl")
-  assert "config.data.channels is 1, the network's is 4" in said
+  assert "config.data.channels is 1" in said
   no_label = pickles / "pixels-no-label.pkl"
   said = line(no_label, f"--guide={pickles}/pixels.pkl")
-  assert "it has 10 classes, the network 0" in said
+  assert "10 classes" in said
   # Nothing was written, and nothing that is there is written over.
   files = {"hostile.pkl", "cut.pkl"}
   assert {path.name for path in tmp_path.iterdir()} == files

@@ -80,11 +80,8 @@ def test_the_documented_commands_score_public_networks(
   monkeypatch.chdir(files)
   for words in commands():
     few = ["--allow-few"] if words[0] == "evaluate" else []
-    code, out, err = command(*words, *few)
+    code, _, err = command(*words, *few)
     assert code == 0, err
-    if few:
-      assert "classes of the samples: random" in out
-      assert "FD inception mean" in out
   reports = {
     path.parent.name: json.loads(path.read_text())
     for path in files.glob("check/*/report.json")

@@ -87,7 +87,7 @@ def test_large_activations(config):
     return c.resident + rest <= CAPACITY
 
   best = next(c for c in ranked if fits(c))
-  assert result["search"]["flags"] == search._flags(best)
+  assert result["search"]["flags"] == best.flags()
   assert len(compiled) == len(set(compiled)) < ranked.index(best) + 1
   assert [t["fits"] for t in result["search"]["tried"]][-1]
 

@@ -7,6 +7,7 @@ import matplotlib.image
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from scm_jax.data import sources
 from scm_jax.reporting import (
@@ -93,6 +94,13 @@ def test_points_are_the_scores(panels, monkeypatch):
   # Objectives are set aside, but by less than the next size is away.
   compute = points.effective_compute.astype(float)
   assert list(points.at_x) == pytest.approx(list(compute), rel=0.3)
+
+
+def test_equal_scores_of_one_line_stand_apart(panels):
+  rows = panels[0].rows.assign(label="all", fd_classifier=1.0)
+  axes = Figure().subplots()
+  chart_parts.ranking(axes, rows, "label", "fd_classifier")
+  assert len({text.get_position() for text in axes.texts}) == len(rows)
 
 
 def test_one_axes_only_where_features_are_the_same(tmp_path, make):

@@ -147,6 +147,14 @@ def test_what_is_missing_is_noted(tmp_path, make, capsys):
   assert all((tmp_path / "out" / name).exists() for name in FILES)
 
 
+@pytest.mark.parametrize("fd", [{}, {"pixels": None}])
+def test_reports_without_distances(tmp_path, make, refused, fd):
+  record = make.record("scd", 1, {}, 9) | {"fd": fd}
+  run = make.run(tmp_path / "scd", [record])
+  line = refused(1, f"--workdir={run}", f"--out={tmp_path / 'out'}")
+  assert "no Fréchet distances" in line
+
+
 def test_two_datasets(tmp_path, make):
   runs = [
     make.run(

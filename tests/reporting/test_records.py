@@ -80,15 +80,20 @@ def test_records_need_scores_and_names_of_their_own():
     report.make_report([_record(), _record()], {})
 
 
+def _cells(line):
+  return re.split(r"\s{2,}", line.strip())
+
+
 def test_table_shows_every_run_and_the_floor():
   runs = [_record(), _record("teacher, 63 NFE", nfe=63, params=217_000)]
   table = tables.evaluation(
     report.make_report(runs, {"fd": {"pixels": 0.125}, "num": 898})
   )
-  head, _, student, teacher, floor, *_ = table.splitlines()
-  heads = re.split(r"\s{2,}", head)
-  cells = dict(zip(heads, re.split(r"\s{2,}", student), strict=True))
-  assert cells == {
+  head, *lines = (_cells(line) for line in table.splitlines()[:4])
+  student, teacher, floor = (
+    dict(zip(head, line, strict=True)) for line in lines
+  )
+  assert student == {
     "run": "sCD, 2 steps",
     "NFE": "2",
     "params": "250M",
@@ -100,15 +105,10 @@ def test_table_shows_every_run_and_the_floor():
     "precision": "0.750",
     "recall": "0.625",
   }
-  assert re.split(r"\s{2,}", teacher)[:4] == [
-    "teacher, 63 NFE",
-    "63",
-    "217k",
-    "0.0137",
-  ]
-  cells = dict(zip(heads, re.split(r"\s{2,}", floor), strict=True))
-  assert (cells["num"], cells["FD pixels"]) == ("898", "0.125")
-  assert cells["FD classifier"] == cells["recall"] == tables.MISSING
+  assert teacher["run"] == "teacher, 63 NFE"
+  assert (teacher["params"], teacher["compute"]) == ("217k", "0.0137")
+  assert (floor["num"], floor["FD pixels"]) == ("898", "0.125")
+  assert floor["FD classifier"] == floor["recall"] == tables.MISSING
 
 
 def test_table_over_seeds_has_the_sample_deviation():
@@ -126,7 +126,7 @@ def test_a_new_score_needs_no_change_of_the_table():
 
 def test_table_without_floor_or_runs():
   table = tables.evaluation(report.make_report([_record()], {}))
-  assert len(table.splitlines()) == 4
+  assert len(table.splitlines()) == 3  # head, run and note
   assert tables.evaluation(report.make_report([], {}))
 
 

@@ -1,8 +1,6 @@
 """The best model so far is there whenever a run is killed."""
 
 import dataclasses
-import pathlib
-import shutil
 
 import jax
 import numpy as np
@@ -13,10 +11,6 @@ from scm_jax.errors import UserError
 from scm_jax.interop import export_folder, safetensors
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import best
-
-
-class _Killed(BaseException):
-  pass
 
 
 @pytest.fixture(scope="module")
@@ -47,46 +41,15 @@ def _step(path):
   return step
 
 
-def _kill_at(monkeypatch, number, done):
-  """Ends the program at its operation on files of this number.
-
-  Returns the list of operations begun.
-  """
-  begun = []
-
-  def wrap(owner, name):
-    real = getattr(owner, name)
-
-    def call(*args, **kwargs):
-      begun.append(name)
-      if len(begun) == number and done:
-        real(*args, **kwargs)
-      if len(begun) >= number:  # a dead process does not clean up
-        raise _Killed
-      return real(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, call)
-
-  for name in ("mkdir", "open", "rename"):
-    wrap(pathlib.Path, name)
-  wrap(shutil, "rmtree")
-  return begun
-
-
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_killed_at_each_operation(offer, tmp_path, monkeypatch, done):
-  seen, number = [], 0
-  while True:
+def test_killed_at_each_operation(offer, tmp_path, killed_at, done):
+  number, begun = 0, [""]
+  while len(begun) >= number:
     number += 1
     path = epath.Path(tmp_path) / str(number)
     assert offer(path, 1, 1.0) and _step(path) == 1
-    with monkeypatch.context() as patch:
-      begun = _kill_at(patch, number, done)
-      try:
-        assert offer(path, 2, 0.5)
-        break
-      except _Killed:
-        seen.append(begun[number - 1])
+    with killed_at(number, done) as begun:
+      assert offer(path, 2, 0.5)
     best.recover(path)
     kept = _step(path)
     assert [p.name for p in path.iterdir()] == ["best"]
@@ -95,23 +58,30 @@ def test_killed_at_each_operation(offer, tmp_path, monkeypatch, done):
     assert _step(path) == 2
     assert not offer(path, 3, 0.6) and offer(path, 4, 0.25)
     assert _step(path) == 4
-  assert _step(path) == 2
-  assert seen.count("rename") == 2 and seen.count("rmtree") == 1
+  assert begun.count("rename") == 2 and begun.count("rmtree") == 1
 
 
 @pytest.mark.parametrize("number", range(1, 7))
 def test_the_first_one_is_whole_or_not_there(
-  offer, tmp_path, monkeypatch, number
+  offer, tmp_path, killed_at, number
 ):
   path = epath.Path(tmp_path) / "run"
-  with monkeypatch.context() as patch, pytest.raises(_Killed):
-    begun = _kill_at(patch, number, done=False)
+  with killed_at(number) as begun:
     offer(path, 1, 1.0)
   best.recover(path)
   if best.kept_score(path, "kid") is None:
-    assert begun[number - 1] != "rename"
+    assert begun[number - 1 :] != ["rename"]
     assert not path.exists() or not list(path.iterdir())
     assert offer(path, 1, 1.0)
+  assert _step(path) == 1
+
+
+def test_the_previous_folder_of_an_older_version_is_put_back(offer, tmp_path):
+  """As after a kill between its two renames."""
+  path = epath.Path(tmp_path)
+  assert offer(path, 1, 1.0)
+  (path / "best").rename(path / "best.previous")
+  best.recover(path)
   assert _step(path) == 1
 
 

@@ -152,7 +152,7 @@ def test_loads_the_average_that_is_asked_for(reference, state_at):
   for sigma_rel in (0.0, *config.ema):
     model, about = workdir.load(reference, sigma_rel)
     name = averaging.name(sigma_rel or config.ema[0])
-    assert about["ema"] == name and about["step"] == 60
+    assert about["ema"] == name and about["step"] == 12
     assert configuration.diff(about["config"], config) == []
     path = f"ema['{name}']['denoiser']['conv_in']['weight']"
     average = magnitude.normalize_weights({"weight": saved[path]})

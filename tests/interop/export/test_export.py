@@ -68,9 +68,15 @@ def leaves(params):
 def test_files(exported):
   out = exported("sct", "--license=mit", "--name=Digits")
   assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == {
-    *("README.md", "config.json", "grid.png", "model.safetensors"),
-    *("model_index.json", "pipeline.py", "scheduler/scheduler_config.json"),
-    *("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
+    "README.md",
+    "config.json",
+    "grid.png",
+    "model.safetensors",
+    "model_index.json",
+    "pipeline.py",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
     "unet/unet_trigflow.py",
   }
   about = json.loads((out / "config.json").read_text())
@@ -92,10 +98,10 @@ def test_read_back_wherever_a_workdir_is(exported, run, command, tmp_path):
   assert (theirs.t_mid, theirs.sigma_max) == (ours.t_mid, ours.sigma_max)
   for name, leaf in leaves(ours.params).items():
     np.testing.assert_array_equal(leaf, leaves(theirs.params)[name])
-  draw = lambda folder, to: command(
-    *("sample", f"--workdir={folder}", f"--out={tmp_path / to}", "--num=10")
-  )
-  assert draw(out, "theirs")[0] == draw(run("sct"), "ours")[0] == 0
+  for folder, name in ((out, "theirs"), (run("sct"), "ours")):
+    argv = f"--workdir={folder}", f"--out={tmp_path / name}", "--num=10"
+    code, _, err = command("sample", *argv)
+    assert code == 0, err
   samples = [np.load(tmp_path / n / "samples.npz") for n in ("theirs", "ours")]
   np.testing.assert_array_equal(*(s["samples"] for s in samples))
 
@@ -114,9 +120,8 @@ def test_a_network_without_a_pytorch_module(command, tmp_path, caplog):
   argv = [f"--workdir={run}", f"--out={tmp_path}/x", "--num=0", "--steps=1"]
   code, out, err = command("export", *argv)
   assert code == 0, err
-  assert caplog.messages == [
-    "DDPMpp has no PyTorch module: diffusers is left out"
-  ]
+  [message] = caplog.messages
+  assert "diffusers is left out" in message and "DDPMpp" in message
   written = {path.name for path in (tmp_path / "x").iterdir()}
   assert written == {
     "README.md",
@@ -185,7 +190,7 @@ def test_narrow_types(dtype, exported, run):
 def test_a_guide_is_part_of_it(model_of, export_of):
   model = model_of("teacher-guided")
   back, _ = export_folder.read(export_of("teacher-guided", formats=()))
-  assert back.guidance_network == model.guidance_network
+  assert back.guidance_network.config == model.guidance_network.config
   for name, leaf in leaves(model.weights).items():
     np.testing.assert_array_equal(leaf, leaves(back.weights)[name])
 
@@ -252,7 +257,7 @@ def test_other_files_are_not_replaced(model_of, tmp_path):
   "argv, said",
   [
     (["--formats=onxx"], "no format 'onxx'; did you mean"),
-    (["--formats=,"], "--formats names none"),
+    (["--formats=,"], "--formats is empty"),
     (["--steps=1,0"], "--steps=1,0: give different positive whole numbers"),
     (["--steps=2,2"], "--steps=2,2: give different"),
     (["--num=-1"], "--num is -1"),

@@ -15,8 +15,14 @@ from scm_jax.sampler import Sampler
 torch = pytest.importorskip("torch")
 
 MODELS = (
-  *("student", "student-edm2", "unlabelled", "unlabelled-edm2"),
-  *("deep", "deep-edm2", "deep-shared", "deep-gained"),
+  "student",
+  "student-edm2",
+  "unlabelled",
+  "unlabelled-edm2",
+  "deep",
+  "deep-edm2",
+  "deep-shared",
+  "deep-gained",
 )
 TIMES = np.array([1e-3, 0.3, 1.1, 1.5, 1.5645], np.float32)
 LABELS = np.array([0, 2, 3, 1, 0])  # 3 is "no label"

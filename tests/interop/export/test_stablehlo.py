@@ -125,9 +125,8 @@ def test_what_is_written(export_of):
   data = (folder / "stablehlo" / program["file"]).read_bytes()
   exported = jax.export.deserialize(bytearray(data))
   assert exported.platforms == ("cpu", "cuda", "tpu")
-  assert [a["name"] for a in program["arguments"]] == [
-    *("params", "noise", "label", "guidance")
-  ]
+  names = [argument["name"] for argument in program["arguments"]]
+  assert names == ["params", "noise", "label", "guidance"]
 
 
 def test_networks_that_cannot_be_guided_have_no_guided_programs(
