@@ -117,11 +117,11 @@ class _Unpickler(pickle._Unpickler):
     super().__init__(file)
     self._table, self._persistent = table, persistent
 
-  def find_class(self, module_name: str, global_name: str) -> Any:
-    key = (module_name, global_name)
+  def find_class(self, module: str, name: str) -> Any:
+    key = (module, name)
     if key not in self._table:
       raise Refused(
-        f"it names {module_name}.{global_name}, which is not admitted; "
+        f"it names {module}.{name}, which is not admitted; "
         "nothing in it was executed"
       )
     return self._table[key]
