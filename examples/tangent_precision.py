@@ -142,9 +142,8 @@ def batch(config: Any, count: int) -> Any:
   """Draws data, noise and condition of `count` samples, as training does."""
   source = sources.open_source(config.data)
   stream = pipeline.Batches(source, batch_size=count, seed=1)
-  network, codec = resolve.network_config(config), resolve.codec(config)
   images, key = next(iter(stream.iterate(0))), jax.random.key(1)
-  return objective.draw_batch(config, network, codec, images, key)
+  return objective.draw_batch(resolve.resolve(config), images, key)
 
 
 def norm(x: np.ndarray, axis: Any = None) -> np.ndarray:
@@ -176,7 +175,7 @@ def measure(folder: str, count: int) -> Callable[[Row], np.ndarray]:
   networks = objective.Networks(
     student.network, teacher.network, teacher.guidance_network
   )
-  draws, options = batch(config, count), resolve.options(config)
+  draws, options = batch(config, count), resolve.resolve(config).objective
   spec = OBJECTIVES[config.run]
 
   def tangents(row: Row) -> np.ndarray:
@@ -186,7 +185,7 @@ def measure(folder: str, count: int) -> Callable[[Row], np.ndarray]:
 
     def at(params, weights, t):
       point = Point(draws["x0"], draws["z"], t, draws["cond"])
-      velocity = objective.velocity_of(config, given, weights)
+      velocity = objective.velocity_of(resolve.resolve(config), given, weights)
       network = Student(given.student.F, given.student.w)
       done = max(options.warmup_steps, 1)  # after the warm-up
       return spec.tangent(network, params, point, velocity, options, done)

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from scm_jax import networks, schema
-from scm_jax.codec import PREVIEW
+from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
-from scm_jax.objectives import OBJECTIVES
+from scm_jax.objectives import OBJECTIVES, Options, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,11 +215,21 @@ class Sharding:
     schema.check(self)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-  """The fields of a run that belong to no group.
+  """A resolved config: typed, checked and frozen.
+
+  A config is resolved once (`training.resolve`), where it enters the trainer.
 
   Attributes:
+    data: the dataset, and what the network sees of it.
+    network: the network that is trained.
+    objective: the options of the objective.
+    optimizer: the optimiser and its schedule.
+    sample: how samples are drawn.
+    evaluate: how the run is scored.
+    mesh: the sizes of the mesh's axes.
+    sharding: how arrays are split over the mesh.
     run: the objective, a name in `objectives.OBJECTIVES`.
     seed: the seed of all randomness in training.
     batch_size: images of a step, on all devices together.
@@ -264,6 +274,14 @@ class Run:
       without the samples that overflowed. Makes the step a loop.
   """
 
+  data: Data = schema.fixed()
+  network: networks.NetworkConfig = schema.fixed()
+  objective: Options = schema.fixed()
+  optimizer: Optimizer = schema.fixed()
+  sample: Sample = schema.fixed()
+  evaluate: Evaluate = schema.fixed()
+  mesh: Mesh = schema.fixed()
+  sharding: Sharding = schema.fixed()
   run: str = "teacher"
   seed: int = 0
   batch_size: int = 2048
@@ -296,13 +314,25 @@ class Run:
   def __post_init__(self) -> None:
     """Raises ConfigError for values that make no run."""
     schema.check(self)
-    schema.pick(OBJECTIVES, self.run, "run")
-    for key in ("batch_size", "total_steps", "log_every", "checkpoint_every"):
-      if (value := getattr(self, key)) < 1:
-        raise ConfigError(f"{key} is {value}; it must be positive")
-    for key in ("microbatches", "images_per_pass"):
-      if (value := getattr(self, key)) < 0:
-        raise ConfigError(f"{key} is {value}; it must not be negative")
+
+  @property
+  def spec(self) -> Spec:
+    """The objective."""
+    return OBJECTIVES[self.run]
+
+  @property
+  def asks_teacher(self) -> bool:
+    """Whether every step evaluates the teacher, not the start alone."""
+    return self.spec.asks_teacher(self.objective)
+
+  @property
+  def codec(self) -> Codec:
+    """The codec between stored data and the network's data."""
+    data = self.data
+    if data.kind == "images":
+      return PixelCodec(data.mean, data.std, self.sigma_d)
+    assert isinstance(data.mean, tuple) and isinstance(data.std, tuple)
+    return LatentCodec(data.mean, data.std, self.sigma_d, data.image_range)
 
 
 GROUPS = {

@@ -101,7 +101,7 @@ def _converted(file: str, dtype: str) -> _Imported:
   try:
     config = edm2_conversion.config(pickle, step, sigma_rel)
     config.network.dtype = dtype
-    params = edm2_conversion.params(pickle, resolve.network_config(config))
+    params = edm2_conversion.params(pickle, resolve.resolve(config).network)
   except UserError as error:
     raise UserError(f"{file} is not an EDM2 network: {error}") from error
   origin = {"format": "EDM2 network pickle", "file": os.path.basename(file)}

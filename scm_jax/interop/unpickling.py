@@ -110,7 +110,9 @@ def load(
   return _Unpickler(file, table, persistent).load()
 
 
-class _Unpickler(pickle.Unpickler):
+# The implementation in C keeps its memo in an array, and one damaged byte in an
+# index makes it allocate up to 64 GB; that in Python keeps a dict.
+class _Unpickler(pickle._Unpickler):
   def __init__(self, file, table, persistent):
     super().__init__(file)
     self._table, self._persistent = table, persistent

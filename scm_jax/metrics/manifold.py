@@ -133,36 +133,23 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
     yield np.maximum(squares, 0.0)
 
 
-def _precision_recall(
+def _compute(
   generated: np.ndarray, reference: np.ndarray, options: Options
 ) -> dict[str, float]:
   del options
-  return precision_recall(generated, reference)._asdict()
+  inside = precision_recall(generated, reference)
+  counted = density_coverage(generated, reference)
+  return {**inside._asdict(), **counted._asdict()}
 
 
-def _density_coverage(
-  generated: np.ndarray, reference: np.ndarray, options: Options
-) -> dict[str, float]:
-  del options
-  return density_coverage(generated, reference)._asdict()
-
-
-PRECISION_RECALL = Metric(
-  name="precision_recall",
+METRIC = Metric(
+  name="manifold",
   statistic=KEPT_FEATURES,
-  compute=_precision_recall,
-  keys=PrecisionRecall._fields,
+  compute=_compute,
+  keys=(*PrecisionRecall._fields, *DensityCoverage._fields),
   columns=(
     Column("precision", "precision", higher_is_better=True),
     Column("recall", "recall", higher_is_better=True),
-  ),
-)
-DENSITY_COVERAGE = Metric(
-  name="density_coverage",
-  statistic=KEPT_FEATURES,
-  compute=_density_coverage,
-  keys=DensityCoverage._fields,
-  columns=(
     Column("density", "density", higher_is_better=True),
     Column("coverage", "coverage", higher_is_better=True),
   ),

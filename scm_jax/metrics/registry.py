@@ -10,8 +10,7 @@ from scm_jax.metrics.statistic import Statistic
 METRICS: tuple[Metric, ...] = (
   frechet.METRIC,
   kernel.METRIC,
-  manifold.PRECISION_RECALL,
-  manifold.DENSITY_COVERAGE,
+  manifold.METRIC,
   inception_score.METRIC,
 )
 

@@ -39,9 +39,6 @@ class Options(spec.Options):
       Otherwise the tangent has a pass of its own.
     tangent_precision: the precision of the products in that pass, as in
       `NetworkConfig`.
-    check_every: steps between checks of the tangent against float32's, which
-      write `tangent_error/...` and `tangent_bias/...`; 0 is never.
-    check_samples: samples of the batch that such a check takes.
     prior_weight: `none`, the paper's; or `inverse_sigma`, the further factor
       `1 / (sigma_d tan t)` that some implementations have.
     reduction: `mean`, the paper's division by `D`; or `sum`.
@@ -56,8 +53,6 @@ class Options(spec.Options):
   tangent_c: float = 0.1
   tangent_dtype: Literal["", "float32", "bfloat16", "float16", "float64"] = ""
   tangent_precision: Literal["highest", "high", "default"] = "highest"
-  check_every: int = 0
-  check_samples: int = 64
   prior_weight: Literal["none", "inverse_sigma"] = "none"
   reduction: Literal["mean", "sum"] = "mean"
 

@@ -34,6 +34,10 @@ class Options:
     guidance_range: lowest and highest scale of `sampled`, drawn uniformly.
     reset_weighting: whether a network that starts from another's weights
       starts with a new `w_phi`.
+    check_every: steps between checks of the tangent against float32's, for
+      objectives that take one, which write `tangent_error/...` and
+      `tangent_bias/...`; 0 is never.
+    check_samples: samples of the batch that such a check takes.
   """
 
   sigma_d: float = schema.fixed(0.5)
@@ -46,6 +50,8 @@ class Options:
   guidance_scale: float = 1.0
   guidance_range: tuple[float, float] = (1.0, 2.0)
   reset_weighting: bool = True
+  check_every: int = 0
+  check_samples: int = 64
 
   def __post_init__(self) -> None:
     """Raises ConfigError for a value that an option does not have."""

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from scm_jax import networks
+from scm_jax.defaults import Run
 from scm_jax.networks import sharded
-from scm_jax.objectives import OBJECTIVES
 from scm_jax.planning.estimate import Traffic
-from scm_jax.training import offload, program, resolve, sharding
+from scm_jax.training import offload, program, sharding
 from scm_jax.training.sharding import DATA, FSDP
 from scm_jax.training.step import init_state
 
@@ -41,17 +41,17 @@ class Shapes(NamedTuple):
   teacher: Any
 
 
-def trace(config: Any) -> Shapes:
+def trace(config: Run) -> Shapes:
   """Returns a config's shapes; takes seconds for the largest networks."""
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(config.network)
   state = jax.eval_shape(lambda: init_state(config, network))
-  if not resolve.asks_teacher(config):
+  if not config.asks_teacher:
     return Shapes(state, None)
   teacher = program.teacher_network(config)
   return Shapes(state, jax.eval_shape(teacher.init, jax.random.key(0)))
 
 
-def arguments(config: Any, mesh: Any, shapes: Shapes) -> Arguments:
+def arguments(config: Run, mesh: Any, shapes: Shapes) -> Arguments:
   """Returns the train step's arguments on a mesh, which may be abstract."""
   cast = functools.partial(program.cast_teacher, config)
   teacher = shapes.teacher and jax.eval_shape(cast, shapes.teacher)
@@ -80,7 +80,7 @@ def resident(arguments: Arguments) -> dict[str, int]:
   }
 
 
-def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
+def minimum(config: Run, arguments: Arguments, domain: int) -> list[Traffic]:
   """Returns the traffic that fully sharded data parallelism needs at least.
 
   Each microbatch gathers the sharded parameters over `fsdp`, and sums and
@@ -122,13 +122,13 @@ def minimum(config: Any, arguments: Arguments, domain: int) -> list[Traffic]:
   return [traffic for traffic in found if traffic.bytes]
 
 
-def _gathered_bytes(config: Any, params: Any, teacher: Any) -> float:
+def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
   """Returns the bytes that one microbatch gathers, of all devices together.
 
   A sharded parameter is gathered by its layer, in each forward and each
   backward pass.
   """
-  spec, options = OBJECTIVES[config.run], resolve.options(config)
+  spec, options = config.spec, config.objective
   forwards = spec.forwards(options)
   evaluations = 2 if options.guidance != "none" else 1
   own = config.network.dtype
@@ -144,7 +144,7 @@ def _gathered_bytes(config: Any, params: Any, teacher: Any) -> float:
   )
 
 
-def _scattered_bytes(config: Any, params: Any) -> float:
+def _scattered_bytes(config: Run, params: Any) -> float:
   """Returns the bytes of gradients that one microbatch sums and scatters."""
   if config.sharding.reduce_dtype:
     itemsize = jnp.dtype(config.sharding.reduce_dtype).itemsize

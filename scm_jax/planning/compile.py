@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from scm_jax import configuration
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.planning import topology
@@ -14,7 +16,7 @@ from scm_jax.planning.targets import Target
 _INVOLUNTARY = "Involuntary full rematerialization"  # a warning of XLA's
 
 
-def ask(config: Any, target: Target, **request: Any) -> dict[str, Any]:
+def ask(config: ConfigDict, target: Target, **request: Any) -> dict[str, Any]:
   """Returns the worker's answer about a config on a target.
 
   Args:

@@ -6,8 +6,9 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from scm_jax.defaults import Run
 from scm_jax.planning.targets import Card, Target
 
 # The fraction of the peak rate that convolutions and products reach, with
@@ -68,7 +69,7 @@ class Times:
 
 
 def weighted_flops(
-  config: Any, card: Card, step: float, forward: float
+  config: Run, card: Card, step: float, forward: float
 ) -> float:
   """Returns how many bfloat16 FLOPs take as long as a step's FLOPs.
 
@@ -80,12 +81,12 @@ def weighted_flops(
   """
   network, objective = config.network, config.objective
   cost = card.cost(network.dtype, network.precision)
-  if config.run == "teacher" or not objective.tangent_dtype:
+  if not objective.tangent_pass:
     return step * cost
   teaching = 2 if objective.guidance != "none" else 1
-  passes = 2 + (teaching if config.run == "scd" else 0)
+  passes = 2 + (teaching if config.asks_teacher else 0)
   apart = passes * forward
-  precise = card.cost(objective.tangent_dtype, objective.tangent_precision)
+  precise = card.cost(*objective.tangent_pass)
   return (step - apart) * cost + apart * precise
 
 

@@ -3,15 +3,17 @@
 The estimate takes seconds; a compiler needs minutes to run out of memory.
 """
 
-import copy
+import dataclasses
 import itertools
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from scm_jax import configuration
+from scm_jax.defaults import Mesh, Run
 from scm_jax.errors import ConfigError
 from scm_jax.planning import memory, search, targets
 from scm_jax.planning.targets import GB
@@ -27,7 +29,7 @@ _FREE = 0.1
 _SMALL_PASS = 16
 
 
-def check(config: Any) -> None:
+def check(config: ConfigDict) -> None:
   """Compares what a step needs with the memory of the devices here.
 
   Logs a warning if the step may not fit. Does nothing if the devices' memory is
@@ -41,15 +43,15 @@ def check(config: Any) -> None:
   limit = capacity(device)
   if limit is None or config.memory_check == "off":
     return
-  resolve.check(config)
-  mesh = sharding.make_mesh(config).shape
-  step = memory.Step(config, device.platform)
-  need = step.need(config, mesh[DATA], mesh[FSDP])
+  run = resolve.check(config)
+  mesh = sharding.make_mesh(run).shape
+  step = memory.Step(run, device.platform)
+  need = step.need(run, mesh[DATA], mesh[FSDP])
   if need.total <= limit:
     return
-  found = suggestion(config, step, (mesh[DATA], mesh[FSDP]), limit)
+  found = suggestion(run, step, (mesh[DATA], mesh[FSDP]), limit)
   message = f"{_shortage(need, limit, device)}; {_remedy(found)}"
-  if need.total > CLEARLY * limit and config.memory_check == "stop":
+  if need.total > CLEARLY * limit and run.memory_check == "stop":
     raise ConfigError(f"{message}; --config.memory_check=warn starts it anyway")
   logging.warning("%s", message)
 
@@ -64,7 +66,7 @@ def capacity(device: Any) -> int | None:
 
 
 def suggestion(
-  config: Any, step: memory.Step, sizes: tuple[int, int], limit: int
+  config: Run, step: memory.Step, sizes: tuple[int, int], limit: int
 ) -> tuple[list[str], memory.Need] | None:
   """Returns the cheapest flags with which a step fits, and its need then.
 
@@ -85,7 +87,7 @@ def suggestion(
   return None
 
 
-def _ways(config: Any, devices: int, fsdp: int) -> Iterator[tuple[Any, int]]:
+def _ways(config: Run, devices: int, fsdp: int) -> Iterator[tuple[Run, int]]:
   """Yields ways to run a config, each with its `fsdp`, the cheapest first.
 
   Microbatches and sharding cost communication, which mostly overlaps
@@ -104,19 +106,21 @@ def _ways(config: Any, devices: int, fsdp: int) -> Iterator[tuple[Any, int]]:
     for rest, policy, dtype, count, size in itertools.product(
       rests, policies, teachers, counts, shards
     ):
-      other = copy.deepcopy(config)
-      other.update(offload=rest, teacher_dtype=dtype)
-      other.network.remat = policy
+      changes: dict[str, Any] = {"offload": rest, "teacher_dtype": dtype}
+      network: dict[str, Any] = {"remat": policy}
+      changes["network"] = dataclasses.replace(config.network, **network)
       if count != start:
-        other.update(microbatches=0, images_per_pass=count)
+        changes |= {"microbatches": 0, "images_per_pass": count}
       if size != fsdp:
-        other.mesh.update(data=-1, fsdp=size)
-      yield other, size
+        changes["mesh"] = Mesh(data=-1, fsdp=size)
+      yield dataclasses.replace(config, **changes), size
 
 
-def _flags(config: Any, other: Any) -> list[str]:
+def _flags(config: Run, other: Run) -> list[str]:
   """Returns the flags that turn one config into the other."""
-  old, new = configuration.flatten(config), configuration.flatten(other)
+  old, new = (
+    configuration.flatten(dataclasses.asdict(run)) for run in (config, other)
+  )
   return [
     f"--config.{path}={_shown(new[path])}"
     for path in new

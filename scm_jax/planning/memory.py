@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from scm_jax import networks
+from scm_jax.defaults import Run
 from scm_jax.planning import arithmetic
-from scm_jax.training import resolve, sharding
+from scm_jax.training import sharding
 
 # What compiled programs hold at their peak, in multiples of the bytes of the
 # residuals (by platform and rematerialization policy) and of all weights;
@@ -62,7 +63,7 @@ class Step:
     shapes: the shapes of the state and of the teacher's parameters.
   """
 
-  def __init__(self, config: Any, platform: str = "gpu"):
+  def __init__(self, config: Run, platform: str = "gpu"):
     """Traces the run's state, and its teacher if it has one.
 
     Args:
@@ -77,7 +78,7 @@ class Step:
     self._arguments: dict[tuple, tuple[int, int]] = {}
     self._residuals: dict[str, float] = {}
 
-  def need(self, config: Any, data: int, fsdp: int) -> Need:
+  def need(self, config: Run, data: int, fsdp: int) -> Need:
     """Returns what a step needs on a mesh of these sizes.
 
     Args:
@@ -97,7 +98,7 @@ class Step:
     last = max(0, gradients - weights - activations)
     return Need(resident, sums + last, weights, activations)
 
-  def _fixed(self, config: Any, data: int, fsdp: int) -> tuple[int, int]:
+  def _fixed(self, config: Run, data: int, fsdp: int) -> tuple[int, int]:
     """Returns the bytes of the arguments and of the parameters' gradient."""
     key = (data, fsdp, config.offload, config.teacher_dtype)
     if key not in self._arguments:
@@ -108,7 +109,7 @@ class Step:
       self._arguments[key] = resident, gradients
     return self._arguments[key]
 
-  def _kept(self, config: Any) -> float:
+  def _kept(self, config: Run) -> float:
     """Returns the bytes of activations for one image."""
     policy = config.network.remat
     if policy not in self._residuals:
@@ -116,7 +117,7 @@ class Step:
     return self._share[policy] * self._residuals[policy]
 
 
-def residuals(config: Any, params: Any) -> float:
+def residuals(config: Run, params: Any) -> float:
   """Returns the bytes an image of what `jax.vjp` keeps for a backward pass.
 
   The tangent of sCM's objective has no backward pass and keeps nothing.
@@ -125,7 +126,7 @@ def residuals(config: Any, params: Any) -> float:
     config: the run's config.
     params: the network's parameters as shapes.
   """
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(config.network)
   data = config.data
   shape = (_IMAGES, data.size, data.size, data.channels)
 

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from scm_jax.planning import compile as compiler
 from scm_jax.planning import estimate
 from scm_jax.planning.estimate import Traffic, total
 from scm_jax.planning.targets import Target
-from scm_jax.training import sharding
+from scm_jax.training import resolve, sharding
 
 
-def plan(config: Any, target: Target) -> dict[str, Any]:
+def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
   """Compiles a config's train step for a target and reports what it needs.
 
   All bytes are those of one device: what it holds, and what it sends in a step
@@ -59,7 +61,7 @@ def plan(config: Any, target: Target) -> dict[str, Any]:
 
 
 def _estimate(
-  config: Any,
+  config: ConfigDict,
   target: Target,
   answer: dict[str, Any],
   traffic: list[Traffic],
@@ -69,7 +71,8 @@ def _estimate(
   resident = answer["compiled"]["resident"]
   state = sum(resident[k] for k in ("parameters", "moments", "averages"))
   counted = answer["flops"]["step"], answer["flops"]["forward"]
-  weighted = estimate.weighted_flops(config, target.card, *counted)
+  run = resolve.resolve(config)
+  weighted = estimate.weighted_flops(run, target.card, *counted)
   flops = weighted / target.devices
   times = estimate.times(target, flops, state, traffic)
   if times is None:

@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from scm_jax.errors import ConfigError
 from scm_jax.planning import compile as compiler
 from scm_jax.planning import estimate
@@ -54,7 +56,7 @@ class Candidate(NamedTuple):
       and self.microbatches >= other.microbatches
     )
 
-  def applied(self, config: Any) -> Any:
+  def applied(self, config: ConfigDict) -> Any:
     """Returns a copy of the config that is run like this."""
     config = copy.deepcopy(config)
     config.update_from_flattened_dict(self.overrides())
@@ -77,7 +79,7 @@ class Candidate(NamedTuple):
 
 
 def search(
-  config: Any,
+  config: ConfigDict,
   target: Target,
   ask: Callable = compiler.ask,
   plan: Callable = planning.plan,
@@ -132,7 +134,7 @@ def search(
 
 
 def candidates(
-  config: Any, target: Target, ask: Callable = compiler.ask
+  config: ConfigDict, target: Target, ask: Callable = compiler.ask
 ) -> list[Candidate]:
   """Returns all ways to run a config, the fastest first.
 

@@ -9,7 +9,7 @@ standard output is the answer. A user's mistake gives
 `{"error": TEXT, "exit_code": N}`.
 """
 
-import copy
+import dataclasses
 import json
 import re
 import sys
@@ -20,6 +20,7 @@ from typing import Any
 import jax
 
 from scm_jax import configuration, networks
+from scm_jax.defaults import Run
 from scm_jax.errors import UserError
 from scm_jax.planning import (
   arithmetic,
@@ -46,33 +47,33 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
   """
   config = configuration.from_json(request["config"])
   target = targets.parse(request["target"])
-  resolve.check(config)
+  run = resolve.check(config)
   result: dict[str, Any] = {}
-  shapes = arithmetic.trace(config)
+  shapes = arithmetic.trace(run)
   mesh = None
   if request.get("compile"):  # first, because the batch may not divide
-    mesh = sharding.make_mesh(config, topology.devices(target))
+    mesh = sharding.make_mesh(run, topology.devices(target))
   if request.get("meshes"):
     result["arithmetic"] = [
-      _arithmetic(config, arithmetic.abstract_mesh(*sizes), target, shapes)
+      _arithmetic(run, arithmetic.abstract_mesh(*sizes), target, shapes)
       for sizes in request["meshes"]
     ]
   if request.get("flops"):
     result["flops"] = abstract.measure(config)["flops"]
   if mesh:
-    result["compiled"] = _compiled(config, target, mesh, shapes)
+    result["compiled"] = _compiled(run, target, mesh, shapes)
   return result
 
 
 def _arithmetic(
-  config: Any, mesh: Any, target: Any, shapes: Any
+  config: Run, mesh: Any, target: Any, shapes: Any
 ) -> dict[str, Any]:
   """Returns what a step holds and sends on a mesh, without compiling it.
 
   Each device has as many samples as on the target.
   """
-  config = copy.deepcopy(config)
-  config.batch_size = config.batch_size // target.devices * mesh.size
+  batch_size = config.batch_size // target.devices * mesh.size
+  config = dataclasses.replace(config, batch_size=batch_size)
   given = arithmetic.arguments(config, mesh, shapes)
   minimum = arithmetic.minimum(config, given, target.domain)
   return {
@@ -82,7 +83,7 @@ def _arithmetic(
 
 
 def _compiled(
-  config: Any, target: Any, mesh: Any, shapes: Any
+  config: Run, target: Any, mesh: Any, shapes: Any
 ) -> dict[str, Any]:
   """Compiles the train step and returns its figures.
 

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 from etils import epath
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from scm_jax import files
+from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError
 from scm_jax.interop import imitation, partial_restore
 from scm_jax.sampler import Sampler
@@ -18,7 +18,7 @@ from scm_jax.training.checkpoints import checksum
 
 
 def load_teacher(
-  config: ConfigDict,
+  config: Run,
   path: epath.Path,
   begun: bool,
   where: workdir.Where = None,
@@ -74,15 +74,16 @@ def _checksum(stored: workdir.Stored) -> int:
   guide = stored.guide
   if guide is None or guide.average is guide.model.params:
     return checksum.of(guide and guide.average, value)
+  config = resolve.resolve(guide.about["config"])
   for path, leaf in jax.tree_util.tree_leaves_with_path(guide.average):
     alone = {path[-1].key: checksum.fetch(leaf)}
-    alone = resolve.constrained(guide.about["config"], alone)
+    alone = resolve.constrained(config, alone)
     value = checksum.of(jax.device_get(alone), value)
   return value
 
 
 def load_start(
-  config: ConfigDict, teacher: Sampler | None, where: workdir.Where = None
+  config: Run, teacher: Sampler | None, where: workdir.Where = None
 ) -> Any:
   """Loads the parameters that a new run begins with; None draws them all.
 
@@ -104,18 +105,18 @@ def load_start(
   return weights(config, teacher, config.teacher, where) if teacher else None
 
 
-def check_teacher(config: ConfigDict, model: Sampler) -> None:
-  """Raises ConfigError for a teacher that is not one for a run.
+def check_teacher(config: Run, model: Sampler) -> None:
+  """Raises ConfigError for a teacher that does not fit a run.
 
   Args:
-    config: of the run.
+    config: the run's config.
     model: the teacher.
   """
   folder = config.teacher
   if not config.start:
     _transfer(config, model, folder)  # for what it may refuse
   check_data(config, model, folder)
-  if not resolve.asks_teacher(config) or config.objective.guidance == "none":
+  if not config.asks_teacher or config.objective.guidance == "none":
     return
   if why := model.guidance_refusal():
     raise ConfigError(
@@ -124,7 +125,7 @@ def check_teacher(config: ConfigDict, model: Sampler) -> None:
     )
 
 
-def check_data(config: ConfigDict, model: Sampler, folder: str) -> None:
+def check_data(config: Run, model: Sampler, folder: str) -> None:
   """Raises ConfigError unless a model was trained on a run's kind of data.
 
   Args:
@@ -132,7 +133,7 @@ def check_data(config: ConfigDict, model: Sampler, folder: str) -> None:
     model: the run's teacher, or the model that it starts from.
     folder: the model's workdir, for the message.
   """
-  theirs, ours = model.network.config, resolve.network_config(config)
+  theirs, ours = model.network.config, config.network
   for field in ("resolution", "in_channels", "num_classes"):
     a, b = getattr(theirs, field), getattr(ours, field)
     if a != b:
@@ -140,7 +141,7 @@ def check_data(config: ConfigDict, model: Sampler, folder: str) -> None:
         f"the teacher {folder} does not fit this network: {field} is {a} there "
         f"and {b} here; give both the same config.network and config.data"
       )
-  theirs, ours = model.codec, resolve.codec(config)
+  theirs, ours = model.codec, config.codec
   if theirs != ours:
     raise ConfigError(
       f"the teacher {folder} was trained on data scaled as {theirs}, this run "
@@ -149,7 +150,7 @@ def check_data(config: ConfigDict, model: Sampler, folder: str) -> None:
 
 
 def weights(
-  config: ConfigDict, model: Sampler, folder: str, where: workdir.Where = None
+  config: Run, model: Sampler, folder: str, where: workdir.Where = None
 ) -> dict[str, Any]:
   """Returns the parameters that a run takes from a model.
 
@@ -166,7 +167,7 @@ def weights(
   """
   params, report = _transfer(config, model, folder)
   fitted = imitation.imitate(
-    *(model.params, model.network.config, resolve.network_config(config)),
+    *(model.params, model.network.config, config.network),
     fetch=checksum.fetch,
   )
   if fitted:
@@ -204,9 +205,9 @@ def _in_place(
 
 
 def _transfer(
-  config: ConfigDict, model: Sampler, folder: str
+  config: Run, model: Sampler, folder: str
 ) -> tuple[dict[str, Any], partial_restore.Report]:
-  source, target = model.network.config, resolve.network_config(config)
+  source, target = model.network.config, config.network
   if type(source) is not type(target):
     raise ConfigError(
       f"the teacher {folder} and this network are of different families; give "

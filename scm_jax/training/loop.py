@@ -5,14 +5,17 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from clu import parameter_overview
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scm_jax import image_grid, networks
+from scm_jax.defaults import Run
 from scm_jax.interop import autoencoder
 from scm_jax.objectives import precision
 from scm_jax.sampler import Sampler
@@ -63,18 +66,16 @@ def train(
     ConfigError: the config makes no run, or the workdir belongs to another.
     UserError: the run diverged, or its files cannot be read or written.
   """
-  resolve.check(config)
+  run = resolve.check(config)
   path = workdir.open_for(config, folder)
-  checkpoints = Checkpoints(path, config.keep_checkpoints, config.keep_every)
-  names = [averaging.name(width) for width in averaging.relative_widths(config)]
-  snapshots = Snapshots(
-    path, config.snapshot_every, names, config.snapshot_dtype
-  )
+  checkpoints = Checkpoints(path, run.keep_checkpoints, run.keep_every)
+  names = [averaging.name(width) for width in averaging.relative_widths(run)]
+  snapshots = Snapshots(path, run.snapshot_every, names, run.snapshot_dtype)
+  # From here on the config is what goes on disk; all else takes the run.
+  store = Store(path, config, checkpoints, snapshots)
   try:
     with signals.StopSignal() as stop:
-      return _train(
-        config, path, batches, evaluate, checkpoints, snapshots, stop
-      )
+      return _train(run, store, batches, evaluate, stop)
   finally:
     try:
       checkpoints.close()
@@ -82,9 +83,31 @@ def train(
       snapshots.close()
 
 
+class Store(NamedTuple):
+  """The files of a run.
+
+  Attributes:
+    path: the workdir.
+    config: the config as it is written there.
+    checkpoints: the checkpoints.
+    snapshots: the snapshots of the EMAs.
+  """
+
+  path: epath.Path
+  config: ConfigDict
+  checkpoints: Checkpoints
+  snapshots: Snapshots
+
+
 def _train(
-  config, path, batches, evaluate, checkpoints, snapshots, stop
+  config: Run,
+  store: Store,
+  batches: Batches,
+  evaluate: best.Evaluate | None,
+  stop: signals.StopSignal,
 ) -> bool:
+  """Trains with the run's files open; see `train`."""
+  path, _, checkpoints, snapshots = store
   mesh = sharding.make_mesh(config)
   state = checkpoints.restore(program.abstract_state(config, mesh))
   if state is not None and snapshots.due(int(state.step)):
@@ -102,7 +125,7 @@ def _train(
   # All that a user may have got wrong has been looked at: the workdir is ours.
   main = startup.is_main()
   if main:
-    workdir.write_config(path, config)
+    workdir.write_config(path, store.config)
   others = (
     (teacher.network, teacher.guidance_network) if teacher else (None, None)
   )
@@ -166,12 +189,14 @@ def _train(
       sample = config.sample_every and step % config.sample_every == 0
       if sample or last:
         settle()
-        _write_samples(config, mesh, state, decoder, path, writer)
+        model = _first_ema(config, mesh, state, decoder)
+        _write_samples(config, path, model, step, writer)
         progress.pause()
       if evaluate and _due(config.evaluate_every, step):
         settle()
         health.check(window)
-        _evaluate(config, mesh, state, decoder, path, writer, evaluate)
+        model = _first_ema(config, mesh, state, decoder)
+        _evaluate(store, model, step, evaluate, writer)
         dog.beat(step)
         progress.pause()
       # 5. Save; on a signal, save now and leave. Snapshots of earlier steps
@@ -200,10 +225,10 @@ def _train(
 
 
 def _initial_state(
-  config: ConfigDict, mesh: Mesh, placed: TrainState, teacher: Sampler | None
+  config: Run, mesh: Mesh, placed: TrainState, teacher: Sampler | None
 ) -> TrainState:
   """Draws the state of a new run, in the shards of `placed`."""
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(config.network)
   rule = functools.partial(sharding.placed, config, mesh)
   start = initialization.load_start(config, teacher, rule)
 
@@ -234,7 +259,7 @@ def _due(every: int, step: int) -> bool:
   return bool(every) and step % every == 0
 
 
-def _first_average(config, mesh, state, decoder) -> Sampler:
+def _first_ema(config: Run, mesh, state, decoder) -> Sampler:
   """Returns the sampler of the first EMA, whole on every device."""
   average = offload.fetch(state.ema[averaging.name(config.ema[0])])
   if mesh.size > 1:  # every device draws all of it: few images, no exchange
@@ -243,26 +268,22 @@ def _first_average(config, mesh, state, decoder) -> Sampler:
   return autoencoder.attach(model, *decoder) if decoder else model
 
 
-def _evaluate(config, mesh, state, decoder, path, writer, evaluate) -> None:
+def _evaluate(store: Store, model, step, evaluate, writer) -> None:
   """Scores the first EMA, and keeps it if it is the best so far.
 
   Every process draws a part on its own devices, and gets the same scores.
   """
-  step = int(state.step)
-  model = _first_average(config, mesh, state, decoder)
   here = jax.tree.map(lambda leaf: leaf.addressable_data(0), model.params)
   model = dataclasses.replace(model, params=here)
   scores = evaluate(model)
   if startup.is_main():
     writer.write_scalars(step, scores)
-    if best.keep_if_best(path, config, model, step, scores):
-      logging.info("the best so far, kept in %s", path / best.FOLDER)
+    if best.keep_if_best(store.path, store.config, model, step, scores):
+      logging.info("the best so far, kept in %s", store.path / best.FOLDER)
 
 
-def _write_samples(config, mesh, state, decoder, path, writer) -> None:
+def _write_samples(config: Run, path, model, step, writer) -> None:
   """Writes a grid of samples from the first EMA, as PNG and in TensorBoard."""
-  step = int(state.step)
-  model = _first_average(config, mesh, state, decoder)
   columns = config.data.num_classes or 8
   columns = min(columns, 10)
   images = model.sample(num=config.sample.num)

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import networks
-from scm_jax.codec import Codec
 from scm_jax.data import augmentation
+from scm_jax.defaults import Run
 from scm_jax.networks import Network
-from scm_jax.objectives import OBJECTIVES, Point, Student, precision, velocity
-from scm_jax.training import loss_scaling, resolve
+from scm_jax.objectives import Point, Student, precision, velocity
+from scm_jax.training import loss_scaling
 
 # All that is drawn for a batch: arrays whose first axis is the sample.
 Draws = dict[str, Any]
@@ -82,9 +82,8 @@ class Networks(NamedTuple):
 
 
 def build(
-  config: Any,
+  config: Run,
   base: Networks,
-  codec: Codec,
   place: Callable[[Networks], Networks] = lambda given: given,
 ) -> Objective:
   """Builds the objective that `config.run` names.
@@ -92,12 +91,11 @@ def build(
   Args:
     config: the run's config.
     base: the networks; a teacher computes in the precision of the student.
-    codec: turns what the dataset stores into data.
     place: turns functions of whole parameters into functions of shards.
   """
-  spec, options = OBJECTIVES[config.run], resolve.options(config)
+  spec, options = config.spec, config.objective
   n = base.student.config
-  draw = functools.partial(draw_batch, config, n, codec)
+  draw = functools.partial(draw_batch, config)
   run = place(base.cast(n.dtype, n.precision, n.last_float32))
   if scales(config):
     run = run._replace(student=loss_scaling.probed(run.student))
@@ -127,31 +125,31 @@ def build(
   return Objective(draw, loss, check)
 
 
-def scales(config: Any) -> bool:
+def scales(config: Run) -> bool:
   """Returns whether gradients are scaled on their way through the network."""
   return config.network.dtype == "float16"
 
 
-def draw_batch(config, network_config, codec, batch, key) -> Draws:
+def draw_batch(config: Run, batch: dict[str, Array], key: Array) -> Draws:
   """Draws data, noise, times and condition, all from one key."""
-  options, spec = resolve.options(config), OBJECTIVES[config.run]
+  options, spec = config.objective, config.spec
   noise_key, time_key, dropout_key, label_key, scale_key, encode_key = (
     jax.random.split(key, 6)
   )
-  x0 = codec.encode(batch["image"], encode_key)
+  x0 = config.codec.encode(batch["image"], encode_key)
   z = options.sigma_d * jax.random.normal(noise_key, x0.shape)
   drawn = spec.draw(time_key, len(x0), options)
   cond = {}
-  if network_config.augment:
+  if config.network.augment:
     # A key beside the others, which so are those of runs without.
     x0, cond["augment"] = augmentation.augment(
       x0, jax.random.fold_in(key, AUGMENT), config.data.augment
     )
-  num_classes = network_config.num_classes
+  num_classes = config.network.num_classes
   if num_classes:
     dropped = jax.random.bernoulli(label_key, options.label_dropout, (len(x0),))
     cond["label"] = jnp.where(dropped, num_classes, batch["label"])
-  if network_config.guidance:
+  if config.network.guidance:
     low, high = options.guidance_range
     cond["guidance"] = jax.random.uniform(
       scale_key, (len(x0),), minval=low, maxval=high
@@ -170,7 +168,7 @@ def _point(draws: Draws) -> Point:
 def velocity_of(config, given: Networks, teacher_params) -> Any:
   """Returns the teacher's velocity, guided as the config says, or None."""
   c, teacher = config.objective, given.teacher
-  if not resolve.asks_teacher(config):
+  if not config.asks_teacher:
     return None
   assert teacher is not None  # see resolve.check
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import jax
 
+from scm_jax.defaults import Run
+
 HOST = "pinned_host"
 # The fields of the train state by their names in `config.offload`.
 GROUPS = {"averages": "ema", "moments": "opt_state"}
 
 
-def placed(config: Any, state: Any) -> Any:
+def placed(config: Run, state: Any) -> Any:
   """Returns the abstract state with the groups of `config.offload` on the host.
 
   Args:

@@ -1,15 +1,14 @@
 """Builds the optimiser: Adam or RAdam with EDM2's learning-rate schedule."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import optax
 from jax import Array
 
 from scm_jax import schema
+from scm_jax.defaults import Run
 
 
-def learning_rate(config: Any, step: Array) -> Array:
+def learning_rate(config: Run, step: Array) -> Array:
   """Returns the learning rate of an update.
 
   It is EDM2's `alpha_ref / sqrt(max(step / t_ref, 1))` (arXiv 2312.02696)
@@ -33,7 +32,7 @@ def learning_rate(config: Any, step: Array) -> Array:
   return rate
 
 
-def build(config: Any) -> optax.GradientTransformation:
+def build(config: Run) -> optax.GradientTransformation:
   """Returns the optimiser that `config.optimizer` names.
 
   Raises:

@@ -3,7 +3,7 @@
 `train` and `bench` run this program; `plan` compiles it.
 """
 
-import copy
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from scm_jax import networks
+from scm_jax.defaults import Run
 from scm_jax.networks import Network, sharded
-from scm_jax.training import objective, offload, resolve, sharding
+from scm_jax.training import objective, offload, sharding
 from scm_jax.training.step import (
   TrainState,
   init_state,
@@ -50,7 +51,7 @@ class Program(NamedTuple):
 
 
 def make(
-  config: Any,
+  config: Run,
   mesh: Mesh,
   teacher: Network | None = None,
   weak: Network | None = None,
@@ -64,11 +65,11 @@ def make(
       of a teacher that was trained by the same config.
     weak: the network that guides the teacher, if it has one.
   """
-  student = networks.build(resolve.network_config(config))
+  student = networks.build(config.network)
   state = abstract_state(config, mesh)
   teacher_params = None
   base = objective.Networks(student)
-  if resolve.asks_teacher(config):
+  if config.asks_teacher:
     teacher = teacher or teacher_network(config)
     teacher_params = abstract_teacher(config, mesh, teacher, weak)
     base = objective.Networks(student, teacher, weak)
@@ -79,22 +80,22 @@ def make(
   scatter = config.sharding.reduce_dtype
   on_shards = functools.partial(sharded.on_shards, reduce_dtype=scatter)
   place = lambda networks: networks.map(on_shards, specs)
-  goal = objective.build(config, base, resolve.codec(config), place)
+  goal = objective.build(config, base, place)
   step = make_train_step(config, goal, mesh, state, teacher_params)
   check = make_check(config, goal, mesh, state, teacher_params)
   batch, seed = abstract_batch(config, mesh), abstract_seed(mesh)
   return Program(step, state, teacher_params, batch, seed, check)
 
 
-def abstract_state(config: Any, mesh: Mesh) -> TrainState:
+def abstract_state(config: Run, mesh: Mesh) -> TrainState:
   """Returns shapes, types and shardings of a run's state."""
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(config.network)
   state = jax.eval_shape(lambda: init_state(config, network))
   return offload.placed(config, sharding.placed(config, mesh, state))
 
 
 def abstract_teacher(
-  config: Any, mesh: Mesh, teacher: Network, weak: Network | None = None
+  config: Run, mesh: Mesh, teacher: Network, weak: Network | None = None
 ) -> Any:
   """Returns shapes, types and shardings of the teacher's parameters.
 
@@ -110,7 +111,7 @@ def abstract_teacher(
   return sharding.placed(config, mesh, jax.eval_shape(weights))
 
 
-def abstract_batch(config: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(config: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns shapes, types and shardings of a batch as the dataset stores it."""
   data, size = config.data, config.batch_size
   latents = data.kind == "latents"
@@ -130,14 +131,12 @@ def abstract_seed(mesh: Mesh) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct((), jnp.uint32, sharding=where)
 
 
-def teacher_network(config: Any) -> Network:
+def teacher_network(config: Run) -> Network:
   """Builds the network of a teacher that was trained by the same config."""
-  config = copy.deepcopy(config)
-  config.run = "teacher"
-  return networks.build(resolve.network_config(config))
+  return networks.build(dataclasses.replace(config.network, guidance=False))
 
 
-def cast_teacher(config: Any, params: Any) -> Any:
+def cast_teacher(config: Run, params: Any) -> Any:
   """Returns the teacher's parameters, its weights in `config.teacher_dtype`.
 
   Weights are the arrays of two dimensions and more. Gains, biases and

@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from scm_jax import networks, schema
-from scm_jax.codec import Codec, LatentCodec, PixelCodec
 from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
-from scm_jax.objectives import OBJECTIVES, Options
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import offload
 from scm_jax.training.ema import averaging
@@ -20,22 +20,68 @@ _T = TypeVar("_T")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
-def check(config: Any) -> None:
-  """Raises ConfigError, in one line, for values that make no run."""
-  group(config, "", Run)
-  for name, kind in GROUPS.items():
-    group(config[name], f"{name}.", kind)
-  _check_network(config)
-  _check_objective(config)
-  for part in config.offload:
+def resolve(config: ConfigDict) -> Run:
+  """Returns a config as a frozen, typed value.
+
+  Raises:
+    ConfigError: a field has no such value.
+  """
+  schema.pick(OBJECTIVES, config.run, "config.run")
+  spec = OBJECTIVES[config.run]
+  families = networks.FAMILIES
+  schema.pick(families, config.network.family, "config.network.family")
+  groups = {
+    name: _group(config[name], f"{name}.", kind)
+    for name, kind in GROUPS.items()
+  }
+  objective = _group(
+    config.objective, "objective.", spec.options, sigma_d=config.sigma_d
+  )
+  network = _group(
+    config.network.to_dict() | {"dtype": _dtype(config)},
+    "network.",
+    families[config.network.family].config,
+    resolution=config.data.size,
+    in_channels=config.data.channels,
+    num_classes=config.data.num_classes,
+    guidance=spec.takes_guidance(objective),
+    sigma_d=config.sigma_d,
+  )
+  return _group(config, "", Run, network=network, objective=objective, **groups)
+
+
+def check(config: ConfigDict) -> Run:
+  """Returns a config that can be trained, resolved.
+
+  Raises:
+    ConfigError: the values make no run; the message is one line.
+  """
+  run = resolve(config)
+  for key in ("batch_size", "total_steps", "log_every", "checkpoint_every"):
+    if config[key] < 1:
+      raise ConfigError(f"config.{key} is {config[key]}; it must be positive")
+  for key in ("microbatches", "images_per_pass"):
+    if config[key] < 0:
+      raise ConfigError(
+        f"config.{key} is {config[key]}; it must not be negative"
+      )
+  for part in run.offload:
     if part not in offload.GROUPS:
       raise ConfigError(
         f"config.offload names {part!r}; choose of {', '.join(offload.GROUPS)}"
       )
-  averaging.check(config)
+  if run.data.augment and not run.network.augment:
+    raise ConfigError(
+      f"config.data.augment is {run.data.augment}, but the network is not told "
+      "what was done, and would draw it; set config.network.augment too"
+    )
+  averaging.check(run)
+  _check_objective(run)
+  _check_unused(config)
+  return run
 
 
-def group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:
+def _group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:
   """Returns a group of fields as a frozen dataclass.
 
   Args:
@@ -54,58 +100,55 @@ def group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:
     raise ConfigError(f"config.{prefix}{error}") from None
 
 
-def _check_network(config: Any) -> None:
-  """Raises ConfigError for values that make no network."""
-  families = {name: f.config for name, f in networks.FAMILIES.items()}
-  family = config.network.family
-  schema.pick(families, family, "config.network.family")
+def _dtype(config: ConfigDict) -> Any:
+  """Returns the type that the network computes in."""
   if config.network.dtype not in DTYPES:
     raise ConfigError(
       f"config.network.dtype is {config.network.dtype!r}; choose one of "
       f"{', '.join(DTYPES)}"
     )
-  network_config(config)
-  _check_fields(config, "network", families, family)
-  if config.data.augment and not config.network.augment:
-    raise ConfigError(
-      f"config.data.augment is {config.data.augment}, but the network is not "
-      "told what was done, and would draw it; set config.network.augment too"
-    )
+  return jnp.dtype(config.network.dtype)
 
 
-def _check_objective(config: Any) -> None:
-  """Raises ConfigError for values that make no objective."""
-  spec, chosen = OBJECTIVES[config.run], options(config)
-  kinds = {name: spec.options for name, spec in OBJECTIVES.items()}
-  _check_fields(config, "objective", kinds, config.run)
-  if config.optimizer.name == "radam" and chosen.weighting_unit == "pixel":
+def _check_objective(run: Run) -> None:
+  """Raises ConfigError for values that the objective cannot work with."""
+  options = run.objective
+  if run.optimizer.name == "radam" and options.weighting_unit == "pixel":
     raise ConfigError(
       "config.objective.weighting_unit is 'pixel'; RAdam, whose first updates "
       "grow with the loss, needs 'sample'"
     )
-  if not spec.asks_teacher(chosen):
+  if not run.asks_teacher:
     return
-  if not config.teacher:
+  if not run.teacher:
     raise ConfigError(
-      f"config.run={config.run} evaluates a teacher in every step, but "
+      f"config.run={run.run} evaluates a teacher in every step, but "
       "config.teacher is empty; give a teacher's workdir with "
       "--config.teacher=DIR"
     )
-  if chosen.guidance == "sampled" and not spec.takes_guidance(chosen):
+  if options.guidance == "sampled" and not run.network.guidance:
     raise ConfigError(
       "config.objective.guidance is 'sampled', but the network of a run of "
-      f"{config.run!r} takes no guidance scale; choose none or fixed"
+      f"{run.run!r} takes no guidance scale; choose none or fixed"
     )
 
 
-def _check_fields(
-  config: Any, group: str, kinds: dict[str, type], chosen: str
-) -> None:
-  """Raises ConfigError for a field of a group that the chosen kind lacks.
+def _check_unused(config: ConfigDict) -> None:
+  """Raises ConfigError for fields that the network or the objective lacks.
 
-  The config has the fields of all kinds. One that the chosen kind does not have
-  must be as it is by default.
+  The config has the fields of all families and of all objectives. One that the
+  run's own do not have must be as it is by default.
   """
+  families = {name: f.config for name, f in networks.FAMILIES.items()}
+  objectives = {name: spec.options for name, spec in OBJECTIVES.items()}
+  _check_fields(config, "network", families, config.network.family)
+  _check_fields(config, "objective", objectives, config.run)
+
+
+def _check_fields(
+  config: ConfigDict, group: str, kinds: dict[str, type], chosen: str
+) -> None:
+  """Raises ConfigError for a changed field that the chosen kind lacks."""
   defaults = get_defaults()[group]
   for name in set(defaults) - set(schema.options(kinds[chosen])) - {"family"}:
     if config[group][name] == defaults[name]:
@@ -117,57 +160,24 @@ def _check_fields(
     )
 
 
-def options(config: Any) -> Options:
-  """Returns the options of the objective that `config.run` names.
-
-  Raises:
-    ConfigError: an option has no such value.
-  """
-  kind = OBJECTIVES[config.run].options
-  return group(config.objective, "objective.", kind, sigma_d=config.sigma_d)
-
-
-def asks_teacher(config: Any) -> bool:
-  """Returns whether every step evaluates the teacher, not the start alone."""
-  return OBJECTIVES[config.run].asks_teacher(options(config))
-
-
-def network_config(config: Any) -> networks.NetworkConfig:
-  """Returns the config of the network that a run trains.
-
-  Raises:
-    ConfigError: its values make no network.
-  """
-  return group(
-    config.network.to_dict() | {"dtype": jnp.dtype(config.network.dtype)},
-    "network.",
-    networks.FAMILIES[config.network.family].config,
-    resolution=config.data.size,
-    in_channels=config.data.channels,
-    num_classes=config.data.num_classes,
-    guidance=OBJECTIVES[config.run].takes_guidance(options(config)),
-    sigma_d=config.sigma_d,
-  )
-
-
-def model(config: Any, average: Any) -> Sampler:
+def model(run: Run, average: Any) -> Sampler:
   """Returns the sampler of a run's EMA, whose arrays stay in their shards."""
   return Sampler(
-    network=networks.build(network_config(config)),
-    params=constrained(config, average),
-    codec=codec(config),
-    kind=OBJECTIVES[config.run].kind,
-    t_mid=config.sample.t_mid,
-    sigma_max=config.sample.sigma_max,
-    solver=config.sample.solver,
-    solver_steps=config.sample.solver_steps,
-    guidance=config.sample.guidance,
-    unconditional=bool(config.objective.label_dropout),
-    batch_size=config.sample.batch_size,
+    network=networks.build(run.network),
+    params=constrained(run, average),
+    codec=run.codec,
+    kind=run.spec.kind,
+    t_mid=run.sample.t_mid,
+    sigma_max=run.sample.sigma_max,
+    solver=run.sample.solver,
+    solver_steps=run.sample.solver_steps,
+    guidance=run.sample.guidance,
+    unconditional=bool(run.objective.label_dropout),
+    batch_size=run.sample.batch_size,
   )
 
 
-def constrained(config: Any, average: Any) -> Any:
+def constrained(run: Run, average: Any) -> Any:
   """Returns an average on the constraint of its network's weights.
 
   An average of points on EDM2's sphere lies inside it. The arrays stay in their
@@ -176,14 +186,16 @@ def constrained(config: Any, average: Any) -> Any:
   last bits.
 
   Args:
-    config: the run's config.
+    run: the resolved config.
     average: any tree of its network's parameters.
   """
   # EDM2's own networks are used as EDM2 normalises them.
-  eps = networks.magnitude.EPS if config.network.form == "edm2" else 0.0
+  eps = networks.magnitude.EPS if run.network.form == "edm2" else 0.0
   leaves, structure = jax.tree.flatten(average)
   where = tuple(getattr(leaf, "sharding", None) for leaf in leaves)
-  return _constrain(config.network.family, eps, structure, where)(average)
+  return _constrain(networks.family_name(run.network), eps, structure, where)(
+    average
+  )
 
 
 @functools.lru_cache(maxsize=64)
@@ -194,14 +206,4 @@ def _constrain(
   apply = networks.FAMILIES[family].constraint.apply
   return jax.jit(
     functools.partial(apply, eps=eps), out_shardings=structure.unflatten(where)
-  )
-
-
-def codec(config: Any) -> Codec:
-  """Returns the codec between stored data and the network's data."""
-  data = config.data
-  if data.kind == "images":
-    return PixelCodec(data.mean, data.std, config.sigma_d)
-  return LatentCodec(
-    tuple(data.mean), tuple(data.std), config.sigma_d, tuple(data.image_range)
   )

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError
 
 DATA, FSDP = "data", "fsdp"
@@ -23,7 +24,7 @@ BATCH = PartitionSpec((DATA, FSDP))  # for arrays whose first axis is the batch
 REPLICATED = PartitionSpec()
 
 
-def make_mesh(config: Any, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(config: Run, devices: Sequence[Any] | None = None) -> Mesh:
   """Returns the mesh that `config.mesh` describes.
 
   Args:
@@ -47,7 +48,7 @@ def make_mesh(config: Any, devices: Sequence[Any] | None = None) -> Mesh:
   return Mesh(grid, (DATA, FSDP), axis_types=(AxisType.Auto,) * 2)
 
 
-def microbatches(config: Any, devices: int) -> int:
+def microbatches(config: Run, devices: int) -> int:
   """Returns into how many microbatches a device's part of a batch is split.
 
   It is `config.microbatches` if that is not zero, otherwise the fewest equal
@@ -69,7 +70,7 @@ def microbatches(config: Any, devices: int) -> int:
 
 def _sizes(sizes: Any, devices: int) -> tuple[int, int]:
   """Returns the sizes of `data` and `fsdp`, with -1 replaced by the rest."""
-  given = [sizes[DATA], sizes[FSDP]]
+  given = [sizes.data, sizes.fsdp]
   rest = devices // max(1, math.prod(size for size in given if size > 0))
   resolved = [rest if size == -1 else size for size in given]
   if given.count(-1) > 1 or math.prod(resolved) != devices or rest < 1:
@@ -88,7 +89,7 @@ def _place(device: Any) -> tuple[int, int, int]:
 
 
 def spec(
-  path: str, shape: tuple[int, ...], config: Any, mesh: Mesh
+  path: str, shape: tuple[int, ...], config: Run, mesh: Mesh
 ) -> PartitionSpec:
   """Returns an array's spec: its largest divisible dimension over `fsdp`.
 
@@ -112,9 +113,11 @@ def spec(
   if size == 1:
     return REPLICATED
   for pattern, dimension in config.sharding.rules:
-    if re.search(pattern, path) and dimension is None:
+    if not re.search(pattern, path):
+      continue
+    if dimension is None:
       return REPLICATED
-    if re.search(pattern, path) and len(shape):
+    if len(shape):
       if not -len(shape) <= dimension < len(shape) or shape[dimension] % size:
         raise ConfigError(
           f"config.sharding.rules asks for dimension {dimension} of {path} "
@@ -133,7 +136,7 @@ def _split(dimension: int) -> PartitionSpec:
   return PartitionSpec(*[None] * dimension, FSDP)
 
 
-def specs(config: Any, mesh: Mesh, tree: Any) -> Any:
+def specs(config: Run, mesh: Mesh, tree: Any) -> Any:
   """Returns the specs by `spec` of a tree of arrays or their shapes."""
 
   def of_leaf(path, leaf):
@@ -143,14 +146,14 @@ def specs(config: Any, mesh: Mesh, tree: Any) -> Any:
   return jax.tree_util.tree_map_with_path(of_leaf, tree)
 
 
-def shardings(config: Any, mesh: Mesh, tree: Any) -> Any:
+def shardings(config: Run, mesh: Mesh, tree: Any) -> Any:
   """Returns the shardings by `spec` of a tree of arrays or their shapes."""
   return jax.tree.map(
     lambda spec: NamedSharding(mesh, spec), specs(config, mesh, tree)
   )
 
 
-def placed(config: Any, mesh: Mesh, tree: Any) -> Any:
+def placed(config: Run, mesh: Mesh, tree: Any) -> Any:
   """Returns the shapes and types of a tree with its shardings by `spec`."""
   return jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(

@@ -11,6 +11,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from scm_jax import networks
+from scm_jax.defaults import Run
 from scm_jax.networks import Network
 from scm_jax.training import accumulation, offload, optimizer, sharding
 from scm_jax.training.ema import averaging
@@ -34,13 +35,13 @@ class TrainState:
   ema: dict[str, Any]
 
 
-def seed_of(config: Any) -> np.uint32:
+def seed_of(config: Run) -> np.uint32:
   """Returns the seed as an argument of programs, which all seeds share."""
   return np.uint32(config.seed & 0xFFFFFFFF)
 
 
 def init_state(
-  config: Any,
+  config: Run,
   network: Network,
   start: Any = None,
   seed: Array | np.uint32 | None = None,
@@ -76,7 +77,7 @@ def overlay(params: dict, start: dict) -> dict:
 
 
 def make_train_step(
-  config: Any, objective: Objective, mesh: Mesh, state: Any, teacher: Any
+  config: Run, objective: Objective, mesh: Mesh, state: Any, teacher: Any
 ) -> jax.stages.Wrapped:
   """Makes the jitted `train_step(state, teacher, batch, seed)`.
 
@@ -92,7 +93,7 @@ def make_train_step(
     teacher: shapes, types and shardings of the teacher's parameters, or None.
   """
   transformation, rest = optimizer.build(config), state
-  constraint = networks.FAMILIES[config.network.family].constraint
+  constraint = networks.build(config.network).constraint
   placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
   specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
   parts = sharding.microbatches(config, mesh.size)
@@ -135,7 +136,7 @@ def make_train_step(
 
 
 def make_check(
-  config: Any, objective: Objective, mesh: Mesh, state: Any, teacher: Any
+  config: Run, objective: Objective, mesh: Mesh, state: Any, teacher: Any
 ) -> jax.stages.Wrapped | None:
   """Makes the jitted `check(state, teacher, batch, seed) -> sums`, or None.
 

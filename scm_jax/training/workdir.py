@@ -182,7 +182,7 @@ def load_stored(
   if export_folder.description(path):
     return _load_export(path, average, where)
   params, about = _load_average(path, average, where)
-  model = resolve.model(about["config"], params)
+  model = resolve.model(resolve.resolve(about["config"]), params)
   guide = _load_guide(path, where)
   if guide:
     model = dataclasses.replace(
@@ -236,7 +236,7 @@ def _load_average(path, average, where) -> tuple[Any, dict]:
 
 def param_shapes(config: ConfigDict) -> Any:
   """Shapes and types of the parameters of a run's network."""
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(resolve.resolve(config).network)
   return jax.eval_shape(network.init, jax.random.key(0))
 
 

@@ -50,7 +50,7 @@ def parameters(load) -> Callable[[str, str], int]:
     return [leaf.size for leaf in jax.tree.leaves(shapes)]
 
   def count(name: str, arg: str) -> int:
-    network = resolve.network_config(load(name, arg))
+    network = resolve.resolve(load(name, arg)).network
     narrow, wide = (
       sizes(dataclasses.replace(network, channels=width, dropout=0.0))
       for width in widths

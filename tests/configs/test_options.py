@@ -98,8 +98,8 @@ ELSEWHERE = {"guidance", "target", "tangent_dtype", "tangent_precision"}
 def test_values_of_an_objective_make_different_gradients(run, field):
   spec = OBJECTIVES[run]
   rng = np.random.default_rng(0)
-  # Data so wide that some tangents are clipped.
-  x0, z = 2.0 * jnp.asarray(rng.normal(size=(2, 4, 6)))
+  # Far apart, so that clipping acts.
+  x0, z = 4.0 * jnp.asarray(rng.normal(size=(2, 4, 6)))
   point = Point(x0, z, jnp.array([0.3, 0.6, 0.9, 1.2]))
   params = {
     "matrix": jnp.asarray(rng.normal(size=(6, 6))),

@@ -48,7 +48,7 @@ def test_decoded_latents_are_no_real_images(
     np.save(tmp_path / reference, rng.integers(0, 256, (9, 8, 8, 3), np.uint8))
   shapes = workdir.param_shapes(config)
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-  model = resolve.model(config, zeros)
+  model = resolve.model(resolve.resolve(config), zeros)
   ready = in_training.Evaluation(config, str(tmp_path))._make(model)
   assert bool(ready.known.warnings) == warned
   assert ("decoded latents, not real images" in caplog.text) == warned

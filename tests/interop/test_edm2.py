@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import tracemalloc
 import types
 
 import numpy as np
@@ -147,6 +148,17 @@ def test_constructors_cannot_be_changed(refused):
   kind = b"ctorch.nn.modules.container\nModuleDict\n"
   for state in (b"}S'class_name'\nS'x'\nsb.", b"(N}S'state'\nI1\nstb."):
     refused(kind + state)
+
+
+def test_a_large_index_of_the_memo_takes_no_memory():
+  data = b"\x80\x02]r\x00\x00\x00\x01."  # an empty list, kept as no. 2**24
+  tracemalloc.start()
+  try:
+    assert unpickling.load(io.BytesIO(data), {}) == []
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert peak < 2**20
 
 
 def test_every_cut_is_noticed(forgery, content, refused):

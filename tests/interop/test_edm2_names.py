@@ -49,9 +49,9 @@ def imported(reference):
   assert resolved.network.channel_mult == tuple(config["channel_mult"])
   assert resolved.network.attn_resolutions == tuple(config["attn_resolutions"])
   assert resolved.network.num_blocks == config["num_blocks"]
-  network_config = resolve.network_config(resolved)
+  network_config = resolve.resolve(resolved).network
   model = resolve.model(
-    resolved, edm2_conversion.params(pickle, network_config)
+    resolve.resolve(resolved), edm2_conversion.params(pickle, network_config)
   )
   return model.network, model.params
 

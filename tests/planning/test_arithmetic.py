@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from scm_jax.planning import arithmetic
+from scm_jax.training import resolve
 
 
 @pytest.fixture
@@ -13,9 +14,9 @@ def least(config):
   def call(**fields):
     config.update(fields)
     mesh = arithmetic.abstract_mesh(2, 4)
-    shapes = arithmetic.trace(config)
-    given = arithmetic.arguments(config, mesh, shapes)
-    traffic = arithmetic.minimum(config, given, domain=8)
+    shapes = arithmetic.trace(resolve.resolve(config))
+    given = arithmetic.arguments(resolve.resolve(config), mesh, shapes)
+    traffic = arithmetic.minimum(resolve.resolve(config), given, domain=8)
     found = {t.kind: t.bytes for t in traffic if t.size == 4}
     return found["all-gather"], found["reduce-scatter"]
 
@@ -32,7 +33,9 @@ def split(config):
 
   def both():
     mesh = arithmetic.abstract_mesh(1, 4)
-    given = arithmetic.arguments(config, mesh, arithmetic.trace(config))
+    given = arithmetic.arguments(
+      resolve.resolve(config), mesh, arithmetic.trace(resolve.resolve(config))
+    )
     return count(given.state.params), count(given.teacher)
 
   return both

@@ -9,6 +9,7 @@ import pytest
 
 from scm_jax.cli import configs
 from scm_jax.planning import arithmetic, estimate, memory, targets
+from scm_jax.training import resolve
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -31,7 +32,7 @@ def student(size, on):
     [f"--config={file}:run=scd,size={size},on={on}"]
   )
   config.teacher = "random"
-  return config, memory.Step(config, on)
+  return config, memory.Step(resolve.resolve(config), on)
 
 
 @pytest.mark.slow
@@ -47,7 +48,7 @@ def test_the_estimate_at_start_meets_the_compiler(path):
   config.microbatches = plan["microbatches"]
   config.network.remat = plan["remat"]
   sizes = plan["mesh"]["data"], plan["mesh"]["fsdp"]
-  need = step.need(config, *sizes)
+  need = step.need(resolve.resolve(config), *sizes)
   rest = plan["memory"]["rest"]  # all that is not known exactly
   resident = plan["peak_bytes_per_device"] - rest
   estimate = resident + need.total - need.resident
@@ -63,8 +64,10 @@ def test_the_minimum_meets_what_was_sent(path):
   config = config.copy_and_resolve_references()
   config.microbatches = plan["microbatches"]
   mesh = arithmetic.abstract_mesh(plan["mesh"]["data"], plan["mesh"]["fsdp"])
-  given = arithmetic.arguments(config, mesh, step.shapes)
-  least = estimate.total(arithmetic.minimum(config, given, target.domain))
+  given = arithmetic.arguments(resolve.resolve(config), mesh, step.shapes)
+  least = estimate.total(
+    arithmetic.minimum(resolve.resolve(config), given, target.domain)
+  )
   assert plan["minimum_collective_bytes_per_step"] == pytest.approx(
     least, rel=0.002
   )

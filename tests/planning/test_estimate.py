@@ -7,6 +7,7 @@ import pytest
 from scm_jax.defaults import get_defaults
 from scm_jax.planning import estimate, targets
 from scm_jax.planning.estimate import Traffic
+from scm_jax.training import resolve
 
 A100 = targets.parse("a100-80gb:8x8")
 
@@ -53,7 +54,9 @@ def test_float32_counts_by_the_time_that_it_takes():
   config.network.dtype = "bfloat16"
   config.objective.guidance = "sampled"
   v5p, a100 = targets.parse("v5p:4x4x4").card, A100.card
-  weigh = lambda card, step: estimate.weighted_flops(config, card, step, 1.0)
+  weigh = lambda card, step: estimate.weighted_flops(
+    resolve.resolve(config), card, step, 1.0
+  )
   assert weigh(v5p, 6.0) == 6
   config.objective.tangent_dtype = "float32"
   config.objective.tangent_precision = "high"

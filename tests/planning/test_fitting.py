@@ -10,6 +10,7 @@ import pytest
 from scm_jax.cli import configs, main
 from scm_jax.errors import ConfigError
 from scm_jax.planning import fitting, memory
+from scm_jax.training import resolve
 
 
 @pytest.fixture
@@ -39,7 +40,11 @@ def limit(monkeypatch):
 
 
 def need(config, data=1, fsdp=1):
-  return memory.Step(config).need(config, data, fsdp).total
+  return (
+    memory.Step(resolve.resolve(config))
+    .need(resolve.resolve(config), data, fsdp)
+    .total
+  )
 
 
 def test_silent_where_it_fits_or_nobody_knows(parse, limit, caplog):
@@ -78,9 +83,9 @@ def test_a_near_miss_is_tried_with_a_warning(parse, limit, caplog):
 @pytest.mark.parametrize("devices", [1, 8])
 def test_suggestions_fit(parse, share, devices):
   config = parse()
-  step = memory.Step(config)
-  room = int(share * step.need(config, devices, 1).total)
-  found = fitting.suggestion(config, step, (devices, 1), room)
+  step = memory.Step(resolve.resolve(config))
+  room = int(share * step.need(resolve.resolve(config), devices, 1).total)
+  found = fitting.suggestion(resolve.resolve(config), step, (devices, 1), room)
   if found is None:  # nothing else was left to try
     leanest = parse(
       "--config.network.remat=full",
@@ -101,9 +106,11 @@ def test_nothing_that_costs_speed_is_asked_for_without_need(parse):
   """Smaller passes come before computing again, and that before the host."""
   config = parse()
   config.batch_size = 64
-  step = memory.Step(config)
-  whole = step.need(config, 1, 1)
-  flags, _ = fitting.suggestion(config, step, (1, 1), whole.total - 1)
+  step = memory.Step(resolve.resolve(config))
+  whole = step.need(resolve.resolve(config), 1, 1)
+  flags, _ = fitting.suggestion(
+    resolve.resolve(config), step, (1, 1), whole.total - 1
+  )
   assert flags == ["--config.images_per_pass=32"]
 
 

@@ -25,7 +25,7 @@ def changed(config):
 
 @pytest.fixture
 def step(config):
-  return memory.Step(config)
+  return memory.Step(resolve.resolve(config))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def params(config):
 
 
 def shapes(config):
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(resolve.resolve(config).network)
   return jax.eval_shape(network.init, jax.random.key(0))
 
 
@@ -46,7 +46,7 @@ def count(params):
 def test_parts_that_are_arithmetic(step, changed, params):
   """Float32 state and gradients of N parameters, on one device."""
   config, n = changed(), count(params)
-  need = step.need(config, 1, 1)
+  need = step.need(resolve.resolve(config), 1, 1)
   trees = 1 + 2 + len(config.ema) + 1  # weights, moments, averages, teacher
   images = config.batch_size * (config.data.size**2 + 4)  # and labels
   assert need.resident == pytest.approx(4 * n * trees + images, rel=0.01)
@@ -57,15 +57,15 @@ def test_parts_that_are_arithmetic(step, changed, params):
 
 
 def test_ways_to_need_less(step, changed, params):
-  whole, n = step.need(changed(), 1, 1), count(params)
-  halves = step.need(changed(microbatches=2), 1, 1)
+  whole, n = step.need(resolve.resolve(changed()), 1, 1), count(params)
+  halves = step.need(resolve.resolve(changed(microbatches=2)), 1, 1)
   assert halves.activations == pytest.approx(whole.activations / 2, abs=1)
   assert halves.gradients - whole.gradients >= 4 * n  # of the first half
-  shards = step.need(changed(), 1, 4)
+  shards = step.need(resolve.resolve(changed()), 1, 4)
   assert shards.resident < whole.resident / 2
   assert shards.weights == whole.weights
   assert shards.activations == pytest.approx(whole.activations / 4, abs=1)
-  narrow = step.need(changed(teacher_dtype="bfloat16"), 1, 1)
+  narrow = step.need(resolve.resolve(changed(teacher_dtype="bfloat16")), 1, 1)
   assert whole.resident - narrow.resident == pytest.approx(2 * n, rel=0.02)
   away = step.need(changed(offload=("moments",)), 1, 1)
   assert whole.resident - away.resident == pytest.approx(8 * n, rel=0.01)
@@ -80,11 +80,11 @@ def test_recomputed_blocks_keep_their_inputs(changed):
   # inputs are twice as wide, as they take in the encoder's; the last layer.
   widths = 1 + 1 + 1 + 2 + 2 + 1
   array = 4 * config.data.size**2 * config.network.channels
-  assert memory.residuals(config, params) == pytest.approx(
+  assert memory.residuals(resolve.resolve(config), params) == pytest.approx(
     widths * array, rel=0.05
   )
   kept = []
   for policy in ("none", "dots", "full"):
     config.network.remat = policy
-    kept.append(memory.residuals(config, params))
+    kept.append(memory.residuals(resolve.resolve(config), params))
   assert kept == sorted(kept, reverse=True)

@@ -71,12 +71,12 @@ class Run:
   def __init__(self, devices, *layout):
     self.config = make_config(*layout)
     self.mesh = sharding.make_mesh(self.config, jax.devices()[:devices])
-    self.program = program.make(self.config, self.mesh)
+    self.program = program.make(resolve.resolve(self.config), self.mesh)
     self.compiled = self.program.step.lower(*self.program.arguments).compile()
 
   def initialize(self):
     """The state as a new run draws it."""
-    network = networks.build(resolve.network_config(self.config))
+    network = networks.build(resolve.resolve(self.config).network)
     # The output gain starts at 0; nothing else would move at first.
     start = {"denoiser": {"out_gain": jnp.ones(())}}
     where = jax.tree.map(lambda leaf: leaf.sharding, self.program.state)
@@ -141,7 +141,7 @@ def reduced_in(reduce_dtype):
     "sharding.reduce_dtype": reduce_dtype,
   }
   config = make_config(1, 8, 1, "none", fields)
-  made = program.make(config, sharding.make_mesh(config))
+  made = program.make(resolve.resolve(config), sharding.make_mesh(config))
   text = made.step.lower(*made.arguments).as_text()
   found = re.findall(
     r"stablehlo\.reduce_scatter.*?\}\) : \(tensor<[\dx]*(\w+)>", text, re.S
@@ -216,7 +216,7 @@ def main(folder):
     result[name]["continued"] = difference(expected, metrics)
   config = make_config(1, 2, 1, "none")
   two = program.abstract_state(
-    config, sharding.make_mesh(config, jax.devices()[:2])
+    resolve.resolve(config), sharding.make_mesh(config, jax.devices()[:2])
   )
   result["two"] = {"restored": difference(saved, writer.restore(two))}
   writer.close()

@@ -200,7 +200,9 @@ def load(name, config, mesh, folder, watch):
 
   with pytest.MonkeyPatch.context() as patch, watch.on():
     patch.setattr(workdir, "load_stored", spying)
-    model = initialization.load_teacher(config, record, False, where)
+    model = initialization.load_teacher(
+      resolve.resolve(config), record, False, where
+    )
   # The guide is read first.
   average = kept.pop().average
   kept.clear()
@@ -222,10 +224,10 @@ def start(config, mesh, watch):
   """Likewise what a run without a teacher starts from."""
   where = functools.partial(sharding.placed, config, mesh)
   with watch.on():
-    ours = initialization.load_start(config, None, where)
+    ours = initialization.load_start(resolve.resolve(config), None, where)
   result = {"most": watch.most, "placed": by_the_rule(config, mesh, ours)}
   ours = fetched(ours)
-  theirs = fetched(initialization.load_start(config, None))
+  theirs = fetched(initialization.load_start(resolve.resolve(config), None))
   return result | {"weights": compare(ours, theirs)}
 
 

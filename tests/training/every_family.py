@@ -18,7 +18,7 @@ from jax.extend.core import jaxprs_in_params
 from scm_jax import networks
 from scm_jax.defaults import get_defaults
 from scm_jax.planning import arithmetic, memory
-from scm_jax.training import program, sharding
+from scm_jax.training import program, resolve, sharding
 
 BATCH = 8
 POLICIES = ("none", "dots", "full")
@@ -43,7 +43,7 @@ def make_config(family, fsdp=1, **fields):
 
 def make_program(config):
   mesh = sharding.make_mesh(config, jax.devices()[: config.mesh.fsdp])
-  return program.make(config, mesh)
+  return program.make(resolve.resolve(config), mesh)
 
 
 def teacher_types(family):
@@ -75,7 +75,7 @@ def residuals(family):
   for policy in POLICIES:
     config = make_config(family, **{"network.remat": policy})
     params = make_program(config).state.params
-    found[policy] = memory.residuals(config, params)
+    found[policy] = memory.residuals(resolve.resolve(config), params)
   return found
 
 
@@ -107,8 +107,10 @@ def traffic(family):
   """Bytes that the plan counts for each kind of communication."""
   config = make_config(family, fsdp=4)
   mesh = arithmetic.abstract_mesh(1, 4)
-  arguments = arithmetic.arguments(config, mesh, arithmetic.trace(config))
-  found = arithmetic.minimum(config, arguments, domain=4)
+  arguments = arithmetic.arguments(
+    resolve.resolve(config), mesh, arithmetic.trace(resolve.resolve(config))
+  )
+  found = arithmetic.minimum(resolve.resolve(config), arguments, domain=4)
   return {traffic.kind: traffic.bytes for traffic in found}
 
 

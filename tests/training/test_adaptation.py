@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax import codec, networks, trigflow
+from scm_jax import networks, trigflow
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
 from scm_jax.training import objective, resolve
@@ -27,7 +27,7 @@ def F(params, x, t, cond, **kwargs):
 
 def network(config):
   w = lambda params, t: 0 * t
-  return networks.Network(lambda key: {}, F, w, resolve.network_config(config))
+  return networks.Network(lambda key: {}, F, w, resolve.resolve(config).network)
 
 
 def settings(**fields):
@@ -41,9 +41,7 @@ def settings(**fields):
 def mse(weak=False, **fields):
   config = settings(**fields)
   nets = [network(config) for _ in range(3 if weak else 2)]
-  made = objective.build(
-    config, objective.Networks(*nets), codec.PixelCodec(0.0, 0.5, 0.5)
-  )
+  made = objective.build(resolve.resolve(config), objective.Networks(*nets))
   draws = made.draw(BATCH, jax.random.key(3, impl="rbg"))
   _, metrics = made.loss(PARAMS, TEACHER, draws, jnp.int32(0))
   x_t = trigflow.interpolate(draws["x0"], draws["z"], draws["t"])
@@ -72,7 +70,7 @@ def test_the_teacher_may_be_guided(weak):
 
 def test_what_makes_no_run():
   config = settings(target="teacher")
-  with pytest.raises(ConfigError, match="objective.target is 'teacher' but"):
+  with pytest.raises(ConfigError, match="config.teacher is empty"):
     resolve.check(config)
   config.teacher = "runs/edm2"
   resolve.check(config)

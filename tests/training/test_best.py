@@ -19,7 +19,7 @@ def offer(make_config):
   config = make_config("teacher")
   shapes = workdir.param_shapes(config)
   fill = lambda x: jax.tree.map(lambda s: np.full(s.shape, x, s.dtype), shapes)
-  model = resolve.model(config, fill(1.0))
+  model = resolve.model(resolve.resolve(config), fill(1.0))
 
   def run(path, step, score, **others):
     params = {"denoiser": fill(step)["denoiser"]}

@@ -15,7 +15,7 @@ def errors(lines):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_check_finds_what_rounds_and_changes_nothing(
   dtype,
-  reference,
+  long_reference,
   train,
   make_config,
   read_metrics,
@@ -23,7 +23,8 @@ def test_a_check_finds_what_rounds_and_changes_nothing(
   assert_equal_states,
   tmp_path,
 ):
-  flags = ("scd", f"--config.teacher={reference}", "--config.total_steps=4")
+  teacher = f"--config.teacher={long_reference}"
+  flags = ("scd", teacher, "--config.total_steps=4")
   flags = (*flags, f"--config.network.dtype={dtype}")
   plain, checked = tmp_path / "plain", tmp_path / "checked"
   assert train(make_config(*flags), plain)

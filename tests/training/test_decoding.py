@@ -92,7 +92,7 @@ def test_the_autoencoder_is_gone(draw, student, moved, file):
 
 def test_training_needs_no_teachers_autoencoder(student, moved):
   config = make_config("sct", f"start={student}")
-  assert "denoiser" in initialization.load_start(config, None)
+  assert "denoiser" in initialization.load_start(resolve.resolve(config), None)
   assert workdir.load_stored(student, 0.0).average
 
 

@@ -76,8 +76,8 @@ def config(make_config, monkeypatch):
 def test_a_new_objective_trains_a_new_network(config):
   resolve.check(config)
   mesh = sharding.make_mesh(config, jax.devices()[:1])
-  made = program.make(config, mesh)
-  network = networks.build(resolve.network_config(config))
+  made = program.make(resolve.resolve(config), mesh)
+  network = networks.build(resolve.resolve(config).network)
   state = init_state(config, network)
   weight = state.params["denoiser"]["weight"]
   assert weight.shape == (1, 3)

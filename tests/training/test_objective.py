@@ -42,10 +42,10 @@ def value(run, step=0, key=KEY, **fields):
   config.network.channel_mult = (1,)
   config.objective.update(warmup_steps=10, **fields)
   student, teacher = (
-    Recorder(resolve.network_config(config)) for _ in range(2)
+    Recorder(resolve.resolve(config).network) for _ in range(2)
   )
   given = objective.Networks(student.network, teacher.network)
-  goal = objective.build(config, given, PixelCodec(0.0, 0.5, 0.5))
+  goal = objective.build(resolve.resolve(config), given)
   params = {"a": jnp.float32(1.3), "w": jnp.float32(0.2)}
   total, metrics = goal.loss(
     params, {"a": jnp.float32(0.7)}, goal.draw(BATCH, key), jnp.int32(step)
@@ -80,16 +80,15 @@ def test_the_network_is_told_how_its_data_were_augmented():
   config.network.update(family="ddpmpp", augment=True, channel_mult=(1,))
   image = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1))
   batch = {"image": jnp.asarray(image, jnp.uint8)}
-  codec = PixelCodec(0.0, 0.5, 0.5)
 
   def draws(**fields):
     config.data.update(fields)
-    network = Recorder(resolve.network_config(config)).network
+    network = Recorder(resolve.resolve(config).network).network
     given = objective.Networks(network)
-    return objective.build(config, given, codec).draw(batch, KEY)
+    return objective.build(resolve.resolve(config), given).draw(batch, KEY)
 
   plain, changed = draws(augment=0.0), draws(augment=1.0)
-  x0 = codec.encode(batch["image"])
+  x0 = resolve.resolve(config).codec.encode(batch["image"])
   np.testing.assert_array_equal(plain["x0"], x0)
   np.testing.assert_array_equal(plain["cond"]["augment"], np.zeros((64, 9)))
   told = changed["cond"]["augment"]

@@ -204,7 +204,7 @@ def test_passes_are_microbatches(make_config):
   def lowered(*flags):
     config = make_config("teacher", "--config.batch_size=8", *flags)
     mesh = sharding.make_mesh(config, jax.devices()[:1])
-    made = program.make(config, mesh)
+    made = program.make(resolve.resolve(config), mesh)
     return made.step.lower(*made.arguments).as_text()
 
   parts = lowered("--config.microbatches=4")

@@ -12,7 +12,7 @@ from etils import epath
 
 from scm_jax.errors import UserError
 from scm_jax.networks import magnitude
-from scm_jax.training import initialization, workdir
+from scm_jax.training import initialization, resolve, workdir
 from scm_jax.training.checkpoints.storage import Checkpoints
 from scm_jax.training.ema import averaging, loading, posthoc, snapshots
 from scm_jax.training.ema.snapshots import Snapshots
@@ -305,7 +305,9 @@ def test_a_teacher_of_any_width(run, make_config, tmp_path):
   """A reconstructed teacher, too, must stay the same for its student's run."""
   flags = f"--config.teacher={run}", "--config.teacher_ema=0.07"
   config = make_config("scd", *flags)
-  teacher = initialization.load_teacher(config, tmp_path, begun=False)
+  teacher = initialization.load_teacher(
+    resolve.resolve(config), tmp_path, begun=False
+  )
   jax.tree.map(
     np.testing.assert_array_equal,
     teacher.params,
@@ -313,10 +315,13 @@ def test_a_teacher_of_any_width(run, make_config, tmp_path):
   )
   noted = json.loads((tmp_path / "teacher.json").read_text())
   assert noted["ema"] == "0.070" and noted["step"] == 12
-  assert initialization.load_teacher(config, tmp_path, begun=True) is not None
+  assert (
+    initialization.load_teacher(resolve.resolve(config), tmp_path, begun=True)
+    is not None
+  )
   config = make_config("scd", flags[0], "--config.teacher_ema=0.071")
   with pytest.raises(UserError, match="has changed since this run began"):
-    initialization.load_teacher(config, tmp_path, begun=True)
+    initialization.load_teacher(resolve.resolve(config), tmp_path, begun=True)
 
 
 def test_a_workdir_of_emas(run, make_config, train, tmp_path):

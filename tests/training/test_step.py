@@ -37,8 +37,8 @@ def small_config(run):
 def scd():
   """A distillation's step, a fresh state for it, and the other arguments."""
   config = small_config("scd")
-  network = networks.build(resolve.network_config(config))
-  compiled = program.make(config, sharding.make_mesh(config))
+  network = networks.build(resolve.resolve(config).network)
+  compiled = program.make(resolve.resolve(config), sharding.make_mesh(config))
   # The output gain starts at 0; nothing else would move at first.
   start = {"denoiser": {"out_gain": jnp.ones(())}}
   where = jax.tree.map(lambda leaf: leaf.sharding, compiled.state)

@@ -55,7 +55,7 @@ def test_a_config_of_an_older_version(make_config, tmp_path):
 def test_a_teacher_of_an_older_version(make_config, tmp_path):
   """Its head saw the time otherwise; it loads, and a student starts from it."""
   config = make_config("teacher", "--config.network.weighting=positional")
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(resolve.resolve(config).network)
   averages = {
     averaging.name(a): network.init(jax.random.key(1)) for a in config.ema
   }
@@ -72,12 +72,14 @@ def test_a_teacher_of_an_older_version(make_config, tmp_path):
         "--config.objective.warmup_steps=1",
         f"--config.objective.reset_weighting={reset}",
       )
-      teacher = initialization.load_teacher(student, tmp_path, begun=False)
+      teacher = initialization.load_teacher(
+        resolve.resolve(student), tmp_path, begun=False
+      )
       if kind == "fourier" and not reset:
         with pytest.raises(ConfigError, match="config.network.weighting"):
-          initialization.load_start(student, teacher)
+          initialization.load_start(resolve.resolve(student), teacher)
         continue
-      weights = initialization.load_start(student, teacher)
+      weights = initialization.load_start(resolve.resolve(student), teacher)
       assert ("weighting" in weights) == (not reset)
 
 
@@ -164,7 +166,7 @@ def test_loads_the_average_that_is_asked_for(reference, state_at):
     gain = saved[f"ema['{name}']['denoiser']['out_gain']"]
     assert model.params["denoiser"]["out_gain"] == gain
     assert model.kind == "diffusion"
-    assert model.codec == resolve.codec(config)
+    assert model.codec == resolve.resolve(config).codec
 
 
 def test_what_cannot_be_loaded(reference, make_config, tmp_path):
@@ -197,7 +199,9 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   teacher, path = copy_at(4), tmp_path / "student"
   path.mkdir()
   config = student(make_config, teacher)
-  model = initialization.load_teacher(config, path, begun=False)
+  model = initialization.load_teacher(
+    resolve.resolve(config), path, begun=False
+  )
   assert model.kind == "diffusion"
   noted = json.loads((path / "teacher.json").read_text())
   assert noted["workdir"] == str(teacher) and noted["step"] == 4
@@ -206,11 +210,14 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   # The same weights in another place are the same teacher.
   moved = teacher.rename(tmp_path / "moved")
   config = student(make_config, moved)
-  assert initialization.load_teacher(config, path, begun=True) is not None
+  assert (
+    initialization.load_teacher(resolve.resolve(config), path, begun=True)
+    is not None
+  )
   # The weights of another step are not.
   shutil.rmtree(moved / "checkpoints/4")
   with pytest.raises(ConfigError) as info:
-    initialization.load_teacher(config, path, begun=True)
+    initialization.load_teacher(resolve.resolve(config), path, begun=True)
   text = one_line(info)
   assert "has changed since this run began" in text
   assert "step was 4" in text and "now 2" in text
@@ -218,9 +225,12 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   # Nor is another average.
   config = student(make_config, moved, f"--config.teacher_ema={config.ema[1]}")
   with pytest.raises(ConfigError, match="has changed since"):
-    initialization.load_teacher(config, path, begun=True)
+    initialization.load_teacher(resolve.resolve(config), path, begun=True)
   # A run that has nothing yet begins with what is there.
-  assert initialization.load_teacher(config, path, begun=False) is not None
+  assert (
+    initialization.load_teacher(resolve.resolve(config), path, begun=False)
+    is not None
+  )
   assert json.loads((path / "teacher.json").read_text())["step"] == 2
 
 
@@ -241,7 +251,7 @@ def test_a_teacher_that_does_not_fit(
 ):
   config = student(make_config, reference, change)
   with pytest.raises(ConfigError) as info:
-    initialization.load_teacher(config, tmp_path, begun=False)
+    initialization.load_teacher(resolve.resolve(config), tmp_path, begun=False)
   assert named in one_line(info) and str(reference) in one_line(info)
   assert not list(tmp_path.iterdir())
 
@@ -250,13 +260,16 @@ def test_a_students_guidance_input_is_its_own(reference, make_config, tmp_path):
   config = student(
     make_config, reference, "--config.objective.guidance=sampled"
   )
-  assert initialization.load_teacher(config, tmp_path, begun=False) is not None
+  assert (
+    initialization.load_teacher(resolve.resolve(config), tmp_path, begun=False)
+    is not None
+  )
 
 
 def test_a_student_is_no_teacher(reference_student, make_config, tmp_path):
   config = student(make_config, reference_student)
   with pytest.raises(ConfigError, match="is not a diffusion teacher's workdir"):
-    initialization.load_teacher(config, tmp_path, begun=False)
+    initialization.load_teacher(resolve.resolve(config), tmp_path, begun=False)
 
 
 def test_checksums_differ_by_any_bit():

@@ -7,13 +7,14 @@ is lowered on abstract arrays, and compiled only on request.
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from scm_jax import networks
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import train_step
 
 
-def measure(config: Any, compiled: bool = False) -> dict[str, Any]:
+def measure(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
   """Returns the object that `bench --abstract --json` prints.
 
   FLOPs are XLA's count before its optimisations, for the whole batch, and
@@ -25,15 +26,14 @@ def measure(config: Any, compiled: bool = False) -> dict[str, Any]:
     compiled: whether to compile for this machine's backend as well, which gives
       the peak of memory.
   """
-  config = train_step.on_one_device(config)
-  resolve.check(config)
-  mesh = sharding.make_mesh(config, jax.devices()[:1])
-  made = program.make(config, mesh)
+  run = train_step.on_one_device(resolve.check(config))
+  mesh = sharding.make_mesh(run, jax.devices()[:1])
+  made = program.make(run, mesh)
   step = made.step.lower(*made.arguments)
-  forward = train_step.lower_forward(config)
+  forward = train_step.lower_forward(run)
   teacher = made.teacher and networks.parameter_count(made.teacher)
   return {
-    "config": train_step.describe(config),
+    "config": train_step.describe(run),
     "params": networks.parameter_count(made.state.params),
     "teacher_params": teacher,
     "flops": {"forward": _flops(forward), "step": _flops(step)},

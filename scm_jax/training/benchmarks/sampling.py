@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from scm_jax import networks
 from scm_jax.interop import export_folder
@@ -33,7 +34,11 @@ class Rates(NamedTuple):
 
 
 def measure(
-  config: Any, flops: float, rates: Rates | None, repeats: int, batch: int
+  config: ConfigDict,
+  flops: float,
+  rates: Rates | None,
+  repeats: int,
+  batch: int,
 ) -> tuple[dict[str, float], dict[str, Any]]:
   """Returns the objects `sample_ms` and `sampling` of `bench --json`.
 
@@ -88,18 +93,19 @@ def floor_ms(
   return 1e3 * evaluations * max(memory, compute)
 
 
-def random_sampler(config: Any, kind: str, batch: int = 256) -> Sampler:
+def random_sampler(config: ConfigDict, kind: str, batch: int = 256) -> Sampler:
   """Returns a sampler of the config's network with random weights."""
   config = config.copy_and_resolve_references()
   if OBJECTIVES[config.run].kind != kind:
     config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
+  run = resolve.resolve(config)
   sampler = Sampler(
-    network=networks.build(resolve.network_config(config)),
+    network=networks.build(run.network),
     params=None,
-    codec=resolve.codec(config),
+    codec=run.codec,
     kind=kind,
     batch_size=batch,
-    solver=config.sample.solver,
+    solver=run.sample.solver,
   )
   sampler = export_folder.as_computed(sampler)
   params = _random_params(sampler.network)

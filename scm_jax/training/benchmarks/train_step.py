@@ -4,14 +4,17 @@ Weights and data are random; neither a workdir nor a dataset is needed.
 """
 
 import copy
+import dataclasses
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from scm_jax import networks
+from scm_jax.defaults import Mesh, Run
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
@@ -22,7 +25,7 @@ REPORTED_AS = {"teacher": "diffusion"}
 
 
 def measure(
-  config: Any,
+  config: ConfigDict,
   repeats: int = 10,
   rates: sampling.Rates | None = None,
   sample_batch: int = 64,
@@ -36,10 +39,11 @@ def measure(
     sample_batch: the number of images drawn at once, for the throughput of
       samplers.
   """
-  step = time_step(config, repeats)
+  run = resolve.resolve(config)
+  step = time_step(run, repeats)
   devices = jax.device_count()
   median = float(np.median(step["ms"]))
-  forward = compiled_flops(lower_forward(config))
+  forward = compiled_flops(lower_forward(run))
   sample_ms, samplers = sampling.measure(
     config, forward / config.batch_size, rates, repeats, sample_batch
   )
@@ -49,7 +53,7 @@ def measure(
   return {
     "device": jax.devices()[0].device_kind,
     "devices": devices,
-    "config": describe(config),
+    "config": describe(run),
     "params": step["params"],
     "flops": {
       "forward": forward,
@@ -69,25 +73,22 @@ def measure(
   }
 
 
-def describe(config: Any) -> str:
+def describe(config: Run) -> str:
   """Returns the config's line in reports."""
   return f"run={config.run}, batch_size={config.batch_size}"
 
 
-def on_one_device(config: Any) -> Any:
+def on_one_device(config: Run) -> Run:
   """Returns the config for one device, without microbatches.
 
   XLA counts the body of the loop over microbatches once.
   """
-  config = copy.deepcopy(config)
-  config.mesh.update(data=1, fsdp=1)
-  config.microbatches = 1
-  return config
+  return dataclasses.replace(config, mesh=Mesh(data=1, fsdp=1), microbatches=1)
 
 
-def lower_forward(config: Any) -> jax.stages.Lowered:
+def lower_forward(config: Run) -> jax.stages.Lowered:
   """Returns one forward pass over the config's batch, lowered."""
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(config.network)
   params = jax.eval_shape(network.init, jax.random.key(0))
   batch, side = config.batch_size, config.data.size
   x = jax.ShapeDtypeStruct(
@@ -104,27 +105,30 @@ def compiled_flops(lowered: jax.stages.Lowered) -> float:
   return float(analysis.get("flops", float("nan")))
 
 
-def flops_in_forwards(config: Any) -> dict[str, float]:
+def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
   """Returns the FLOPs of each objective's train step, in forward passes.
 
   Guidance, which is not part of the objective, is left out.
   """
-  config = on_one_device(config)
+  config = copy.deepcopy(config)
   config.objective.guidance = "none"
-  mesh = sharding.make_mesh(config, jax.devices()[:1])
-  forward = compiled_flops(lower_forward(config))
 
-  def step_flops(run: str) -> float:
-    config.run = run
-    made = program.make(config, mesh)
+  def resolved(objective: str) -> Run:
+    config.run = objective
+    return on_one_device(resolve.resolve(config))
+
+  def step_flops(run: Run) -> float:
+    made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
     return compiled_flops(made.step.lower(*made.arguments))
 
+  forward = compiled_flops(lower_forward(resolved(config.run)))
   return {
-    REPORTED_AS.get(run, run): step_flops(run) / forward for run in OBJECTIVES
+    REPORTED_AS.get(name, name): step_flops(resolved(name)) / forward
+    for name in OBJECTIVES
   }
 
 
-def time_step(config: Any, repeats: int) -> dict[str, Any]:
+def time_step(config: Run, repeats: int) -> dict[str, Any]:
   """Measures the config's own train step on the devices here.
 
   Returns:
@@ -135,7 +139,7 @@ def time_step(config: Any, repeats: int) -> dict[str, Any]:
   mesh = sharding.make_mesh(config)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
-  network = networks.build(resolve.network_config(config))
+  network = networks.build(config.network)
   where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
   state = jax.jit(lambda: init_state(config, network), out_shardings=where)()
   others = [_random_like(tree) for tree in made.arguments[1:]]

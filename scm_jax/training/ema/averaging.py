@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError
 
 # The relative width of the plain mean (gamma = 0); wider ones favour the start.
 MAX_SIGMA_REL = 12**-0.5
 
 
-def check(config: Any) -> None:
+def check(config: Run) -> None:
   """Checks the EMAs that a config names.
 
   Args:
@@ -53,7 +54,7 @@ def check_ema(ema: float) -> None:
     )
 
 
-def relative_widths(config: Any) -> tuple[float, ...]:
+def relative_widths(config: Run) -> tuple[float, ...]:
   """Returns the relative widths among `config.ema`, without the half-lives."""
   return tuple(ema for ema in config.ema if ema < 1)
 
@@ -112,7 +113,7 @@ def half_life_update_weight(
   return -jnp.expm1(-math.log(2.0) * batch_size / images)
 
 
-def update_weights(config: Any, step: Array) -> dict[str, Array]:
+def update_weights(config: Run, step: Array) -> dict[str, Array]:
   """Returns the weight of the new parameters in each EMA, by its name.
 
   Args:

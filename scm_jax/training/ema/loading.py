@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, posthoc, snapshots
@@ -40,7 +41,7 @@ class _Stored(NamedTuple):
 
 def load(
   path: epath.PathLike,
-  config: Any,
+  config: Run,
   ema: float,
   like: Any,
   step: int | None = None,
@@ -76,7 +77,7 @@ def load(
 
 def reconstruct(
   path: epath.PathLike,
-  config: Any,
+  config: Run,
   sigma_rel: float,
   like: Any,
   step: int | None = None,
@@ -133,7 +134,7 @@ def reconstruct(
 
 
 def _stored_emas(
-  path: epath.PathLike, config: Any, like: Any, steps: list[int]
+  path: epath.PathLike, config: Run, like: Any, steps: list[int]
 ) -> tuple[list[_Stored], int]:
   """Returns the EMAs to fit with, in order of time, and the newest step."""
   widths = averaging.relative_widths(config)

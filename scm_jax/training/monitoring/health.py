@@ -1,10 +1,10 @@
 """Stops a training whose metrics are no longer those of a model that learns."""
 
 import logging
-from typing import Any
 
 import numpy as np
 
+from scm_jax.defaults import Run
 from scm_jax.errors import UserError
 from scm_jax.training.checkpoints.storage import Checkpoints
 from scm_jax.training.monitoring.windows import NonfiniteSteps, Window
@@ -16,7 +16,7 @@ _SHOWN = 4  # samples that a message names
 class Health:
   """The check of a run's metrics, window by window."""
 
-  def __init__(self, config: Any, checkpoints: Checkpoints):
+  def __init__(self, config: Run, checkpoints: Checkpoints):
     """Begins with a healthy run.
 
     Args:

@@ -11,7 +11,7 @@ import pytest
 from scm_jax.cli import configs, main
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export, export_folder
-from scm_jax.training import initialization, workdir
+from scm_jax.training import initialization, resolve, workdir
 
 DIGITS = pathlib.Path(__file__).parents[3] / "configs/digits.py"
 SMALL = (
@@ -147,13 +147,15 @@ def test_a_teacher_teaches(exported, tmp_path):
   out = exported("teacher")
   argv = [f"--config={DIGITS}:run=scd,tiny", *SMALL]
   config = configs.parse_config([*argv, f"--config.teacher={out}"])
-  teacher = initialization.load_teacher(config, tmp_path, begun=False)
+  teacher = initialization.load_teacher(
+    resolve.resolve(config), tmp_path, begun=False
+  )
   assert teacher.kind == "diffusion"
   assert json.loads((tmp_path / "teacher.json").read_text())["step"] == 7
-  initialization.load_teacher(config, tmp_path, begun=True)
+  initialization.load_teacher(resolve.resolve(config), tmp_path, begun=True)
   config = configs.parse_config([*argv, f"--config.teacher={exported('sct')}"])
   with pytest.raises(ConfigError, match="not a diffusion teacher"):
-    initialization.load_teacher(config, tmp_path, begun=False)
+    initialization.load_teacher(resolve.resolve(config), tmp_path, begun=False)
 
 
 def test_averages(exported, run):
