@@ -13,18 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
 
-from scm_jax import codec as codecs
-from scm_jax import editing, networks, samplers, trigflow
+from scm_jax import editing, samplers
 from scm_jax import sampler_inputs as inputs
 from scm_jax import sampler_programs as programs
 from scm_jax.sampler_inputs import Labels
-from scm_jax.sampler_kinds import KINDS, SOLVERS, Kind
+from scm_jax.sampler_kinds import SamplerState
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sampler:
+class Sampler(SamplerState):
   """A trained network, its parameters and how images are drawn from it.
 
   Sampling compiles one program for each number of steps and size of a batch:
@@ -33,131 +31,9 @@ class Sampler:
   parameters.
 
   Labels are one class for each image, repeated in turn. The number of classes
-  stands for "no label". None stands for every class in turn.
-
-  Attributes:
-    network: the network's functions.
-    params: the network's parameters, normalised EMA weights.
-    codec: the map between stored data and the network's data, which decodes
-      samples.
-    kind: how the network is sampled, a name in `KINDS`: `consistency` for a
-      network that maps a noisy sample to data at once, `diffusion` for one that
-      gives a trajectory's velocity.
-    t_mid: the second time of a consistency model's 2-step sampler, in radians.
-    sigma_max: the noise level that sampling starts from.
-    solver: a diffusion model's ODE solver, a name in `SOLVERS`.
-    solver_steps: the solver's number of steps unless the caller chooses.
-    guidance: the guidance scale unless the caller chooses; it has no effect on
-      a network that cannot be guided.
-    unconditional: whether the network was trained without labels for a part of
-      the samples, so that "no label" means something to it.
-    batch_size: how many images are drawn at once, on all devices together.
-    decoder: the parameters of the codec's autoencoder, if it has one.
-    guidance_network: a second network that guides a diffusion model (EDM2's
-      guidance and autoguidance); None is classifier-free guidance.
-    guidance_params: the guidance network's parameters.
-    batch_sharding: how a batch is divided over devices, each of which then
-      holds all parameters; None leaves the placement to JAX.
+  stands for "no label". None stands for every class in turn. The attributes are
+  those of `SamplerState`.
   """
-
-  network: networks.Network
-  params: Any
-  codec: codecs.Codec
-  kind: str = "consistency"
-  t_mid: float = samplers.T_MID
-  sigma_max: float = trigflow.SIGMA_MAX
-  solver: str = "heun"
-  solver_steps: int = 32
-  guidance: float = 1.0
-  unconditional: bool = True
-  batch_size: int = 256
-  decoder: Any = None
-  guidance_network: networks.Network | None = None
-  guidance_params: Any = None
-  batch_sharding: NamedSharding | None = None
-
-  def __post_init__(self):
-    if self.kind not in KINDS:
-      raise ValueError(f"there is no kind of sampler {self.kind!r}")
-    if self.solver not in SOLVERS:
-      raise ValueError(f"there is no solver {self.solver!r}")
-
-  @property
-  def rules(self) -> Kind:
-    """The rules of the network's kind."""
-    return KINDS[self.kind]
-
-  @property
-  def parameters(self) -> int:
-    """The number of the network's parameters, without the weighting head."""
-    return networks.parameter_count(self.params)
-
-  @property
-  def weights(self) -> Any:
-    """All parameters: `params`, with the guidance network's as `guide`."""
-    if self.guidance_network is None:
-      return self.params
-    return {**self.params, "guide": self.guidance_params}
-
-  def with_weights(self, weights: Any) -> "Sampler":
-    """Returns this sampler with other parameters, laid out like `weights`."""
-    if self.guidance_network is None:
-      return dataclasses.replace(self, params=weights)
-    params = dict(weights)
-    guidance_params = params.pop("guide")
-    return dataclasses.replace(
-      self, params=params, guidance_params=guidance_params
-    )
-
-  @property
-  def steps(self) -> int:
-    """The number of steps that is taken unless the caller chooses."""
-    return self.rules.default_steps(self)
-
-  @property
-  def data_shape(self) -> tuple[int, int, int]:
-    """The shape `(H, W, C)` of the network's data."""
-    config = self.network.config
-    return config.resolution, config.resolution, config.in_channels
-
-  @functools.cached_property
-  def image_shape(self) -> tuple[int, int, int]:
-    """The shape `(H, W, C)` of the images that are drawn."""
-    x0 = jax.ShapeDtypeStruct((1, *self.data_shape), jnp.float32)
-    return jax.eval_shape(self.codec.decode, x0, self.decoder).shape[1:]
-
-  @property
-  def devices(self) -> int:
-    """The number of devices that share a batch."""
-    return self.batch_sharding.num_devices if self.batch_sharding else 1
-
-  def noise_draws(self, steps: int) -> int:
-    """Returns how many draws of noise a sample takes."""
-    return steps if self.rules.fresh_noise else 1
-
-  def evaluations(self, steps: int, guidance: float = 1.0) -> int:
-    """Returns the network evaluations for one sample, guidance included."""
-    passes = self.rules.evaluations(self, steps)
-    return 2 * passes if self.extrapolates(guidance) else passes
-
-  def extrapolates(self, guidance: float) -> bool:
-    """Returns whether this scale costs a second evaluation of a network."""
-    return guidance != 1.0 and not self.rules.guidance_is_input
-
-  def settings(self, steps: int, guidance: float) -> dict[str, Any]:
-    """Returns all that decides how samples are drawn, as JSON's types."""
-    found: dict[str, Any] = {"guidance": guidance}
-    if steps > 1:
-      found |= {name: getattr(self, name) for name in self.rules.settings}
-    dtype = jnp.dtype(self.network.config.dtype).name
-    return found | {"sigma_max": self.sigma_max, "dtype": dtype}
-
-  def on(self, batch_sharding: NamedSharding) -> "Sampler":
-    """Returns this sampler on several devices, with a copy on each."""
-    whole = NamedSharding(batch_sharding.mesh, PartitionSpec())
-    return dataclasses.replace(
-      jax.device_put(self, whole), batch_sharding=batch_sharding
-    )
 
   # The checks of what a caller asks for.
   guidance_refusal = inputs.guidance_refusal

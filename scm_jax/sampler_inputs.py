@@ -5,7 +5,6 @@ evaluations and exports accept and refuse the same, with the same words.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,12 @@ import numpy as np
 from scm_jax import editing
 from scm_jax.codec import PixelCodec
 from scm_jax.errors import ConfigError, UserError
-
-if TYPE_CHECKING:
-  from scm_jax.sampler import Sampler
+from scm_jax.sampler_kinds import SamplerState
 
 Labels = int | Sequence[int] | np.ndarray | None
 
 
-def guidance_refusal(sampler: "Sampler") -> str | None:
+def guidance_refusal(sampler: SamplerState) -> str | None:
   """Returns why a network cannot be guided, as a clause; None if it can."""
   config = sampler.network.config
   if sampler.rules.guidance_is_input:
@@ -43,7 +40,9 @@ def guidance_refusal(sampler: "Sampler") -> str | None:
   return None
 
 
-def guidance_scale(sampler: "Sampler", guidance: float | None = None) -> float:
+def guidance_scale(
+  sampler: SamplerState, guidance: float | None = None
+) -> float:
   """Returns the scale to draw with.
 
   Args:
@@ -63,7 +62,7 @@ def guidance_scale(sampler: "Sampler", guidance: float | None = None) -> float:
 
 
 def labels(
-  sampler: "Sampler", given: Labels = None, num: int | None = None
+  sampler: SamplerState, given: Labels = None, num: int | None = None
 ) -> np.ndarray:
   """Returns one label for each image, int32 `[num]`.
 
@@ -100,7 +99,7 @@ def labels(
 
 
 def steps_from_noise(
-  sampler: "Sampler", noise: np.ndarray, steps: int | None
+  sampler: SamplerState, noise: np.ndarray, steps: int | None
 ) -> int:
   """Returns the number of steps that are taken from given noise.
 
@@ -132,7 +131,7 @@ def steps_from_noise(
 
 
 def check_edit(
-  sampler: "Sampler",
+  sampler: SamplerState,
   images: np.ndarray,
   known: editing.Known | np.ndarray | None,
   start: float | None,

@@ -1,19 +1,21 @@
-"""The kinds of network that can be sampled, and how each one is sampled.
+"""What a sampler holds, the kinds of network, and how each is sampled.
 
 A kind is an entry of `KINDS`. Everything that depends on it, in this package
 and in the exports, is looked up there or by its name.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Self
 
+import jax
+import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
+from scm_jax import codec as codecs
 from scm_jax import networks, samplers, trigflow
-
-if TYPE_CHECKING:
-  from scm_jax.sampler import Sampler
 
 SOLVERS = {
   "heun": samplers.heun,
@@ -46,9 +48,9 @@ class Kind:
   """
 
   path: Callable[..., tuple[Array, samplers.Path]]
-  default_steps: Callable[["Sampler"], int]
+  default_steps: Callable[["SamplerState"], int]
   fresh_noise: bool
-  evaluations: Callable[["Sampler", int], int]
+  evaluations: Callable[["SamplerState", int], int]
   settings: tuple[str, ...]
   guidance_is_input: bool
   few_steps: bool
@@ -56,7 +58,7 @@ class Kind:
 
 
 def _consistency_path(
-  sampler: "Sampler",
+  sampler: "SamplerState",
   F: Callable[..., Array],
   noise: Array,
   cond: networks.Cond,
@@ -70,7 +72,7 @@ def _consistency_path(
 
 
 def _diffusion_path(
-  sampler: "Sampler",
+  sampler: "SamplerState",
   F: Callable[..., Array],
   noise: Array,
   cond: networks.Cond,
@@ -85,7 +87,7 @@ def _diffusion_path(
   return SOLVERS[sampler.solver](F, noise[0], cond, grid, sigma_d)
 
 
-def _solver_evaluations(sampler: "Sampler", steps: int) -> int:
+def _solver_evaluations(sampler: "SamplerState", steps: int) -> int:
   return 2 * steps - 1 if sampler.solver == "heun" else steps
 
 
@@ -111,3 +113,132 @@ KINDS = {
     edits=False,
   ),
 }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SamplerState:
+  """A trained network, its parameters and the settings that it draws with.
+
+  Attributes:
+    network: the network's functions.
+    params: the network's parameters, normalised EMA weights.
+    codec: the map between stored data and the network's data, which decodes
+      samples.
+    kind: how the network is sampled, a name in `KINDS`: `consistency` for a
+      network that maps a noisy sample to data at once, `diffusion` for one that
+      gives a trajectory's velocity.
+    t_mid: the second time of a consistency model's 2-step sampler, in radians.
+    sigma_max: the noise level that sampling starts from.
+    solver: a diffusion model's ODE solver, a name in `SOLVERS`.
+    solver_steps: the solver's number of steps unless the caller chooses.
+    guidance: the guidance scale unless the caller chooses; it has no effect on
+      a network that cannot be guided.
+    unconditional: whether the network was trained without labels for a part of
+      the samples, so that "no label" means something to it.
+    batch_size: how many images are drawn at once, on all devices together.
+    decoder: the parameters of the codec's autoencoder, if it has one.
+    guidance_network: a second network that guides a diffusion model (EDM2's
+      guidance and autoguidance); None is classifier-free guidance.
+    guidance_params: the guidance network's parameters.
+    batch_sharding: how a batch is divided over devices, each of which then
+      holds all parameters; None leaves the placement to JAX.
+  """
+
+  network: networks.Network
+  params: Any
+  codec: codecs.Codec
+  kind: str = "consistency"
+  t_mid: float = samplers.T_MID
+  sigma_max: float = trigflow.SIGMA_MAX
+  solver: str = "heun"
+  solver_steps: int = 32
+  guidance: float = 1.0
+  unconditional: bool = True
+  batch_size: int = 256
+  decoder: Any = None
+  guidance_network: networks.Network | None = None
+  guidance_params: Any = None
+  batch_sharding: NamedSharding | None = None
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise ValueError(f"there is no kind of sampler {self.kind!r}")
+    if self.solver not in SOLVERS:
+      raise ValueError(f"there is no solver {self.solver!r}")
+
+  @property
+  def rules(self) -> Kind:
+    """The rules of the network's kind."""
+    return KINDS[self.kind]
+
+  @property
+  def parameters(self) -> int:
+    """The number of the network's parameters, without the weighting head."""
+    return networks.parameter_count(self.params)
+
+  @property
+  def weights(self) -> Any:
+    """All parameters: `params`, with the guidance network's as `guide`."""
+    if self.guidance_network is None:
+      return self.params
+    return {**self.params, "guide": self.guidance_params}
+
+  def with_weights(self, weights: Any) -> Self:
+    """Returns this sampler with other parameters, laid out like `weights`."""
+    if self.guidance_network is None:
+      return dataclasses.replace(self, params=weights)
+    params = dict(weights)
+    guidance_params = params.pop("guide")
+    return dataclasses.replace(
+      self, params=params, guidance_params=guidance_params
+    )
+
+  @property
+  def steps(self) -> int:
+    """The number of steps that is taken unless the caller chooses."""
+    return self.rules.default_steps(self)
+
+  @property
+  def data_shape(self) -> tuple[int, int, int]:
+    """The shape `(H, W, C)` of the network's data."""
+    config = self.network.config
+    return config.resolution, config.resolution, config.in_channels
+
+  @functools.cached_property
+  def image_shape(self) -> tuple[int, int, int]:
+    """The shape `(H, W, C)` of the images that are drawn."""
+    x0 = jax.ShapeDtypeStruct((1, *self.data_shape), jnp.float32)
+    return jax.eval_shape(self.codec.decode, x0, self.decoder).shape[1:]
+
+  @property
+  def devices(self) -> int:
+    """The number of devices that share a batch."""
+    return self.batch_sharding.num_devices if self.batch_sharding else 1
+
+  def noise_draws(self, steps: int) -> int:
+    """Returns how many draws of noise a sample takes."""
+    return steps if self.rules.fresh_noise else 1
+
+  def evaluations(self, steps: int, guidance: float = 1.0) -> int:
+    """Returns the network evaluations for one sample, guidance included."""
+    passes = self.rules.evaluations(self, steps)
+    return 2 * passes if self.extrapolates(guidance) else passes
+
+  def extrapolates(self, guidance: float) -> bool:
+    """Returns whether this scale costs a second evaluation of a network."""
+    return guidance != 1.0 and not self.rules.guidance_is_input
+
+  def settings(self, steps: int, guidance: float) -> dict[str, Any]:
+    """Returns all that decides how samples are drawn, as JSON's types."""
+    found: dict[str, Any] = {"guidance": guidance}
+    if steps > 1:
+      found |= {name: getattr(self, name) for name in self.rules.settings}
+    dtype = jnp.dtype(self.network.config.dtype).name
+    return found | {"sigma_max": self.sigma_max, "dtype": dtype}
+
+  def on(self, batch_sharding: NamedSharding) -> Self:
+    """Returns this sampler on several devices, with a copy on each."""
+    whole = NamedSharding(batch_sharding.mesh, PartitionSpec())
+    return dataclasses.replace(
+      jax.device_put(self, whole), batch_sharding=batch_sharding
+    )

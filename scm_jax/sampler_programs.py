@@ -7,7 +7,7 @@ such as the EMA weights of a run in training, share one compilation.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,11 @@ from jax.sharding import PartitionSpec
 
 from scm_jax import editing, networks, samplers
 from scm_jax.objectives import velocity
-
-if TYPE_CHECKING:
-  from scm_jax.sampler import Sampler
+from scm_jax.sampler_kinds import SamplerState
 
 
 def bind(
-  sampler: "Sampler", label: Array, guidance: Array, guided: bool = True
+  sampler: SamplerState, label: Array, guidance: Array, guided: bool = True
 ) -> tuple[Callable[..., Array], networks.Cond]:
   """Binds parameters and a condition to a sampler's network.
 
@@ -50,7 +48,7 @@ def bind(
 
 
 def integrate(
-  sampler: "Sampler",
+  sampler: SamplerState,
   noise: Array,
   label: Array,
   guidance: Array,
@@ -74,7 +72,7 @@ def integrate(
   return sampler.rules.path(sampler, F, noise, cond, steps)
 
 
-def decode(sampler: "Sampler", x0: Array) -> Array:
+def decode(sampler: SamplerState, x0: Array) -> Array:
   """Decodes samples `[B, H, W, C]` to uint8 images, on each device its own.
 
   Left to JAX, the groups of images that an autoencoder decodes at once would
@@ -97,7 +95,7 @@ def decode(sampler: "Sampler", x0: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames=("steps", "guided"))
 def draw_from_seed(
-  sampler: "Sampler",
+  sampler: SamplerState,
   seed: Any,
   guidance: Array,
   batch: tuple[Array, Array],
@@ -115,7 +113,7 @@ def draw_from_seed(
 
 @functools.partial(jax.jit, static_argnames=("steps", "guided"))
 def draw_from_noise(
-  sampler: "Sampler",
+  sampler: SamplerState,
   guidance: Array,
   batch: tuple[Array, Array],
   *,
@@ -130,7 +128,7 @@ def draw_from_noise(
 
 @functools.partial(jax.jit, static_argnames=("steps", "guided"))
 def draw_path(
-  sampler: "Sampler",
+  sampler: SamplerState,
   guidance: Array,
   batch: tuple[Array, Array],
   *,
@@ -149,7 +147,7 @@ def draw_path(
   jax.jit, static_argnames=("times", "transform", "from_images")
 )
 def draw_edit(
-  sampler: "Sampler",
+  sampler: SamplerState,
   guidance: Array,
   batch: tuple[Array, Array, Array, Array],
   *,
@@ -174,7 +172,7 @@ def draw_edit(
   return decode(sampler, x0)
 
 
-def put(sampler: "Sampler", batch: Any) -> Any:
+def put(sampler: SamplerState, batch: Any) -> Any:
   """Divides the arrays of a batch `[B, ...]` over the sampler's devices."""
   if sampler.batch_sharding is None:
     return batch
@@ -182,7 +180,7 @@ def put(sampler: "Sampler", batch: Any) -> Any:
 
 
 def in_batches(
-  sampler: "Sampler",
+  sampler: SamplerState,
   program: Callable[[Any], Any],
   arrays: Sequence[np.ndarray],
 ) -> Iterator[Any]:
