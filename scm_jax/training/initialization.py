@@ -167,8 +167,7 @@ def weights(
   """
   params, report = _transfer(config, model, folder)
   fitted = imitation.imitate(
-    *(model.params, model.network.config, config.network),
-    fetch=checksum.fetch,
+    model.params, model.network.config, config.network, fetch=checksum.fetch
   )
   if fitted:
     fitted = _in_place(fitted, where)

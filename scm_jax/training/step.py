@@ -155,13 +155,11 @@ def make_check(
     sums = objective.check(params, teacher_params, few, step)
     return jax.lax.psum(sums, mesh.axis_names)
 
+  where = specs(state.params), specs(teacher)
   checked = jax.shard_map(
     on_device,
     mesh=mesh,
-    in_specs=(
-      *(specs(state.params), specs(teacher)),
-      *(sharding.BATCH, sharding.REPLICATED),
-    ),
+    in_specs=(*where, sharding.BATCH, sharding.REPLICATED),
     out_specs=sharding.REPLICATED,
     check_vma=False,
   )
