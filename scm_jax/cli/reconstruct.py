@@ -71,7 +71,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     "fit_error": errors,
   }
   path = workdir.write_averages(args.out, config, kept, step, origin)
-  print(f"EMA weights of {len(kept)} widths at step {step}: {path}")
+  shown = ", ".join(map(str, widths))
+  print(f"EMA weights of width {shown} at step {step}: {path}")
   return 0
 
 

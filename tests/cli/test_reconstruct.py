@@ -53,7 +53,9 @@ def test_what_it_writes(made, teacher, command, tmp_path, caplog):
   caplog.set_level(logging.INFO)
   argv = [f"--workdir={teacher}", f"--out={out}", "--ema=0.1", "--step=6"]
   code, said, err = command("reconstruct", *argv)
-  assert (code, said) == (0, f"1 averages of step 6: {out}\n"), err
+  assert (code, said) == (0, f"EMA weights of width 0.1 at step 6: {out}\n"), (
+    err
+  )
   [line] = said_of_fits(caplog)
   assert "width 0.100 at step 6 from 9 stored" in line and " 0 % of" in line
 
@@ -88,7 +90,7 @@ def test_evaluate_takes_both(made, teacher, command, tmp_path):
 @pytest.mark.parametrize(
   "argv, code, said",
   [
-    (["--ema=wide"], 2, "--ema=wide: give widths, as 0.03,0.05"),
+    (["--ema=wide"], 2, "--ema=wide: give widths"),
     (["--ema=0.03,0.5"], 2, "0.5 names no EMA: a relative width lies"),
     (["--ema=0.05", "--step=0"], 2, "--step is 0; it must be positive"),
     (["--ema=0.05", "--step=9"], 1, "has no EMAs of step 9: its snapshots"),

@@ -195,8 +195,8 @@ def test_conventions_of_the_input(images):
   ("change", "message"),
   [
     ({"register_tokens": np.zeros((1, 4, 128))}, "it has registers"),
-    ({"cls_token": np.zeros((1, 1, 768))}, "is ViT-B/14, and FD-DINOv2 is"),
-    ({"cls_token": np.zeros((1, 1, 96))}, "width 96 is no multiple of 64"),
+    ({"cls_token": np.zeros((1, 1, 768))}, "it is ViT-B/14; FD-DINOv2 is"),
+    ({"cls_token": np.zeros((1, 1, 96))}, "width 96 is not a multiple of 64"),
     ({"cls_token": None}, "no cls_token"),
     ({"pos_embed": np.zeros((1, 12, 128))}, "pos_embed has 11 patches"),
     ({"blocks.1.ls2.gamma": None}, r"no blocks\.1\.ls2\.gamma"),

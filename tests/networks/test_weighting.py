@@ -62,7 +62,7 @@ def trained(kind):
   """`e^w E[error]` at eleven times after Adam has learnt `w`; 1 is right."""
   network = networks.build(
     networks.UNetConfig(
-      resolution=4, in_channels=1, channels=8, weighting=kind, sigma_d=SIGMA_D
+      resolution=8, in_channels=1, channels=8, weighting=kind, sigma_d=SIGMA_D
     )
   )
   head = weighting.Weighting(kind)
@@ -94,7 +94,7 @@ def test_features_of_the_noise_level_follow_a_teachers_error():
 
 
 def test_the_weight_is_finite_up_to_the_ends():
-  config = networks.UNetConfig(resolution=4, in_channels=1, weighting="fourier")
+  config = networks.UNetConfig(resolution=8, in_channels=1, weighting="fourier")
   network = networks.build(config)
   head = weighting.Weighting("fourier")
   params = {"weighting": head.init(jax.random.key(0), T)["params"]}

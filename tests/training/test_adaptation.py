@@ -77,5 +77,5 @@ def test_what_makes_no_run():
   config.objective.guidance = "sampled"
   with pytest.raises(ConfigError, match="objective.guidance is 'sampled'"):
     resolve.check(config)
-  config.run = "scd"
+  config.run, config.objective.target = "scd", "data"
   resolve.check(config)
