@@ -1,5 +1,6 @@
 """The table of a sweep: scores against what was swept, over seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,9 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
     ends = ("", "_sd", "_count")
     names = {f"ratio_{space}{end}": f"ratio{end}" for end in ends}
     table = table.rename(columns=names)
+  for name in ("ratio", "ratio_sd", "ratio_count"):
+    if name not in table:  # no student was scored; the column stays
+      table[name] = math.nan
   return table.reset_index(drop=True)
 
 
@@ -97,7 +101,8 @@ def to_cells(table: pd.DataFrame) -> pd.DataFrame:
     }
     for row in table.to_dict("records")
   ]
-  return tables.filled(cells)
+  found = tables.filled(cells)
+  return found if "ratio" in found else found.assign(ratio=tables.MISSING)
 
 
 def _scores(table: pd.DataFrame) -> list[str]:
