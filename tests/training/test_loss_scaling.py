@@ -1,6 +1,7 @@
 """Gradients through float16 keep their digits, and no factor shows."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,23 +34,32 @@ def problem():
   return params, Point(x0, z, jnp.linspace(0.1, 1.5, 8), {})
 
 
-def gradients(problem, dtype, scaled, factor=1.0):
-  """Of sCT's loss, whose untrained weighting makes it small."""
-  params, point = problem
+@functools.cache
+def differentiated(dtype, scaled):
+  """`f(params, point, factor)`: the gradient of `factor` times sCT's loss.
+
+  An untrained weighting makes that loss small.
+  """
   network = networks.build(dataclasses.replace(CONFIG, dtype=jnp.dtype(dtype)))
   network = loss_scaling.probed(network)
 
-  def loss(params):
-    options = consistency.Options(warmup_steps=0)
-    student = Student(network.F, network.w)
-    value, _ = consistency.loss(student, params, point, None, options, 1)
-    return factor * value, None
+  def gradient(params, point, factor):
+    def loss(params):
+      options = consistency.Options(warmup_steps=0)
+      student = Student(network.F, network.w)
+      value, _ = consistency.loss(student, params, point, None, options, 1)
+      return factor * value, None
 
-  if not scaled:
-    return jax.jit(jax.grad(loss, has_aux=True))(params)[0]
-  output = jax.ShapeDtypeStruct(point.x0.shape, jnp.float32)
-  scale = lambda params: loss_scaling.gradient(loss, params, output, ())
-  return jax.jit(scale)(params)[0]
+    if not scaled:
+      return jax.grad(loss, has_aux=True)(params)[0]
+    output = jax.ShapeDtypeStruct(point.x0.shape, jnp.float32)
+    return loss_scaling.gradient(loss, params, output, ())[0]
+
+  return jax.jit(gradient)
+
+
+def gradients(problem, dtype, scaled, factor=1.0):
+  return differentiated(dtype, scaled)(*problem, factor)
 
 
 def distance(a, b):
