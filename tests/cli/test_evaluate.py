@@ -1,5 +1,6 @@
 """The command `evaluate`: the report, and that it is made once."""
 
+import functools
 import json
 import logging
 import math
@@ -9,9 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scm_jax.metrics import classifier, classifier_training
 from scm_jax.sampler import Sampler
 
 NUM = 200  # images a run; as many as the reference would take longer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_classifier():
+  """The same classifier after a part of its training."""
+  train = functools.partial(
+    classifier_training.load_or_train, settings=classifier.Settings(steps=300)
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(classifier_training, "load_or_train", train)
+    yield
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ SIZES = {
   "in_channels": 2,
   "num_classes": 3,
   "channels": 8,
-  "channel_mult": (1, 2),
+  "channel_mult": (1,),
   "num_blocks": 1,
-  "attn_resolutions": (4,),
+  "attn_resolutions": (8,),
   "channels_per_head": 8,
   "guidance": True,
 }
@@ -119,6 +119,6 @@ def test_last_blocks_in_float32(kind, random_params):
 
   exact = output(dtype=jnp.dtype("float32"))
   errors = [
-    np.linalg.norm(output(last_float32=n) - exact) for n in (0, 5, low.blocks)
+    np.linalg.norm(output(last_float32=n) - exact) for n in (0, 2, low.blocks)
   ]
   assert errors[0] > errors[1] > errors[2] > 0

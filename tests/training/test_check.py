@@ -65,7 +65,7 @@ def test_a_tangent_in_float32_is_checked_as_it_is_taken(
 ):
   """The run is bfloat16; its tangent is not."""
   config = make_config(
-    *("scd", f"--config.teacher={reference}", "--config.total_steps=2"),
+    *("sct", f"--config.teacher={reference}", "--config.total_steps=2"),
     "--config.network.dtype=bfloat16",
     "--config.objective.tangent_dtype=float32",
     "--config.objective.check_every=2",
