@@ -71,12 +71,16 @@ _HEAVY_FOLDERS = {"export", "launch", "notebooks", "preparing", "sweeping"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-  """Puts each test that has no tier into `integration` or `unit`."""
+  """Puts each test that has no tier into `integration` or `unit`.
+
+  The tests of a folder run in one process, because they share programs.
+  """
   for item in items:
+    folders = item.path.relative_to(pathlib.Path(__file__).parent).parts
+    item.add_marker(pytest.mark.xdist_group(folders[0]))
     if any(map(item.get_closest_marker, ("integration", "slow", "gpu"))):
       continue
     heavy = _HEAVY_FIXTURES.intersection(item.fixturenames)
-    folders = item.path.relative_to(pathlib.Path(__file__).parent).parts
     heavy |= _HEAVY_FOLDERS.intersection(folders)
     item.add_marker("integration" if heavy else "unit")
 
@@ -227,7 +231,7 @@ def photographs() -> Any:
 
 def _module(name: str) -> Any:
   """Loads a module of this folder; tests are no package."""
-  path = pathlib.Path(__file__).with_name(name)
+  path = pathlib.Path(__file__).parent / name
   spec = importlib.util.spec_from_file_location(path.stem, path)
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)

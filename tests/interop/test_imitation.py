@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 
 from scm_jax import networks, trigflow
@@ -74,6 +75,7 @@ def distance(target, imitates):
   return np.linalg.norm(new - old) / np.linalg.norm(old)
 
 
+@pytest.mark.slow
 def test_gains_and_the_fitted_time_keep_most_of_the_function():
   kept = distance(GAINED, True)
   assert kept < 0.6

@@ -14,10 +14,10 @@ from scm_jax.objectives import Point, Student, consistency
 from scm_jax.training import loss_scaling
 
 CONFIG = UNetConfig(
-  resolution=8,
+  resolution=4,
   in_channels=4,
   channels=16,
-  channel_mult=(1, 2),
+  channel_mult=(1,),
   num_blocks=1,
   attn_resolutions=(4,),
   channels_per_head=16,
@@ -30,7 +30,7 @@ def problem():
   rng = np.random.default_rng(0)
   params = dict(jax.jit(network.init)(jax.random.key(0)))
   params["denoiser"] = dict(params["denoiser"], out_gain=jnp.float32(1))
-  x0, z = (jnp.asarray(rng.normal(0, 0.5, (8, 8, 8, 4)), jnp.float32),) * 2
+  x0, z = (jnp.asarray(rng.normal(0, 0.5, (8, 4, 4, 4)), jnp.float32),) * 2
   return params, Point(x0, z, jnp.linspace(0.1, 1.5, 8), {})
 
 
