@@ -96,8 +96,7 @@ def resolve(
   file, _, arg = target.partition(":")
   runs = []
   for point in points:
-    both = [field for field in overrides if field in point.overrides]
-    if both:
+    if both := [field for field in overrides if field in point.overrides]:
       raise ConfigError(
         f"--config.{both[0]}: the sweep sets this field of {point.name!r}; "
         "leave the flag out"
@@ -122,9 +121,8 @@ def check_same(runs: Iterable[Run]) -> None:
 
   for run in runs:
     if (run.folder / workdir.CONFIG).exists():
-      workdir.check_same(
-        workdir.load_config(run.folder), run.config, run.folder
-      )
+      known = workdir.load_config(run.folder)
+      workdir.check_same(known, run.config, run.folder)
 
 
 def flag_value(value: Any) -> str:
