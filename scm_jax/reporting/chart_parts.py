@@ -183,11 +183,9 @@ def ranking(axes: Axes, rows: pd.DataFrame, by: str, y: str) -> None:
 
 
 def finish(axes: Axes, **names: str) -> None:
-  """Writes ticks of logarithmic axes as plain numbers: `0.0002`, `1,000`.
+  """Writes `title`, `xlabel` and `ylabel` when all else has been drawn.
 
-  Args:
-    axes: axes in which everything has been drawn.
-    **names: `title`, `xlabel` and `ylabel`.
+  Ticks of logarithmic axes become plain numbers: `0.0002`, `1,000`.
   """
   axes.set(**names)
   for axis in (axes.xaxis, axes.yaxis):

@@ -35,10 +35,7 @@ SUMMARY = "summary"  # the key that an evaluation's own report does not have
 
 
 class Written(NamedTuple):
-  """The files in the order of writing, the table's rows, and notes.
-
-  The notes are sentences that say what the charts lack.
-  """
+  """The files in the order of writing, the rows, and what the charts lack."""
 
   files: tuple[str, ...]
   rows: pd.DataFrame

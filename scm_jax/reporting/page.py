@@ -14,15 +14,6 @@ import pandas as pd
 from scm_jax.reporting import score_table, tables, titles
 from scm_jax.reporting.score_table import Entry
 
-_TEXTS = ("run", "data", "sampler", "method", "source", "note")
-_CHARTS = (
-  ("Quality against sampling compute", "Distance against sampling compute"),
-  (
-    "Quality against model size",
-    "Distance, and its ratio to the teacher's, against parameters",
-  ),
-)
-
 
 def render(
   charts: Sequence[bytes],
@@ -33,27 +24,22 @@ def render(
 ) -> str:
   """Returns the page.
 
-  Args:
-    charts: PNGs against compute and against model size.
-    rows: the rows of `summary.summarize`.
-    results: published results; may be empty.
-    entries: the records that the rows summarize.
-    missing: sentences that say what the charts lack.
+  It shows the charts (PNGs against compute and against model size), the rows
+  that summarize the entries, published results if there are any, and sentences
+  that say what the charts lack.
   """
   template = importlib.resources.files("scm_jax.reporting") / "page.html"
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True
   )
   names = filter(None, map(titles.dataset, dict.fromkeys(rows.dataset)))
-  pictures = [base64.b64encode(png).decode() for png in charts]
   records = [entry.record for entry in entries]
   warnings = (record.get("warnings") or () for record in records)
   spaces, theirs = score_table.spaces(rows), results.to_dict("records")
   counts = rows[[f"fd_{space}_count" for space in spaces]]
   return environment.from_string(template.read_text("utf-8")).render(
     title=" on ".join(filter(None, ("scm_jax", ", ".join(names)))),
-    charts=[(*c, p) for c, p in zip(_CHARTS, pictures, strict=False)],
-    texts=_TEXTS,
+    charts=[base64.b64encode(png).decode() for png in charts],
     ours=tables.filled(_our_cells(rows, spaces)),
     grey=list(~rows.in_series.astype(bool)),
     published=tables.filled(map(_published_cells, theirs)),

@@ -16,7 +16,6 @@ NONE = "none"
 _NUMBERS = ("nfe", "params_millions", "fid", "fdd")
 _TEXTS = ("dataset", "method", "series", "label", "source", "note")
 
-
 # The colour and the format in which matplotlib draws a series; a line joins the
 # points where they are sizes of one method.
 SERIES = {
@@ -39,13 +38,10 @@ OTHER = ("#8A8A8A", "X-")
 
 
 def load(name: str) -> pd.DataFrame:
-  """Returns the results on one dataset, or those in a file of a user's own.
+  """Returns the results on one of `DATASETS`, of a CSV file, or `none`.
 
   The table has the columns of the file, and those of our own runs: `params`,
   `effective_compute`, `fd_inception`, `fd_dinov2`. The best come first.
-
-  Args:
-    name: one of `DATASETS`, the path of a CSV file, or `none`.
 
   Raises:
     ConfigError: there is no such set.

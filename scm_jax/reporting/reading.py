@@ -27,9 +27,8 @@ _SEED = re.compile(r"(?i)[_.\- ]?seed[=_\- ]?\d+")
 def read(workdirs: Sequence[str], reports: Sequence[str]) -> list[Entry]:
   """Returns all records, each once, in the order in which they are named.
 
-  Args:
-    workdirs: trained runs, or a sweep's folder.
-    reports: `report.json` files.
+  The workdirs are trained runs, or a sweep's folder; the reports are
+  `report.json` files.
 
   Raises:
     UserError: a workdir was not evaluated, or a file is damaged.

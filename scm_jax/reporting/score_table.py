@@ -54,15 +54,12 @@ def summarize(
 ) -> pd.DataFrame:
   """Returns one row for each group of entries.
 
-  With several trainings in a group, each contributes its mean over seeds of
-  sampling, and the deviation is over trainings, whose spread is the larger one.
-  With one training the deviation is over its seeds of sampling. The minimum is
-  that of all single measurements.
-
-  Args:
-    entries: the records.
-    groups: a key for each entry, equal for those that repeat a measurement;
-      by default every entry is a group.
+  Groups are given by a key for each entry, equal for those that repeat a
+  measurement; by default every entry is a group. With several trainings in a
+  group, each contributes its mean over seeds of sampling, and the deviation is
+  over trainings, whose spread is the larger one. With one training the
+  deviation is over its seeds of sampling. The minimum is that of all single
+  measurements.
 
   Returns:
     A table with the columns of `records.describe`, `trainings`, `color` and

@@ -135,10 +135,7 @@ def evaluation(report: Mapping[str, Any]) -> str:
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-  """Returns the flat table of one report's runs, a row for each.
-
-  It has no ratios, because such a report does not say whose student a run is.
-  """
+  """Returns the flat table of one report's runs, which has no ratios."""
   return score_table.summarize(
     [score_table.Entry(run, training="run", teacher="") for run in runs]
   )

@@ -109,12 +109,8 @@ def run(
 ) -> None:
   """Runs jobs in their order, but a job only after those that it needs.
 
-  A job is left out if one that it needs has failed.
-
-  Args:
-    jobs: the jobs; those that a job needs come before it.
-    settings: how the jobs are run.
-    done: called when a job has ended; returns whether it has succeeded.
+  Those come before it; if one has failed, the job is left out. `done` is called
+  when a job has ended, and returns whether it has succeeded.
 
   Raises:
     KeyboardInterrupt: a signal stopped the jobs, after they saved.

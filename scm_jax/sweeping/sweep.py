@@ -53,12 +53,9 @@ class Sweep:
   def train(self, lock: int, retry: bool = False) -> str:
     """Trains the unfinished runs, or submits them to Slurm.
 
-    Args:
-      lock: the file descriptor of the sweep's lock; see `locked`.
-      retry: whether failed runs are tried again.
-
-    Returns:
-      A sentence about what Slurm has to do; "" if no run is left to train.
+    `lock` is the file descriptor of the sweep's lock (see `locked`); with
+    `retry`, failed runs are tried again. It returns a sentence about what Slurm
+    has to do; "" if no run is left to train.
 
     Raises:
       UserError: Slurm has runs of this sweep and another launcher is chosen, or

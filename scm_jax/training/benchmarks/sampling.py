@@ -25,9 +25,8 @@ STEPS = (1, 2)  # of the consistency model
 class Rates(NamedTuple):
   """What a device does in a second, according to its maker.
 
-  Attributes:
-    flops: floating-point operations in bfloat16.
-    bandwidth: bytes that move between memory and cores.
+  `flops` are floating-point operations in bfloat16, `bandwidth` bytes that move
+  between memory and cores.
   """
 
   flops: float
@@ -43,12 +42,9 @@ def measure(
 ) -> tuple[dict[str, float], dict[str, Any]]:
   """Returns the objects `sample_ms` and `sampling` of `bench --json`.
 
-  Args:
-    config: any run's config.
-    flops: the operations of one network evaluation for one image.
-    rates: the device's rates; None leaves the floors null.
-    repeats: the number of timed calls.
-    batch: the number of images drawn at once to measure throughput.
+  One network evaluation for one image takes `flops` operations. Without the
+  device's rates the floors are null. `repeats` calls are timed; throughput is
+  that of `batch` images drawn at once.
   """
   student = _random_sampler(config, "consistency", batch)
   teacher = _random_sampler(config, "diffusion")

@@ -32,11 +32,9 @@ def measure(
 ) -> dict[str, Any]:
   """Returns the object that `bench --json` prints; null was not measured.
 
-  Args:
-    config: the run's config.
-    repeats: the number of timed calls of each kind.
-    rates: what each device here does in a second; None if that is not known.
-    sample_batch: the number of images drawn at once, for throughput.
+  `repeats` calls of each kind are timed. `rates` is what each device here does
+  in a second, if that is known; `sample_batch` the number of images drawn at
+  once for the throughput of samplers.
   """
   run = resolve.resolve(config)
   step = _time_step(run, repeats)
@@ -173,10 +171,7 @@ def _time_step(config: Run, repeats: int) -> dict[str, Any]:
 
 
 def peak_bytes(memory: Any) -> int:
-  """Returns a device's bytes: arguments, results, temporaries, aliases once.
-
-  `memory` is XLA's analysis of a compiled program.
-  """
+  """Returns a device's bytes by XLA's analysis, aliases counted once."""
   return (
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes

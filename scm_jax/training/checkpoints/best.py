@@ -31,15 +31,9 @@ def keep_if_best(
 ) -> bool:
   """Writes `best/`, and returns True, if a model scores better than that there.
 
-  Only the first of the scores decides. If `best/` cannot be written, the model
-  kept before is still there.
-
-  Args:
-    workdir: the run's workdir.
-    config: the run's config.
-    model: the model with the EMA weights of the config's first width.
-    step: the training step of these weights.
-    scores: the model's scores by name.
+  Only the first of the scores decides. The model has the EMA weights of the
+  config's first width, after the given step. If `best/` cannot be written, the
+  model kept before is still there.
   """
   recover(workdir)
   name, score = next(iter(scores.items()))

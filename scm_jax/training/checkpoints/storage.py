@@ -1,9 +1,8 @@
 """Saves and restores checkpoints with Orbax.
 
 A checkpoint has two items: `train` (step, parameters, optimiser state) and
-`ema` (the EMA weights, which are all that sampling needs). Saves are
-asynchronous and become visible whole or not at all. A damaged checkpoint is set
-aside with a warning, and the one before it is used.
+`ema` (the EMA weights, which are all that sampling needs). It becomes visible
+whole or not at all. A damaged one is set aside, and the one before it is used.
 """
 
 import contextlib
@@ -29,12 +28,10 @@ FOLDER, DAMAGED = "checkpoints", "checkpoints_damaged"
 
 
 class Saver:
-  """Saves steps with Orbax while the training goes on.
+  """Saves steps with Orbax, in `path`, while the training goes on.
 
-  Attributes:
-    path: the folder of the steps.
-    what: the name of what is saved, for messages.
-    any_order: whether a step before the newest one can be saved, too.
+  Messages call a step's files `what`. A step before the newest one can be
+  saved, too, if `any_order` is set.
   """
 
   what, any_order = "checkpoint", False
@@ -114,12 +111,10 @@ class Checkpoints(Saver):
   ):
     """Opens the folder, and makes it unless it is only read.
 
-    Args:
-      workdir: the run's workdir.
-      keep: the number of newest checkpoints that are kept.
-      keep_every: checkpoints whose step this divides are kept too; 0 for none.
-      reading: whether to change nothing, because a training may be writing
-        there. Otherwise half-written checkpoints of a killed one are removed.
+    The newest `keep` checkpoints are kept, and those whose step `keep_every`
+    divides (0: none). A reader changes nothing, because a training may be
+    writing there; otherwise half-written checkpoints of a killed one are
+    removed.
     """
     super().__init__(workdir, FOLDER)
     self._options = ocp.CheckpointManagerOptions(
@@ -180,17 +175,11 @@ class Checkpoints(Saver):
   def restore_ema(
     self, like: dict[str, Any], step: int | None = None
   ) -> tuple[dict[str, Any], int]:
-    """Restores EMA weights by name, of one step or the newest that can be read.
+    """Returns EMA weights by name of a step, or of the newest that can be read.
 
-    Nothing else is read, and nothing in the folder is changed.
-
-    Args:
-      like: the shapes and types of the wanted EMA weights, by name, and the
-        shardings in which they are read; by default on the first device.
-      step: the step of the only checkpoint to read; None reads the newest.
-
-    Returns:
-      The EMA weights by name, and their step.
+    It returns the step, too. Nothing else is read, and nothing in the folder is
+    changed. `like` has the shapes and types of the wanted EMA weights, by name,
+    and the shardings in which they are read; by default on the first device.
     """
     steps = sorted(self._manager.all_steps())
     if step is not None and step not in steps:

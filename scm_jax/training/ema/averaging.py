@@ -74,8 +74,8 @@ def power_update_weight(step: Array, exponent: float) -> Array:
   """Returns the weight of the new parameters in an update of a power function.
 
   It is `1 - (1 - 1 / step)^(gamma + 1)`, one minus EDM2's beta (Equation 127),
-  computed without the cancellation that would make float32 wrong by per cents
-  after a million steps. Steps count from 1; `exponent` is gamma.
+  without the cancellation that would make float32 wrong by per cents after a
+  million steps. Steps count from 1; `exponent` is gamma.
   """
   step = jnp.asarray(step, jnp.float32)
   return -jnp.expm1((exponent + 1.0) * jnp.log1p(-1.0 / step))
@@ -86,16 +86,10 @@ def half_life_update_weight(
 ) -> Array:
   """Returns the weight of the new parameters in an update with a half-life.
 
-  It is `1 - 2^(-batch_size / h)`, where `h` is the half-life after its ramp-up.
-  Steps count from 1.
-
-  Args:
-    step: the number of updates, this one included.
-    half_life: the half-life in images.
-    batch_size: the number of images of an update.
-    rampup_ratio: the largest `h`, as a part of the images seen before this
-      update, so that nothing of the initial parameters stays (EDM); 0 for no
-      ramp-up.
+  It is `1 - 2^(-batch_size / h)`, both in images, where `h` is the half-life
+  after its ramp-up: at most `rampup_ratio` of the images seen before this
+  update, so that nothing of the initial parameters stays (EDM); 0 for no
+  ramp-up. Steps count from 1.
   """
   images = jnp.asarray(half_life, jnp.float32)
   if rampup_ratio:

@@ -74,12 +74,8 @@ def steps(workdir: epath.PathLike) -> list[int]:
 def load(workdir: epath.PathLike, step: int, name: str, like: Any) -> Any:
   """Loads one EMA, by its name, of one of the snapshots in `steps`.
 
-  Args:
-    workdir: the run's workdir.
-    step: the snapshot's step.
-    name: the EMA's name (see `averaging.name`).
-    like: the EMA's shapes, the types to which it is converted, and its
-      shardings; without shardings, it is on the first device.
+  `like` has the EMA's shapes, the types to which it is converted, and its
+  shardings; without shardings, it is on the first device.
   """
   folder = epath.Path(files.absolute(workdir)) / FOLDER / str(step) / name
   try:

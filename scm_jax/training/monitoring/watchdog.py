@@ -9,10 +9,10 @@ from typing import Any, Self
 
 
 class Watchdog:
-  """A context manager in which `beat` is expected again and again.
+  """A context manager that reports `patience` seconds without a `beat`.
 
-  It reports `patience` seconds without one (0: never), and changes nothing in
-  the run. A step that comes after a report is reported with its time.
+  A patience of 0 reports nothing. A step that comes after a report is reported
+  with the time that it took.
   """
 
   def __init__(self, patience: float):

@@ -11,11 +11,7 @@ SUMS = ("nonfinite_samples", "nonfinite_gradients")  # all others are means
 
 
 class Window:
-  """The metrics of consecutive steps, kept on the device until they are read.
-
-  Attributes:
-    step: the last step.
-  """
+  """The metrics of steps up to `step`, on the device until they are read."""
 
   def __init__(self):
     self.step = 0

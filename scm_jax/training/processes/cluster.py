@@ -32,8 +32,7 @@ class Cluster(NamedTuple):
     coordinator: the address of process 0, as `host:port`.
     count: the number of processes.
     index: the index of this process.
-    device: the index of the only GPU of this host that this process uses; None
-      where it uses every device that it sees.
+    device: the only GPU of this host that this process uses; None for all.
   """
 
   coordinator: str

@@ -80,7 +80,8 @@ def _seconds(name: str, default: int) -> int:
   if text.isdigit() and int(text):
     return int(text)
   raise ConfigError(
-    f"the environment variable {name}={text} must be whole seconds, at least 1"
+    f"the environment variable {name}={text} must be a whole number of "
+    "seconds, at least 1"
   )
 
 
