@@ -100,11 +100,9 @@ def table(result: dict) -> str:
   """Returns the result as lines for a terminal."""
   step, samples = result["step_ms"], result["sample_ms"]
   ratios = result["flops_in_forwards"]
-  mfu = (
-    "unknown for this device"
-    if result["mfu"] is None
-    else f"{result['mfu']:.1%}"
-  )
+  mfu = "unknown for this device"
+  if result["mfu"] is not None:
+    mfu = f"{result['mfu']:.1%}, with recomputation {result['hfu']:.1%}"
   lines = {
     "device": f"{result['devices']} x {result['device']}",
     "config": result["config"],

@@ -44,7 +44,13 @@ def measure(
   sample_ms, samplers = sampling.measure(
     config, forward / config.batch_size, rates, repeats, sample_batch
   )
-  mfu = flops / (median / 1e3) / rates.flops if rates and flops else None
+  hardware, model = arithmetic(run) if rates else (None, None)
+
+  def utilization(counted: float | None) -> float | None:
+    if counted is None or rates is None:
+      return None
+    return counted / devices / (median / 1e3) / rates.flops
+
   return {
     "device": jax.devices()[0].device_kind,
     "devices": devices,
@@ -57,7 +63,8 @@ def measure(
     "sampling": samplers,
     "images_per_second": config.batch_size / (median / 1e3),
     "peak_bytes": step["peak_bytes"],
-    "mfu": mfu,
+    "mfu": utilization(model),
+    "hfu": utilization(hardware),
   }
 
 
@@ -86,6 +93,24 @@ def count(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
     },
     "peak_bytes": memory and peak_bytes(memory),
   }
+
+
+def arithmetic(config: Run) -> tuple[float, float]:
+  """Returns a step's FLOPs of the whole batch, with recomputation and without.
+
+  They are XLA's count before its optimisations, which needs no device and does
+  not depend on the kernels that a device's libraries choose.
+  """
+  run = _on_one_device(config)
+
+  def counted(remat: Any) -> float:
+    network = dataclasses.replace(run.network, remat=remat)
+    given = dataclasses.replace(run, network=network)
+    made = program.make(given, sharding.make_mesh(given, jax.devices()[:1]))
+    return _flops(made.step.lower(*made.arguments))
+
+  hardware = counted(run.network.remat)
+  return hardware, hardware if run.network.remat == "none" else counted("none")
 
 
 def _describe(config: Run) -> str:
