@@ -23,12 +23,14 @@ def crash_at(step):
   return on_batch
 
 
-@pytest.fixture
-def registered(monkeypatch):
-  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
-  import critic
+@pytest.fixture(scope="module")
+def registered():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(pathlib.Path(__file__).parent)
+    import critic
 
-  monkeypatch.setitem(objectives.OBJECTIVES, "critic", critic.CRITIC)
+    patch.setitem(objectives.OBJECTIVES, "critic", critic.CRITIC)
+    yield
 
 
 @pytest.fixture
