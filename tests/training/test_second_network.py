@@ -71,6 +71,7 @@ def test_both_are_trained_and_resumed_to_the_bit(
   assert set(model.params) == {"denoiser", "weighting"}
 
 
+@pytest.mark.slow
 def test_it_begins_as_the_teacher_and_moves_by_its_own_rate(
   make, train, state_at, reference, tmp_path
 ):

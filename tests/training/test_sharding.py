@@ -215,6 +215,7 @@ def test_passes_hold_as_many_images_as_they_may(devices, limit):
   assert sharding.microbatches(config, devices) == 4
 
 
+@pytest.mark.slow
 def test_passes_are_microbatches(make_config):
   """The step of either field is the same program."""
 
