@@ -92,17 +92,19 @@ def _converted(file: str, dtype: str) -> _Imported:
   """Reads and converts a network."""
   import os
 
-  from scm_jax.interop import edm2, edm2_conversion
+  from scm_jax.interop import edm2, edm2_names
+  from scm_jax.interop.state_dict import Misfit
   from scm_jax.training import resolve
   from scm_jax.training.ema import averaging
 
-  step, sigma_rel = edm2_conversion.training(os.path.basename(file))
+  step, sigma_rel = edm2.training(os.path.basename(file))
   pickle = edm2.read(file)
   try:
-    config = edm2_conversion.config(pickle, step, sigma_rel)
+    config = edm2.config(pickle, step, sigma_rel)
     config.network.dtype = dtype
-    params = edm2_conversion.params(pickle, resolve.resolve(config).network)
-  except UserError as error:
+    network = resolve.resolve(config).network
+    params = edm2_names.params_from_tensors(network, pickle.tensors)
+  except (Misfit, UserError) as error:
     raise UserError(f"{file} is not an EDM2 network: {error}") from error
   origin = {"format": "EDM2 network pickle", "file": os.path.basename(file)}
   return _Imported(config, {averaging.name(sigma_rel): params}, step, origin)

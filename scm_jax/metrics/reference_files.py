@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from scm_jax import errors
-from scm_jax.interop import pickled_numpy, unpickling
+from scm_jax.interop import unpickling
 from scm_jax.metrics.frechet import Gaussian
 
 SUFFIXES = (".npz", ".pkl", ".npy")
@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> Published:
   path = pathlib.Path(path)
   with errors.reading(path), path.open("rb") as stream:
     if path.suffix == ".pkl":
-      return _from_pickle(unpickling.load(stream, pickled_numpy.ARRAYS))
+      return _from_pickle(unpickling.load(stream, unpickling.ARRAYS))
     if path.suffix == ".npy":
       images = np.load(path, mmap_mode="r", allow_pickle=False)
       return _from_arrays({"arr_0": images})
