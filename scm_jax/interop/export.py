@@ -22,6 +22,7 @@ from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
   export_folder,
+  export_onnx,
   export_pytorch,
   model_card,
   stablehlo,
@@ -71,8 +72,6 @@ def write(
     if "diffusers" in formats:
       export_pytorch.write_pipeline(folder, stored)
     if "onnx" in formats:
-      from scm_jax.interop import export_onnx  # needs PyTorch
-
       export_onnx.write(folder, sampler)
     if report:
       write_json(folder / "report.json", report)

@@ -31,8 +31,6 @@ _SOURCES = pathlib.Path(__file__).parent / "pytorch"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # The version whose loader and scheduler the tests use.
 DIFFUSERS_VERSION = "0.42.1"
-_GUIDANCE = ("denoiser", "embedding", "emb_guidance", "kernel")
-_GUIDANCE_NAME = "emb_guidance.weight"
 # Fields of a network's config that say how it is trained or computed.
 _NOT_SHIPPED = frozenset(
   "dtype attention remat dropout dropout_resolution weighting augment".split()
@@ -53,9 +51,7 @@ def tensors(params: Mapping[str, Any], resolution: int) -> dict[str, Any]:
   found = {}
   for key, value in traverse_util.flatten_dict(params["denoiser"]).items():
     path = ("denoiser", *key)
-    name = _GUIDANCE_NAME
-    if path != _GUIDANCE:
-      name = edm2_names.to_name(path, resolution).removeprefix("unet.")
+    name = edm2_names.to_name(path, resolution).removeprefix("unet.")
     array = edm2_names.to_theirs(np.asarray(value), path)
     found[name] = np.ascontiguousarray(array)
   return found

@@ -1,15 +1,10 @@
 """Tensors that `torch.save` and pickle wrote, read by NumPy alone.
 
-PyTorch has two archive formats, and public files need both:
-
-| format | written by | files |
-|---|---|---|
-| zip: a pickle `data.pkl`, and raw storages `data/KEY` | PyTorch since 1.6 | \
-DINOv2's `.pth` |
-| legacy: a sequence of pickles, then the storages | PyTorch before 1.6 | \
-FID's Inception `.pth` of 2019 |
-| legacy, one archive inside the pickle for each storage | `pickle.dump`, with \
-any PyTorch | EDM2's and NVIDIA's `.pkl` |
+PyTorch has two archive formats. Since version 1.6 (DINOv2's `.pth`), it writes
+a zip file of a pickle `data.pkl` and raw storages `data/KEY`. The older, legacy
+one (FID's Inception `.pth`) is a sequence of pickles and then the storages. Any
+PyTorch's `pickle.dump` (EDM2's and NVIDIA's `.pkl`) writes a legacy archive of
+each storage inside the pickle.
 """
 
 import io
