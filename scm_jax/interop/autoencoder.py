@@ -119,20 +119,7 @@ def write(
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / WEIGHTS, "wb") as stream:
     safetensors.write(stream, params_to_tensors(params), {"format": "pt"})
-  config, levels = network.config, len(network.config.channels)
-  content = {
-    "_class_name": _CLASS,
-    "act_fn": "silu",
-    "block_out_channels": config.channels,
-    "down_block_types": ["DownEncoderBlock2D"] * levels,
-    "in_channels": config.image_channels,
-    "latent_channels": config.latent_channels,
-    "layers_per_block": config.blocks,
-    "norm_num_groups": config.groups,
-    "out_channels": config.image_channels,
-    "up_block_types": ["UpDecoderBlock2D"] * levels,
-  }
-  write_json(folder / CONFIG, content)
+  write_json(folder / CONFIG, _describe(network.config))
 
 
 def params_from_tensors(
@@ -208,3 +195,20 @@ def _groups(config: pathlib.Path) -> int | None:
     if isinstance(content, dict) and content.get("_class_name") == _CLASS:
       return content.get("norm_num_groups")
   return None
+
+
+def _describe(config: AutoencoderConfig) -> dict[str, Any]:
+  """Returns the content of diffusers' `config.json`."""
+  levels = len(config.channels)
+  return {
+    "_class_name": _CLASS,
+    "act_fn": "silu",
+    "block_out_channels": config.channels,
+    "down_block_types": ["DownEncoderBlock2D"] * levels,
+    "in_channels": config.image_channels,
+    "latent_channels": config.latent_channels,
+    "layers_per_block": config.blocks,
+    "norm_num_groups": config.groups,
+    "out_channels": config.image_channels,
+    "up_block_types": ["UpDecoderBlock2D"] * levels,
+  }
