@@ -1,8 +1,9 @@
 """`scm-jax plan`: compiles a config for absent hardware, says what it needs."""
 
 import argparse
+import json
 
-from scm_jax.cli import configs
+from scm_jax.cli import configs, console, flags
 
 EXAMPLE = """\
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl \\
@@ -11,35 +12,21 @@ scm-jax plan --config=configs/imagenet512.py:run=scd,size=s --target=v5e:4x4 \\
     --search
 scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json"""
 
+FLAGS = {
+  "config": configs.FLAGS,
+  "--target=KIND:TOPOLOGY": "a100-40gb, a100-80gb, h100-80gb or h200:"
+  "HOSTSxDEVICES; v5e or v6e:XxY; v5p:XxYxZ; cpu:N",
+  "--search": "find the fastest mesh, microbatches and remat policy that fit, "
+  "with the config's global batch",
+  "--host-gbps=GBPS": "network rate of a host of GPUs in Gb/s; default that of "
+  "a DGX",
+  **flags.JSON,
+}
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Declares the flags."""
-  configs.add_config_argument(parser)
-  parser.add_argument(
-    "--target",
-    required=True,
-    metavar="KIND:TOPOLOGY",
-    help="a100-40gb, a100-80gb, h100-80gb or h200:HOSTSxDEVICES; v5e or "
-    "v6e:XxY; v5p:XxYxZ; cpu:N",
-  )
-  parser.add_argument(
-    "--search",
-    action="store_true",
-    help="find the fastest mesh, microbatches and remat policy that fit, with "
-    "the config's global batch",
-  )
-  parser.add_argument(
-    "--host-gbps",
-    type=float,
-    metavar="N",
-    help="network rate of a host of GPUs in Gb/s; default that of a DGX",
-  )
-  parser.add_argument(
-    "--json", action="store_true", help="one JSON object instead of a table"
-  )
+add_arguments = flags.adder(FLAGS, ["target"])
 
 
-def run(args: argparse.Namespace, config_argv: list[str]) -> int:
+def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Compiles the train step for the target and prints what it needs."""
   from scm_jax.planning import plan, search, targets
 
@@ -48,15 +35,11 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   if args.host_gbps is not None:
     target = target.with_network(args.host_gbps)
 
-  import json
-
   # Only a teacher's shapes are needed, so that the config need not name one.
-  if not config.teacher:
-    config.teacher = "random"
+  config.teacher = config.teacher or "random"
   ask = search.search if args.search else plan.plan
   result = ask(config, target)
   print(json.dumps(result) if args.json else table(result))
-  return 0
 
 
 def table(result: dict) -> str:
@@ -92,8 +75,7 @@ def table(result: dict) -> str:
   lines["compiled in"] = f"{result['compile_seconds']:.0f} s"
   lines |= _times(result["estimate"]) if result["estimate"] else {}
   lines |= _search(result["search"]) if "search" in result else {}
-  width = max(map(len, lines))
-  return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+  return console.aligned(lines)
 
 
 def _verdict(result: dict) -> str:

@@ -11,12 +11,12 @@ import pathlib
 from collections.abc import MutableMapping
 
 # What users or Google's machines set where there are TPUs.
-_TPU_VARIABLES = (
+_TPU_VARIABLES = {
   "JAX_FORCE_TPU_INIT",
   "TPU_ACCELERATOR_TYPE",
   "TPU_NAME",
   "TPU_WORKER_HOSTNAMES",
-)
+}
 _TPU_DEVICES = ("accel*", "accel/*", "vfio/[0-9]*")
 # Those of NVIDIA (in WSL "dxg"), and AMD's.
 _NVIDIA_DEVICES = ("nvidia[0-9]*", "nvidiactl", "dxg")
@@ -42,7 +42,9 @@ def skip_absent_tpu(
   """
   if "JAX_PLATFORMS" in environment or not _installed("libtpu"):
     return
-  if any(name in environment for name in _TPU_VARIABLES) or _has_tpu(root):
+  devices = pathlib.Path(root, "sys/bus/pci/devices").glob("*")
+  named = not _TPU_VARIABLES.isdisjoint(environment)
+  if named or _has_device(root, _TPU_DEVICES) or any(map(_is_tpu, devices)):
     return
   if not _has_device(root, _GPU_DEVICES):
     environment["JAX_PLATFORMS"] = "cpu"
@@ -51,30 +53,18 @@ def skip_absent_tpu(
 
 
 def has_nvidia_gpu(root: str | os.PathLike = "/") -> bool:
-  """Returns whether there is an NVIDIA GPU and JAX's plugin for it.
-
-  Args:
-    root: the root of the file system in which devices are looked for.
-  """
+  """Returns whether there is an NVIDIA GPU and JAX's plugin for it."""
   plugin = any(map(_installed, _CUDA_PLUGINS))
   return plugin and _has_device(root, _NVIDIA_DEVICES)
 
 
-def _has_tpu(root: str | os.PathLike) -> bool:
-  if _has_device(root, _TPU_DEVICES):
-    return True
-  devices = pathlib.Path(root, "sys/bus/pci/devices").glob("*")
-  return any(map(_is_tpu, devices))
-
-
 def _is_tpu(device: pathlib.Path) -> bool:
   try:
-    vendor, kind = (
-      (device / name).read_text().strip() for name in ("vendor", "class")
-    )
+    google = (device / "vendor").read_text().strip() == _GOOGLE
+    kind = (device / "class").read_text()
   except OSError:
     return False
-  return vendor == _GOOGLE and not kind.startswith(_NO_TPU_CLASSES)
+  return google and not kind.startswith(_NO_TPU_CLASSES)
 
 
 def _has_device(root: str | os.PathLike, patterns: tuple[str, ...]) -> bool:
