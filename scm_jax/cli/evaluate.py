@@ -70,7 +70,12 @@ add_arguments = flags.adder(
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Evaluates; prints the table of scores and where the report is."""
-  _check(args)
+  flags.check(args, "steps", "teacher_steps", "save_every", least=1)
+  flags.check(args, "num", "guidance", "ema", "t_mid", "select_num", least=0)
+  flags.check(args, "keep", "batch_size", "seeds", least=0)
+  flags.check_times(*args.t_mid)
+  if args.select_num == 1:
+    raise ConfigError("--select-num is 1; it must be at least 2, or 0 for all")
   changes = tuple(flags.sampler_changes(args).items())
   weights = tuple(tuple(text.split("=", 1)) for text in args.weights)
   if not all(len(pair) == 2 and all(pair) for pair in weights):
@@ -102,12 +107,3 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     if startup.is_main():
       print(tables.evaluation(result))
       print(f"report: {out / 'report.json'} and {out / 'report.png'}")
-
-
-def _check(args: argparse.Namespace) -> None:
-  flags.check(args, "steps", "teacher_steps", "save_every", least=1)
-  flags.check(args, "num", "guidance", "ema", "t_mid", "select_num", least=0)
-  flags.check(args, "keep", "batch_size", "seeds", least=0)
-  flags.check_times(*args.t_mid)
-  if args.select_num == 1:
-    raise ConfigError("--select-num is 1; it must be at least 2, or 0 for all")

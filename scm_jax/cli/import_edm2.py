@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from scm_jax.cli import flags
 from scm_jax.errors import ConfigError, UserError
@@ -31,33 +31,22 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   files = [args.file, args.guide] if args.guide else [args.file]
   main, *guides = (_converted(file, args.dtype) for file in files)
   for guide in guides:
-    _check_pair(args.guide, main.config, guide.config)
+    _check_pair(args.guide, main[0], guide[0])
 
   def beside(partial: Any) -> None:
     for guide in guides:
       workdir.write_averages(partial / workdir.GUIDE, *guide)
 
   path = workdir.write_averages(args.out, *main, beside=beside)
-  for file, imported in zip(files, (main, *guides), strict=True):
-    _report(file, imported)
+  for file, (config, averages, *_) in zip(files, (main, *guides), strict=True):
+    _report(file, config.data, *averages.values())
   print(f"teacher: {path}")
 
 
-class _Imported(NamedTuple):
-  """What `workdir.write_averages` takes for one network."""
-
-  config: Any
-  averages: dict[str, Any]
-  step: int
-  origin: dict[str, Any]
-
-
-def _report(file: str, imported: _Imported) -> None:
+def _report(file: str, data: Any, params: Any) -> None:
   from scm_jax import networks
 
-  [params] = imported.averages.values()
   millions = networks.parameter_count(params) / 1e6
-  data = imported.config.data
   print(
     f"{file}: {millions:.1f} M parameters, {data.kind} of "
     f"{data.size}x{data.size}x{data.channels}, {data.num_classes or 'no'} "
@@ -65,7 +54,8 @@ def _report(file: str, imported: _Imported) -> None:
   )
 
 
-def _converted(file: str, dtype: str) -> _Imported:
+def _converted(file: str, dtype: str) -> tuple[Any, dict[str, Any], int, dict]:
+  """Returns a network's config, EMA weights, step and origin."""
   from scm_jax.interop import edm2, edm2_conversion
   from scm_jax.training import resolve
   from scm_jax.training.ema import averaging
@@ -79,7 +69,7 @@ def _converted(file: str, dtype: str) -> _Imported:
   except UserError as error:
     raise UserError(f"{file} is not an EDM2 network: {error}") from error
   origin = {"format": "EDM2 network pickle", "file": os.path.basename(file)}
-  return _Imported(config, {averaging.name(sigma_rel): params}, step, origin)
+  return config, {averaging.name(sigma_rel): params}, step, origin
 
 
 def _check_pair(file: str, config: Any, guide: Any) -> None:

@@ -118,9 +118,8 @@ def _no_task(argv: list[str]) -> int:
     raise ConfigError(f"which task? {tasks}; see scm-jax --help")
   word = argv[0]
   if word in ("-h", "--help", "help"):
-    width = max(map(len, TASKS))
-    lines = [f"  {name:{width}}  {text}" for name, (_, text) in TASKS.items()]
-    print(HELP.format(tasks="\n".join(lines)))
+    lines = {f"  {name}": summary for name, (_, summary) in TASKS.items()}
+    print(HELP.format(tasks=console.aligned(lines)))
   elif word == "--version":
     print(f"scm-jax {metadata.version('scm-jax')}")
   elif word.startswith("-"):

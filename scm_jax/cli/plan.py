@@ -45,44 +45,35 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
 def table(result: dict) -> str:
   """Returns the result as lines for a terminal."""
   mesh = ", ".join(f"{axis} {size}" for axis, size in result["mesh"].items())
+  usable, device = _bytes(result["usable_bytes"]), result["device_bytes"]
   images = result["global_batch"] // result["devices"]
   lines = {
     "target": f"{result['target']}, {result['devices']} devices",
     "run": f"mesh {mesh}; batch {result['global_batch']}, {images} a device in "
     f"{result['microbatches']} microbatch(es); remat {result['remat']}",
     "parameters": f"{result['params'] / 1e6:.2f} M",
-    "fits": _verdict(result),
+    "fits": f"yes, in {usable} of {_bytes(device)}"
+    if result["fits"]
+    else f"NO: a program can use {usable}; try --search",
     "memory a device": _bytes(result["peak_bytes_per_device"]),
   }
   for name, count in result["memory"].items():
     label = "activations, gradients" if name == "rest" else name
     lines[f"  {label}"] = _bytes(count)
-  lines["FLOPs of a step"] = (
-    f"{result['flops_per_step']:.3g}, {result['flops_in_forwards']:.2f} "
-    "forward passes"
-  )
-  minimum = result["minimum_collective_bytes_per_step"]
-  lines["sent by a device"] = (
-    f"{_bytes(result['collective_bytes_per_step'])} a step; "
-    f"{_bytes(minimum)} is the minimum"
-  )
+  flops, forwards = result["flops_per_step"], result["flops_in_forwards"]
+  lines["FLOPs of a step"] = f"{flops:.3g}, {forwards:.2f} forward passes"
+  sent = _bytes(result["collective_bytes_per_step"])
+  minimum = _bytes(result["minimum_collective_bytes_per_step"])
+  lines["sent by a device"] = f"{sent} a step; {minimum} is the minimum"
   for kind, count in (result["collectives"] or {}).items():
     sent = _bytes(result["collective_bytes"][kind])
     lines[f"  {kind}"] = f"{sent} in {count}"
-  lines["involuntary full rematerializations"] = str(
-    result["involuntary_rematerializations"]
-  )
+  involuntary = str(result["involuntary_rematerializations"])
+  lines["involuntary full rematerializations"] = involuntary
   lines["compiled in"] = f"{result['compile_seconds']:.0f} s"
   lines |= _times(result["estimate"]) if result["estimate"] else {}
   lines |= _search(result["search"]) if "search" in result else {}
   return console.aligned(lines)
-
-
-def _verdict(result: dict) -> str:
-  usable = _bytes(result["usable_bytes"])
-  if result["fits"]:
-    return f"yes, in {usable} of {_bytes(result['device_bytes'])}"
-  return f"NO: a program can use {usable}; try --search"
 
 
 def _times(estimate: dict) -> dict[str, str]:

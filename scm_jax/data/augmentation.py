@@ -11,8 +11,8 @@ in size, resampled bilinearly and halved again. EDM's filter for both is the
 wavelet sym6, which is not symmetric. The filters here are the symmetric taps of
 JPEG 2000's wavelet (Cohen, Daubechies and Feauveau), so that quarter turns and
 translations by whole pixels are exact up to rounding. Beyond its border an
-image is continued by its reflection about the outermost pixels, without end;
-EDM's reflection ends after one image, and zeros follow.
+image is continued by its reflections about the outermost pixels; in EDM, zeros
+follow the first.
 """
 
 import functools

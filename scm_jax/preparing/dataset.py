@@ -145,7 +145,7 @@ def _verify(options: Options, made: dict[str, Any]) -> bool:
       damaged = [k for k, whole in zip(mine, bar, strict=True) if not whole]
   if damaged:
     _repair(options, made, damaged)
-  if not manifest.is_dataset(folder):
+  if not (folder / manifest.FEATURES).exists():
     manifest.write_metadata(folder, made)
   return not damaged
 

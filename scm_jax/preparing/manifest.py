@@ -155,14 +155,9 @@ def write_metadata(folder: pathlib.Path, made: dict[str, Any]) -> None:
       files.write_bytes(folder / path.name, path.read_bytes())
   except FileNotFoundError:
     # Another process, which finished at the same time, has cleared the folder.
-    if not is_dataset(folder):
+    if not (folder / FEATURES).exists():
       raise
   shutil.rmtree(folder / PROGRESS, ignore_errors=True)
-
-
-def is_dataset(folder: pathlib.Path) -> bool:
-  """Returns whether the folder is a TFDS dataset."""
-  return (folder / FEATURES).exists()
 
 
 def _draft_metadata(draft: pathlib.Path, made: dict[str, Any]) -> None:

@@ -13,16 +13,13 @@ import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from scm_jax import errors
 from scm_jax.errors import UserError
 from scm_jax.preparing.index import Item, Source, UnreadableError
 
 Convention = Literal["viewer", "adm"]
-
-_ORIENTATION = 0x0112  # EXIF's tag
-_UPRIGHT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +101,7 @@ def decode(
   mode = "RGB" if channels == 3 else "L"
   notes = [] if image.mode == mode else [image.mode]
   if convention == "viewer":
-    if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
       image = ImageOps.exif_transpose(image)
       notes.append("rotated")
     if image.has_transparency_data:

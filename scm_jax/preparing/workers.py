@@ -60,15 +60,15 @@ def prepare_all(
 
 def _start() -> None:
   """Ties the life of a worker process to that of its parent."""
+
+  def end_with_parent() -> None:
+    parent: Any = multiprocessing.parent_process()
+    parent.join()
+    os._exit(1)
+
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
   # A killed parent cannot stop its workers, and they would wait for ever.
-  threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-  parent: Any = multiprocessing.parent_process()
-  parent.join()
-  os._exit(1)
+  threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 _open_once = functools.cache(options.open_source)

@@ -22,7 +22,8 @@ def chosen(tmp_path, monkeypatch):
       (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
       (tmp_path / path).write_text(text)
     monkeypatch.setattr(platforms, "_installed", modules.__contains__)
-    platforms.skip_absent_tpu(environment, tmp_path)
+    monkeypatch.setattr(platforms, "_ROOT", tmp_path)
+    platforms.skip_absent_tpu(environment)
     return environment.get("JAX_PLATFORMS")
 
   return choose
