@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from typing import Any
 
 from scm_jax.cli import configs, console, flags
 from scm_jax.errors import ConfigError
@@ -21,7 +22,6 @@ FLAGS = {
   "--compile": "with --abstract: also compile here, to find the peak memory",
   **flags.JSON,
 }
-
 add_arguments = flags.adder(FLAGS, repeats=10, sample_batch=64)
 
 
@@ -32,11 +32,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     raise ConfigError("--compile is for --abstract; bench compiles without it")
   flags.check(args, "repeats", "sample_batch", least=1)
 
-  import jax
-
-  from scm_jax.planning import targets
   from scm_jax.training import resolve
-  from scm_jax.training.benchmarks import abstract, sampling, train_step
+  from scm_jax.training.benchmarks import abstract, train_step
 
   # The teacher's weights are random, so that the config need not name one.
   config.teacher = config.teacher or "random"
@@ -44,12 +41,23 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   if args.abstract:
     result, show = abstract.measure(config, args.compile), abstract_table
   else:
-    card, rates = targets.card_here(jax.devices()[0].device_kind), None
-    if card and card.flops:
-      rates = sampling.Rates(card.flops, card.bandwidth)
-    result = train_step.measure(config, args.repeats, rates, args.sample_batch)
+    rates, batch = _rates(), args.sample_batch
+    result = train_step.measure(config, args.repeats, rates, batch)
     show = table
   print(json.dumps(result) if args.json else show(result))
+
+
+def _rates() -> Any:
+  """Returns the published `Rates` of the devices here, None if unknown."""
+  import jax
+
+  from scm_jax.planning import targets
+  from scm_jax.training.benchmarks import sampling
+
+  card = targets.card_here(jax.devices()[0].device_kind)
+  if card and card.flops:
+    return sampling.Rates(card.flops, card.bandwidth)
+  return None
 
 
 def table(result: dict) -> str:

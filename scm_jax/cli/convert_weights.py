@@ -16,7 +16,6 @@ FLAGS = {
   "source=FILE": "the published .pth or .pkl file; no code in it is executed",
   "target=FILE.safetensors": "file that is made",
 }
-
 add_arguments = flags.adder(FLAGS)
 
 

@@ -15,8 +15,7 @@ scm-jax evaluate --workdir=runs/scd --features=inception --seeds=0,1,2 \\
     --reference=img512.pkl --num=50000 --guidance=1,1.4,2 --ema=0.05,0.1"""
 
 FLAGS = {
-  "--workdir=DIR,DIR,...": "workdirs of trained runs, in the order of the "
-  "report",
+  "--workdir=DIR,DIR,...": "workdirs of trained runs, in the report's order",
   "--steps=N,...": "numbers of steps of students' samplers; default 1,2",
   "--teacher-steps=N,...": "numbers of steps of teachers' solvers; default the "
   "config's and 1. N steps of Heun are 2N-1 network evaluations",
@@ -24,8 +23,7 @@ FLAGS = {
   "has, at most 50000",
   "--guidance=S,...": "guidance scales, for networks that take one; default "
   "each config's",
-  "--ema=SIGMA_REL,...": "widths of the EMA, as for sample; default each "
-  "config's first",
+  "--ema=SIGMA_REL,...": "EMA widths, as in sample; default the config's first",
   "--t-mid=T,...": "second times of students' samplers; default each config's. "
   "Of several scales, EMA widths or times the best combination is selected on "
   "--select-num images of another seed, and reported on fresh ones",
@@ -39,8 +37,7 @@ FLAGS = {
   "inception=FILE,dinov2=FILE",
   "--keep=N": "images whose features are compared one by one, for KID, "
   "precision, recall, density and coverage; default 10000",
-  "--batch-size=N": "images at once on all devices together; default each "
-  "config's",
+  "--batch-size=N": "images at once on all devices; default each config's",
   "--save-every=N": "batches between two saves of partial statistics, from "
   "which a killed evaluation resumes; default 16",
   "--cache=DIR": "folder of trained classifiers and reference statistics; "
@@ -58,11 +55,9 @@ FLAGS = {
   "samples; default each workdir's own, empty for a preview",
   "--seeds,--seed=N,...": "seeds of the samples; for several, mean, standard "
   "deviation and minimum are reported",
-  "--allow-few": "compute Fréchet distances even with fewer images than "
-  "features",
+  "--allow-few": "compute Fréchet distances of fewer images than features",
   "--save-samples": "keep the images, as OUT/samples/*.npy",
 }
-
 add_arguments = flags.adder(
   FLAGS, ["workdir"], teacher_steps=(), guidance=(), t_mid=(), weights=()
 )

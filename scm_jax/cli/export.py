@@ -17,8 +17,7 @@ scm-jax export --workdir=runs/digits/scd --out=exports/digits-bf16 \\
     --dtype=bfloat16 --formats=safetensors,diffusers,onnx --license=mit"""
 
 FLAGS = {
-  "--workdir=DIR": "the workdir of a trained run, one of its checkpoints, or "
-  "an export",
+  "--workdir=DIR": "workdir of a trained run, its checkpoint, or an export",
   "--out=DIR": "the folder that is written",
   "--formats=NAME,...": f"formats out of {', '.join(FORMATS)}; safetensors is "
   "always written; the default is all that the network has but onnx, which "
@@ -29,13 +28,10 @@ FLAGS = {
   "--steps=N,...": "numbers of steps of the StableHLO samplers; the default is "
   "1,2,4 for a consistency model and the config's for a diffusion model",
   "--bake": "put the weights into the StableHLO programs",
-  "--num=N": "samples in the model card's grid; the default is 40, and 0 is "
-  "none",
-  "--license=NAME": "licence for the model card, as hubs name it, such as "
-  "apache-2.0",
+  "--num=N": "samples in the model card's grid; default 40, 0 for none",
+  "--license=NAME": "the model card's licence by a hub's name, as apache-2.0",
   "--name=NAME": "title of the model card; the default is the folder's name",
 }
-
 add_arguments = flags.adder(
   FLAGS, ["workdir", "out"], formats=(), ema=0.0, steps=()
 )

@@ -23,8 +23,7 @@ T = TypeVar("T")
 SAMPLER = {
   "--solver={heun,dpm_solver}": "ODE solver of a diffusion model; the default "
   "is the config's",
-  "--sigma-max=SIGMA": "noise level that sampling starts from; the default is "
-  "the config's",
+  "--sigma-max=SIGMA": "first noise level of sampling; default the config's",
 }
 DTYPE = {
   f"--dtype={{{','.join(DTYPES)}}}": "type in which the filters are kept and "

@@ -20,7 +20,6 @@ FLAGS = {
   "--dtype={float32,bfloat16}": "type of the computation, the weights being "
   "float32; the default is float32",
 }
-
 add_arguments = flags.adder(FLAGS, ["out"], dtype="float32")
 
 

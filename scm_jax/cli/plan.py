@@ -18,11 +18,9 @@ FLAGS = {
   "HOSTSxDEVICES; v5e or v6e:XxY; v5p:XxYxZ; cpu:N",
   "--search": "find the fastest mesh, microbatches and remat policy that fit, "
   "with the config's global batch",
-  "--host-gbps=GBPS": "network rate of a host of GPUs in Gb/s; default that of "
-  "a DGX",
+  "--host-gbps=GBPS": "Gb/s of the network of a GPU host; default a DGX's",
   **flags.JSON,
 }
-
 add_arguments = flags.adder(FLAGS, ["target"])
 
 

@@ -30,13 +30,11 @@ FLAGS = {
   "latents": {
     "--latents": "store an autoencoder's means and deviations; default the "
     "config's",
-    "--autoencoder=FILE": "the autoencoder's safetensors file, in diffusers' "
-    "layout",
+    "--autoencoder=FILE": "the autoencoder's safetensors file of diffusers",
     "--image-range=LOW,HIGH": "the values that the autoencoder takes for black "
     "and white: -1,1 (the paper's) or 0,1 (EDM2's); default the config's, or "
     "-1,1",
-    "--batch-size=N": "the number of images that a device encodes at once; "
-    "default 8",
+    "--batch-size=N": "images that a device encodes at once; default 8",
   },
   "images": {
     "--convention={viewer,adm}": "viewer (default): follow EXIF's orientation, "
@@ -46,8 +44,7 @@ FLAGS = {
     "it and go on",
   },
   "work": {
-    "--workers=N": "the number of processes that read images; default one for "
-    "each core",
+    "--workers=N": "processes that read images; default one for each core",
     "--shard=I/N": "this process is number I = 0..N-1 of N that share the work",
     "--shards=N": "the number of files; default one for 256 images or more, at "
     "most 256",
@@ -94,7 +91,7 @@ def _numbers(values: Any) -> str:
 
 def _options(args: argparse.Namespace, data: Any) -> Any:
   """Returns the `Options`, from the flags and then from the config's data."""
-  from scm_jax.preparing.options import Options, SourceSpec, default_source
+  from scm_jax.preparing.options import Options, default_source
   from scm_jax.preparing.transform import Transform
 
   flags.check(args, "size", "batch_size", "workers", least=1)
@@ -131,7 +128,7 @@ def _options(args: argparse.Namespace, data: Any) -> Any:
   return flags.build(
     Options,
     args,
-    source=flags.build(SourceSpec, args, path=source),
+    source=source,
     transform=flags.build(
       Transform, args, form=form, size=size, channels=channels
     ),
@@ -148,9 +145,7 @@ def _options(args: argparse.Namespace, data: Any) -> Any:
 
 def _check_target(out: str, name: str) -> None:
   if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-    raise ConfigError(
-      f"{name!r} cannot name a dataset; give --name=NAME of a-z, 0-9 and _"
-    )
+    raise ConfigError(f"{name!r} cannot name a dataset; use a-z, 0-9 and _")
   if files.is_remote(out):
     raise ConfigError(
       f"--out={out}: a dataset is made on a disk; make it on one, or where the "

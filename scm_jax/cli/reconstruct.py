@@ -16,7 +16,6 @@ FLAGS = {
   "--step=N": "training step; the default is the newest checkpoint's",
   "--out=DIR": "new workdir, for sample, evaluate and --config.teacher",
 }
-
 add_arguments = flags.adder(FLAGS, ["workdir", "ema", "out"])
 
 

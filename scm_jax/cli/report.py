@@ -12,17 +12,14 @@ scm-jax report --report=s/report.json,xl/report.json --published=imagenet64 \\
     --out=page"""
 
 FLAGS = {
-  "--workdir=DIR,DIR,...": "evaluated runs, each with its report.json; or a "
-  "sweep's folder",
+  "--workdir=DIR,DIR,...": "evaluated runs, or the folder of a sweep of them",
   "--report=FILE,...": "reports by name, as evaluate --out=DIR writes them",
   "--out=DIR": "where charts and page go",
   "--published=NAME|FILE": "figures of other methods: imagenet512, imagenet64, "
   "cifar10, none, or a .csv with the columns of the package's; default "
   "imagenet512",
-  "--features=NAME,...": "feature spaces of the charts; default the first but "
-  "pixels",
+  "--features=NAME,...": "charted feature spaces; default the first but pixels",
 }
-
 add_arguments = flags.adder(
   FLAGS,
   required=["out"],

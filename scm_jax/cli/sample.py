@@ -11,8 +11,7 @@ scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
 scm-jax sample --workdir=runs/digits/scd --steps=1 --num=10 --labels=3"""
 
 FLAGS = {
-  "--workdir=DIR": "the workdir of a trained run, one of its checkpoints, or "
-  "an export",
+  "--workdir=DIR": "workdir of a trained run, its checkpoint, or an export",
   "--steps=N": "steps of the sampler; the default is 2 for a consistency model "
   "and the config's for a diffusion model",
   "--num=N": "number of images; the default is 100",
@@ -24,14 +23,11 @@ FLAGS = {
   "network that cannot be guided",
   "--t-mid=T": "second time of a consistency model's sampler, in radians; the "
   "default is the config's",
-  "--seed=N": "image i is a function of the seed, i and its label; the default "
-  "is 0",
+  "--seed=N": "image i is a function of the seed, i and its label; default 0",
   **flags.EMA,
   **flags.AUTOENCODER,
-  "--batch-size=N": "images drawn at once, on all devices together; the "
-  "default is the config's",
-  "--out=DIR": "the folder for samples.npz and grid.png; the default is "
-  "WORKDIR/samples",
+  "--batch-size=N": "images at once on all devices; default the config's",
+  "--out=DIR": "folder of samples.npz and grid.png; default WORKDIR/samples",
 }
 GRID = 400  # images in grid.png at most
 

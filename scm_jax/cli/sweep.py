@@ -18,30 +18,19 @@ scm-jax sweep --config=configs/digits.py --workdir=/shared/sweep \\
 
 FLAGS = {
   "config": configs.FLAGS,
-  "--workdir=DIR": "each run trains in DIR/NAME; an earlier sweep there is "
-  "continued",
+  "--workdir=DIR": "each run trains in DIR/NAME; an earlier sweep goes on",
   "--launcher={local,slurm,gcp}": "this machine, Slurm job arrays, or machines "
   "on Google Cloud for each run; default local",
   "--parallel=N": "how many runs train at a time, each on its share of this "
   "machine's cores; default 1, under Slurm all",
   "--retry": "try failed runs again",
-  "--only=GLOB": "only points whose names match, and their teachers; default "
-  "all",
-  "--launch=FLAG": "passes a flag on to launch/slurm.sh or launch/gcp.sh; "
-  "repeatable",
-  "--evaluate=FLAG": "passes a flag on to scm-jax evaluate, such as "
-  "--evaluate=--num=500; repeatable",
+  "--only=GLOB": "points whose names match, and their teachers; default all",
+  "--launch=FLAG": "a flag for launch/slurm.sh or launch/gcp.sh; repeatable",
+  "--evaluate=FLAG": "a flag for scm-jax evaluate, as --num=500; repeatable",
   "--dry-run": "print the commands and stop",
 }
-
 add_arguments = flags.adder(
-  FLAGS,
-  required=["workdir"],
-  launcher="local",
-  parallel=0,
-  only="*",
-  launch=[],
-  evaluate=[],
+  FLAGS, ["workdir"], launcher="local", only="*", launch=[], evaluate=[]
 )
 
 

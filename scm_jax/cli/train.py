@@ -13,10 +13,8 @@ scm-jax train --config=configs/digits.py:run=scd --workdir=runs/scd \\
 
 FLAGS = {
   "config": configs.FLAGS,
-  "--workdir=DIR": "folder for all files of the run; an earlier run there is "
-  "continued",
+  "--workdir=DIR": "folder of the run's files; an earlier run there goes on",
 }
-
 add_arguments = flags.adder(FLAGS, ["workdir"])
 
 

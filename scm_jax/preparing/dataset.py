@@ -69,8 +69,9 @@ def _make_shards(
   parts = [order[borders[shard] : borders[shard + 1]] for shard in todo]
   items = list(itertools.chain.from_iterable(parts))
   processes = min(options.workers, math.ceil(len(items) / workers.CHUNK))
-  spec, how = options.source, options.transform
-  stream = workers.prepare_all(spec, how, items, max(processes, 1))
+  source = options.source, options.split, options.tfds_dir
+  how = options.transform
+  stream = workers.prepare_all(source, how, items, max(processes, 1))
   with (
     contextlib.closing(stream),
     tqdm(desc="images", total=len(items), mininterval=_INTERVAL) as bar,
@@ -129,7 +130,10 @@ def _make_shard(
 def _verify(options: Options, made: dict[str, Any]) -> bool:
   """Mends this process's shards; returns whether all were as they were made."""
   folder, entries = options.folder, made["shards"]
-  now = {"split": options.split, "preprocessing": options.preprocessing()}
+  now = {
+    "split": options.stored_split,
+    "preprocessing": options.preprocessing(),
+  }
   manifest.check_same(folder, made, now)
   mine = options.mine(len(entries))
   _log.info("verifying %d of %d shards in %s", len(mine), len(entries), folder)

@@ -32,28 +32,17 @@ IMAGENET = (
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceSpec:
-  """The name of a source; picklable, so that each worker opens it anew.
-
-  Attributes:
-    path: a folder, a zip, a folder in a zip (`FILE.zip/FOLDER`) or `tfds:NAME`.
-    tfds_dir: the folder of TFDS datasets and of their downloads.
-  """
-
-  path: str
-  split: str = "train"
-  tfds_dir: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
 class Options:
   """The dataset to make, and this process's part in it.
 
   Attributes:
-    source: the images, or latents that are stored already.
+    source: the place of the images, or of latents that are stored already: a
+      folder, a zip, a folder in a zip (`FILE.zip/FOLDER`) or `tfds:NAME`.
     shape: the shape of a record: `[size, size, C]`, or for latents
       `[h, w, 2 C]`.
     out: the folder of datasets, TFDS's `data_dir`.
+    split: the split of a TFDS dataset, or a slice of one.
+    tfds_dir: the folder of TFDS datasets and of their downloads.
     encoder: the autoencoder's encoder, for latents of images.
     image_range: the values that the autoencoder takes for black and white.
     mirror: whether each image's mirror image is stored too.
@@ -63,11 +52,13 @@ class Options:
     on_error: whether an unreadable image is left out or ends the run.
   """
 
-  source: SourceSpec
+  source: str
   transform: Transform
   shape: tuple[int, int, int]
   out: pathlib.Path
   name: str
+  split: str = "train"
+  tfds_dir: str = ""
   encoder: "Encoder | None" = None
   image_range: tuple[float, float] = (-1.0, 1.0)
   mirror: bool = False
@@ -83,9 +74,9 @@ class Options:
     return self.out / self.name / VERSION
 
   @property
-  def split(self) -> str:
+  def stored_split(self) -> str:
     """The dataset's split: the source's, without a slice."""
-    return self.source.split.partition("[")[0]
+    return self.split.partition("[")[0]
 
   @property
   def kind(self) -> Literal["images", "latents"]:
@@ -98,9 +89,9 @@ class Options:
 
   def read_index(self) -> Index:
     """Lists the source; raises ConfigError unless it fits the options."""
-    _log.info("listing %s", self.source.path)
-    index = open_source(self.source).index()
-    where, form = f"--source={self.source.path}", self.transform.form
+    _log.info("listing %s", self.source)
+    index = open_source(self.source, self.split, self.tfds_dir).index()
+    where, form = f"--source={self.source}", self.transform.form
     if index.latents and form != "latents":
       raise ConfigError(
         f"{where} holds latents; give --latents and no --autoencoder"
@@ -131,7 +122,7 @@ class Options:
     software = self.encoder.software if self.encoder else {}
     return {
       "name": self.name,
-      "split": self.split,
+      "split": self.stored_split,
       "source": {
         "name": index.name,
         "items": len(index.items),
@@ -162,13 +153,12 @@ class Options:
     return content
 
 
-def open_source(spec: SourceSpec) -> Source:
-  """Opens a source, or raises UserError if there is none."""
-  path = spec.path
+def open_source(path: str, split: str = "train", tfds_dir: str = "") -> Source:
+  """Opens a source, or raises UserError if there is none; see `Options`."""
   if path.startswith(TFDS):
     from scm_jax.preparing.tfds_source import TfdsSource  # slow to import
 
-    return TfdsSource(path.removeprefix(TFDS), spec.split, spec.tfds_dir)
+    return TfdsSource(path.removeprefix(TFDS), split, tfds_dir)
   if os.path.isdir(path):
     return file_source.FolderSource(path)
   archive, found, inside = path.partition(".zip/")

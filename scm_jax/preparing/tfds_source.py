@@ -31,9 +31,7 @@ class TfdsSource:
     info = self._builder.info
     features = dict(info.features.items())
     if not isinstance(features.get("image"), tfds.features.Image):
-      raise ConfigError(
-        f"the TFDS dataset {self.name!r} has no 'image' feature"
-      )
+      raise ConfigError(f"TFDS dataset {self.name!r} has no 'image' feature")
     label = features.get("label")
     known = isinstance(label, tfds.features.ClassLabel)
     name = f"{info.full_name}:{self.split}"

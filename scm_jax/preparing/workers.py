@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent import futures
 from concurrent.futures import process
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 from scm_jax.errors import UserError
 from scm_jax.preparing import options, transform
 from scm_jax.preparing.index import Item
-from scm_jax.preparing.options import SourceSpec
 from scm_jax.preparing.transform import Prepared, Transform
 
 CHUNK = 8  # images that travel between processes together
@@ -23,19 +22,20 @@ AHEAD = 4  # chunks for each process that are worked on or waiting
 
 
 def prepare_all(
-  spec: SourceSpec, how: Transform, items: Iterable[Item], count: int
+  source: Sequence[str], how: Transform, items: Iterable[Item], count: int
 ) -> Generator[Prepared, None, None]:
   """Yields the items of a source transformed, in order.
 
-  Few are in memory at any time. A `count` of 1 is the process of the caller.
+  Few are in memory at any time. The source is given by the arguments of
+  `open_source`. A `count` of 1 is the process of the caller.
 
   Raises:
     UserError: a file cannot be read, or a process has died.
   """
   if count == 1:
-    source = options.open_source(spec)
+    opened = options.open_source(*source)
     for item in items:
-      yield transform.prepare(source, how, item)
+      yield transform.prepare(opened, how, item)
     return
   # Not forked: jax's threads may hold locks.
   context = multiprocessing.get_context("spawn")
@@ -44,7 +44,7 @@ def prepare_all(
   items = iter(items)
   try:
     while chunk := list(itertools.islice(items, CHUNK)):
-      waiting.append(pool.submit(_prepare_chunk, spec, how, chunk))
+      waiting.append(pool.submit(_prepare_chunk, source, how, chunk))
       if len(waiting) >= AHEAD * count:
         yield from waiting.popleft().result()
     while waiting:
@@ -75,7 +75,7 @@ _open_once = functools.cache(options.open_source)
 
 
 def _prepare_chunk(
-  spec: SourceSpec, how: Transform, chunk: list[Item]
+  source: Sequence[str], how: Transform, chunk: list[Item]
 ) -> list[Prepared]:
-  source = _open_once(spec)
-  return [transform.prepare(source, how, item) for item in chunk]
+  opened = _open_once(*source)
+  return [transform.prepare(opened, how, item) for item in chunk]
