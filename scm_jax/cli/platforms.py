@@ -6,16 +6,17 @@ warnings on standard error, which no option turns off.
 """
 
 import importlib.util
+import os
 import pathlib
 from collections.abc import MutableMapping
 
 # What users or Google's machines set where there are TPUs.
-_TPU_VARIABLES = {
+_TPU_VARIABLES = (
   "JAX_FORCE_TPU_INIT",
   "TPU_ACCELERATOR_TYPE",
   "TPU_NAME",
   "TPU_WORKER_HOSTNAMES",
-}
+)
 _TPU_DEVICES = ("accel*", "accel/*", "vfio/[0-9]*")
 # Those of NVIDIA (in WSL "dxg"), and AMD's.
 _NVIDIA_DEVICES = ("nvidia[0-9]*", "nvidiactl", "dxg")
@@ -24,44 +25,61 @@ _CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
 # PCI classes of Google's other devices, its disks and network cards.
 _NO_TPU_CLASSES = ("0x01", "0x02")
 _GOOGLE = "0x1ae0"
-_ROOT = pathlib.Path("/")
 
 
-def skip_absent_tpu(environment: MutableMapping[str, str]) -> None:
+def skip_absent_tpu(
+  environment: MutableMapping[str, str], root: str | os.PathLike = "/"
+) -> None:
   """Sets `JAX_PLATFORMS` if libtpu is installed and no TPU can be present.
 
   Must run before `jax` is imported. It changes nothing where the user has set
   `JAX_PLATFORMS`, where there may be a TPU, or where there is a GPU for which
   JAX has no CUDA plugin.
+
+  Args:
+    environment: the variables of this process, which are changed in place.
+    root: the root of the file system in which devices are looked for.
   """
   if "JAX_PLATFORMS" in environment or not _installed("libtpu"):
     return
-  devices = (_ROOT / "sys/bus/pci/devices").glob("*")
-  named = not _TPU_VARIABLES.isdisjoint(environment)
-  if named or _has_device(_TPU_DEVICES) or any(map(_is_tpu, devices)):
+  if any(name in environment for name in _TPU_VARIABLES) or _has_tpu(root):
     return
-  if not _has_device(_GPU_DEVICES):
+  if not _has_device(root, _GPU_DEVICES):
     environment["JAX_PLATFORMS"] = "cpu"
-  elif has_nvidia_gpu():
+  elif has_nvidia_gpu(root):
     environment["JAX_PLATFORMS"] = "cuda,cpu"
 
 
-def has_nvidia_gpu() -> bool:
-  """Returns whether there is an NVIDIA GPU and JAX's plugin for it."""
-  return _has_device(_NVIDIA_DEVICES) and any(map(_installed, _CUDA_PLUGINS))
+def has_nvidia_gpu(root: str | os.PathLike = "/") -> bool:
+  """Returns whether there is an NVIDIA GPU and JAX's plugin for it.
+
+  Args:
+    root: the root of the file system in which devices are looked for.
+  """
+  plugin = any(map(_installed, _CUDA_PLUGINS))
+  return plugin and _has_device(root, _NVIDIA_DEVICES)
+
+
+def _has_tpu(root: str | os.PathLike) -> bool:
+  if _has_device(root, _TPU_DEVICES):
+    return True
+  devices = pathlib.Path(root, "sys/bus/pci/devices").glob("*")
+  return any(map(_is_tpu, devices))
 
 
 def _is_tpu(device: pathlib.Path) -> bool:
   try:
-    google = (device / "vendor").read_text().strip() == _GOOGLE
-    kind = (device / "class").read_text()
+    vendor, kind = (
+      (device / name).read_text().strip() for name in ("vendor", "class")
+    )
   except OSError:
     return False
-  return google and not kind.startswith(_NO_TPU_CLASSES)
+  return vendor == _GOOGLE and not kind.startswith(_NO_TPU_CLASSES)
 
 
-def _has_device(patterns: tuple[str, ...]) -> bool:
-  return any(any((_ROOT / "dev").glob(pattern)) for pattern in patterns)
+def _has_device(root: str | os.PathLike, patterns: tuple[str, ...]) -> bool:
+  folder = pathlib.Path(root, "dev")
+  return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def _installed(module: str) -> bool:

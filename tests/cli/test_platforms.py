@@ -22,8 +22,7 @@ def chosen(tmp_path, monkeypatch):
       (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
       (tmp_path / path).write_text(text)
     monkeypatch.setattr(platforms, "_installed", modules.__contains__)
-    monkeypatch.setattr(platforms, "_ROOT", tmp_path)
-    platforms.skip_absent_tpu(environment)
+    platforms.skip_absent_tpu(environment, tmp_path)
     return environment.get("JAX_PLATFORMS")
 
   return choose
