@@ -1,6 +1,9 @@
 """`scm-jax sample`: draws images from a trained network."""
 
 import argparse
+import dataclasses
+import io
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,8 +45,6 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check_times(args.t_mid)
   changes = flags.sampler_changes(args, "t_mid", "batch_size")
 
-  import dataclasses
-
   from etils import epath
 
   import scm_jax
@@ -68,9 +69,6 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
 
 def _write(out: Any, sampler: Any, labels: Any, batches: Iterator[Any]) -> None:
   """Writes the files; of the images, only compressed ones stay in memory."""
-  import io
-  import zipfile
-
   import numpy as np
 
   from scm_jax import files, image_grid
