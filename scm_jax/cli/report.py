@@ -21,12 +21,7 @@ FLAGS = {
   "--features=NAME,...": "charted feature spaces; default the first but pixels",
 }
 add_arguments = flags.adder(
-  FLAGS,
-  required=["out"],
-  workdir=(),
-  report=(),
-  published="imagenet512",
-  features=(),
+  FLAGS, ["out"], workdir=(), report=(), features=(), published="imagenet512"
 )
 
 
