@@ -33,13 +33,13 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check(args, "repeats", "sample_batch", least=1)
 
   from scm_jax.training import resolve
-  from scm_jax.training.benchmarks import abstract, train_step
+  from scm_jax.training.benchmarks import train_step
 
   # The teacher's weights are random, so that the config need not name one.
   config.teacher = config.teacher or "random"
   resolve.check(config)
   if args.abstract:
-    result, show = abstract.measure(config, args.compile), abstract_table
+    result, show = train_step.count(config, args.compile), abstract_table
   else:
     rates, batch = _rates(), args.sample_batch
     result = train_step.measure(config, args.repeats, rates, batch)
