@@ -169,7 +169,7 @@ def test_mistakes(refused_line, pickles, imported, forgery, tmp_path):
   assert "config.data.channels is 1" in said
   no_label = pickles / "pixels-no-label.pkl"
   said = line(no_label, f"--guide={pickles}/pixels.pkl")
-  assert "10 classes" in said
+  assert "num_classes is 10" in said
   # Nothing was written, and nothing that is there is written over.
   files = {"hostile.pkl", "cut.pkl"}
   assert {path.name for path in tmp_path.iterdir()} == files
