@@ -21,7 +21,7 @@ add_arguments = flags.adder(FLAGS)
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Checks the source and writes the target, whole or not at all."""
-  from scm_jax.metrics import pretrained
+  from scm_jax.metrics import extractors
 
-  pretrained.convert(args.name, args.source, args.target)
+  extractors.convert(args.name, args.source, args.target)
   print(f"{os.path.getsize(args.target) / 1e6:.1f} MB: {args.target}")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from scm_jax.metrics import classifier, classifier_training
+from scm_jax.metrics import classifier
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="session")
 def trained(digits) -> classifier.Classifier:
   """A classifier with the default settings."""
-  return classifier_training.train(*digits)
+  return classifier.train(*digits)
 
 
 @pytest.fixture(scope="session")
