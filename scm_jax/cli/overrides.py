@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, config_dict, config_flags
 from ml_collections.config_flags import config_path
 
 from scm_jax import errors
@@ -41,15 +41,19 @@ def apply(config: ConfigDict, flag: str, value: str | None, path: str) -> None:
     only = "flags can set numbers, strings, bools and tuples only"
     raise ConfigError(f"{where} is {kind_text}; {only}")
   wrong = f"{where} must be {kind_text}, as {old!r} is"
-  own = flags.FlagValues()
+  own, name = flags.FlagValues(), key.rpartition(".")[2]
+  # Of this field alone: absl writes out a flag's whole default, which is slow.
+  alone = ConfigDict({name: config_dict.placeholder(kind)})
+  argv = ["", f"--config.{name}={value}"]
   try:
-    # Defines a typed flag for the field; parsing it sets the field of `config`.
+    # Defines a typed flag for the field; parsing it sets the field of `alone`.
     config_flags.DEFINE_config_dict(
-      "config", config, flag_values=own, sys_argv=["", word]
+      "config", alone, flag_values=own, sys_argv=argv
     )
-    own(["", word])
+    own(argv)
   except flags.Error:
     raise ConfigError(wrong) from None
+  config_path.set_value(key, config, alone[name])
   if isinstance(old, tuple) and len({type(item) for item in old}) == 1:
     values = _like(config_path.get_value(key, config), old[0], wrong)
     config_path.set_value(key, config, values)

@@ -137,7 +137,9 @@ assert used == [devices, devices], used
 """
 
 
-@pytest.mark.parametrize("run", ["teacher", "scd"])
+@pytest.mark.parametrize(
+  "run", ["scd", pytest.param("teacher", marks=pytest.mark.slow)]
+)
 def test_the_command_draws_what_the_library_draws_on_8_devices(
   run, draw, runs, tmp_path
 ):

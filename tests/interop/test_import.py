@@ -205,6 +205,7 @@ def train(command, run, folder, *argv):
   return command("train", flag, f"--workdir={folder}", *SHALLOWER, *argv)
 
 
+@pytest.mark.slow
 def test_adaptation_and_distillation(command, imported, caplog, tmp_path):
   """Import, adaptation, guided sCD and sampling follow on each other."""
   adapted, student = tmp_path / "adapted", tmp_path / "student"

@@ -23,6 +23,13 @@ def trained(digits) -> classifier.Classifier:
 
 
 @pytest.fixture(scope="session")
+def hardly_trained(digits) -> classifier.Classifier:
+  """The same after a few steps, where its features do not matter."""
+  few = classifier.Settings(steps=12)
+  return classifier.train(digits[0][:200], digits[1][:200], few)
+
+
+@pytest.fixture(scope="session")
 def extract():
   """`extract(extractor, images)`: their features [N, dim], in one batch."""
 

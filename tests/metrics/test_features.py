@@ -60,16 +60,20 @@ def test_shapes_that_differ_are_an_error(extract):
     extract(extractor, np.zeros((2, 8, 8, 3), np.uint8))
 
 
-def test_extractors_say_what_they_give(digits, trained):
-  for extractor in (classifier_extractor(trained), pixel_extractor((8, 8, 1))):
+def test_extractors_say_what_they_give(digits, hardly_trained):
+  for extractor in (
+    classifier_extractor(hardly_trained),
+    pixel_extractor((8, 8, 1)),
+  ):
     found = extractor.apply(extractor.params, digits[0][:5])
     assert found.keys() == set(extractor.outputs)
     assert found["features"].shape == (5, extractor.dim)
 
 
-def test_fingerprints_follow_parameters_and_settings(trained):
+def test_fingerprints_follow_parameters_and_settings(hardly_trained):
+  trained = hardly_trained
   small, large = (pixel_extractor((n, n, 1)) for n in (8, 16))
-  learnt = classifier_extractor(trained)
+  learnt = classifier_extractor(hardly_trained)
   other = dataclasses.replace(trained, scale=trained.scale * 1.5)
   changed = classifier_extractor(other)
   marks = {e.fingerprint() for e in (small, large, learnt, changed)}

@@ -73,7 +73,15 @@ def ask(unet, u):
   return F.numpy().transpose(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    name
+    if name in ("student", "deep-edm2", "deep-gained")
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in MODELS
+  ],
+)
 def test_the_module_agrees(name, load, case):
   u, expected = case(name)
   assert relative(ask(load(name), u), expected) < 1e-5
