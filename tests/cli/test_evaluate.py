@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scm_jax.metrics import classifier, classifier_training
+from scm_jax.metrics import classifier
 from scm_jax.sampler import Sampler
 
 NUM = 200  # images a run; as many as the reference would take longer
@@ -20,10 +20,10 @@ NUM = 200  # images a run; as many as the reference would take longer
 def quick_classifier():
   """The same classifier after a part of its training."""
   train = functools.partial(
-    classifier_training.load_or_train, settings=classifier.Settings(steps=300)
+    classifier.load_or_train, settings=classifier.Settings(steps=300)
   )
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(classifier_training, "load_or_train", train)
+    patch.setattr(classifier, "load_or_train", train)
     yield
 
 
@@ -144,11 +144,11 @@ def test_other_weights_at_the_same_step_are_another_question(
 @pytest.mark.parametrize(
   "more, code, said",
   [
-    (["--steps=0"], 2, "--steps=0: give positive whole numbers, as 1,2"),
-    (["--steps=two"], 2, "--steps=two: give positive whole numbers"),
-    (["--teacher-steps=0"], 2, "--teacher-steps=0: give positive whole"),
+    (["--steps=0"], 2, "--steps is 0; it must be positive"),
+    (["--steps=two"], 2, "--steps: 'two': give whole numbers"),
+    (["--teacher-steps=0"], 2, "--teacher-steps is 0; it must be positive"),
     (["--sigma-max=0"], 2, "--sigma-max is 0; it must be positive"),
-    (["--num=-1"], 2, "--num is -1; it must be positive"),
+    (["--num=-1"], 2, "--num is -1; it must be at least 0"),
     (["--features=inception"], 2, "inception"),
     (["--reference=scm_digit"], 1, "dataset 'scm_digit'"),
     (["--reference=scm_digits:tset"], 2, "'tset'"),
@@ -167,4 +167,4 @@ def test_no_workdir(refused, tmp_path, runs):
   both = f"{runs}/scd,{tmp_path}/nowhere"
   said = refused(1, "evaluate", f"--workdir={both}", f"--out={tmp_path}")
   assert f"{tmp_path}/nowhere is not a workdir" in said
-  assert "names no folder" in refused(2, "evaluate", "--workdir=,")
+  assert "--workdir: ','" in refused(2, "evaluate", "--workdir=,")

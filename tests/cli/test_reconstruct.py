@@ -92,7 +92,7 @@ def test_evaluate_takes_both(made, teacher, command, score_cache, tmp_path):
 @pytest.mark.parametrize(
   "argv, code, said",
   [
-    (["--ema=wide"], 2, "--ema=wide: give widths"),
+    (["--ema=wide"], 2, "--ema: 'wide': give numbers"),
     (["--ema=0.03,0.5"], 2, "0.5 names no EMA: a relative width lies"),
     (["--ema=0.05", "--step=0"], 2, "--step is 0; it must be positive"),
     (["--ema=0.05", "--step=9"], 1, "has no EMAs of step 9: its snapshots"),

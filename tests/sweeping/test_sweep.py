@@ -172,7 +172,7 @@ def test_a_run_of_another_config_is_refused(sweep, tmp_path):
     (["--launcher=gcp"], "bucket"),
     (["--launch=--spot"], "--launch"),
     (["--evaluate=num"], "'num'"),
-    (["--parallel=-1"], "--parallel=-1"),
+    (["--parallel=-1"], "--parallel is -1"),
     (["--only=scd"], "--only=scd"),
   ],
 )
