@@ -85,8 +85,9 @@ def check_score(grid: CandidateGrid, scorer: Scorer) -> None:
   """Raises ConfigError if the reference lacks what the selection needs."""
   by = scorer.protocol.select_by
   metric = registry.by_key()[by]
+  needed = metric.reference_statistic.name
   given = scorer.reference.statistics[scorer.main_extractor]
-  if grid.selects and metric.compares and metric.statistic.name not in given:
+  if grid.selects and metric.compares and needed not in given:
     raise ConfigError(
       f"--select-by={by} compares single images, and the "
       f"reference {scorer.reference.metadata['dataset']} has their mean and "
@@ -103,6 +104,11 @@ def select(candidates: Sequence[Candidate], scorer: Scorer) -> Choice:
   def score(candidate: Candidate) -> float:
     _LOG.info("scoring %d images to select: %s", few, candidate.settings())
     found, _ = scorer.score(candidate, few, seed, allow_few=True)
+    if main not in found[by]:
+      raise ConfigError(
+        f"--select-by={by} needs more than {few} images; give --select-num=0, "
+        "a larger --num or --keep, or --select-by=kid"
+      )
     return found[by][main]
 
   warnings = []

@@ -91,7 +91,8 @@ class Metric:
   """A way to score generated images by the statistics of their features.
 
   `compute(generated, reference, options)`, of summaries by the statistic,
-  returns the scores in the order of `keys`; `warn(generated, reference)` a
+  returns the scores in the order of `keys`, or none of a set that is too small;
+  `warn(generated, reference)` a
   sentence on why they mean little, or "". The reference is None for a metric
   that does not compare with one, which is computed, and printed, only for
   extractors that give what it needs.
@@ -103,17 +104,26 @@ class Metric:
   columns: tuple[Column, ...]  # the scores that reports print
   compares: bool = True
   warn: Callable[[Any, Any], str] = lambda generated, reference: ""
+  against: Statistic | None = None  # of the reference, where it is another
+
+  @property
+  def reference_statistic(self) -> Statistic:
+    """Returns the statistic that the reference must have."""
+    return self.against or self.statistic
 
   def score(
     self, generated: Statistics, reference: Statistics, options: Options
   ) -> tuple[dict[str, float], str]:
     """Returns the scores by key, and a warning or "".
 
-    There are no scores if a set lacks the statistic that the metric needs.
+    There are no scores if a set lacks the statistic that the metric needs, or
+    is too small.
     """
-    name = self.statistic.name
-    if name not in generated or (self.compares and name not in reference):
+    name, theirs = self.statistic.name, self.reference_statistic.name
+    if name not in generated or (self.compares and theirs not in reference):
       return {}, ""
-    sets = generated[name], reference.get(name)
+    sets = generated[name], reference.get(theirs)
     scores = self.compute(*sets, options)
+    if not scores:
+      return {}, ""
     return dict(zip(self.keys, scores, strict=True)), self.warn(*sets)

@@ -2,12 +2,19 @@
 
 from collections.abc import Collection
 
-from scm_jax.metrics import frechet, inception_score, kernel, manifold
+from scm_jax.metrics import (
+  frechet,
+  frechet_infinity,
+  inception_score,
+  kernel,
+  manifold,
+)
 from scm_jax.metrics.metric import Column, Metric, Statistic
 
 # In the order in which they are computed and printed.
 METRICS: tuple[Metric, ...] = (
   frechet.METRIC,
+  frechet_infinity.METRIC,
   kernel.METRIC,
   manifold.METRIC,
   inception_score.METRIC,

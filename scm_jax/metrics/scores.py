@@ -66,8 +66,9 @@ def reference_floor(
 
   Returns:
     The scores over all random splits as `over_repeats` returns them, with `num`
-    and `num_reference`, the sizes of the halves, `repeats` and `seed`; {} if
-    all extractors are left out.
+    and `num_reference`, the sizes of the halves, `repeats` and `seed`; and
+    `fd_floor`, what infinitely many images of a perfect generator would have
+    for a distance to the whole reference. {} if all extractors are left out.
   """
   kept = {
     name: features
@@ -90,7 +91,15 @@ def reference_floor(
     )
     splits.append(score(one, other, Options(seed=seed)))
   facts = {"num": size, "num_reference": size, "repeats": repeats, "seed": seed}
-  return over_repeats(splits) | facts
+  found = over_repeats(splits)
+  # What remains of the extrapolated distance is the bias of the second half,
+  # and that of the whole reference is smaller by the ratio of their sizes.
+  found["fd_floor"] = {
+    name: value * size / whole
+    for name, value in found["fd_infinity"].items()
+    if (whole := reference[name][MOMENTS.name].n)
+  }
+  return found | facts
 
 
 def own_scores(images: ImageSet) -> dict[str, dict[str, float]]:

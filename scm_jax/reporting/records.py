@@ -25,8 +25,9 @@ SETTINGS = (
   "dtype",
   "labels",
 )
+ERROR = "_se"  # the ending of a standard error's key
 # Endings of keys that describe a score's spread and are no scores themselves.
-_SPREAD = ("_sd", "_min", "_whole")
+_SPREAD = ("_sd", ERROR, "_min", "_whole")
 
 
 def run_record(
@@ -109,7 +110,7 @@ def score_names(record: Mapping[str, Any]) -> list[str]:
   return [
     key
     for key, value in record.items()
-    if key != "fd"
+    if key not in ("fd", "fd_floor")
     and not key.endswith(_SPREAD)
     and isinstance(value, Mapping)
     and all(item is None or is_number(item) for item in value.values())

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from scm_jax.metrics import registry
 from scm_jax.reporting import objectives, records
 
 _COUNTS = ("steps", "nfe", "params", "num", "trainings")
@@ -92,18 +93,27 @@ def with_appearance(table: pd.DataFrame) -> pd.DataFrame:
 
 def spaces(table: pd.DataFrame) -> list[str]:
   """Returns the feature spaces of a table's distances, the main one first."""
-  found = [name[3:] for name in _scores(table) if name.startswith("fd_")]
+  found = [
+    name[3:]
+    for name in _scores(table)
+    if name.startswith("fd_") and name not in registry.columns()
+  ]
   return sorted(found, key=lambda name: name == "pixels")
 
 
 def scores(table: pd.DataFrame) -> list[str]:
   """Returns the names of the scores that are given in the main features."""
-  by_space = ("fd_", "ratio_")
-  return [name for name in _scores(table) if not name.startswith(by_space)]
+  by_space, known = ("fd_", "ratio_"), registry.columns()
+  return [
+    name
+    for name in _scores(table)
+    if name in known or not name.startswith(by_space)
+  ]
 
 
 def _scores(table: pd.DataFrame) -> list[str]:
-  return [name for name in table if f"{name}_count" in table]
+  known = [name for name in table if f"{name}_count" in table]
+  return [name for name in known if not name.endswith(records.ERROR)]
 
 
 def main_distance(table: pd.DataFrame) -> pd.Series:
@@ -190,6 +200,8 @@ def _scores_of(
   main = records.main_space(record["fd"])
   for score in records.score_names(record):
     yield score, _by_seed(record, score, main)
+    if errors := _by_seed(record, score + records.ERROR, main):
+      yield score + records.ERROR, errors
 
 
 def _ratio(distances: Mapping, teacher: Mapping) -> dict:

@@ -21,9 +21,15 @@ def score(value: Any, digits: int = 3) -> str:
 
 
 def plus_minus(row: Mapping[str, Any], name: str) -> str:
-  """Returns `0.133 ± 0.015`, or the mean alone; "" if there is no score."""
+  """Returns `0.133 ± 0.015`, or the mean alone; "" if there is no score.
+
+  The second is the deviation of repeated measurements; of a single one, its
+  standard error if that is known.
+  """
   column = registry.columns().get(name, Column(name, name))
-  numbers: list[Any] = [row.get(name), row.get(f"{name}_sd")]
+  spread: Any = row.get(f"{name}_sd")
+  error = row.get(name + records.ERROR)
+  numbers: list[Any] = [row.get(name), error if pd.isna(spread) else spread]
   if pd.isna(numbers[0]):
     return ""
   known = [column.scale * number for number in numbers if not pd.isna(number)]
@@ -152,6 +158,11 @@ def _notes(report: Mapping[str, Any], main: str) -> list[str]:
     notes.append(
       f"FD is the mean, standard deviation (n - 1) and minimum over {seeds} "
       "seeds (EDM2 publishes the minimum of several); other scores are means."
+    )
+  if (floor := report["reference"].get("fd_floor", {}).get(main)) is not None:
+    notes.append(
+      "FD∞ is extrapolated to infinitely many samples; perfect ones would have "
+      f"{score(floor)} against this reference."
     )
   if labels := report["reference"].get("labels"):
     notes.append(f"Classes of the samples: {labels}.")

@@ -68,7 +68,12 @@ def test_report(report, runs):
     assert all(math.isfinite(x) and x > 0 for x in run["fd"].values())
     assert (run["num"], run["seed"]) == (NUM, 0)
     assert run["workdir"] == str(runs / run["objective"])
+    # Of the few samples' distance their number explains a part.
+    for name, distance in run["fd_infinity"].items():
+      assert distance < run["fd"][name] and run["fd_infinity_se"][name] > 0
   reference = content["reference"]
+  floor = reference["fd_floor"]
+  assert abs(floor["classifier"]) < reference["fd"]["classifier"]
   assert reference["dataset"] == "scm_digits" and reference["images"] == 1797
   assert reference["fd"].keys() == {"classifier", "pixels"}
   # The floor is far below networks of eight steps.

@@ -118,6 +118,22 @@ def test_table_over_seeds_has_the_sample_deviation():
   assert "1.500 ± 0.707" in table and "1.000" in table
 
 
+def test_extrapolated_distance_is_a_score_with_its_standard_error():
+  """It is no distance in a feature space of its own."""
+  values = {
+    "fd_infinity": {"pixels": 1.5, "classifier": 0.041},
+    "fd_infinity_se": {"pixels": 0.5, "classifier": 0.003},
+  }
+  run = _record(scores=_SCORES | values)
+  reference = {"fd_floor": {"pixels": 0.5, "classifier": 0.007}}
+  head, row, *notes = tables.evaluation(
+    report.make_report([run], reference)
+  ).splitlines()
+  assert head.count("FD") == 3 and head.count("FD∞") == 1
+  assert "0.041 ± 0.003" in row
+  assert any("FD∞" in note and "0.007" in note for note in notes)
+
+
 def test_a_new_score_needs_no_change_of_the_table():
   run = _record(scores={**_SCORES, "cmmd": {"classifier": 0.5}})
   head = tables.evaluation(report.make_report([run], {})).splitlines()[0]
