@@ -8,8 +8,7 @@ from scm_jax.objectives import OBJECTIVES
 def small(arg: str):
   """Returns a config for greyscale digits, and whether it is `tiny`."""
   choice = parse_arg(arg, run=tuple(OBJECTIVES), tiny=False)
-  config = get_defaults()
-  config.run = choice.run
+  config = get_defaults(choice.run)
   config.ema = (0.10, 0.05, 0.20)  # wider than the paper's, for short runs
   config.optimizer.decay_steps = 2000
   config.checkpoint_every = 500

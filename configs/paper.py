@@ -41,8 +41,7 @@ class Column:
 
 def start(run: str):
   """Returns the defaults with the settings of Section G for all runs."""
-  config = get_defaults()
-  config.run = run
+  config = get_defaults(run)
   config.sigma_d = 0.5  # Section 3
   config.log_every = 100  # ours
   # EDM2's for teachers (Section 4.2); for students see networks/weighting.py.

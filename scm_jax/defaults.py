@@ -137,6 +137,7 @@ class Sample:
 
   Attributes:
     t_mid: second time of the 2-step sampler, radians (Section G.2).
+    gamma: part of a flow map's noise that is fresh in each step, 0 to 1.
     sigma_max: noise level that sampling starts from.
     solver: solver of teachers: `heun` or `dpm_solver`.
     solver_steps: steps of that solver; 32 of Heun's are 63 evaluations (G.2).
@@ -146,6 +147,7 @@ class Sample:
   """
 
   t_mid: float = 1.1
+  gamma: float = 0.0
   sigma_max: float = 80.0
   solver: Literal["heun", "dpm_solver"] = "heun"
   solver_steps: int = 32
@@ -345,11 +347,20 @@ GROUPS = {
 }
 
 
-def get_defaults() -> ConfigDict:
-  """Returns a config with every field; what has no default is empty or zero."""
+def get_defaults(run: str = "teacher") -> ConfigDict:
+  """Returns a config with every field; what has no default is empty or zero.
+
+  Args:
+    run: the objective, whose own defaults `config.objective` has.
+
+  Raises:
+    ConfigError: there is no such objective.
+  """
+  spec = schema.pick(OBJECTIVES, run, "config.run")
   fields = schema.options(Run)
   fields |= {name: schema.options(kind) for name, kind in GROUPS.items()}
-  return ConfigDict(fields | {"network": _network(), "objective": _objective()})
+  groups = {"network": _network(), "objective": _objective(spec)}
+  return ConfigDict(fields | groups | {"run": run})
 
 
 def _network() -> dict[str, Any]:
@@ -360,9 +371,9 @@ def _network() -> dict[str, Any]:
   return fields | {"dtype": "float32"}
 
 
-def _objective() -> dict[str, Any]:
-  """Returns the options of all objectives; the first one's defaults."""
+def _objective(chosen: Spec) -> dict[str, Any]:
+  """Returns the options of all objectives, with the defaults of one."""
   fields: dict[str, Any] = {}
-  for spec in reversed(OBJECTIVES.values()):
+  for spec in (*reversed(OBJECTIVES.values()), chosen):
     fields |= schema.options(spec.options)
   return fields

@@ -60,6 +60,7 @@ def describe(sampler: Sampler, origin: Origin) -> dict[str, Any]:
       "t_mid": sampler.t_mid,
       "sigma_max": sampler.sigma_max,
       "solver": sampler.solver,
+      **{name: getattr(sampler, name) for name in sampler.rules.settings},
     },
     "parameters": sampler.parameters,
     "step": origin.step,

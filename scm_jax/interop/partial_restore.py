@@ -89,7 +89,8 @@ def restore(
 
   def is_optional(path: Path) -> bool:
     modulates = bool(forms.modulation & set(path[2:3]))
-    return "emb_guidance" in path or (modulates and not same_form)
+    added = bool(networks.ADDED_LAYERS.intersection(path))
+    return added or (modulates and not same_form)
 
   other_sign = source.published != target.published
   taken = {}

@@ -11,6 +11,10 @@ from scm_jax.errors import ConfigError
 
 Dtype = Any
 
+# Fields of `NetworkConfig`, and keys of the condition: one number a sample.
+ADDED_INPUTS = ("guidance", "target")
+# The layers that read them, which a network may lack.
+ADDED_LAYERS = frozenset(f"emb_{name}" for name in ADDED_INPUTS)
 AUGMENTATIONS = 9  # numbers that say how a sample was augmented
 
 
@@ -23,6 +27,7 @@ class NetworkConfig:
     in_channels: channels of the data.
     num_classes: labels; 0 is an unconditional network.
     guidance: whether the guidance scale is an input (Section 5.2).
+    target: whether the time at which a jump ends is an input (flow maps).
     augment: whether what was done to the data is an input: the numbers of
       `data.augmentation`, zero in sampling.
     sigma_d: standard deviation of the data, by which the published forms turn
@@ -50,6 +55,7 @@ class NetworkConfig:
   in_channels: int = schema.fixed()
   num_classes: int = schema.fixed(0)
   guidance: bool = schema.fixed(False)
+  target: bool = schema.fixed(False)
   augment: bool = schema.fixed(False)
   sigma_d: float = schema.fixed(0.5)
   form: str = "trigflow"
@@ -68,6 +74,11 @@ class NetworkConfig:
   def published(self) -> bool:
     """Whether the network takes EDM's convention of time, `c_noise`."""
     return self.form != "trigflow"
+
+  @property
+  def added_inputs(self) -> tuple[str, ...]:
+    """The numbers that a student is told and its teacher need not be."""
+    return tuple(n for n in ADDED_INPUTS if getattr(self, n))
 
   @property
   def weighting_head(self) -> str:

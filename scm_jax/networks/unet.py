@@ -65,17 +65,17 @@ class Embedding(nn.Module):
     # float32, or float64 where a test asks for it: never narrower.
     linear = lambda name: layers.Linear(width, dtype=t.dtype, name=name)
     emb = linear("emb_noise")(noise)
-    if c.guidance:
-      scale = layers.positional_features(cond["guidance"], c.channels)
-      # Starts at zero: the student begins as its teacher, whatever the scale.
+    for name in c.added_inputs:
+      features = layers.positional_features(cond[name], c.channels)
+      # Starts at zero: the student begins as its teacher, whatever the input.
       zeros = nn.initializers.zeros
       emb += nn.Dense(
         width,
         use_bias=False,
         kernel_init=zeros,
-        name="emb_guidance",
+        name=f"emb_{name}",
         dtype=t.dtype,
-      )(scale)
+      )(features)
     if c.num_classes:
       label = layers.one_hot_label(cond["label"], c.num_classes)
       label = linear("emb_label")(label.astype(t.dtype))

@@ -45,6 +45,7 @@ def resolve(config: ConfigDict) -> Run:
     in_channels=config.data.channels,
     num_classes=config.data.num_classes,
     guidance=spec.takes_guidance(objective),
+    target=spec.takes_target(objective),
     sigma_d=config.sigma_d,
   )
   return _group(config, "", Run, network=network, objective=objective, **groups)
@@ -149,7 +150,7 @@ def _check_fields(
   config: ConfigDict, group: str, kinds: dict[str, type], chosen: str
 ) -> None:
   """Raises ConfigError for a changed field that the chosen kind lacks."""
-  defaults = get_defaults()[group]
+  defaults = get_defaults(config.run)[group]
   for name in set(defaults) - set(schema.options(kinds[chosen])) - {"family"}:
     if config[group][name] == defaults[name]:
       continue
@@ -168,6 +169,7 @@ def model(run: Run, average: Any) -> Sampler:
     codec=run.codec,
     kind=run.spec.kind,
     t_mid=run.sample.t_mid,
+    gamma=run.sample.gamma,
     sigma_max=run.sample.sigma_max,
     solver=run.sample.solver,
     solver_steps=run.sample.solver_steps,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scm_jax import trigflow
-from scm_jax.objectives import consistency, diagnostics, tangent
+from scm_jax.objectives import consistency, diagnostics, jumps, tangent
 from scm_jax.objectives.consistency import Options
 
 PLAIN = Options(tangent_norm="none", adaptive_weighting=False)
@@ -186,7 +186,7 @@ def test_reduction_and_prior_weight(mlp):
 def test_other_derivatives_approach_the_exact_one(mlp):
   # Times that are points of the grid, so that dsCD does not move them.
   steps = 100_000
-  grid = consistency.time_grid(steps, 0.5)
+  grid = jumps.time_grid(steps, 0.5)
   index = jnp.array([40_000, 60_000, 75_000, 95_000])
   problem = dataclasses.replace(mlp, t=grid[index])
   value = lambda **fields: float(
@@ -206,7 +206,7 @@ def test_other_derivatives_approach_the_exact_one(mlp):
 
 
 def test_discrete_times(mlp):
-  grid = np.asarray(consistency.time_grid(18, 0.5))
+  grid = np.asarray(jumps.time_grid(18, 0.5))
   assert len(grid) == 19 and grid[0] == 0 and np.all(np.diff(grid) > 0)
   np.testing.assert_allclose(0.5 * np.tan(grid[1]), 0.002)
   np.testing.assert_allclose(0.5 * np.tan(grid[-1]), 80)

@@ -10,7 +10,13 @@ import pytest
 
 from scm_jax import schema, trigflow
 from scm_jax.errors import ConfigError
-from scm_jax.objectives import consistency, tangent, weighting
+from scm_jax.objectives import (
+  consistency,
+  derivatives,
+  jumps,
+  tangent,
+  weighting,
+)
 from scm_jax.objectives.consistency import Options
 
 
@@ -184,10 +190,12 @@ def test_every_option_has_its_code():
   tables = {
     "tangent_norm": tangent.NORMALIZATIONS,
     "warmup": tangent.WARMUPS,
-    "derivative": consistency.DERIVATIVES,
+    "derivative": derivatives.DERIVATIVES,
     "reduction": consistency.REDUCTIONS,
     "prior_weight": consistency.PRIORS,
     "weighting_unit": weighting.UNITS,
+    "ends": jumps.ENDS,
+    "tangent_scale": tangent.SCALES,
   }
   for field, table in tables.items():
     assert set(schema.choices(Options)[field]) == set(table)
