@@ -16,7 +16,8 @@ OBJECTIVES: dict[str, Spec] = {
   "ayf": flow_map.AYF,
   "meanflow": flow_map.MEANFLOW,
   "imf": flow_map.IMF,
-  "alpha_flow": flow_map.ALPHA_FLOW,
+  "alphaflow": flow_map.ALPHA_FLOW,
+  "facm": flow_map.FACM,
 }
 
 __all__ = [

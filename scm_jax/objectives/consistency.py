@@ -29,7 +29,8 @@ from scm_jax.objectives.velocity import Velocity
 
 Derivative = Literal["jvp", "finite_difference", "discrete", "relative"]
 Ends = Literal["zero", "segment", "below", "pair", "gap"]
-Norm = Literal["l2", "rms", "clip", "none"]
+Norm = Literal["l2", "rms", "clip", "relaxed", "none"]
+Prior = Literal["none", "inverse_sigma", "sine"]
 Scale = Literal["cos", "ayf", "meanflow", "average"]
 Warmup = Literal["linear", "variance_exact", "rectified_flow"]
 
@@ -75,8 +76,8 @@ class Options(spec.Options):
     error_power: `p` of MeanFlow's weight, the error divided by
       `(error + error_floor)^p` without its gradient; 0 is none.
     error_floor: what is added to the error there.
-    prior_weight: `none`, the paper's; or `inverse_sigma`, the further factor
-      `1 / (sigma_d tan t)` that some implementations have.
+    prior_weight: a further factor: `none`, the paper's; `inverse_sigma`, the
+      `1 / (sigma_d tan t)` that some implementations have; or `sine`, FACM's.
     reduction: `mean`, the paper's division by `D`; or `sum`.
   """
 
@@ -101,7 +102,7 @@ class Options(spec.Options):
   tangent_precision: Literal["highest", "high", "default"] = "highest"
   error_power: float = 0.0
   error_floor: float = 1e-3
-  prior_weight: Literal["none", "inverse_sigma"] = "none"
+  prior_weight: Prior = "none"
   reduction: Literal["mean", "sum"] = "mean"
 
   def __post_init__(self) -> None:
@@ -190,7 +191,7 @@ def loss(
   output = diagnostics.select(valid, output)
   target = jax.lax.stop_gradient(output + g)
   there = jumps.of(point, options)
-  error = _reduce(jnp.square(output - target), t, options)
+  error = _reduce(jnp.square(output - target), there, options)
   if options.error_power:
     error = _self_weighted(error, there, options)
   log_weight = jnp.zeros_like(t)
@@ -227,12 +228,12 @@ def raw_tangent(
   return derivatives.tangents(F, params, point, velocity, options, step).g
 
 
-def _reduce(squares: Array, t: Array, options: Options) -> Array:
+def _reduce(squares: Array, there: Jump, options: Options) -> Array:
   """Returns each sample's squared norm, divided and weighted."""
   axes = tuple(range(1, squares.ndim))
   reduce = schema.pick(REDUCTIONS, options.reduction, "reduction")
   factor = schema.pick(PRIORS, options.prior_weight, "prior_weight")
-  return factor(reduce(squares, axis=axes), t, options.sigma_d)
+  return factor(reduce(squares, axis=axes), there)
 
 
 def _self_weighted(error: Array, there: Jump, options: Options) -> Array:
@@ -247,11 +248,18 @@ def _self_weighted(error: Array, there: Jump, options: Options) -> Array:
 
 REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}
 PRIORS = {
-  "none": lambda error, t, sigma_d: error,
-  "inverse_sigma": lambda error, t, sigma_d: (
-    error / trigflow.time_to_sigma(t, sigma_d)
+  "none": lambda error, jump: error,
+  "inverse_sigma": lambda error, jump: (
+    error / trigflow.time_to_sigma(jump.t, jump.sigma_d)
   ),
+  "sine": lambda error, jump: error * _sine(jump),
 }
+
+
+def _sine(jump: Jump) -> Array:
+  """Returns FACM's weight of jumps, `sin(pi/2 tau)`; 1 where `s = t`."""
+  tau = jump.kappa * jnp.sin(jump.t) / jump.radii[0]
+  return jnp.where(jump.span > 0, jnp.sin(jnp.pi / 2 * tau), 1.0)
 
 
 SCT = Spec(
@@ -263,6 +271,7 @@ SCT = Spec(
   options=Options,
   loss=loss,
   draw=jumps.draw,
+  takes_target=lambda options: options.two_times,
   forwards=lambda options: options.forwards,
   tangent=raw_tangent,
 )

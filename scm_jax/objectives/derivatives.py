@@ -150,7 +150,7 @@ def normalized(g: Array, point: Point, options: Any) -> Array:
   """
   there = jumps.of(point, options)
   bounded = tangent.normalize_tangent(
-    g, there.span, options.tangent_norm, options.tangent_c
+    g, there, options.tangent_norm, options.tangent_c
   )
   if not options.two_times:
     return bounded

@@ -90,6 +90,23 @@ class AlphaFlow(MeanFlow):
   reduction: Literal["mean", "sum"] = "mean"
 
 
+@dataclasses.dataclass(frozen=True)
+class AnchoredConsistency(Options):
+  """FACM (arXiv 2507.03738): sCM, anchored by the velocity at `s = t`.
+
+  The published anchor is a second loss on every sample, with a cosine distance
+  besides; here half of the samples have it, without.
+  """
+
+  equal_share: float = 0.5
+  tangent_scale: consistency.Scale = "meanflow"
+  tangent_norm: consistency.Norm = "relaxed"
+  warmup_steps: int = 0
+  adaptive_weighting: bool = False
+  error_power: float = 0.5
+  prior_weight: consistency.Prior = "sine"
+
+
 def _spec(label: str, color: str, marker: str, options: type[Options]) -> Spec:
   """Returns the spec of one kind of flow map."""
   return dataclasses.replace(
@@ -102,7 +119,6 @@ def _spec(label: str, color: str, marker: str, options: type[Options]) -> Spec:
     options=options,
     asks_teacher=_asks_teacher,
     takes_guidance=lambda options: options.guidance == "sampled",
-    takes_target=lambda options: options.two_times,
   )
 
 
@@ -114,4 +130,5 @@ MULTISTEP = _spec("MS-sCD", "#56B4E9", "^", Multistep)
 AYF = _spec("AYF", "#009E73", "v", AlignYourFlow)
 MEANFLOW = _spec("MeanFlow", "#CC79A7", "P", MeanFlow)
 IMF = _spec("iMF", "#E69F00", "X", ImprovedMeanFlow)
+FACM = _spec("FACM", "#999933", "d", AnchoredConsistency)
 ALPHA_FLOW = _spec("α-Flow", "#882255", "h", AlphaFlow)

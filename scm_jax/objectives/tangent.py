@@ -191,44 +191,57 @@ def discrete_tangent(
   return step.wide(jump.a) * difference
 
 
-def normalize_tangent(g: Array, span: Array, kind: str, c: float) -> Array:
+def normalize_tangent(g: Array, jump: Jump, kind: str, c: float) -> Array:
   """Bounds the tangent (Section 4.2).
 
   Args:
     g: the tangent, `[B, ...]`.
-    span: the length of the jump, `t` of a consistency model, radians `[B]`.
+    jump: its times.
     kind: the name of an entry of `NORMALIZATIONS`.
     c: the paper's constant, 0.1.
 
   Raises:
     ConfigError: there is no such normalisation.
   """
-  return schema.pick(NORMALIZATIONS, kind, "tangent_norm")(g, span, c)
+  return schema.pick(NORMALIZATIONS, kind, "tangent_norm")(g, jump, c)
 
 
-def _by_norm(g: Array, span: Array, c: float) -> Array:
+def _by_norm(g: Array, jump: Jump, c: float) -> Array:
   """Returns `g / (||g|| + c)`, with the norm over the whole sample."""
-  del span
+  del jump
   return g / trigflow.expand(diagnostics.norms(g) + c, g)
 
 
-def _by_rms(g: Array, span: Array, c: float) -> Array:
+def _by_rms(g: Array, jump: Jump, c: float) -> Array:
   """Returns `g / (rms(g) + c)`."""
-  del span
+  del jump
   rms = diagnostics.norms(g) / (g[0].size ** 0.5)
   return g / trigflow.expand(rms + c, g)
 
 
-def _clipped(g: Array, span: Array, c: float) -> Array:
+def _clipped(g: Array, jump: Jump, c: float) -> Array:
   """Returns `g` of `df/dt` clipped to [-1, 1]."""
   del c
-  bound = trigflow.expand(jnp.cos(span), g)
+  bound = trigflow.expand(jnp.cos(jump.span), g)
   return jnp.clip(g, -bound, bound)
 
 
-def _as_it_is(g: Array, span: Array, c: float) -> Array:
+def _relaxed(g: Array, jump: Jump, c: float) -> Array:
+  """Returns `g` of an average velocity's error clipped to [-1, 1], in part.
+
+  The part is `1 - sqrt(1 - tau)`, with a rectified flow's time `tau` (FACM,
+  arXiv 2507.03738).
+  """
+  del c
+  radius = jump.radii[0]
+  bound = trigflow.expand(jump.kappa / (jump.sigma_d * radius), g)
+  part = 1 - jnp.sqrt(jnp.cos(jump.t) / radius)
+  return trigflow.expand(part, g) * jnp.clip(g, -bound, bound)
+
+
+def _as_it_is(g: Array, jump: Jump, c: float) -> Array:
   """Returns `g`."""
-  del span, c
+  del jump, c
   return g
 
 
@@ -237,6 +250,7 @@ NORMALIZATIONS = {
   "l2": _by_norm,
   "rms": _by_rms,
   "clip": _clipped,
+  "relaxed": _relaxed,
   "none": _as_it_is,
 }
 

@@ -8,6 +8,7 @@ import pytest
 
 from scm_jax.cli import bench, configs
 from scm_jax.networks import weighting
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.planning import targets
 from scm_jax.training import resolve
 from scm_jax.training.benchmarks import sampling, train_step
@@ -43,7 +44,9 @@ def test_json(command, flags):
   assert result["device"] == jax.devices()[0].device_kind
   assert result["devices"] == 1 and isinstance(result["config"], str)
   assert result["flops"].keys() == {"forward", "step"}
-  assert result["flops_in_forwards"].keys() == {"diffusion", "sct", "scd"}
+  assert result["flops_in_forwards"].keys() == {
+    train_step.REPORTED_AS.get(name, name) for name in OBJECTIVES
+  }
   assert result["step_ms"].keys() == {"median", "p10", "p90"}
   assert result["sample_ms"].keys() == {"1", "2", "teacher"}
   sampling = result["sampling"]

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from scm_jax import networks
-from scm_jax.defaults import Mesh, Run
+from scm_jax.defaults import Mesh, Run, get_defaults
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
@@ -146,18 +146,20 @@ def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
 
   Guidance, which is not part of the objective, is left out.
   """
-  config = copy.deepcopy(config)
-  config.objective.guidance = "none"
+  own = config.run
 
   def resolved(objective: str) -> Run:
-    config.run = objective
+    given = copy.deepcopy(config)
+    if objective != own:
+      given.objective = get_defaults(objective).objective
+    given.run, given.objective.guidance = objective, "none"
     return _on_one_device(resolve.resolve(config))
 
   def step_flops(run: Run) -> float:
     made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
     return _flops(made.step.lower(*made.arguments).compile())
 
-  forward = _flops(_lower_forward(resolved(config.run)).compile())
+  forward = _flops(_lower_forward(resolved(own)).compile())
   return {
     REPORTED_AS.get(name, name): step_flops(resolved(name)) / forward
     for name in OBJECTIVES
