@@ -24,9 +24,11 @@ FLAGS = {
   "--guidance=S,...": "guidance scales, for networks that take one; default "
   "each config's",
   "--ema=SIGMA_REL,...": "EMA widths, as in sample; default the config's first",
-  "--t-mid=T,...": "second times of students' samplers; default each config's. "
-  "Of several scales, EMA widths or times the best combination is selected on "
-  "--select-num images of another seed, and reported on fresh ones",
+  "--t-mid=T,...": "second times of students' samplers; default each config's",
+  "--gamma=PART,...": "parts of flow maps' noise that are fresh in each step, "
+  "0 to 1; default each config's. Of several scales, EMA widths, times or parts "
+  "the best combination is selected on --select-num images of another seed, and "
+  "reported on fresh ones",
   "--select-num=N": "images to select by; default 0, as many as are reported. "
   "With fewer, --select-by=fd favours candidates that vary less",
   "--select-by=SCORE": "score to select by, such as fd, the Fréchet distance "
@@ -58,9 +60,8 @@ FLAGS = {
   "--allow-few": "compute Fréchet distances of fewer images than features",
   "--save-samples": "keep the images, as OUT/samples/*.npy",
 }
-add_arguments = flags.adder(
-  FLAGS, ["workdir"], teacher_steps=(), guidance=(), t_mid=(), weights=()
-)
+_EMPTY = ("teacher_steps", "guidance", "t_mid", "gamma", "weights")
+add_arguments = flags.adder(FLAGS, ["workdir"], **dict.fromkeys(_EMPTY, ()))
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check(args, "num", "guidance", "ema", "t_mid", "select_num", least=0)
   flags.check(args, "keep", "batch_size", "seeds", least=0)
   flags.check_times(*args.t_mid)
+  flags.check_parts(*args.gamma)
   if args.select_num == 1:
     raise ConfigError("--select-num is 1; it must be at least 2, or 0 for all")
   changes = tuple(flags.sampler_changes(args).items())

@@ -26,6 +26,8 @@ FLAGS = {
   "network that cannot be guided",
   "--t-mid=T": "second time of a consistency model's sampler, in radians; the "
   "default is the config's",
+  "--gamma=PART": "how much of a flow map's noise is fresh in each step, 0 to "
+  "1; the default is the config's",
   "--seed=N": "image i is a function of the seed, i and its label; default 0",
   **flags.EMA,
   **flags.AUTOENCODER,
@@ -43,7 +45,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Writes `samples.npz` (uint8 NHWC and labels) and `grid.png`."""
   flags.check(args, "steps", "num", "batch_size", least=1)
   flags.check_times(args.t_mid)
-  changes = flags.sampler_changes(args, "t_mid", "batch_size")
+  flags.check_parts(args.gamma)
+  changes = flags.sampler_changes(args, "t_mid", "gamma", "batch_size")
 
   from etils import epath
 
