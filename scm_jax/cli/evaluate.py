@@ -26,9 +26,9 @@ FLAGS = {
   "--ema=SIGMA_REL,...": "EMA widths, as in sample; default the config's first",
   "--t-mid=T,...": "second times of students' samplers; default each config's",
   "--gamma=PART,...": "parts of flow maps' noise that are fresh in each step; "
-  "default each config's. Of several scales, EMA widths, times or parts the best "
-  "combination is selected on --select-num images of another seed, and reported "
-  "on fresh ones",
+  "default each config's. Of several scales, EMA widths, times or parts, the "
+  "best combination is selected on --select-num images of another seed, and "
+  "reported on fresh ones",
   "--select-num=N": "images to select by; default 0, as many as are reported. "
   "With fewer, --select-by=fd favours candidates that vary less",
   "--select-by=SCORE": "score to select by, such as fd, the Fréchet distance "
