@@ -173,3 +173,23 @@ def test_arithmetic_is_counted_with_and_without_what_is_computed_again(flags):
   again, same = counted("full")
   assert same == model
   assert 1.1 * model < again < 2 * model
+
+
+def test_layers(command, flags):
+  """Each in every direction; together they are the network's arithmetic."""
+  argv = [*flags("scd", *BARE), "--layers", "--repeats=1", "--json"]
+  code, out, err = command("bench", *argv)
+  assert (code, err) == (0, "")
+  result = json.loads(out)
+  config = resolve.resolve(configs.parse_config(flags("scd", *BARE)))
+  total = sum(row["count"] * row["flops"] for row in result["layers"])
+  whole = train_step.count(configs.parse_config(flags("scd", *BARE)))
+  forward = whole["flops"]["forward"]
+  assert 0.7 * forward < total < forward
+  for row in result["layers"]:
+    assert row["ms"].keys() == {"forward", "tangent", "input", "weight"}
+    assert all(ms > 0 for ms in row["ms"].values()) and row["share"] > 0
+    assert row["pytorch_ms"] is None  # there is no GPU
+  sizes = [row["shapes"][0][0] for row in result["layers"]]
+  assert config.batch_size in sizes
+  assert "GFLOP/s" in bench.layers_table(result)

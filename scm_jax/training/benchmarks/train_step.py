@@ -5,6 +5,7 @@ Weights and data are random; neither a workdir nor a dataset is needed.
 
 import copy
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -34,37 +35,33 @@ def measure(
 
   `repeats` calls of each kind are timed. `rates` is what each device here does
   in a second, if that is known; `sample_batch` the number of images drawn at
-  once for the throughput of samplers.
+  once for the throughput of samplers. FLOPs are XLA's count for the whole batch
+  before its optimisations.
   """
   run = resolve.resolve(config)
-  step = _time_step(run, repeats)
-  devices, flops = jax.device_count(), step["flops"]
+  step = time_step(run, repeats)
+  devices = jax.device_count()
   p10, median, p90 = np.percentile(step["ms"], (10, 50, 90)).tolist()
-  forward = _flops(_lower_forward(run).compile())
+  forward = _flops(_lower_forward(run))
   sample_ms, samplers = sampling.measure(
     config, forward / config.batch_size, rates, repeats, sample_batch
   )
-  hardware, model = arithmetic(run) if rates else (None, None)
-
-  def utilization(counted: float | None) -> float | None:
-    if counted is None or rates is None:
-      return None
-    return counted / devices / (median / 1e3) / rates.flops
-
+  hardware, model = arithmetic(run)
+  peak = devices * (median / 1e3) * (rates.flops if rates else math.nan)
   return {
     "device": jax.devices()[0].device_kind,
     "devices": devices,
     "config": _describe(run),
     "params": step["params"],
-    "flops": {"forward": forward, "step": flops and flops * devices},
+    "flops": {"forward": forward, "step": hardware},
     "flops_in_forwards": flops_in_forwards(config),
     "step_ms": {"median": median, "p10": p10, "p90": p90},
     "sample_ms": sample_ms,
     "sampling": samplers,
     "images_per_second": config.batch_size / (median / 1e3),
     "peak_bytes": step["peak_bytes"],
-    "mfu": utilization(model),
-    "hfu": utilization(hardware),
+    "mfu": rates and model / peak,
+    "hfu": rates and hardware / peak,
   }
 
 
@@ -101,16 +98,18 @@ def arithmetic(config: Run) -> tuple[float, float]:
   They are XLA's count before its optimisations, which needs no device and does
   not depend on the kernels that a device's libraries choose.
   """
+  hardware = _step_flops(config)
+  if config.network.remat == "none":
+    return hardware, hardware
+  network = dataclasses.replace(config.network, remat="none")
+  return hardware, _step_flops(dataclasses.replace(config, network=network))
+
+
+def _step_flops(config: Run) -> float:
+  """Returns the FLOPs of a step, for the whole batch."""
   run = _on_one_device(config)
-
-  def counted(remat: Any) -> float:
-    network = dataclasses.replace(run.network, remat=remat)
-    given = dataclasses.replace(run, network=network)
-    made = program.make(given, sharding.make_mesh(given, jax.devices()[:1]))
-    return _flops(made.step.lower(*made.arguments))
-
-  hardware = counted(run.network.remat)
-  return hardware, hardware if run.network.remat == "none" else counted("none")
+  made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
+  return _flops(made.step.lower(*made.arguments))
 
 
 def _describe(config: Run) -> str:
@@ -136,8 +135,8 @@ def _lower_forward(config: Run) -> jax.stages.Lowered:
   return jax.jit(network.F).lower(params, x, t, cond)
 
 
-def _flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:
-  """Returns XLA's count for one call."""
+def _flops(program: jax.stages.Lowered) -> float:
+  """Returns XLA's count for one call, before its optimisations."""
   return float((program.cost_analysis() or {}).get("flops", float("nan")))
 
 
@@ -153,25 +152,20 @@ def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
     if objective != own:
       given.objective = get_defaults(objective).objective
     given.run, given.objective.guidance = objective, "none"
-    return _on_one_device(resolve.resolve(config))
+    return resolve.resolve(given)
 
-  def step_flops(run: Run) -> float:
-    made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
-    return _flops(made.step.lower(*made.arguments).compile())
-
-  forward = _flops(_lower_forward(resolved(own)).compile())
+  forward = _flops(_lower_forward(resolved(own)))
   return {
-    REPORTED_AS.get(name, name): step_flops(resolved(name)) / forward
+    REPORTED_AS.get(name, name): _step_flops(resolved(name)) / forward
     for name in OBJECTIVES
   }
 
 
-def _time_step(config: Run, repeats: int) -> dict[str, Any]:
+def time_step(config: Run, repeats: int) -> dict[str, Any]:
   """Measures the config's own train step on the devices here.
 
-  It returns `ms`, the milliseconds of each call; `flops` of one device, None
-  where there are microbatches, whose loop XLA counts as one; `peak_bytes` of
-  one device; and `params`, the number of parameters.
+  It returns `ms`, the milliseconds of each call; `peak_bytes` of one device;
+  and `params`, the number of parameters.
   """
   mesh = sharding.make_mesh(config)
   made = program.make(config, mesh)
@@ -185,12 +179,9 @@ def _time_step(config: Run, repeats: int) -> dict[str, Any]:
     state, metrics = compiled(state, *others)
     jax.block_until_ready((state, metrics))
     seconds.append(time.perf_counter() - start)
-  parts = sharding.microbatches(config, mesh.size)
   memory = compiled.memory_analysis()
-  analysis = compiled.cost_analysis() or {}
   return {
     "ms": 1e3 * np.asarray(seconds[1:]),  # the first call warms up
-    "flops": analysis.get("flops") if parts == 1 else None,
     "peak_bytes": memory and peak_bytes(memory),
     "params": networks.parameter_count(state.params),
   }
