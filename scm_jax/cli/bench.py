@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from scm_jax.cli import configs, console
+from scm_jax.cli import configs, console, platforms
 from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     if value < 1:
       raise ConfigError(f"{flag} is {value}; it must be positive")
   console.start()
+  platforms.announce()
 
   import json
 

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from scm_jax.cli import console, settings
+from scm_jax.cli import console, platforms, settings
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -218,6 +218,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   )
   out = epath.Path(args.out or workdirs[0])
   with startup.together("evaluate"):
+    platforms.announce()
     _end_on_sigterm()
     result = evaluate.evaluate(question, out, request.RuntimeOptions(**runtime))
     if startup.is_main():

@@ -87,7 +87,7 @@ def _run_task(name: str, argv: list[str]) -> int:
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   # Buckets are read by gcsfs; where TensorFlow is there, etils would import it.
   os.environ.setdefault("EPATH_USE_TF", "false")
-  platforms.skip_absent_tpu(os.environ)
+  platforms.choose(os.environ)
   module = importlib.import_module(module_name)
   parser = _Parser(
     prog=f"scm-jax {name}",

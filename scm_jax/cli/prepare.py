@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from scm_jax import files
-from scm_jax.cli import configs, console
+from scm_jax.cli import configs, console, platforms
 from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   config = configs.parse_config(config_argv) if config_argv else None
   console.start()
   options = _options(args, config.data if config else None)
+  if options.encoder:
+    platforms.announce()
 
   from scm_jax.preparing import dataset
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from scm_jax.cli import console, settings
+from scm_jax.cli import console, platforms, settings
 from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   if args.batch_size is not None:
     changes["batch_size"] = args.batch_size
   console.start()
+  platforms.announce()
 
   import dataclasses
 

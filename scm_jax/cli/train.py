@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from scm_jax.cli import configs, console
+from scm_jax.cli import configs, console, platforms
 
 EXAMPLE = """\
 scm-jax train --config=configs/digits.py:run=teacher --workdir=runs/teacher
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   from scm_jax.training.processes import startup
 
   with startup.together():
+    platforms.announce()
     _train(config, args.workdir)
   return 0
 
