@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
-from scm_jax import networks
 from scm_jax.defaults import Run
 from scm_jax.networks import sharded
 from scm_jax.planning.estimate import Traffic
@@ -43,8 +42,7 @@ class Shapes(NamedTuple):
 
 def trace(config: Run) -> Shapes:
   """Returns a config's shapes; takes seconds for the largest networks."""
-  network = networks.build(config.network)
-  state = jax.eval_shape(lambda: init_state(config, network))
+  state = jax.eval_shape(lambda: init_state(config))
   if not config.asks_teacher:
     return Shapes(state, None)
   teacher = program.teacher_network(config)
@@ -71,9 +69,10 @@ def abstract_mesh(data: int, fsdp: int) -> AbstractMesh:
 def resident(arguments: Arguments) -> dict[str, int]:
   """Returns the bytes that one device holds between steps, by what they are."""
   state = arguments.state
+  moments = (extra.opt_state for extra in state.extra.values())
   return {
-    "parameters": local_bytes(state.params),
-    "moments": local_bytes(state.opt_state),
+    "parameters": local_bytes(state.trained),
+    "moments": local_bytes([state.opt_state, *moments]),
     "averages": local_bytes(state.ema),
     "teacher": local_bytes(arguments.teacher),
     "batch": local_bytes(arguments.batch),
@@ -97,7 +96,7 @@ def minimum(config: Run, arguments: Arguments, domain: int) -> list[Traffic]:
   data, fsdp = mesh.shape[DATA], mesh.shape[FSDP]
   devices = data * fsdp
   microbatches = sharding.microbatches(config, devices)
-  params = arguments.state.params
+  params = arguments.state.trained
   replicated = sum(
     leaf.size * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(params)

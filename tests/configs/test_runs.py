@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax import networks
 from scm_jax.data import pipeline, sources
 from scm_jax.errors import ConfigError
 from scm_jax.training import program, resolve, sharding
@@ -27,9 +26,8 @@ def total(tree) -> int:
 def test_state(load, name, run):
   """Two moments and the config's EMAs for each parameter, all in float32."""
   config = load(name, f"run={run}")
-  resolve.check(config)
-  network = networks.build(resolve.resolve(config).network)
-  state = jax.eval_shape(lambda: init_state(config, network))
+  run = resolve.check(config)
+  state = jax.eval_shape(lambda: init_state(run))
   weights = total(state.params)
   assert set(state.ema) == {averaging.name(a) for a in config.ema}
   assert all(total(average) == weights for average in state.ema.values())

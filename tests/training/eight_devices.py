@@ -11,11 +11,12 @@ import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
+import critic
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scm_jax import networks
+from scm_jax import objectives
 from scm_jax.defaults import get_defaults
 from scm_jax.networks import parameter_count
 from scm_jax.training import program, resolve, sharding
@@ -69,18 +70,18 @@ class Run:
   """One layout's program, with a state and a teacher for it."""
 
   def __init__(self, devices, *layout):
-    self.config = make_config(*layout)
+    self.config = resolve.resolve(make_config(*layout))
     self.mesh = sharding.make_mesh(self.config, jax.devices()[:devices])
-    self.program = program.make(resolve.resolve(self.config), self.mesh)
+    self.program = program.make(self.config, self.mesh)
     self.compiled = self.program.step.lower(*self.program.arguments).compile()
 
   def initialize(self):
     """The state as a new run draws it."""
-    network = networks.build(resolve.resolve(self.config).network)
     # The output gain starts at 0; nothing else would move at first.
     start = {"denoiser": {"out_gain": jnp.ones(())}}
+    start = start | dict.fromkeys(self.config.spec.extra, start)
     where = jax.tree.map(lambda leaf: leaf.sharding, self.program.state)
-    init = lambda: init_state(self.config, network, start)
+    init = lambda: init_state(self.config, start)
     return jax.jit(init, out_shardings=where)()
 
   def take(self, state, teacher):
@@ -171,6 +172,37 @@ def memory(run):
   return [held, run.compiled.memory_analysis().alias_size_in_bytes]
 
 
+def second_network(teacher):
+  """How far a critic's gradient on 8 devices is from that on one.
+
+  Also the memories in which its moments rest, scalars apart, and its
+  gradient's size.
+  """
+  objectives.OBJECTIVES["critic"] = critic.CRITIC
+  fields = {"run": "critic"}
+  rest = fields | {"offload": ("moments",)}
+  alone = Run(1, 1, 1, 1, "none", fields)
+  many = Run(8, 2, 4, 2, "none", rest)
+  start = jax.device_get(alone.initialize())
+  after = {}
+  for name, run in {"alone": alone, "many": many}.items():
+    run.take(start, teacher)
+    after[name] = run.step(run.state, 0)[0].extra["critic"]
+  first = lambda extra: extra.opt_state[0].mu
+  size = max(np.abs(x).max() for x in jax.tree.leaves(first(after["alone"])))
+  return {
+    "gradients": difference(first(after["alone"]), first(after["many"])),
+    "size": float(size),
+    "memory": sorted(
+      {
+        x.sharding.memory_kind
+        for x in jax.tree.leaves(first(after["many"]))
+        if x.ndim
+      }
+    ),
+  }
+
+
 def main(folder):
   runs = {name: Run(*layout) for name, layout in LAYOUTS.items()}
   result = {name: {} for name in runs}
@@ -220,6 +252,7 @@ def main(folder):
   )
   result["two"] = {"restored": difference(saved, writer.restore(two))}
   writer.close()
+  result["second"] = second_network(teacher)
   print(json.dumps(result))
 
 

@@ -57,6 +57,14 @@ def test_other_ways_to_the_same_gradient(eight_devices, name):
   assert run["metrics"] < 1e-5
 
 
+def test_a_second_network_is_sharded_and_offloaded_too(
+  eight_devices,
+):
+  second = eight_devices["second"]
+  assert second["size"] > 1e-4 and second["gradients"] < 1e-5
+  assert second["memory"] == ["pinned_host"]
+
+
 def test_float16_keeps_the_digits_of_the_gradient(eight_devices):
   """Rounding is 2^-11; without scaling most entries would be lost."""
   assert eight_devices["float16"]["gradients"] < 0.02

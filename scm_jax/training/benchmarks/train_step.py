@@ -139,9 +139,8 @@ def time_step(config: Run, repeats: int) -> dict[str, Any]:
   mesh = sharding.make_mesh(config)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
-  network = networks.build(config.network)
   where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
-  state = jax.jit(lambda: init_state(config, network), out_shardings=where)()
+  state = jax.jit(lambda: init_state(config), out_shardings=where)()
   others = [_random_like(tree) for tree in made.arguments[1:]]
   seconds = []
   for _ in range(repeats + 1):

@@ -1,6 +1,6 @@
 """Saves and restores checkpoints with Orbax.
 
-A checkpoint has two items: `train` (step, parameters, optimiser state) and
+A checkpoint has two items: `train` (step, parameters and optimiser states) and
 `ema` (the EMA weights, which are all that sampling needs). Saves are
 asynchronous and become visible whole or not at all. A damaged checkpoint is set
 aside with a warning, and the one before it is used.
@@ -23,7 +23,7 @@ from jax.sharding import SingleDeviceSharding
 
 from scm_jax import files
 from scm_jax.errors import UserError
-from scm_jax.training.step import TrainState
+from scm_jax.training.step import Extra, TrainState
 
 FOLDER, DAMAGED = "checkpoints", "checkpoints_damaged"
 
@@ -75,12 +75,7 @@ class Checkpoints:
 
   def save(self, state: TrainState) -> None:
     """Starts saving a state; raises an error of the previous save here."""
-    train = {
-      "step": state.step,
-      "params": state.params,
-      "opt_state": state.opt_state,
-    }
-    self._save(int(state.step), train=train, ema=state.ema)
+    self._save(int(state.step), train=_train_item(state), ema=state.ema)
 
   def save_ema(self, averages: dict[str, Any], step: int) -> None:
     """Starts saving EMA weights alone, which `restore_ema` reads."""
@@ -153,17 +148,14 @@ class Checkpoints:
     Raises:
       UserError: there are checkpoints, but none can be read.
     """
-    train = {
-      "step": like.step,
-      "params": like.params,
-      "opt_state": like.opt_state,
-    }
-    args = {"train": train, "ema": like.ema}
+    args = {"train": _train_item(like), "ema": like.ema}
     steps = self._manager.all_steps()
     items = self._restore_newest(args, steps, set_aside=True)
     if items is None:
       return None
-    return TrainState(**items["train"], ema=items["ema"])
+    extra = items["train"].pop("extra", {})
+    extra = {name: Extra(**fields) for name, fields in extra.items()}
+    return TrainState(**items["train"], ema=items["ema"], extra=extra)
 
   def restore_ema(
     self, like: dict[str, Any], step: int | None = None
@@ -247,6 +239,23 @@ class Checkpoints:
       logging.warning("moved the damaged checkpoint to %s", target)
     _everywhere(True)  # the move precedes all processes' next look
     self._manager = self._open()
+
+
+def _train_item(state: TrainState) -> dict[str, Any]:
+  """Returns all that is saved of a state apart from the EMAs.
+
+  A run without extra networks has no `extra`, as before there were any.
+  """
+  item = {
+    "step": state.step,
+    "params": state.params,
+    "opt_state": state.opt_state,
+  }
+  extra = {
+    name: {"params": extra.params, "opt_state": extra.opt_state}
+    for name, extra in state.extra.items()
+  }
+  return item | ({"extra": extra} if extra else {})
 
 
 def _everywhere(value: bool) -> bool:
