@@ -4,17 +4,19 @@ No memory for weights, no accelerator and no teacher are needed: the train step
 is lowered on abstract arrays, and compiled only on request.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from ml_collections import ConfigDict
 
 from scm_jax import networks
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import train_step
 
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
-def measure(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
+
+def measure(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
   """Returns the object that `bench --abstract --json` prints.
 
   FLOPs are XLA's count before its optimisations, for the whole batch, and

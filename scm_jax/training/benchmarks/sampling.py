@@ -6,17 +6,20 @@ Weights are random, in float32, and the network computes as in training, as
 
 import dataclasses
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from scm_jax import networks
+from scm_jax.defaults import Run
 from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 STEPS = (1, 2)  # of the consistency model
 
@@ -34,7 +37,7 @@ class Rates(NamedTuple):
 
 
 def measure(
-  config: ConfigDict,
+  config: "ConfigDict",
   flops: float,
   rates: Rates | None,
   repeats: int,
@@ -93,27 +96,36 @@ def floor_ms(
   return 1e3 * evaluations * max(memory, compute)
 
 
-def random_sampler(config: ConfigDict, kind: str, batch: int = 256) -> Sampler:
+def random_sampler(
+  config: "ConfigDict", kind: str, batch: int = 256
+) -> Sampler:
   """Returns a sampler of the config's network with random weights."""
   config = config.copy_and_resolve_references()
   if OBJECTIVES[config.run].kind != kind:
     config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
   run = resolve.resolve(config)
+  sampler = dataclasses.replace(without_weights(run), batch_size=batch)
+  return dataclasses.replace(sampler, params=random_params(sampler.network))
+
+
+def without_weights(run: Run) -> Sampler:
+  """Returns the sampler of a run's network, which has no parameters yet."""
   sampler = Sampler(
     network=networks.build(run.network),
     params=None,
     codec=run.codec,
-    kind=kind,
-    batch_size=batch,
+    kind=run.spec.kind,
+    t_mid=run.sample.t_mid,
+    sigma_max=run.sample.sigma_max,
     solver=run.sample.solver,
+    solver_steps=run.sample.solver_steps,
+    unconditional=bool(run.objective.label_dropout),
   )
-  sampler = export_folder.as_computed(sampler)
-  params = _random_params(sampler.network)
-  return dataclasses.replace(sampler, params=params)
+  return export_folder.as_computed(sampler)
 
 
-def _random_params(network: networks.Network) -> Any:
-  """Draws normal weights, all in one program."""
+def random_params(network: networks.Network) -> Any:
+  """Draws normal weights for a network, all in one program."""
   key = jax.random.key(0)
   leaves, tree = jax.tree.flatten(jax.eval_shape(network.init, key))
 

@@ -6,12 +6,12 @@ Weights and data are random; neither a workdir nor a dataset is needed.
 import copy
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from scm_jax import networks
 from scm_jax.defaults import Mesh, Run
@@ -20,12 +20,15 @@ from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
 from scm_jax.training.step import init_state
 
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
 # The keys in `flops_in_forwards` of objectives that have another name there.
 REPORTED_AS = {"teacher": "diffusion"}
 
 
 def measure(
-  config: ConfigDict,
+  config: "ConfigDict",
   repeats: int = 10,
   rates: sampling.Rates | None = None,
   sample_batch: int = 64,
@@ -105,7 +108,7 @@ def compiled_flops(lowered: jax.stages.Lowered) -> float:
   return float(analysis.get("flops", float("nan")))
 
 
-def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
+def flops_in_forwards(config: "ConfigDict") -> dict[str, float]:
   """Returns the FLOPs of each objective's train step, in forward passes.
 
   Guidance, which is not part of the objective, is left out.
@@ -128,20 +131,27 @@ def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
   }
 
 
-def time_step(config: Run, repeats: int) -> dict[str, Any]:
+def time_step(
+  config: Run, repeats: int, devices: Sequence[Any] | None = None
+) -> dict[str, Any]:
   """Measures the config's own train step on the devices here.
+
+  Args:
+    config: the run's config.
+    repeats: the number of timed steps.
+    devices: the devices to use; None is all.
 
   Returns:
     `ms`, the milliseconds of each call; `flops` of one device, None where there
     are microbatches, whose loop XLA counts as one; `peak_bytes` of one device;
     and `params`, the number of parameters.
   """
-  mesh = sharding.make_mesh(config)
+  mesh = sharding.make_mesh(config, devices)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
   where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
   state = jax.jit(lambda: init_state(config), out_shardings=where)()
-  others = [_random_like(tree) for tree in made.arguments[1:]]
+  others = [random_like(tree) for tree in made.arguments[1:]]
   seconds = []
   for _ in range(repeats + 1):
     start = time.perf_counter()
@@ -159,7 +169,7 @@ def time_step(config: Run, repeats: int) -> dict[str, Any]:
   }
 
 
-def _random_like(abstract: Any) -> Any:
+def random_like(abstract: Any) -> Any:
   """Returns random arrays of the shapes, types and shardings of a tree."""
   leaves, tree = jax.tree.flatten(abstract)
 
