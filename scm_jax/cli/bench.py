@@ -68,14 +68,14 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   import json
 
   from scm_jax.training import resolve
-  from scm_jax.training.benchmarks import abstract, train_step
+  from scm_jax.training.benchmarks import train_step
 
   # The teacher's weights are random, so that the config need not name one.
   if not config.teacher:
     config.teacher = "random"
   resolve.check(config)
   if args.abstract:
-    result = abstract.measure(config, args.compile)
+    result = train_step.count(config, args.compile)
   else:
     rates = _rates()
     result = train_step.measure(config, args.repeats, rates, args.sample_batch)
@@ -101,11 +101,9 @@ def table(result: dict) -> str:
   """Returns the result as lines for a terminal."""
   step, samples = result["step_ms"], result["sample_ms"]
   ratios = result["flops_in_forwards"]
-  mfu = (
-    "unknown for this device"
-    if result["mfu"] is None
-    else f"{result['mfu']:.1%}"
-  )
+  mfu = "unknown for this device"
+  if result["mfu"] is not None:
+    mfu = f"{result['mfu']:.1%}, with recomputation {result['hfu']:.1%}"
   lines = {
     "device": f"{result['devices']} x {result['device']}",
     "config": result["config"],

@@ -30,7 +30,7 @@ from scm_jax.planning import (
   topology,
 )
 from scm_jax.training import program, resolve, sharding
-from scm_jax.training.benchmarks import abstract, train_step
+from scm_jax.training.benchmarks import train_step
 
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -59,7 +59,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
       for sizes in request["meshes"]
     ]
   if request.get("flops"):
-    result["flops"] = abstract.measure(config)["flops"]
+    result["flops"] = train_step.count(config)["flops"]
   if mesh:
     result["compiled"] = _compiled(run, target, mesh, shapes)
   return result

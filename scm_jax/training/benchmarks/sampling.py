@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scm_jax import networks
-from scm_jax.defaults import Run
 from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
@@ -27,9 +27,8 @@ STEPS = (1, 2)  # of the consistency model
 class Rates(NamedTuple):
   """What a device does in a second, according to its maker.
 
-  Attributes:
-    flops: floating-point operations in bfloat16.
-    bandwidth: bytes that move between memory and cores.
+  `flops` are floating-point operations in bfloat16, `bandwidth` bytes that move
+  between memory and cores.
   """
 
   flops: float
@@ -45,16 +44,14 @@ def measure(
 ) -> tuple[dict[str, float], dict[str, Any]]:
   """Returns the objects `sample_ms` and `sampling` of `bench --json`.
 
-  Args:
-    config: any run's config.
-    flops: the operations of one network evaluation for one image.
-    rates: the device's rates; None leaves the floors null.
-    repeats: the number of timed calls.
-    batch: the number of images drawn at once to measure throughput.
+  One network evaluation for one image takes `flops` operations. Without the
+  device's rates the floors are null. `repeats` calls are timed; throughput is
+  that of `batch` images drawn at once.
   """
-  student = random_sampler(config, "consistency", batch)
-  teacher = random_sampler(config, "diffusion")
-  size = parameter_bytes(student.params)
+  student = _random_sampler(config, "consistency", batch)
+  teacher = _random_sampler(config, "diffusion")
+  weights = jax.tree.leaves(student.params["denoiser"])
+  size = sum(leaf.nbytes for leaf in weights)
   about: dict[str, Any] = {
     "batch": batch,
     "parameter_bytes": size,
@@ -64,12 +61,12 @@ def measure(
   for steps in STEPS:
     latency = median_ms(student, 1, steps, repeats)
     each = median_ms(student, batch, steps, repeats)
-    floors = [floor_ms(n, steps, size, flops, rates) for n in (1, batch)]
+    least = floor_ms(batch, steps, size, flops, rates)
     about[str(steps)] = {
       "ms": latency,
-      "floor_ms": floors[0],
+      "floor_ms": floor_ms(1, steps, size, flops, rates),
       "images_per_second": 1e3 * batch / each,
-      "images_per_second_limit": floors[1] and 1e3 * batch / floors[1],
+      "images_per_second_limit": least and 1e3 * batch / least,
     }
     latencies[str(steps)] = latency
   solver = config.sample.solver_steps
@@ -82,13 +79,9 @@ def floor_ms(
 ) -> float | None:
   """Returns the time in ms that memory or arithmetic takes at least.
 
-  Args:
-    batch: the number of images drawn at once.
-    evaluations: the number of network evaluations, each of which reads all
-      parameters.
-    size: the bytes of the parameters.
-    flops: the operations of one evaluation for one image.
-    rates: the device's rates; None has no floor.
+  Each evaluation reads all parameters, `size` bytes, and takes `flops`
+  operations for each image of the batch. There is no floor where rates are not
+  known.
   """
   if rates is None:
     return None
@@ -96,7 +89,7 @@ def floor_ms(
   return 1e3 * evaluations * max(memory, compute)
 
 
-def random_sampler(
+def _random_sampler(
   config: "ConfigDict", kind: str, batch: int = 256
 ) -> Sampler:
   """Returns a sampler of the config's network with random weights."""
@@ -104,45 +97,37 @@ def random_sampler(
   if OBJECTIVES[config.run].kind != kind:
     config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
   run = resolve.resolve(config)
-  sampler = dataclasses.replace(without_weights(run), batch_size=batch)
-  return dataclasses.replace(sampler, params=random_params(sampler.network))
-
-
-def without_weights(run: Run) -> Sampler:
-  """Returns the sampler of a run's network, which has no parameters yet."""
   sampler = Sampler(
     network=networks.build(run.network),
     params=None,
     codec=run.codec,
-    kind=run.spec.kind,
-    t_mid=run.sample.t_mid,
-    sigma_max=run.sample.sigma_max,
+    kind=kind,
+    batch_size=batch,
     solver=run.sample.solver,
-    solver_steps=run.sample.solver_steps,
-    unconditional=bool(run.objective.label_dropout),
   )
-  return export_folder.as_computed(sampler)
+  sampler = export_folder.as_computed(sampler)
+  shapes = jax.eval_shape(sampler.network.init, jax.random.key(0))
+  return dataclasses.replace(sampler, params=random_like(shapes))
 
 
-def random_params(network: networks.Network) -> Any:
-  """Draws normal weights for a network, all in one program."""
-  key = jax.random.key(0)
-  leaves, tree = jax.tree.flatten(jax.eval_shape(network.init, key))
+def random_like(abstract: Any) -> Any:
+  """Returns arrays of the shapes, types and shardings of a tree.
+
+  They are drawn in one program: normal numbers, zeros where there are integers.
+  """
+  leaves, tree = jax.tree.flatten(abstract)
 
   def draw():
+    keys = jax.random.split(jax.random.key(0), len(leaves))
     return [
-      jax.random.normal(k, leaf.shape, leaf.dtype)
-      for k, leaf in zip(
-        jax.random.split(key, len(leaves)), leaves, strict=True
-      )
+      jax.random.normal(key, leaf.shape, leaf.dtype)
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+      else jnp.zeros(leaf.shape, leaf.dtype)
+      for leaf, key in zip(leaves, keys, strict=True)
     ]
 
-  return jax.tree.unflatten(tree, jax.jit(draw)())
-
-
-def parameter_bytes(params: Any) -> int:
-  """Returns the parameters' size without the weighting head's, in bytes."""
-  return sum(leaf.nbytes for leaf in jax.tree.leaves(params["denoiser"]))
+  where = [leaf.sharding for leaf in leaves]
+  return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
 
 
 def median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
