@@ -196,8 +196,7 @@ def load_stored(
 
 
 def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
-  model, origin = export_folder.read(path, where)
-  export_folder.check_ema(path, origin, average)
+  model, origin = export_folder.read(path, where, average)
   config = load_config(path)
   about = {"config": config, "step": origin.step, "ema": origin.ema}
   guide = None

@@ -144,6 +144,7 @@ def test_abstract(command, flags):
   assert "peak memory" not in bench.abstract_table(result)
 
 
+@pytest.mark.slow
 def test_abstract_needs_no_memory(command):
   """The largest distillation of the paper, 2048 images in one step."""
   argv = ["--config=configs/imagenet512.py:run=scd,size=xxl", "--abstract"]

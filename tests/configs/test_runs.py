@@ -14,14 +14,18 @@ from scm_jax.training import program, resolve, sharding
 from scm_jax.training.ema import averaging, posthoc
 from scm_jax.training.step import init_state
 
-RUNS = ("teacher", "sct", "scd")
-
 
 def total(tree) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+  "run",
+  [
+    "scd",
+    *(pytest.param(r, marks=pytest.mark.slow) for r in ("teacher", "sct")),
+  ],
+)
 @pytest.mark.parametrize("name", ["cifar10", "imagenet64", "imagenet512"])
 def test_state(load, name, run):
   """Two moments and the config's EMAs for each parameter, all in float32."""

@@ -195,7 +195,15 @@ def test_flops_in_forward_passes():
   assert 2.9 <= flops["diffusion"] <= 3.1
   assert 3.9 <= flops["sct"] <= 4.15
   assert 4.9 <= flops["scd"] <= 5.2
-  # A tangent with a pass of its own costs one forward pass more.
+
+
+@pytest.mark.slow
+def test_a_tangent_with_a_pass_of_its_own_costs_one_forward_pass_more():
+  config = small_config("scd")
+  config.batch_size = 32
+  config.data.size = 8
+  config.network.update(channels=64, dropout=0.0)
+  flops = train_step.flops_in_forwards(config)
   config.objective.tangent_dtype = "float32"
   apart = train_step.flops_in_forwards(config)
   assert apart["diffusion"] == flops["diffusion"]
