@@ -54,10 +54,11 @@ def main(argv: list[str] | None = None) -> int:
       continue  # a shorter one may still fit
     run(name, book.part(name), save, args.out, end, args.tiny)
     save()
-    if name == FIRST and book.failed(name):
+    if name == FIRST and book.state(name) == record.FAILED:
       break  # there is nothing that could be measured
-  left = book.remaining(names)
   failures = book.failures()
+  left = book.remaining(names)
+  left = [name for name in left if book.state(name) != record.IMPOSSIBLE]
   if left:
     _say(f"not done: {', '.join(left)}; the same command continues")
   for failure in failures:

@@ -40,15 +40,14 @@ class Record:
     partial.write_text(json.dumps({"parts": self.parts}, indent=1) + "\n")
     os.replace(partial, self._path)
 
-  def failed(self, name: str) -> bool:
-    """Returns whether an error ended the part."""
-    return self.parts.get(name, {}).get("state") == FAILED
+  def state(self, name: str) -> str | None:
+    """Returns a part's state; None of a part that was not begun."""
+    return self.parts.get(name, {}).get("state")
 
   def remaining(self, names: list[str]) -> list[str]:
     """Returns the parts that are not done: those that failed come last."""
-    state = lambda name: self.parts.get(name, {}).get("state")
-    left = [name for name in names if state(name) != DONE]
-    return sorted(left, key=self.failed)
+    left = [name for name in names if self.state(name) != DONE]
+    return sorted(left, key=lambda name: self.state(name) == FAILED)
 
   def failures(self) -> list[str]:
     """Returns the parts that failed, and the checks that did not pass."""
