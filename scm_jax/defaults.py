@@ -8,14 +8,15 @@ and those of `config.objective` the options of the objectives
 """
 
 import dataclasses
-from typing import Any, Literal
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from scm_jax import networks, schema
 from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import OBJECTIVES, Options, Spec
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,7 +348,7 @@ GROUPS = {
 }
 
 
-def get_defaults(run: str = "teacher") -> ConfigDict:
+def get_defaults(run: str = "teacher") -> "ConfigDict":
   """Returns a config with every field; what has no default is empty or zero.
 
   Args:
@@ -356,11 +357,18 @@ def get_defaults(run: str = "teacher") -> ConfigDict:
   Raises:
     ConfigError: there is no such objective.
   """
+  from ml_collections import ConfigDict  # who has a `Run` does without
+
+  return ConfigDict(get_fields(run))
+
+
+def get_fields(run: str = "teacher") -> dict[str, Any]:
+  """Returns the fields of `get_defaults` as a dict, the groups' in dicts."""
   spec = schema.pick(OBJECTIVES, run, "config.run")
   fields = schema.options(Run)
   fields |= {name: schema.options(kind) for name, kind in GROUPS.items()}
   groups = {"network": _network(), "objective": _objective(spec)}
-  return ConfigDict(fields | groups | {"run": run})
+  return fields | groups | {"run": run}
 
 
 def _network() -> dict[str, Any]:

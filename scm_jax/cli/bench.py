@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from scm_jax.cli import configs, console, flags
+from scm_jax.cli import configs, console, flags, platforms
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -34,17 +34,18 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   if args.layers and args.abstract:
     raise ConfigError("--layers times layers, and --abstract runs nothing")
   flags.check(args, "repeats", "sample_batch", least=1)
+  platforms.announce()
 
   from scm_jax.training import resolve
   from scm_jax.training.benchmarks import layers, train_step
 
   # The teacher's weights are random, so that the config need not name one.
   config.teacher = config.teacher or "random"
-  resolve.check(config)
+  checked = resolve.check(config)
   if args.abstract:
     result, show = train_step.count(config, args.compile), abstract_table
   elif args.layers:
-    result = layers.measure(config, args.repeats, _rates())
+    result = layers.measure(checked, args.repeats, _rates())
     show = layers_table
   else:
     rates, batch = _rates(), args.sample_batch

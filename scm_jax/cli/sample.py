@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from scm_jax.cli import flags
+from scm_jax.cli import flags, platforms
 
 EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check_times(args.t_mid)
   flags.check_parts(args.gamma)
   changes = flags.sampler_changes(args, "t_mid", "gamma", "batch_size")
+  platforms.announce()
 
   from etils import epath
 

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from scm_jax import networks
 from scm_jax.defaults import Run
-from scm_jax.training import resolve, sharding
+from scm_jax.training import sharding
 from scm_jax.training.benchmarks import pytorch_layers, sampling, train_step
 
 SECONDS = 0.02  # that a measurement of one layer lasts at least
@@ -58,30 +57,28 @@ class Layer(NamedTuple):
 
 
 def measure(
-  config: ConfigDict, repeats: int, rates: sampling.Rates | None
+  run: Run, repeats: int, rates: sampling.Rates | None
 ) -> dict[str, Any]:
   """Returns the object that `bench --layers --json` prints.
 
   `share` is the part of a step that a layer's passes would take one after
-  another; null without a step's time.
+  another; layers of which it is largest are first.
 
   Args:
-    config: the run's config.
+    run: the run's config.
     repeats: how often each direction is timed; the median counts.
     rates: what the device does in a second, if that is known.
   """
-  run = resolve.resolve(config)
   step = float(np.median(train_step.time_step(run, repeats)["ms"]))
   parts = sharding.microbatches(run, jax.device_count())
-  rows = []
-  for layer, count in of_network(run).items():
-    row = _row(layer, repeats, rates) | {"count": count}
-    row["share"] = parts * count * _in_step(run, row["ms"]) / step
-    rows.append(row)
+  rows = [time_layer(run, *item, repeats) for item in of_network(run).items()]
+  for row in rows:
+    row["share"] = parts * row["step_ms"] / step
   return {
     "device": jax.devices()[0].device_kind,
-    "config": f"run={config.run}, batch_size={config.batch_size}",
+    "config": f"run={run.run}, batch_size={run.batch_size}",
     "step_ms": step,
+    "peak_flops_per_second": rates and rates.flops,
     "layers": sorted(rows, key=lambda row: -row["share"]),
   }
 
@@ -116,15 +113,29 @@ def _layers(jaxpr: Any) -> Iterator[Layer]:
       yield from list(_layers(program)) * equation.params.get("length", 1)
 
 
-def _row(
-  layer: Layer, repeats: int, rates: sampling.Rates | None
+def time_layer(
+  run: Run, layer: Layer, count: int, repeats: int
 ) -> dict[str, Any]:
-  """Times one layer in all directions."""
+  """Times one layer in all directions.
+
+  Args:
+    run: the run's config.
+    layer: the layer.
+    count: how many of it the network has.
+    repeats: how often each direction is timed; the median counts.
+
+  Returns:
+    What it is, its FLOPs, and times in milliseconds: `ms` and `pytorch_ms` by
+    direction, and `step_ms` of all its passes in a microbatch's step.
+  """
   key = jax.random.key(0)
   x, w = (jax.random.normal(key, a.shape, a.dtype) for a in layer.arrays)
-  y = jnp.ones_like(jax.eval_shape(layer, x, w))
-  analysis = jax.jit(lambda x, w: layer(x, w)).lower(x, w).cost_analysis() or {}
-  flops = float(analysis.get("flops", float("nan")))
+  apply = lambda x, w: layer(x, w)
+  shape = jax.eval_shape(apply, x, w)
+  y = jnp.ones(shape.shape, shape.dtype)
+  with jax.default_device(train_step.counter()):
+    lowered = jax.jit(apply).lower(*layer.arrays)
+  flops = float((lowered.cost_analysis() or {}).get("flops", float("nan")))
   ms = {
     name: _median_ms(functools.partial(jax.jit(f), x, w, y), repeats)
     for name, f in layer.directions().items()
@@ -133,14 +144,15 @@ def _row(
     "kind": _NAMES[layer.primitive.name],
     "shapes": [list(a.shape) for a in layer.arrays],
     "dtype": jnp.dtype(layer.arrays[0].dtype).name,
+    "count": count,
     "flops": flops,
     "ms": ms,
     "flops_per_second": {
       name: flops * (2 if name == "tangent" else 1) / (1e-3 * value)
       for name, value in ms.items()
     },
-    "peak_flops_per_second": rates and rates.flops,
     "pytorch_ms": pytorch_layers.measure(layer, repeats),
+    "step_ms": count * _in_step(run, ms),
   }
 
 

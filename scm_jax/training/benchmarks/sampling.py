@@ -6,18 +6,20 @@ Weights are random, in float32, and the network computes as in training, as
 
 import dataclasses
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from scm_jax import networks
 from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 STEPS = (1, 2)  # of the consistency model
 
@@ -34,7 +36,7 @@ class Rates(NamedTuple):
 
 
 def measure(
-  config: ConfigDict,
+  config: "ConfigDict",
   flops: float,
   rates: Rates | None,
   repeats: int,
@@ -57,8 +59,8 @@ def measure(
   }
   latencies = {}
   for steps in STEPS:
-    latency = _median_ms(student, 1, steps, repeats)
-    each = _median_ms(student, batch, steps, repeats)
+    latency = median_ms(student, 1, steps, repeats)
+    each = median_ms(student, batch, steps, repeats)
     least = floor_ms(batch, steps, size, flops, rates)
     about[str(steps)] = {
       "ms": latency,
@@ -68,7 +70,7 @@ def measure(
     }
     latencies[str(steps)] = latency
   solver = config.sample.solver_steps
-  latencies["teacher"] = _median_ms(teacher, 1, solver, repeats)
+  latencies["teacher"] = median_ms(teacher, 1, solver, repeats)
   return latencies, about
 
 
@@ -87,7 +89,9 @@ def floor_ms(
   return 1e3 * evaluations * max(memory, compute)
 
 
-def _random_sampler(config: ConfigDict, kind: str, batch: int = 256) -> Sampler:
+def _random_sampler(
+  config: "ConfigDict", kind: str, batch: int = 256
+) -> Sampler:
   """Returns a sampler of the config's network with random weights."""
   config = config.copy_and_resolve_references()
   if OBJECTIVES[config.run].kind != kind:
@@ -126,7 +130,7 @@ def random_like(abstract: Any) -> Any:
   return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
 
 
-def _median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
+def median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
   """Measures the time of one batch, from the seed to images on the host."""
   labels = 0 if sampler.network.config.num_classes else None
   seconds = []

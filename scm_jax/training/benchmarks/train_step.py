@@ -7,12 +7,12 @@ import copy
 import dataclasses
 import math
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from scm_jax import networks
 from scm_jax.defaults import Mesh, Run, get_defaults
@@ -21,12 +21,15 @@ from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
 from scm_jax.training.step import init_state
 
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
 # The keys in `flops_in_forwards` of objectives that have another name there.
 REPORTED_AS = {"teacher": "diffusion"}
 
 
 def measure(
-  config: ConfigDict,
+  config: "ConfigDict",
   repeats: int = 10,
   rates: sampling.Rates | None = None,
   sample_batch: int = 64,
@@ -35,14 +38,14 @@ def measure(
 
   `repeats` calls of each kind are timed. `rates` is what each device here does
   in a second, if that is known; `sample_batch` the number of images drawn at
-  once for the throughput of samplers. FLOPs are XLA's count for the whole batch
-  before its optimisations.
+  once for the throughput of samplers. FLOPs are of the whole batch, as counted
+  by `arithmetic`.
   """
   run = resolve.resolve(config)
   step = time_step(run, repeats)
   devices = jax.device_count()
   p10, median, p90 = np.percentile(step["ms"], (10, 50, 90)).tolist()
-  forward = _flops(_lower_forward(run))
+  forward = forward_arithmetic(run)
   sample_ms, samplers = sampling.measure(
     config, forward / config.batch_size, rates, repeats, sample_batch
   )
@@ -65,7 +68,7 @@ def measure(
   }
 
 
-def count(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
+def count(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
   """Returns the object that `bench --abstract --json` prints.
 
   The step is lowered on abstract arrays; no memory for weights, no accelerator
@@ -75,15 +78,17 @@ def count(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
   machine's backend, the peak of memory is known.
   """
   run = _on_one_device(resolve.check(config))
-  made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
-  step = made.step.lower(*made.arguments)
-  memory = step.compile().memory_analysis() if compiled else None
+  made, step = _lower_step(run, counter())
+  memory = None
+  if compiled:
+    _, here = _lower_step(run, jax.devices()[0])
+    memory = here.compile().memory_analysis()
   held = {"state": made.state, "teacher": made.teacher, "batch": made.batch}
   return {
     "config": _describe(run),
     "params": networks.parameter_count(made.state.params),
     "teacher_params": made.teacher and networks.parameter_count(made.teacher),
-    "flops": {"forward": _flops(_lower_forward(run)), "step": _flops(step)},
+    "flops": {"forward": forward_arithmetic(run), "step": _flops(step)},
     "argument_bytes": {
       name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
       for name, tree in held.items()
@@ -107,9 +112,28 @@ def arithmetic(config: Run) -> tuple[float, float]:
 
 def _step_flops(config: Run) -> float:
   """Returns the FLOPs of a step, for the whole batch."""
-  run = _on_one_device(config)
-  made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
-  return _flops(made.step.lower(*made.arguments))
+  return _flops(_lower_step(_on_one_device(config), counter())[1])
+
+
+def forward_arithmetic(config: Run) -> float:
+  """Returns the FLOPs of one forward pass over the batch, as `arithmetic`."""
+  with jax.default_device(counter()):
+    return _flops(_lower_forward(config))
+
+
+def counter() -> jax.Device:
+  """Returns the device whose client counts: accelerators' plugins need not."""
+  try:
+    return jax.devices("cpu")[0]
+  except RuntimeError:  # the CPU is not among the platforms that the user chose
+    return jax.devices()[0]
+
+
+def _lower_step(
+  config: Run, device: jax.Device
+) -> tuple[program.Program, jax.stages.Lowered]:
+  made = program.make(config, sharding.make_mesh(config, [device]))
+  return made, made.step.lower(*made.arguments)
 
 
 def _describe(config: Run) -> str:
@@ -135,12 +159,12 @@ def _lower_forward(config: Run) -> jax.stages.Lowered:
   return jax.jit(network.F).lower(params, x, t, cond)
 
 
-def _flops(program: jax.stages.Lowered) -> float:
-  """Returns XLA's count for one call, before its optimisations."""
+def _flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:
+  """Returns XLA's count for one call."""
   return float((program.cost_analysis() or {}).get("flops", float("nan")))
 
 
-def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
+def flops_in_forwards(config: "ConfigDict") -> dict[str, float]:
   """Returns the FLOPs of each objective's train step, in forward passes.
 
   Guidance, which is not part of the objective, is left out.
@@ -154,20 +178,22 @@ def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
     given.run, given.objective.guidance = objective, "none"
     return resolve.resolve(given)
 
-  forward = _flops(_lower_forward(resolved(own)))
+  forward = forward_arithmetic(resolved(own))
   return {
     REPORTED_AS.get(name, name): _step_flops(resolved(name)) / forward
     for name in OBJECTIVES
   }
 
 
-def time_step(config: Run, repeats: int) -> dict[str, Any]:
-  """Measures the config's own train step on the devices here.
+def time_step(
+  config: Run, repeats: int, devices: Sequence[Any] | None = None
+) -> dict[str, Any]:
+  """Measures the config's own train step, on all devices here unless named.
 
   It returns `ms`, the milliseconds of each call; `peak_bytes` of one device;
   and `params`, the number of parameters.
   """
-  mesh = sharding.make_mesh(config)
+  mesh = sharding.make_mesh(config, devices)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
   where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
