@@ -27,7 +27,8 @@ def small(arg: str):
   else:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.cooldown = 2 / 3
-    config.objective.warmup_steps = 500
+    if config.objective.warmup_steps:
+      config.objective.warmup_steps = 500
   return config, choice.tiny
 
 
