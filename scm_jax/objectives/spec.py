@@ -59,6 +59,11 @@ class Options:
     schema.check(self)
 
   @property
+  def two_times(self) -> bool:
+    """Whether the network is told a second time, at which its jump ends."""
+    return False
+
+  @property
   def tangent_pass(self) -> tuple[str, str] | None:
     """Type and precision of the tangent's own pass; None if it has none."""
     return None

@@ -57,7 +57,6 @@ def config(make_config, monkeypatch):
     objectives.OBJECTIVES["sct"],
     options=ToyOptions,
     loss=toy_loss,
-    draw=spec.draw_times,
     tangent=None,
   )
   monkeypatch.setitem(objectives.OBJECTIVES, "toy", toy)
