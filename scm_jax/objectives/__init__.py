@@ -18,6 +18,7 @@ OBJECTIVES: dict[str, Spec] = {
   "teacher": diffusion.TEACHER,
   "sct": consistency.SCT,
   "scd": consistency.SCD,
+  "ect": consistency.ECT,
   "ms_scd": flow_map.MULTISTEP,
   "ayf": flow_map.AYF,
   "meanflow": flow_map.MEANFLOW,

@@ -27,10 +27,10 @@ from scm_jax.objectives.spec import Spec, Student
 from scm_jax.objectives.tangent import Jump
 from scm_jax.objectives.velocity import Velocity
 
-Derivative = Literal["jvp", "finite_difference", "discrete", "relative"]
+Derivative = Literal["jvp", "finite_difference", "discrete", "relative", "easy"]
 Ends = Literal["zero", "segment", "below", "pair", "gap"]
 Norm = Literal["l2", "rms", "clip", "relaxed", "none"]
-Prior = Literal["none", "inverse_sigma", "sine"]
+Prior = Literal["none", "inverse_sigma", "sine", "easy"]
 Scale = Literal["cos", "ayf", "meanflow", "average"]
 Warmup = Literal["linear", "variance_exact", "rectified_flow"]
 
@@ -45,12 +45,14 @@ class Options(spec.Options):
       AYF's (`tangent.WARMUPS`).
     warmup_limit: the warm-up's last value; 1 is the whole tangent.
     derivative: how the network is differentiated: `jvp` (exactly),
-      `finite_difference`, `discrete` (dsCD, Appendix E), or `relative` (a step
-      of a part of the way to `s`, as in alpha-Flow).
+      `finite_difference`, `discrete` (dsCD, Appendix E), `relative` (a step of
+      a part of the way to `s`, as in alpha-Flow), or `easy` (ECT's step).
     finite_difference_step: the step of `finite_difference`.
     discrete_steps: `N` of `discrete`, points of EDM's rho = 7 grid.
     anneal_steps: first and last step of the sigmoid by which the part of
       `relative` falls from 1 (which learns the velocity) to `SMALLEST_PART`.
+    easy_base, easy_stage: `q` of ECT, whose step is the part `n / q^(k + 1)` of
+      the noise level in the stage `k`; and how many steps a stage has.
     along: the velocity along which the network is differentiated: `velocity`,
       the teacher's or the sample's own; or `network`, the network's own at
       `s = t`, which has less noise than the sample's (iMF).
@@ -77,7 +79,8 @@ class Options(spec.Options):
       `(error + error_floor)^p` without its gradient; 0 is none.
     error_floor: what is added to the error there.
     prior_weight: a further factor: `none`, the paper's; `inverse_sigma`, the
-      `1 / (sigma_d tan t)` that some implementations have; or `sine`, FACM's.
+      `1 / (sigma_d tan t)` that some implementations have; `sine`, FACM's; or
+      `easy`, ECT's `cos t / n`.
     reduction: `mean`, the paper's division by `D`; or `sum`.
   """
 
@@ -88,6 +91,8 @@ class Options(spec.Options):
   finite_difference_step: float = 1e-3
   discrete_steps: int = 1024
   anneal_steps: tuple[int, int] = (0, 400_000)
+  easy_base: float = 2.0
+  easy_stage: int = 25_000
   along: Literal["velocity", "network"] = "velocity"
   ends: Ends = "zero"
   segments: int = 1
@@ -108,9 +113,9 @@ class Options(spec.Options):
   def __post_init__(self) -> None:
     """Raises ConfigError for values that do not go together."""
     super().__post_init__()
-    if self.two_times and self.derivative == "discrete":
+    if self.two_times and self.derivative in ("discrete", "easy"):
       raise ConfigError(
-        "derivative is 'discrete', whose grid ends at 0; with ends="
+        f"derivative is {self.derivative!r}, whose steps end at 0; with ends="
         f"{self.ends!r} and equal_share={self.equal_share} choose 'relative'"
       )
     if self.along == "network" and not self.two_times:
@@ -134,8 +139,8 @@ class Options(spec.Options):
   @property
   def forwards(self) -> int:
     """Passes over the network's weights before the backward pass."""
-    passes = {"jvp": 1, "finite_difference": 3, "discrete": 2, "relative": 2}
-    return passes[self.derivative] + (self.along == "network")
+    passes = {"jvp": 1, "finite_difference": 3}
+    return passes.get(self.derivative, 2) + (self.along == "network")
 
 
 def loss(
@@ -253,6 +258,9 @@ PRIORS = {
     error / trigflow.time_to_sigma(jump.t, jump.sigma_d)
   ),
   "sine": lambda error, jump: error * _sine(jump),
+  "easy": lambda error, jump: (
+    error * jnp.cos(jump.t) / derivatives.easy_part(jump)
+  ),
 }
 
 
@@ -274,6 +282,30 @@ SCT = Spec(
   takes_target=lambda options: options.two_times,
   forwards=lambda options: options.forwards,
   tangent=raw_tangent,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class EasyOptions(Options):
+  """ECT (arXiv 2406.14548) as an L2-normalised tangent; CIFAR-10's settings."""
+
+  P_mean: float = -1.1
+  P_std: float = 2.0
+  warmup_steps: int = 0
+  derivative: Derivative = "easy"
+  tangent_c: float = 1e-6
+  adaptive_weighting: bool = False
+  prior_weight: Prior = "easy"
+  reduction: Literal["mean", "sum"] = "sum"
+
+
+ECT = dataclasses.replace(
+  SCT,
+  label="ECT",
+  color="#AA4499",
+  marker="p",
+  description="a consistency model by easy consistency tuning (ECT)",
+  options=EasyOptions,
 )
 SCD = dataclasses.replace(
   SCT,

@@ -10,7 +10,7 @@ from jax import Array
 from scm_jax import schema, trigflow
 from scm_jax.objectives import diagnostics, jumps, spec, tangent
 from scm_jax.objectives.point import Point
-from scm_jax.objectives.tangent import Direction
+from scm_jax.objectives.tangent import Direction, Jump
 from scm_jax.objectives.velocity import Velocity
 
 ANNEALING = 25.0  # steepness of alpha-Flow's sigmoid, as published
@@ -133,12 +133,32 @@ def _relative(primal, direction, step, options) -> Tangent:
   return Tangent(output, g, jnp.zeros_like(there.t))
 
 
+def _easy(primal, direction, step, options) -> Tangent:
+  """Takes ECT's tangent, over a step that shrinks by stages."""
+  there = direction.jump
+  stage = jnp.floor_divide(step, options.easy_stage)
+  part = easy_part(there) * options.easy_base ** -(stage + 1.0)
+  sigma = trigflow.time_to_sigma(there.t, there.sigma_d)
+  left = jnp.maximum(1 - part, 0.0)
+  t_next = trigflow.sigma_to_time(sigma * left, there.sigma_d)
+  output = primal(direction.x_t / options.sigma_d, there.t)
+  g = tangent.discrete_tangent(direction, primal, output, t_next, 1.0)
+  return Tangent(output, g, jnp.zeros_like(there.t))
+
+
+def easy_part(jump: Jump) -> Array:
+  """Returns ECT's `n = 1 + 8 sigmoid(-sigma)`."""
+  sigma = trigflow.time_to_sigma(jump.t, jump.sigma_d)
+  return 1 + 8 * jax.nn.sigmoid(-sigma)
+
+
 # take(primal, direction, step, options)
 DERIVATIVES = {
   "jvp": _by_jvp,
   "finite_difference": _by_finite_difference,
   "discrete": _discrete,
   "relative": _relative,
+  "easy": _easy,
 }
 
 

@@ -248,3 +248,45 @@ def test_metrics_by_time(mlp):
   np.testing.assert_allclose(by_time["loss"].sum() / 4, metrics["loss"])
   F = problem.primal(problem.x_t / 0.5, t)
   np.testing.assert_allclose(metrics["output_rms"], np.sqrt(np.mean(F**2)))
+
+
+@pytest.mark.parametrize("step", [0, 250])
+def test_ect_is_the_published_loss(mlp, step):
+  """Up to its factor `q^(k + 1) / 2`; in the first stage most steps end at 0.
+
+  The loss is `||D(x_sigma) - D(x_r)|| / (sigma - r)` with shared noise.
+  """
+  options = consistency.EasyOptions(easy_stage=100)
+  stage, wide = step // 100, lambda x: trigflow.expand(x, mlp.x0)
+  sigma = 0.5 * jnp.tan(mlp.t)
+  part = (1 + 8 / (1 + jnp.exp(sigma))) / 2.0 ** (stage + 1)
+  r = jnp.maximum(sigma * (1 - part), 0.0)
+
+  def D(params, sigma):
+    t = jnp.arctan(sigma / 0.5)
+    x_t = trigflow.interpolate(mlp.x0, mlp.z, t)
+    F = dataclasses.replace(mlp, params=params).primal(x_t / 0.5, t)
+    return trigflow.denoise(F, x_t, t, 0.5)
+
+  def published(params):
+    there = jax.lax.stop_gradient(D(params, r))
+    there = jnp.where(wide(r) > 0, there, mlp.x0)
+    far = diagnostics.norms(D(params, sigma) - there)
+    return jnp.mean(far / (sigma - r))
+
+  def ours(params):
+    loss, _ = consistency.loss(
+      mlp.student, params, mlp.point, None, options, step
+    )
+    return loss
+
+  # Where a step would pass 0 it ends there, and the weight is not its length's.
+  inside = bool(jnp.all(part < 1))
+  assert inside == (step > 0)
+  if inside:
+    theirs = jax.grad(published)(mlp.params)
+    scale = 2.0 ** (stage + 1) / 2
+    found = jax.tree.map(lambda x: scale * x, jax.grad(ours)(mlp.params))
+    assert_trees_close(found, theirs, rtol=1e-4, atol=1e-6)
+  else:
+    assert np.isfinite(ours(mlp.params))
