@@ -1,4 +1,4 @@
-"""`scm-jax evaluate`: scores workdirs and writes a report."""
+"""`scm-jax evaluate`: scores workdirs or images, and writes a report."""
 
 import argparse
 import signal
@@ -12,15 +12,19 @@ scm-jax evaluate --out=runs/digits \\
     --workdir=runs/digits/teacher,runs/digits/scd,runs/digits/sct
 scm-jax evaluate --workdir=runs/scd --features=inception --seeds=0,1,2 \\
     --weights=inception=pt_inception-2015-12-05-6726825d.pth \\
-    --reference=img512.pkl --num=50000 --guidance=1,1.4,2 --ema=0.05,0.1"""
+    --reference=img512.pkl --num=50000 --guidance=1,1.4,2 --ema=0.05,0.1
+scm-jax evaluate --images=pictures --reference=cifar10 --out=scores"""
 
 FLAGS = {
   "--workdir=DIR,DIR,...": "workdirs of trained runs, in the report's order",
+  "--images=DIR|FILE": "images to score in place of workdirs: a folder or .zip "
+  "of PNG or JPEG files, or an .npz (arr_0 or samples) or .npy of uint8 "
+  "[N, H, W, C]; needs --reference",
   "--steps=N,...": "numbers of steps of students' samplers; default 1,2",
   "--teacher-steps=N,...": "numbers of steps of teachers' solvers; default the "
   "config's and 1. N steps of Heun are 2N-1 network evaluations",
   "--num=N": "images for each run and seed; default as many as the reference "
-  "has, at most 50000",
+  "has, at most 50000; of --images all",
   "--guidance=S,...": "guidance scales, for networks that take one; default "
   "each config's",
   "--ema=SIGMA_REL,...": "EMA widths, as in sample; default the config's first",
@@ -44,7 +48,8 @@ FLAGS = {
   "which a killed evaluation resumes; default 16",
   "--cache=DIR": "folder of trained classifiers and reference statistics; "
   "default OUT/features",
-  "--out=DIR": "folder of the report; default the first workdir",
+  "--out=DIR": "folder of the report; default the first workdir; --images "
+  "needs one",
   "--labels=MODE": "classes of the samples: random, as for published "
   "distances; balanced, each as often as any other (formerly uniform); or "
   "data, each as often as in the reference; default random",
@@ -61,11 +66,17 @@ FLAGS = {
   "--save-samples": "keep the images, as OUT/samples/*.npy",
 }
 _EMPTY = ("teacher_steps", "guidance", "t_mid", "gamma", "weights")
-add_arguments = flags.adder(FLAGS, ["workdir"], **dict.fromkeys(_EMPTY, ()))
+add_arguments = flags.adder(FLAGS, **dict.fromkeys(_EMPTY, ()))
+# The flags of how a network draws, which images from elsewhere do not have.
+_DRAWING = (
+  "steps teacher_steps guidance ema t_mid gamma select_num select_by labels "
+  "solver sigma_max dtype autoencoder save_samples"
+).split()
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Evaluates; prints the table of scores and where the report is."""
+  _check_subject(args)
   flags.check(args, "steps", "teacher_steps", "save_every", least=1)
   flags.check(args, "num", "guidance", "ema", "t_mid", "select_num", least=0)
   flags.check(args, "keep", "batch_size", "seeds", least=0)
@@ -85,11 +96,14 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   from scm_jax.reporting import tables
   from scm_jax.training.processes import startup
 
-  args.labels = labels.resolve_mode(args.labels or "random")
+  default = "" if args.images else "random"
+  args.labels = args.labels or default
+  if args.labels:
+    args.labels = labels.resolve_mode(args.labels)
   question = flags.build(
     request.Request,
     args,
-    grid=flags.build(request.CandidateGrid, args, workdirs=args.workdir),
+    grid=flags.build(request.CandidateGrid, args, workdirs=args.workdir or ()),
     networks=flags.build(request.NetworkOptions, args, changes=changes),
     protocol=flags.build(request.Protocol, args),
     weights=weights,
@@ -105,3 +119,24 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     if startup.is_main():
       print(tables.evaluation(result))
       print(f"report: {out / 'report.json'} and {out / 'report.png'}")
+
+
+def _check_subject(args: argparse.Namespace) -> None:
+  """Raises ConfigError unless either workdirs or images are to be scored."""
+  if bool(args.workdir) == bool(args.images):
+    raise ConfigError("give either --workdir or --images, what is to be scored")
+  if not args.images:
+    return
+  if not args.out:
+    raise ConfigError("--images needs --out=DIR, the folder of the report")
+  given = [
+    name for name in _DRAWING if getattr(args, name) not in (None, (), False)
+  ]
+  if len(args.seeds or ()) > 1:
+    given.append("seeds")
+  if given:
+    flag = f"--{given[0].replace('_', '-')}"
+    raise ConfigError(
+      f"{flag} says how a network draws samples, and --images are drawn "
+      "already; leave it out"
+    )

@@ -1,21 +1,63 @@
-"""Candidates for a score: one sampler each, and a pass over its samples."""
+"""What is scored: a sampler's images, or images from elsewhere."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from scm_jax.evaluation.pictures import Pictures
 from scm_jax.evaluation.request import PassOptions, digest
 from scm_jax.metrics import streaming
 from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.metric import ImageSet
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training.checkpoints import checksum
 
 
+class Samples(NamedTuple):
+  """How many samples to draw, their classes [num] if any, and their seed."""
+
+  num: int
+  labels: np.ndarray | None
+  seed: int
+
+
+class Candidate(Protocol):
+  """What gives the images of a run of the report.
+
+  It has a `name` for the report, the number of its data's classes (0 if there
+  are none), and the digest of everything that its images depend on.
+  `settings` tell how they are drawn and `facts` what they are, by the keys of
+  the report. `collect` computes their statistics in one pass.
+  """
+
+  @property
+  def name(self) -> str: ...
+
+  @property
+  def num_classes(self) -> int: ...
+
+  def settings(self) -> dict[str, Any]: ...
+
+  def facts(self) -> dict[str, Any]: ...
+
+  def fingerprint(self) -> str: ...
+
+  def collect(
+    self,
+    extraction: streaming.Extraction,
+    samples: Samples,
+    options: PassOptions,
+    observer: streaming.Observer | None = None,
+    checkpoint: PassCheckpoint | None = None,
+  ) -> ImageSet: ...
+
+
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class DrawnImages:
   """A sampler, and how many steps and how much guidance it draws with."""
 
   model: Sampler
@@ -33,6 +75,25 @@ class Candidate:
   def num_classes(self) -> int:
     """Returns the number of classes of its data; 0 if there are none."""
     return self.metadata["config"].data.num_classes
+
+  @property
+  def name(self) -> str:
+    """Returns a name such as "sCD, 2 steps"."""
+    label, nfe = OBJECTIVES[self.metadata["config"].run].label, self.evaluations
+    if self.model.kind == "diffusion" and nfe > 1:
+      return f"{label}, {nfe} NFE"
+    return f"{label}, {self.steps} step{'s' if self.steps > 1 else ''}"
+
+  def facts(self) -> dict[str, Any]:
+    """Returns what it is and what a sample costs, for a report."""
+    return {
+      "objective": self.metadata["config"].run,
+      "steps": self.steps,
+      "nfe": self.evaluations,
+      "params": self.model.parameters,
+      "workdir": str(self.path),
+      "training_step": self.metadata["step"],
+    }
 
   def settings(self) -> dict[str, Any]:
     """Returns how it draws samples, for a report."""
@@ -54,51 +115,89 @@ class Candidate:
       (self.steps, self.guidance),
     )
 
+  def collect(
+    self,
+    extraction: streaming.Extraction,
+    samples: Samples,
+    options: PassOptions,
+    observer: streaming.Observer | None = None,
+    checkpoint: PassCheckpoint | None = None,
+  ) -> ImageSet:
+    """Draws samples, of which each process draws a part, and their statistics.
 
-class Samples(NamedTuple):
-  """How many samples to draw, their classes [num] if any, and their seed."""
+    All batches have the same size, so that one program draws them; see
+    `streaming.collect`.
+    """
+    size = extraction.process_batch_size(options.batch_size)
+    model = self.model.on(extraction.sharding)
+    labels = samples.labels
+    if labels is None:
+      no_label = model.network.config.num_classes
+      labels = np.full(samples.num, no_label, np.int32)
 
-  num: int
-  labels: np.ndarray | None
-  seed: int
+    def batches(part: range) -> Iterator[Any]:
+      for first in range(part.start, part.stop, size):
+        index = np.arange(first, first + size)
+        yield model.draw(
+          index,
+          labels[np.minimum(index, samples.num - 1)],
+          steps=self.steps,
+          seed=samples.seed,
+          guidance=self.guidance,
+        )
+
+    return streaming.collect(
+      extraction,
+      batches,
+      samples.num,
+      keep=options.keep,
+      observer=observer,
+      checkpoint=checkpoint,
+    )
 
 
-def collect(
-  candidate: Candidate,
-  extraction: streaming.Extraction,
-  samples: Samples,
-  options: PassOptions,
-  observer: streaming.Observer | None = None,
-  checkpoint: PassCheckpoint | None = None,
-) -> ImageSet:
-  """Draws samples, of which each process draws a part, and their statistics.
+@dataclasses.dataclass(frozen=True)
+class GivenImages:
+  """Images of a folder or file; of fewer than all, evenly spaced ones."""
 
-  All batches have the same size, so that one program draws them; see
-  `streaming.collect`.
-  """
-  size = extraction.process_batch_size(options.batch_size)
-  model = candidate.model.on(extraction.sharding)
-  labels = samples.labels
-  if labels is None:
-    no_label = model.network.config.num_classes
-    labels = np.full(samples.num, no_label, np.int32)
+  pictures: Pictures
+  num_classes = 0
 
-  def batches(part: range) -> Iterator[Any]:
-    for first in range(part.start, part.stop, size):
-      index = np.arange(first, first + size)
-      yield model.draw(
-        index,
-        labels[np.minimum(index, samples.num - 1)],
-        steps=candidate.steps,
-        seed=samples.seed,
-        guidance=candidate.guidance,
-      )
+  @property
+  def name(self) -> str:
+    return os.path.basename(os.path.abspath(self.pictures.path))
 
-  return streaming.collect(
-    extraction,
-    batches,
-    samples.num,
-    keep=options.keep,
-    observer=observer,
-    checkpoint=checkpoint,
-  )
+  def settings(self) -> dict[str, Any]:
+    return {}
+
+  def facts(self) -> dict[str, Any]:
+    unknown = dict.fromkeys(("steps", "nfe", "params"))
+    return {"objective": "images", **unknown, "images": self.pictures.path}
+
+  def fingerprint(self) -> str:
+    return self.pictures.digest
+
+  def collect(
+    self,
+    extraction: streaming.Extraction,
+    samples: Samples,
+    options: PassOptions,
+    observer: streaming.Observer | None = None,
+    checkpoint: PassCheckpoint | None = None,
+  ) -> ImageSet:
+    size = extraction.process_batch_size(options.batch_size)
+    chosen = np.arange(samples.num) * self.pictures.count // samples.num
+
+    def batches(part: range) -> Iterator[Any]:
+      index = chosen[part.start : part.stop].tolist()
+      for images in self.pictures.batches(index, size):
+        yield streaming.pad_batch(images, size)
+
+    return streaming.collect(
+      extraction,
+      batches,
+      samples.num,
+      keep=options.keep,
+      observer=observer,
+      checkpoint=checkpoint,
+    )

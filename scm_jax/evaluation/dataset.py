@@ -1,5 +1,6 @@
 """A dataset's images in batches, however they are stored, and its identity."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from scm_jax.data import sources
+from scm_jax.defaults import Data
 from scm_jax.errors import UserError
 from scm_jax.evaluation.observers import LabelCollector
 from scm_jax.evaluation.request import PassOptions
@@ -24,14 +26,33 @@ _FINGERPRINTED = 1024  # elements that a fingerprint is made of, at most
 _THREADS = 8  # threads that read and decode elements
 
 
+def describe(reference: str) -> ConfigDict:
+  """Returns the `data` of a config for images of a dataset, `name[:split]`.
+
+  Opening a dataset that does not exist, or has no images, says so.
+  """
+  name, _, split = reference.partition(":")
+  data = ConfigDict(dataclasses.asdict(Data(name=name)))
+  data.split = split or data.split
+  builder = sources.find(name, sources.folder(data.data_dir))
+  features = dict(builder.info.features.items()) if builder else {}
+  if (image := features.get("image")) and None not in image.shape:
+    *sides, data.channels = image.shape
+    data.size = max(sides)
+    data.num_classes = getattr(features.get("label"), "num_classes", 0)
+  return data
+
+
 class ImageDataset:
   """The images and labels of one split of a dataset, in its order."""
 
-  def __init__(self, data: ConfigDict, model: Sampler, reference: str = ""):
+  def __init__(
+    self, data: ConfigDict, model: Sampler | None, reference: str = ""
+  ):
     """Opens the training data, which a section of the config describes.
 
     A reference `name` or `name:split` means another dataset in their place. The
-    sampler makes images of stored latents.
+    sampler makes images of stored latents; without one there are none.
     """
     self.data = data = data.copy_and_resolve_references()
     if reference:
@@ -43,7 +64,8 @@ class ImageDataset:
         "dataset or a file: --reference=NAME[:SPLIT] or --reference=FILE"
       )
     self.source = sources.open_source(data)
-    self.model = model
+    self.model: Any = model
+    self._decoder = model and model.decoder
 
   def __len__(self) -> int:
     return len(self.source)
@@ -53,7 +75,7 @@ class ImageDataset:
     data, count = self.data, len(self)
     head = [data.name, data.split, data.kind, data.size, data.channels, count]
     if data.kind == "latents":
-      codec: Any = self.model.codec
+      codec = self.model.codec
       head += [codec.mean, codec.std, codec.image_range, "truncated"]
     digest = hashlib.sha256(repr(head).encode())
     used = min(count, _FINGERPRINTED)
@@ -62,7 +84,7 @@ class ImageDataset:
       digest.update(np.ascontiguousarray(element["image"]).tobytes())
       digest.update(str(element["label"]).encode())
     if data.kind == "latents":
-      for leaf in jax.tree.leaves(self.model.decoder):
+      for leaf in jax.tree.leaves(self._decoder):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
@@ -75,7 +97,7 @@ class ImageDataset:
     """Returns statistics, and the state of a `LabelCollector`, by one pass."""
     collector = LabelCollector(by_class=bool(self.data.num_classes))
     size = extraction.process_batch_size(min(options.batch_size, len(self)))
-    decoder = jax.device_put(self.model.decoder, extraction.replicated)
+    decoder = jax.device_put(self._decoder, extraction.replicated)
 
     def batches(samples: range) -> Iterator[Any]:
       for first, labels, stored in self._stored(samples, size):
@@ -97,7 +119,7 @@ class ImageDataset:
     """Returns all images, uint8 [N, H, W, C], and labels of a small dataset."""
     images, labels = [], []
     for first, found, stored in self._stored(range(len(self)), size=256):
-      made = self._images(stored, first, self.model.decoder)
+      made = self._images(stored, first, self._decoder)
       images.append(np.asarray(made)[: len(found)])
       labels += found
     return np.concatenate(images), np.asarray(labels)

@@ -1,8 +1,6 @@
 """From a request to `report.json` and `report.png`."""
 
 import dataclasses
-import functools
-import itertools
 import json
 import logging
 import pathlib
@@ -14,11 +12,8 @@ from typing import Any
 from etils import epath
 
 from scm_jax import errors, files
-from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluation import reference, selection
-from scm_jax.evaluation.candidate import Candidate
-from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.evaluation.request import (
   PassOptions,
   Request,
@@ -27,21 +22,15 @@ from scm_jax.evaluation.request import (
   file_digest,
 )
 from scm_jax.evaluation.scoring import Scorer
-from scm_jax.evaluation.selection import Choice, Load
+from scm_jax.evaluation.selection import Choice
+from scm_jax.evaluation.subjects import Images, Runs, Subjects
 from scm_jax.metrics import extractors, multihost, registry, streaming
 from scm_jax.metrics.extractor import Source
-from scm_jax.objectives import OBJECTIVES
 from scm_jax.reporting import evaluation_figure, records, titles
-from scm_jax.training.checkpoints import checksum
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_NUM = 50_000  # images at most, unless told otherwise: the usual number
 FOLDER = "evaluation_partial"  # partial statistics and finished sets
-
-_PREVIEWS = (
-  "there is no autoencoder, so the samples are small previews of latents and "
-  "no distance to real images means anything; give --autoencoder=FILE"
-)
 
 
 def evaluate(
@@ -59,9 +48,11 @@ def evaluate(
       different requests.
     ConfigError: runs, features and options do not go together.
   """
-  load = selection.make_loader(request.networks)
-  request = _check(request, load)
-  asked = _question(request, load)
+  _check(request)
+  subjects = Images(request) if request.images else Runs(request)
+  known = subjects.choose_reference(request.reference)
+  request = dataclasses.replace(request, reference=known)
+  asked = _question(request, subjects)
   check_processes(asked, options)
   find_report = lambda: _existing_report(asked, options, out)
   if existing := multihost.from_process_zero(find_report):
@@ -72,13 +63,14 @@ def evaluate(
       f"--out={out} is in a bucket; write the report to a local folder, and "
       "copy it from there"
     )
-  scorer = _make_scorer(request, options, out, load)
+  scorer = _make_scorer(request, options, out, subjects)
   selection.check_score(request.grid, scorer)
   runs: list[dict[str, Any]] = []
   real = scorer.reference.row
-  rows = {} if real is None else {"real images": real}
-  for candidates in selection.groups(request.grid, load):
-    name = _unique_name(candidates[0], runs)
+  alike = real is not None and real.shape[1:] == tuple(subjects.image_shape)
+  rows = {"real images": real} if alike else {}
+  for candidates in subjects.groups():
+    name = _unique_name(candidates[0].name, runs)
     choice = selection.select(candidates, scorer)
     saved = {
       seed: _sample_file(out, name, seed)
@@ -109,28 +101,17 @@ def evaluate(
   return result
 
 
-def _check(request: Request, load: Load) -> Request:
-  """Checks a request, and returns it with the reference that it means."""
-  grid = request.grid
+def _check(request: Request) -> None:
+  """Raises ConfigError for features and scores that do not exist."""
   extractors.check(request.features, dict(request.weights))
   by, columns = request.protocol.select_by, registry.columns()
   if by not in columns:
     raise ConfigError(f"--select-by={by}: {errors.hint(by, columns)}")
-  if request.reference is None:
-    _, metadata = load(grid.workdirs[0], grid.ema[0])
-    default = metadata["config"].evaluate.reference
-    request = dataclasses.replace(request, reference=default)
-  selection.check_guidance(grid, load)
-  return request
 
 
-def _question(request: Request, load: Load) -> list[Any]:
+def _question(request: Request, subjects: Subjects) -> list[Any]:
   """Returns the request and digests of weights and files, in JSON's types."""
-  state: list[Any] = []
-  for path, width in itertools.product(request.grid.workdirs, request.grid.ema):
-    model, metadata = load(path, width)
-    mark = checksum.of((model.weights, model.decoder))
-    state.append((metadata["step"], metadata["ema"], mark))
+  state = subjects.marks()
   for name, path in request.weights:
     if not pathlib.Path(path).expanduser().is_file():
       extractors.load(name, path)  # raises an error that says what to fetch
@@ -181,26 +162,28 @@ def _sample_file(out: epath.Path, name: str, seed: int) -> pathlib.Path:
 
 
 def _make_scorer(
-  request: Request, options: RuntimeOptions, out: epath.Path, load: Load
+  request: Request,
+  options: RuntimeOptions,
+  out: epath.Path,
+  subjects: Subjects,
 ) -> Scorer:
   """Makes the extractors and the reference's statistics."""
   protocol, name = request.protocol, request.reference or ""
-  model, metadata = load(request.grid.workdirs[0], request.grid.ema[0])
-  config = metadata["config"]
   cache = pathlib.Path(options.cache or out / "features")
-  open_dataset = functools.partial(ImageDataset, config.data, model)
   training_data = "" if reference.is_file(name) else name
-  labelled = lambda: open_dataset(training_data).everything()
-  source = Source(model.image_shape, labelled, dict(request.weights), cache)
+  labelled = lambda: subjects.open_dataset(training_data).everything()
+  weights = dict(request.weights)
+  source = Source(subjects.image_shape, labelled, weights, cache)
   extraction = streaming.Extraction(extractors.make(request.features, source))
-  batch_size = options.batch_size or config.sample.batch_size
+  batch_size = options.batch_size or subjects.batch_size
   passes = PassOptions(batch_size, protocol.keep, options.save_every)
-  known = reference.find(name, open_dataset, extraction, passes, cache)
-  if isinstance(model.codec, LatentCodec) and not model.codec.autoencoder:
-    _LOG.warning(_PREVIEWS)
-    known = dataclasses.replace(known, warnings=(*known.warnings, _PREVIEWS))
+  known = reference.find(name, subjects.open_dataset, extraction, passes, cache)
+  for warning in subjects.warnings:
+    _LOG.warning(warning)
+  warnings = (*known.warnings, *subjects.warnings)
+  known = dataclasses.replace(known, warnings=warnings)
   most = min(known.metadata["images"] or DEFAULT_NUM, DEFAULT_NUM)
-  num = protocol.num or most
+  num = protocol.num or subjects.count or most
   # Selections draw batches of the same size, so that the sampler is compiled
   # once.
   passes = dataclasses.replace(passes, batch_size=min(batch_size, num))
@@ -212,32 +195,20 @@ def _record(
   name: str, choice: Choice, scores: dict[str, Any], scorer: Scorer
 ) -> dict[str, Any]:
   """Returns a run's record in the report."""
-  best = choice.best
   warnings = (*scorer.reference.warnings, *choice.warnings, *scores["warnings"])
   return records.run_record(
     name,
-    best.metadata["config"].run,
-    steps=best.steps,
-    nfe=best.evaluations,
-    params=best.model.parameters,
     scores=scores | {"warnings": list(warnings)},
     seed=scorer.protocol.seeds[0],
-    workdir=str(best.path),
-    training_step=best.metadata["step"],
-    labels=scorer.protocol.labels,
-    **best.settings(),
+    labels=scorer.protocol.labels or None,
+    **choice.best.facts(),
+    **choice.best.settings(),
     **choice.facts,
   )
 
 
-def _unique_name(drawn: Candidate, runs: Sequence[dict[str, Any]]) -> str:
-  """Returns a name such as "sCD, 2 steps", which no run has yet."""
-  label, steps = OBJECTIVES[drawn.metadata["config"].run].label, drawn.steps
-  nfe = drawn.evaluations
-  if drawn.model.kind == "diffusion" and nfe > 1:
-    name = f"{label}, {nfe} NFE"
-  else:
-    name = f"{label}, {steps} step{'s' if steps > 1 else ''}"
+def _unique_name(name: str, runs: Sequence[dict[str, Any]]) -> str:
+  """Returns the name, with a number behind it if a run has it already."""
   taken = [run["name"] for run in runs]
   number = sum(
     other == name or other.startswith(name + " (") for other in taken

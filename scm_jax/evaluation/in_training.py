@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from scm_jax import files
 from scm_jax.errors import ConfigError
-from scm_jax.evaluation import candidate, labels, reference
-from scm_jax.evaluation.candidate import Candidate, Samples
+from scm_jax.evaluation import labels, reference
+from scm_jax.evaluation.candidate import DrawnImages, Samples
 from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.evaluation.request import PassOptions, digest
 from scm_jax.metrics import extractors, multihost, registry, streaming
@@ -77,11 +77,11 @@ class Evaluation:
     self._ready = self._ready or self._make(model)
     extraction, known = self._ready
     scale, classes = model.guidance_scale(), config.data.num_classes
-    drawn = Candidate(model, model.steps, scale, {"config": config}, "")
+    drawn = DrawnImages(model, model.steps, scale, {"config": config}, "")
     label = labels.draw(labels.RANDOM, known, num, classes, seed=0)
     samples = Samples(num, label, seed=0)
     passes = PassOptions(min(config.sample.batch_size, num), keep=num)
-    collected = candidate.collect(drawn, extraction, samples, passes)
+    collected = drawn.collect(extraction, samples, passes)
     score = lambda: _score(collected, known.statistics)
     scores = multihost.from_process_zero(score)
     first, value = next(iter(scores.items()))

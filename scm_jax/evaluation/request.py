@@ -51,7 +51,7 @@ class Protocol:
 
   num: int = 0  # images for each run and seed; 0 is as many as real ones
   seeds: tuple[int, ...] = (0,)  # of the samples
-  labels: str = "random"  # how classes are chosen, a key of `labels.MODES`
+  labels: str = "random"  # of `labels.MODES`; "" if nothing is drawn
   keep: int = KEPT  # images whose features are compared one by one
   allow_few: bool = False  # Fréchet distances of fewer images than features
   select_num: int = 0  # images to select candidates by; 0 is `num`
@@ -73,10 +73,16 @@ class Request:
   features: tuple[str, ...] = ("classifier", "pixels")  # names of extractors
   weights: tuple[tuple[str, str], ...] = ()  # their files, by extractor name
   reference: str | None = None
+  images: str = ""  # a folder or file of images to score in place of runs
 
   def fields(self) -> dict[str, Any]:
-    """Returns the fields of all parts by name, as `report.json` keeps them."""
+    """Returns the fields of all parts by name, as `report.json` keeps them.
+
+    Without images it has no field of them, as reports of earlier versions.
+    """
     fields = dataclasses.asdict(self)
+    if not self.images:
+      del fields["images"]
     parts = [fields.pop(name) for name in ("grid", "networks", "protocol")]
     if not self.grid.gamma:
       del parts[0]["gamma"]  # reports of earlier versions do not have it

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scm_jax.evaluation import candidate as candidates
+from scm_jax.errors import UserError
 from scm_jax.evaluation import labels
 from scm_jax.evaluation.candidate import Candidate, Samples
 from scm_jax.evaluation.observers import ImagePicker, SampleWriter
@@ -82,14 +82,17 @@ class Scorer:
     writer = SampleWriter(indices, save, num) if save else None
     picker = writer or ImagePicker(indices)
     checkpoint = PassCheckpoint(self.folder / key, self.options.save_every)
-    generated = candidates.collect(
-      candidate, self.extraction, samples, self.options, picker, checkpoint
+    generated = candidate.collect(
+      self.extraction, samples, self.options, picker, checkpoint
     )
     if writer:
       writer.finish()
 
     def compute() -> Scored:
-      found = scores.score(generated, self.reference.statistics, options)
+      try:
+        found = scores.score(generated, self.reference.statistics, options)
+      except UserError as error:
+        raise UserError(f"{candidate.name}: {error}") from error
       content = {"scores": json.dumps(found), "row": picker.row()}
       array_file.write_arrays(finished, content)
       return found, picker.row()
@@ -141,9 +144,10 @@ class Scorer:
   def describe_reference(self) -> dict[str, Any]:
     """Returns what the report says of the reference: facts and its scores."""
     known, protocol = self.reference, self.protocol
+    drawn = protocol.labels
     facts = {
       **known.metadata,
-      "labels": labels.describe(protocol.labels, known),
+      **({"labels": labels.describe(drawn, known)} if drawn else {}),
       **scores.reference_floor(known.statistics, seed=protocol.seeds[0]),
       **scores.own_scores(known.statistics),
     }

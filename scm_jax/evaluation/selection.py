@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from scm_jax.errors import ConfigError
-from scm_jax.evaluation.candidate import Candidate
+from scm_jax.evaluation.candidate import Candidate, DrawnImages
 from scm_jax.evaluation.request import CandidateGrid, NetworkOptions
 from scm_jax.evaluation.scoring import Scorer
 from scm_jax.interop import export_folder
@@ -47,7 +47,7 @@ def check_guidance(grid: CandidateGrid, load: Load) -> None:
     )
 
 
-def groups(grid: CandidateGrid, load: Load) -> Iterator[list[Candidate]]:
+def groups(grid: CandidateGrid, load: Load) -> Iterator[list[DrawnImages]]:
   """Yields the candidates of each run and number of steps.
 
   They do not vary in what a network does not take (a guidance scale, a second
@@ -74,7 +74,7 @@ def groups(grid: CandidateGrid, load: Load) -> Iterator[list[Candidate]]:
         model, metadata = load(path, width)
         changes: dict[str, Any] = dict(zip(varied, settings, strict=True))
         model = dataclasses.replace(model, **changes)
-        found.append(Candidate(model, count, scale, metadata, path))
+        found.append(DrawnImages(model, count, scale, metadata, path))
       yield found
 
 

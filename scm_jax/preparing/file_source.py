@@ -6,7 +6,7 @@ import os
 import pathlib
 import posixpath
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from scm_jax import errors
@@ -39,7 +39,8 @@ class FileSource(Source, Protocol):
         class folders, or a `dataset.json` that does not fit the files.
     """
     names = list(self.names())
-    kept = sorted(name for name in names if _is_data(name))
+    known = IMAGES | {LATENTS}
+    kept = sorted(name for name in names if is_data(name, known))
     if not kept:
       raise UserError(
         f"there are no images in {self.name}; an image is known by the end of "
@@ -113,11 +114,11 @@ def _suffix(name: str) -> str:
   return posixpath.splitext(name)[1].lower()
 
 
-def _is_data(name: str) -> bool:
-  """Returns whether a file is an image or a latent, and not hidden."""
+def is_data(name: str, suffixes: Collection[str] = IMAGES) -> bool:
+  """Returns whether a file has one of the suffixes, and is not hidden."""
   parts = name.split("/")
   hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-  return not hidden and _suffix(name) in IMAGES | {LATENTS}
+  return not hidden and _suffix(name) in suffixes
 
 
 def _by_folder(names: list[str], where: str) -> Labelled:

@@ -97,7 +97,7 @@ def decode(
   Raises:
     UnreadableError: the file is not an image, truncated or enormous.
   """
-  image = _load(data)
+  image = open_image(data)
   mode = "RGB" if channels == 3 else "L"
   notes = [] if image.mode == mode else [image.mode]
   if convention == "viewer":
@@ -112,12 +112,18 @@ def decode(
   return _eight_bits(image).convert(mode), tuple(notes)
 
 
-def _load(data: bytes) -> Image.Image:
+def open_image(data: bytes, *, whole: bool = True) -> Image.Image:
+  """Opens an image file; if it is not to be decoded whole, its header alone.
+
+  Raises:
+    UnreadableError: the file is not an image, truncated or enormous.
+  """
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # odd metadata, large images
       image = Image.open(io.BytesIO(data))
-      image.load()
+      if whole:
+        image.load()
     return image
   except UnidentifiedImageError:
     raise UnreadableError("not an image") from None

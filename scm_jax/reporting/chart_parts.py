@@ -171,7 +171,8 @@ def ranking(axes: Axes, rows: pd.DataFrame, by: str, y: str) -> None:
   for row in scored.itertuples():
     look = {"color": row.color, "marker": row.marker, **_MARKER}
     axes.errorbar(row.at, row.place, xerr=row.sd or math.nan, **look)
-    axes.text(row.at, row.place, f"{row.nfe}", **_NUMBER)
+    number = "" if pd.isna(row.nfe) else f"{row.nfe}"
+    axes.text(row.at, row.place, number, **_NUMBER)
   if scored[by].is_unique:
     beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
     for row in scored.itertuples():

@@ -58,7 +58,9 @@ def write_figure(
   page.figure.suptitle(title, x=0.02, ha="left", size=17, weight="bold")
   halves: Any = page.figure.subfigures(2, 1, height_ratios=[samples, below])
   _draw_samples(halves[0].subplots(), runs, rows, headings)
-  _draw_charts(halves[1].subplots(1, 2), runs)
+  costed = runs.effective_compute.notna().any()
+  below = halves[1].subplots(1, 1 + costed, squeeze=False)
+  _draw_charts(below[0], runs)
   return files.write_bytes(path, page.png())
 
 
@@ -74,13 +76,15 @@ def _check_rows(rows: Mapping[str, np.ndarray]) -> None:
 
 
 def _draw_charts(pair: Sequence[Axes], runs: pd.DataFrame) -> None:
-  """Draws the ranking, and the distance against compute."""
-  left, right = pair
+  """Draws the ranking, and in second axes the distance against compute."""
+  left = pair[0]
   space = score_table.spaces(runs)[0]
   chart_parts.ranking(left, runs, "name", f"fd_{space}")
   title = titles.quantity(space)
   chart_parts.finish(left, title=title, xlabel="lower is better")
-  x, y, by = "effective_compute", f"fd_{space}", "objective"
+  if len(pair) == 1:
+    return
+  right, x, y, by = pair[1], "effective_compute", f"fd_{space}", "objective"
   chart_parts.lines(right, runs, x, y, by, aside=by)
   charts.legend_entries(right, runs)
   right.legend()
@@ -110,6 +114,7 @@ def _draw_samples(
   costs = {
     name: f"\n{run['nfe']} evaluation{'s' * (run['nfe'] != 1)}"
     for name, run in known.items()
+    if not pd.isna(run["nfe"])
   }
   texts = [name + costs.get(name, "") for name in rows]
   axes.set_yticks(centres, texts, size=11)

@@ -34,8 +34,8 @@ def run_record(
   name: str,
   objective: str,
   *,
-  nfe: int,
-  params: int,
+  nfe: int | None,
+  params: int | None,
   scores: Mapping[str, Any],
   **about: Any,
 ) -> Record:
@@ -47,8 +47,8 @@ def run_record(
   Args:
     name: what a reader is shown, such as "sCD, 2 steps"; unique in a report.
     objective: the registered name of what the network was trained with.
-    nfe: network evaluations for one sample, guidance included.
-    params: number of parameters of the network that samples.
+    nfe: network evaluations for one sample, guidance included; None if unknown.
+    params: parameters of the network that samples; None if unknown.
     scores: result of `metrics.scores.score`, with at least "fd" and "num".
     **about: `steps`, `seed`, and all else that is worth keeping.
   """
@@ -58,8 +58,8 @@ def run_record(
   return {
     "name": name,
     "objective": objective,
-    "nfe": int(nfe),
-    "params": int(params),
+    "nfe": nfe,
+    "params": params,
     "effective_compute": compute(params, nfe),
     **scores,
     **about,
