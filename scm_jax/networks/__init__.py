@@ -41,6 +41,9 @@ class Network(NamedTuple):
     w: `w(params, t)`, the adaptive log-weight `[B]`.
     config: what it was built from.
     constraint: where the optimiser keeps its weights.
+    fold: `fold(params, platform)`, parameters that `F` takes in place of
+      `params` and computes nothing from, for sampling alone; `platform` is that
+      of the devices. None if `F` computes nothing from parameters anyway.
   """
 
   init: Callable[[jax.Array], Params]
@@ -48,6 +51,7 @@ class Network(NamedTuple):
   w: Callable[[Params, jax.Array], jax.Array]
   config: NetworkConfig
   constraint: Constraint = FREE
+  fold: Callable[[Params, str], Params] | None = None
 
 
 @functools.cache
@@ -91,7 +95,14 @@ def build(config: NetworkConfig) -> Network:
 
   if config.published:
     F = trigflow.network_from_edm(F, config.sigma_d)
-  return Network(init, F, w, config, family.constraint)
+
+  def fold(params, platform):
+    assert family.fold is not None
+    denoiser = family.fold(config, params["denoiser"], platform)
+    return {**params, "denoiser": denoiser}
+
+  network = Network(init, F, w, config, family.constraint)
+  return network._replace(fold=fold) if family.fold else network
 
 
 def family_name(config: NetworkConfig) -> str:
