@@ -3,13 +3,16 @@
 import argparse
 
 from scm_jax.cli import configs
+from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl \\
     --target=a100-80gb:8x8
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=s --target=v5e:4x4 \\
     --search
-scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json"""
+scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json
+scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl --target=h200 \\
+    --sample --steps=2"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +32,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "the config's global batch",
   )
   parser.add_argument(
+    "--sample",
+    action="store_true",
+    help="compile the sampler for one device; --target needs no topology",
+  )
+  parser.add_argument(
+    "--steps",
+    type=int,
+    metavar="N",
+    help="of the sampler; default that of the run's kind",
+  )
+  parser.add_argument(
+    "--batch",
+    type=int,
+    default=1,
+    metavar="N",
+    help="images that the sampler draws at once; default 1",
+  )
+  parser.add_argument(
     "--host-gbps",
     type=float,
     metavar="N",
@@ -41,9 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   """Compiles the train step for the target and prints what it needs."""
-  from scm_jax.planning import plan, search, targets
+  from scm_jax.planning import plan, sampling, search, targets
 
-  target = targets.parse(args.target)
+  for flag in ("steps", "batch"):
+    value = getattr(args, flag)
+    if value is not None and value < 1:
+      raise ConfigError(f"--{flag} is {value}; it must be positive")
+  target = (targets.parse_one if args.sample else targets.parse)(args.target)
   config = configs.parse_config(config_argv)
   if args.host_gbps is not None:
     target = target.with_network(args.host_gbps)
@@ -53,6 +78,10 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   # Only a teacher's shapes are needed, so that the config need not name one.
   if not config.teacher:
     config.teacher = "random"
+  if args.sample:
+    result = sampling.plan(config, target, args.steps, args.batch)
+    print(json.dumps(result) if args.json else sampling_table(result))
+    return 0
   ask = search.search if args.search else plan.plan
   result = ask(config, target)
   print(json.dumps(result) if args.json else table(result))
@@ -92,6 +121,37 @@ def table(result: dict) -> str:
   lines["compiled in"] = f"{result['compile_seconds']:.0f} s"
   lines |= _times(result["estimate"]) if result["estimate"] else {}
   lines |= _search(result["search"]) if "search" in result else {}
+  width = max(map(len, lines))
+  return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+
+
+def sampling_table(result: dict) -> str:
+  """Returns what a sampler needs as lines for a terminal."""
+  moved, least = result["bytes_moved"], result["least_bytes"]
+  usable = _bytes(result["device_bytes"])
+  lines = {
+    "target": f"{result['target']}, one device",
+    "sampler": f"{result['kind']}, {result['steps']} steps, "
+    f"{result['evaluations']} evaluations, {result['batch']} image(s), "
+    f"{result['dtype']}",
+    "parameters": f"{result['params'] / 1e6:.2f} M, "
+    f"{_bytes(result['parameter_bytes'])} as an evaluation reads them",
+    "bytes read and written": f"{_bytes(moved)}, {moved / least:.2f} times "
+    f"{_bytes(least)}, the operands and results of all products",
+    "passes over weights alone": f"{result['weight_kernels']} kernels that "
+    f"write {_bytes(result['weight_kernel_bytes'])}",
+    "kernels": f"{result['kernels']}: {result['library_calls']} library calls, "
+    f"{result['fusions']} fusions",
+    "FLOPs": f"{result['flops']:.3g}",
+    "memory": f"{_bytes(result['peak_bytes'])} of {usable}, temporaries "
+    f"{_bytes(result['temp_bytes'])}",
+    "compiled in": f"{result['compile_seconds']:.0f} s",
+  }
+  if result["floor_ms"]:
+    lines["latency"] = (
+      f"{result['predicted_ms']:.2f} ms predicted, "
+      f"{result['floor_ms']:.2f} ms at least"
+    )
   width = max(map(len, lines))
   return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
 

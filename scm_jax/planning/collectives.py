@@ -71,19 +71,19 @@ def parse(text: str, devices: int) -> list[Collective]:
   Raises:
     ValueError: the module has no entry computation.
   """
-  computations, entry = _computations(text)
-  times = dict.fromkeys(computations, 0)
+  bodies, entry = computations(text)
+  times = dict.fromkeys(bodies, 0)
 
   def visit(name: str, count: int) -> None:
     times[name] += count
-    for called, trips in _calls(computations[name]):
-      if called in computations:
+    for called, trips in _calls(bodies[name]):
+      if called in bodies:
         visit(called, count * trips)
 
   visit(entry, 1)
   return [
     collective
-    for name, lines in computations.items()
+    for name, lines in bodies.items()
     if times[name]
     for line in lines
     if (collective := _collective(line, times[name], devices))
@@ -98,19 +98,19 @@ def counts(collectives: list[Collective]) -> dict[str, int]:
   return found
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+def computations(text: str) -> tuple[dict[str, list[str]], str]:
   """Returns the lines of each computation by its name, and the entry's name."""
-  computations, entry, lines = {}, "", None
+  found, entry, lines = {}, "", None
   for line in text.splitlines():
     header = None if line.startswith(" ") else _COMPUTATION.match(line)
     if header:
-      lines = computations.setdefault(header[2], [])
+      lines = found.setdefault(header[2], [])
       entry = header[2] if header[1] else entry
     elif lines is not None and line.startswith(" "):
       lines.append(line)
   if not entry:
     raise ValueError("the module has no entry computation")
-  return computations, entry
+  return found, entry
 
 
 def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
@@ -140,7 +140,7 @@ def _collective(line: str, times: int, devices: int) -> Collective | None:
   size = len(group)
   if size < 2:
     return None
-  shapes = [_bytes(*shape) for shape in _SHAPE.findall(found[1])]
+  shapes = [array_bytes(*shape) for shape in _SHAPE.findall(found[1])]
   if found[2] == "collective-permute-start":
     shapes = shapes[1:2]  # operand, result, contexts
   elif found[2].endswith("-start") and kind != "all-reduce":
@@ -153,7 +153,7 @@ def _collective(line: str, times: int, devices: int) -> Collective | None:
   return Collective(kind, times, factor * sum(shapes), group)
 
 
-def _bytes(letters: str, bits: str, sizes: str) -> int:
+def array_bytes(letters: str, bits: str, sizes: str) -> int:
   """Returns the bytes of `f32[8,3]`, given as `f`, `32` and `8,3`."""
   width = 8 if letters == "pred" else int(bits or 0)
   elements = math.prod(int(n) for n in sizes.split(",") if n)

@@ -194,6 +194,20 @@ def parse(text: str) -> Target:
   return Target(text, kind, sizes, card)
 
 
+def parse_one(text: str) -> Target:
+  """Returns the smallest target of a kind, or the one that `parse` returns.
+
+  Raises:
+    ConfigError: as `parse`.
+  """
+  kind, colon, _ = text.partition(":")
+  smallest = {"gpu": "1x1", "tpu": "2x2x1" if kind == "v5p" else "2x2"}
+  if colon or kind not in KINDS:
+    return parse(text)
+  card = CARDS.get(kind)
+  return parse(f"{kind}:{smallest[card.platform] if card else 1}")
+
+
 def card_here(device_kind: str) -> Card | None:
   """Returns the card that JAX's `Device.device_kind` names, if it is known."""
   name = DEVICE_KINDS.get(device_kind)

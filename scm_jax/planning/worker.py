@@ -26,6 +26,7 @@ from scm_jax.planning import (
   arithmetic,
   collectives,
   estimate,
+  sampling,
   targets,
   topology,
 )
@@ -43,11 +44,15 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     request: has `config` (JSON text) and `target`, and any of
       `compile`: true to answer `compiled`, the compiled train step's figures;
       `flops`: true to answer `flops`, those of one step, by pass;
-      `meshes`: pairs of sizes (data, fsdp), to answer `arithmetic` for each.
+      `meshes`: pairs of sizes (data, fsdp), to answer `arithmetic` for each;
+      `sample`: the arguments of `sampling.compiled`, to answer `sample` alone.
   """
   config = configuration.from_json(request["config"])
   target = targets.parse(request["target"])
   run = resolve.check(config)
+  if "sample" in request:
+    found = sampling.compiled(run, target, **request["sample"])
+    return {"sample": found}
   result: dict[str, Any] = {}
   shapes = arithmetic.trace(run)
   mesh = None

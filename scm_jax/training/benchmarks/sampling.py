@@ -1,7 +1,8 @@
 """Measuring how long a sample takes, beside the least that hardware allows.
 
-Weights are random, in float32, and the network computes as in training, as
-`scm_jax.load` has it by default. One device draws, without an autoencoder.
+Weights are random, and the network computes as in training, as `scm_jax.load`
+has it by default: an evaluation reads them folded (`Sampler.ready`). One device
+draws, without an autoencoder.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from scm_jax import networks
+from scm_jax.defaults import Run
 from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
@@ -51,7 +53,7 @@ def measure(
   """
   student = random_sampler(config, "consistency", batch)
   teacher = random_sampler(config, "diffusion")
-  size = parameter_bytes(student.params)
+  size = parameter_bytes(student.ready.params)
   about: dict[str, Any] = {
     "batch": batch,
     "parameter_bytes": size,
@@ -99,17 +101,24 @@ def random_sampler(config: ConfigDict, kind: str, batch: int = 256) -> Sampler:
   if OBJECTIVES[config.run].kind != kind:
     config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
   run = resolve.resolve(config)
+  sampler = dataclasses.replace(without_weights(run), batch_size=batch)
+  return dataclasses.replace(sampler, params=_random_params(sampler.network))
+
+
+def without_weights(run: Run) -> Sampler:
+  """Returns the sampler of a run's network, which has no parameters yet."""
   sampler = Sampler(
     network=networks.build(run.network),
     params=None,
     codec=run.codec,
-    kind=kind,
-    batch_size=batch,
+    kind=run.spec.kind,
+    t_mid=run.sample.t_mid,
+    sigma_max=run.sample.sigma_max,
     solver=run.sample.solver,
+    solver_steps=run.sample.solver_steps,
+    unconditional=bool(run.objective.label_dropout),
   )
-  sampler = export_folder.as_computed(sampler)
-  params = _random_params(sampler.network)
-  return dataclasses.replace(sampler, params=params)
+  return export_folder.as_computed(sampler)
 
 
 def _random_params(network: networks.Network) -> Any:
@@ -129,7 +138,7 @@ def _random_params(network: networks.Network) -> Any:
 
 
 def parameter_bytes(params: Any) -> int:
-  """Returns the parameters' size without the weighting head's, in bytes."""
+  """Returns the size of parameters without the weighting head's, in bytes."""
   return sum(leaf.nbytes for leaf in jax.tree.leaves(params["denoiser"]))
 
 
