@@ -30,5 +30,5 @@ run "$bin/ruff" format --check .
 if grep -q '^\[tool\.pyrefly' pyproject.toml; then
   run "$bin/pyrefly" check
 fi
-# A file's tests share their fixtures, so no file is cut.
-run "$bin/python" -m pytest -n logical --dist loadfile -m 'not slow' "$@"
+# A folder's tests share fixtures and programs, so that one process runs them.
+run "$bin/python" -m pytest -n logical --dist loadgroup -m 'not slow' "$@"

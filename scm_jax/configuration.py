@@ -88,7 +88,7 @@ def parse_arg(arg: str, /, **defaults: Any) -> types.SimpleNamespace:
 
 
 def _typed(key: str, text: str | None, default: Any) -> Any:
-  """The value that `text` (None: no `=`) gives an argument like `default`."""
+  """Returns an argument's value in the default's type; None is a bare key."""
   if isinstance(default, bool):
     if text is None:
       return True
@@ -111,22 +111,22 @@ def _typed(key: str, text: str | None, default: Any) -> Any:
 
 
 def to_json(config: AnyConfig) -> str:
-  """The resolved config as indented JSON with sorted keys.
+  """Returns a config as indented JSON with sorted keys.
 
   References are resolved; tuples become arrays. Infinities and NaNs are written
   as Python's `json` writes them (`Infinity`).
 
   Raises:
-    ConfigError: for a value that JSON does not have, naming its field.
+    ConfigError: a field has a value that JSON does not have.
   """
   return json.dumps(_plain(config), indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-  """The locked config that `to_json` wrote; every array comes back as a tuple.
+  """Returns the locked config that `to_json` wrote, with arrays as tuples.
 
   Raises:
-    UserError: `text` is not a JSON object (a truncated file, say).
+    UserError: the text is not a JSON object (a truncated file, say).
   """
   try:
     value = json.loads(text)
@@ -140,10 +140,10 @@ def from_json(text: str) -> ConfigDict:
 
 
 def complete(config: AnyConfig, defaults: AnyConfig) -> ConfigDict:
-  """The locked config with `defaults` for the fields that it lacks.
+  """Returns the locked config with `defaults` for the fields that it lacks.
 
-  So that what an older version wrote can be read: new fields' defaults do what
-  was done before them.
+  Configs of older versions are read like this. The defaults of new fields do
+  what was done before there were these fields.
   """
   return ConfigDict(_tuples(_merged(_plain(config), _plain(defaults)))).lock()
 
@@ -157,7 +157,7 @@ def _merged(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 def diff(a: AnyConfig, b: AnyConfig) -> list[str]:
-  """The fields that differ, one line each: `optimizer.lr: 0.01 -> 0.02`.
+  """Returns a line for each field that differs: `optimizer.lr: 0.01 -> 0.02`.
 
   Lists equal tuples and 1 equals 1.0, but True is not 1; NaN equals NaN.
   """
@@ -176,7 +176,7 @@ def may_change(field: str) -> bool:
 
 
 def flatten(config: AnyConfig) -> dict[str, Any]:
-  """The leaves as `{"optimizer.lr": 0.01, ...}`; an empty group is a leaf."""
+  """Returns all leaves by dotted names; an empty group is a leaf."""
   leaves = {}
   for key, value in config.items():
     if isinstance(value, ConfigDict | Mapping) and len(value):
@@ -188,12 +188,12 @@ def flatten(config: AnyConfig) -> dict[str, Any]:
 
 
 def article(noun: str) -> str:
-  """`an int`, `a float`."""
+  """Returns a noun with its article: `an int`, `a float`."""
   return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _plain(value: Any, path: str = "") -> Any:
-  """`value` in JSON's types; `path` is where it stands, for the error."""
+  """Returns a value in JSON's types; `path` is its field, for the error."""
   if isinstance(value, FieldReference):
     value = value.get()
   if isinstance(value, ConfigDict | Mapping):

@@ -42,8 +42,7 @@ def load(
   """
   ema = ema or average
   if export_folder.description(path):
-    sampler, origin = export_folder.read(path)
-    export_folder.check_ema(path, origin, ema)
+    sampler, _ = export_folder.read(path, ema=ema)
     if autoencoder is None:
       autoencoder = export_folder.autoencoder(path)
     sampler = autoencoders.attach_file(sampler, autoencoder)

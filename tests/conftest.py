@@ -1,6 +1,7 @@
 """Settings and fixtures that all tests share, and the tiers of tests."""
 
 import contextlib
+import ctypes
 import fcntl
 import gc
 import importlib.util
@@ -11,8 +12,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fsspec
 import pytest
 from absl import flags
+from etils import epath
+from etils.epath import gpath
+from fsspec.implementations import memory
 
 # Read when TensorFlow is loaded, which a test may do before any command does.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,9 +32,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # XLA takes longer to optimise the tests' small programs than to run them.
 _QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 os.environ.setdefault(_QUICK, "true")
+# Programs need not say from which lines they were traced.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 _CACHE_LIMIT = 2_000_000_000  # bytes of compiled programs kept on disk
-_MEMORY_LIMIT = 2_000_000_000  # bytes of a test process
+_MEMORY_LIMIT = 3_000_000_000  # bytes of a test process
+
+_may_share = False  # whether the test that runs may use the steps of others
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,24 +71,70 @@ _HEAVY_FOLDERS = {"export", "launch", "notebooks", "preparing", "sweeping"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-  """Puts each test that has no tier into `integration` or `unit`."""
+  """Puts each test that has no tier into `integration` or `unit`.
+
+  The tests of a folder run in one process, because they share programs.
+  """
   for item in items:
+    folders = item.path.relative_to(pathlib.Path(__file__).parent).parts
+    item.add_marker(pytest.mark.xdist_group(folders[0]))
     if any(map(item.get_closest_marker, ("integration", "slow", "gpu"))):
       continue
     heavy = _HEAVY_FIXTURES.intersection(item.fixturenames)
-    folders = item.path.relative_to(pathlib.Path(__file__).parent).parts
     heavy |= _HEAVY_FOLDERS.intersection(folders)
     item.add_marker("integration" if heavy else "unit")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
+def pytest_runtest_setup(item: pytest.Function) -> None:
   """Chooses how programs are compiled, here and in processes of the test."""
   quick = not item.get_closest_marker("optimized")
   os.environ[_QUICK] = str(quick).lower()
   if "jax" in sys.modules:
     name = _QUICK.lower()
     sys.modules["jax"].config.update(name, quick)
+  # What a test has replaced may be part of a program.
+  own = {"monkeypatch", "own_steps"} & set(item.fixturenames)
+  global _may_share
+  _may_share = quick and not own
+
+
+def pytest_collection_finish() -> None:
+  """Spares the garbage collector what lives as long as the process."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(20_000, 50, 100)  # tracing makes many objects that stay
+
+
+@pytest.fixture(scope="session")
+def new_sharing() -> Callable:
+  """`with new_sharing().on():` as `shared_steps`, but among these runs alone.
+
+  For tests that ask for `own_steps`.
+  """
+  return _module("shared_steps.py").Sharing
+
+
+@pytest.fixture(scope="session")
+def shared_steps(new_sharing) -> Callable:
+  """`with shared_steps():` runs of one config use one train step.
+
+  Not within tests that ask for `monkeypatch`, `own_steps`, or for optimised
+  programs.
+  """
+  sharing = new_sharing()
+
+  @contextlib.contextmanager
+  def share() -> Iterator[None]:
+    with sharing.on() if _may_share else contextlib.nullcontext():
+      yield
+
+  return share
+
+
+@pytest.fixture
+def own_steps() -> None:
+  """The test's runs make their train steps themselves."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,6 +147,8 @@ def bounded_memory() -> Iterator[None]:
   if "jax" in sys.modules and _resident_bytes() > _MEMORY_LIMIT:
     sys.modules["jax"].clear_caches()
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+      ctypes.CDLL(None).malloc_trim(0)  # or the process stays as large
 
 
 def _resident_bytes() -> int:
@@ -152,25 +209,33 @@ def compilation_cache() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def data_dir(tfds_data_dir: pathlib.Path) -> str:
-  """The same folder, once the dataset `scm_digits` has been built in it."""
-  from scm_jax.data import bundled, digits
+def data_dir(tfds_data_dir: pathlib.Path, shared: Callable) -> str:
+  """The same folder, once the dataset `scm_digits` is in it."""
 
-  bundled.prepare(
-    digits.ScmDigits(data_dir=tfds_data_dir, file_format="array_record")
-  )
+  def build(folder: pathlib.Path) -> None:
+    from scm_jax.data import bundled, digits
+
+    bundled.prepare(
+      digits.ScmDigits(data_dir=folder, file_format="array_record")
+    )
+
+  shutil.copytree(shared("digits", build), tfds_data_dir, dirs_exist_ok=True)
   return str(tfds_data_dir)
 
 
 @pytest.fixture(scope="session")
 def photographs() -> Any:
   """The module that writes folders such as ImageNet's."""
-  name = "photographs"  # tests are no package
-  path = pathlib.Path(__file__).parent / "preparing" / f"{name}.py"
-  spec = importlib.util.spec_from_file_location(name, path)
+  return _module("preparing/photographs.py")
+
+
+def _module(name: str) -> Any:
+  """Loads a module of this folder; tests are no package."""
+  path = pathlib.Path(__file__).parent / name
+  spec = importlib.util.spec_from_file_location(path.stem, path)
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
-  sys.modules[name] = module
+  sys.modules[path.stem] = module
   spec.loader.exec_module(module)
   return module
 
@@ -249,6 +314,31 @@ def inception_file(
   return path
 
 
+class _FakeBucket(memory.MemoryFileSystem):
+  """A bucket in memory; nothing can be appended to its objects."""
+
+  protocol = ("gcs", "gs")
+
+  @classmethod
+  def _strip_protocol(cls, path: Any) -> str:
+    return "/" + str(path).removeprefix("gs://").strip("/")
+
+  def open(self, path: Any, mode: str = "rb", **kwargs: Any) -> Any:
+    assert "a" not in mode
+    return super().open(path, mode, **kwargs)
+
+
+@pytest.fixture
+def bucket(
+  monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> epath.Path:
+  """A path in a bucket that is not real, read without TensorFlow."""
+  # Etils keeps the first file system of a process: there must be one class.
+  fsspec.register_implementation("gcs", _FakeBucket, clobber=True)
+  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+  return epath.Path(f"gs://{tmp_path.name}")
+
+
 class _Killed(BaseException):
   """Stands for the end of a process."""
 
@@ -261,10 +351,6 @@ def killed_at() -> Callable:
   or after it if `done`. From then on the disk does not change, so that the
   body's clean-up does nothing. `begun` lists the operations.
   """
-  import shutil
-
-  from etils import epath
-
   remote = type(epath.Path("gs://bucket"))
   operations = [(pathlib.Path, name) for name in ("mkdir", "open", "rename")]
   operations += [(remote, name) for name in ("mkdir", "open", "copy", "unlink")]
@@ -295,14 +381,15 @@ def killed_at() -> Callable:
 
 
 @pytest.fixture
-def command(compilation_cache, data_dir, capfd) -> Callable:
+def command(shared_steps, data_dir, capfd) -> Callable:
   """`command(*argv)`: exit code, stdout and stderr of `scm-jax`, in process."""
 
   from scm_jax.cli import main
 
   def run(*argv) -> tuple[int, str, str]:
     capfd.readouterr()
-    code = main.main([str(word) for word in argv])
+    with shared_steps():
+      code = main.main([str(word) for word in argv])
     return code, *capfd.readouterr()
 
   return run

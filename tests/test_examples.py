@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+import pytest
 
 from scm_jax import samplers, velocity
 
@@ -25,12 +26,16 @@ def load(name):
 
 
 def test_own_network(tmp_path):
-  """It draws its picture, and a short training lies near the spiral."""
+  """It draws its picture."""
   matplotlib.use("Agg")
-  example = load("own_network")
-  example.main(tmp_path / "picture.png", steps=2)
+  load("own_network").main(tmp_path / "picture.png", steps=2)
   assert (tmp_path / "picture.png").stat().st_size > 10_000
 
+
+@pytest.mark.slow
+def test_samples_of_the_own_network_lie_near_the_spiral():
+  """After a short training."""
+  example = load("own_network")
   draw = lambda s: jax.random.normal(jax.random.key(1), s) / s[0] ** 0.5
   params = example.train("teacher", list(map(draw, example.SHAPES)), 800)
   v = velocity.from_network(functools.partial(example.F, params), 0.5)

@@ -3,11 +3,7 @@
 import os
 import pathlib
 
-import fsspec
 import pytest
-from etils import epath
-from etils.epath import gpath
-from fsspec.implementations import memory
 
 from scm_jax import errors, files
 
@@ -55,24 +51,10 @@ def test_a_bucket_is_no_local_folder(tmp_path, monkeypatch):
   assert files.absolute("run") == os.path.realpath(tmp_path / "run")
 
 
-class FakeBucket(memory.MemoryFileSystem):
-  """A bucket in memory."""
-
-  protocol = ("gcs", "gs")
-
-  @classmethod
-  def _strip_protocol(cls, path):
-    return "/" + str(path).removeprefix("gs://").strip("/")
-
-
 @pytest.fixture(params=["disk", "bucket"])
-def root(request, monkeypatch, tmp_path):
+def root(request, bucket, tmp_path):
   """A folder for folders."""
-  if request.param == "disk":
-    return tmp_path
-  fsspec.register_implementation("gcs", FakeBucket, clobber=True)
-  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
-  return epath.Path(f"gs://{tmp_path.name}")
+  return tmp_path if request.param == "disk" else bucket
 
 
 def replace(path, text):

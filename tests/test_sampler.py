@@ -17,6 +17,7 @@ from scm_jax.networks import autoencoder, magnitude
 from scm_jax.sampler import Sampler
 
 LABELS = np.array([0, 2, 1, 2, 0])
+MANY = 64  # steps of solvers, in programs that most tests share
 
 
 def build(kind, **fields):
@@ -167,14 +168,14 @@ def test_one_step_of_a_teacher_is_the_consistency_formula(student):
 
 def test_teachers(teacher):
   """Solvers agree with each other; guidance is off at 1 and acts beyond."""
-  heun = teacher.sample(LABELS, steps=64)
+  heun = teacher.sample(LABELS, steps=MANY)
   fast = dataclasses.replace(teacher, solver="dpm_solver")
-  solved = fast.sample(LABELS, steps=64)
+  solved = fast.sample(LABELS, steps=MANY)
   assert np.abs(heun.astype(int) - solved).mean() < 0.5
   # Not 1.0, which takes another program.
-  almost = fast.sample(LABELS, steps=64, guidance=1.0 + 1e-6)
+  almost = fast.sample(LABELS, steps=MANY, guidance=1.0 + 1e-6)
   assert_same_images(almost, solved)
-  guided = fast.sample(LABELS, steps=64, guidance=3.0)
+  guided = fast.sample(LABELS, steps=MANY, guidance=3.0)
   assert np.abs(guided.astype(int) - solved).mean() > 5
 
 
@@ -218,16 +219,16 @@ def test_defaults_are_the_models_own(student, teacher):
   tuned = dataclasses.replace(student, guidance=1.5)
   given = student.sample(LABELS, steps=2, guidance=1.5)
   np.testing.assert_array_equal(tuned.sample(LABELS), given)
-  fields = {"guidance": 2.0, "solver_steps": 2, "solver": "dpm_solver"}
+  fields = {"guidance": 2.0, "solver_steps": MANY, "solver": "dpm_solver"}
   solver = dataclasses.replace(teacher, **fields)
-  given = solver.sample(LABELS, steps=2, guidance=2.0)
+  given = solver.sample(LABELS, steps=MANY, guidance=2.0)
   np.testing.assert_array_equal(solver.sample(LABELS), given)
   assert not np.array_equal(solver.sample(LABELS, guidance=1.0), given)
 
 
 def test_given_noise_takes_the_default_steps(student, teacher):
   """A step for each draw of a student's, and a diffusion model's own number."""
-  for sampler in (student, dataclasses.replace(teacher, solver_steps=3)):
+  for sampler in (student, dataclasses.replace(teacher, solver_steps=MANY)):
     images = sampler.from_noise(sampler.noise(5), LABELS)
     assert_same_images(images, sampler.sample(LABELS))
 

@@ -2,12 +2,11 @@
 
 The file runs as plain Python; `scm_jax.cli.overrides` sets the fields. A user's
 mistake raises a `ConfigError` that names the file, the line or the nearest
-existing field. The module imports ml_collections only when it parses, so that
-`--help` works without it.
+existing field.
 """
 
-import argparse
 import os
+import pathlib
 import re
 import sys
 import traceback
@@ -22,39 +21,32 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
 _CONFIG_FLAG = re.compile(r"--(no)?config(\.|=|$)")
-_NUMBER = re.compile(r"-[\d.]")  # a value that starts with a dash
+_VALUE = re.compile(r"[^-]|-[\d.]|$")  # not a flag; numbers may be negative
 _MODULE = "scm_jax_config"
 _FUNCTIONS = {"get_config": 'get_config(arg: str = "")', "sweep": "sweep()"}
-
-
-def add_config_argument(parser: argparse.ArgumentParser) -> None:
-  """Declares the config's flags; the task's `run` calls `parse_config`.
-
-  They appear in `--help` only: `split_argv` removes them from the arguments
-  before argparse parses these.
-  """
-  group = parser.add_argument_group("config")
-  group.add_argument(
-    "--config",
-    metavar="FILE.py[:ARG]",
-    default=argparse.SUPPRESS,
-    help="config file; ARG is passed to its get_config (run=scd,tiny)",
-  )
-  group.add_argument(
-    "--config.KEY",
-    metavar="VALUE",
-    default=argparse.SUPPRESS,
-    help="overrides a field of the config, such as --config.batch_size=64",
-  )
+# For `--help` only: argparse never sees the arguments that `split_argv` takes.
+FLAGS = {
+  "--config=FILE.py[:ARG]": "config file; ARG is passed to its get_config "
+  "(run=scd,tiny)",
+  "--config.KEY=VALUE": "overrides a field of the config, such as "
+  "--config.batch_size=64",
+}
 
 
 def split_argv(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Returns the config's arguments and all others, each in order."""
+  """Returns the config's arguments and all others, each in order.
+
+  A config's flag and its value are joined: `--config FILE` to `--config=FILE`.
+  """
   config_argv: list[str] = []
   rest: list[str] = []
-  for flag, value in _flags_with_values(argv):
-    taken = config_argv if _CONFIG_FLAG.match(flag) else rest
-    taken += [flag] if value is None else [flag, value]
+  words = list(argv)
+  while words:
+    word = words.pop(0)
+    known = _CONFIG_FLAG.match(word)
+    if known and "=" not in word and words and _VALUE.match(words[0]):
+      word += f"={words.pop(0)}"
+    (config_argv if known else rest).append(word)
   return config_argv, rest
 
 
@@ -70,16 +62,20 @@ def parse_config(config_argv: Sequence[str]) -> "ConfigDict":
     The locked config: its fields can be set, but none can be added.
 
   Raises:
-    ConfigError: the file is missing, raises an exception, has no `get_config`
-      or does not return a config; a field is unknown, a value has the wrong
-      type, or a flag is given twice or is not the config's.
+    ConfigError: the file has no `get_config` that returns a config; a field is
+      unknown, a value has the wrong type, or a flag is given twice.
   """
+  from ml_collections import ConfigDict
+
   from scm_jax.cli import overrides
 
-  target, flags = split_flags(config_argv)
+  target, overridden = split_flags(config_argv)
   path, _, arg = target.partition(":")
-  config = _load(path, arg)
-  for flag, value in flags.items():
+  config = _call(path, "get_config", lambda get: get(arg) if arg else get())
+  if not isinstance(config, ConfigDict):
+    kind = type(config).__name__
+    raise ConfigError(f"get_config in {path} returned {kind}, not a ConfigDict")
+  for flag, value in overridden.items():
     overrides.apply(config, flag, value, path)
   return config.lock()
 
@@ -87,64 +83,30 @@ def parse_config(config_argv: Sequence[str]) -> "ConfigDict":
 def split_flags(
   config_argv: Sequence[str],
 ) -> tuple[str, dict[str, str | None]]:
-  """Returns `--config`'s `FILE[:ARG]`, and the overrides' flags and values.
-
-  Raises:
-    ConfigError: there is no `--config`, or a flag is given twice or is not the
-      config's.
-  """
-  flags: dict[str, str | None] = {}
-  for flag, value in _flags_with_values(config_argv):
-    if not _CONFIG_FLAG.match(flag):
-      raise ConfigError(f"{flag!r} is not a flag of the config")
-    if "=" in flag:
-      flag, value = flag.split("=", 1)
-    if flag in flags:
-      raise ConfigError(f"{flag} is given twice: {flags[flag]} and {value}")
-    flags[flag] = value
-  target = flags.pop("--config", None)
+  """Returns `--config`'s `FILE[:ARG]`, and the overrides' flags and values."""
+  words, others = split_argv(config_argv)
+  if others:
+    raise ConfigError(f"{others[0]!r} is not a flag of the config")
+  given: dict[str, str | None] = {}
+  for word in words:
+    flag, equals, value = word.partition("=")
+    if flag in given:
+      raise ConfigError(f"{flag} is given twice: {given[flag]} and {value}")
+    given[flag] = value if equals else None
+  target = given.pop("--config", None)
   if not target:
     raise ConfigError("--config is missing: give --config=configs/NAME.py")
-  return target, flags
+  return target, given
 
 
 def load_sweep(target: str) -> list[Any]:
-  """Returns what the `sweep()` of a config file returns.
-
-  Args:
-    target: the config, `FILE[:ARG]`.
+  """Returns what the `sweep()` of the config `FILE[:ARG]` returns.
 
   Raises:
-    ConfigError: the file is missing, or its `sweep` is missing or raises an
-      exception.
+    ConfigError: the file or its `sweep` is missing or raises an exception.
   """
   path, _, _ = target.partition(":")
   return _call(path, "sweep", lambda sweep: list(sweep()))
-
-
-def _flags_with_values(argv: Sequence[str]) -> list[tuple[str, str | None]]:
-  """Returns pairs (word, None), or (flag, value) for `--config.KEY VALUE`."""
-  pairs: list[tuple[str, str | None]] = []
-  words = list(argv)
-  while words:
-    word = words.pop(0)
-    spaced = _CONFIG_FLAG.match(word) and "=" not in word and words
-    if spaced and (words[0][:1] != "-" or _NUMBER.match(words[0])):
-      pairs.append((word, words.pop(0)))
-    else:
-      pairs.append((word, None))
-  return pairs
-
-
-def _load(path: str, arg: str) -> "ConfigDict":
-  """Runs the config file and its `get_config`."""
-  from ml_collections import ConfigDict
-
-  config = _call(path, "get_config", lambda get: get(arg) if arg else get())
-  if not isinstance(config, ConfigDict):
-    kind = type(config).__name__
-    raise ConfigError(f"get_config in {path} returned {kind}, not a ConfigDict")
-  return config
 
 
 def _call(path: str, name: str, call: Callable[[Callable], Any]) -> Any:
@@ -175,21 +137,16 @@ def _call(path: str, name: str, call: Callable[[Callable], Any]) -> Any:
 
 
 def _read(path: str) -> bytes:
-  """Returns the source of a config file."""
   try:
-    with open(path, "rb") as file:
-      return file.read()
+    return pathlib.Path(path).read_bytes()
   except FileNotFoundError:
-    folder = os.path.dirname(path)
-    names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    found = [os.path.join(folder, n) for n in names if n.endswith(".py")]
-    near = errors.nearest(path, found)
+    files = pathlib.Path(path).parent.glob("*.py")
+    near = errors.nearest(path, map(str, files))
     hint = f"; did you mean {near!r}?" if near else ""
     raise ConfigError(f"there is no config file {path!r}{hint}") from None
   except OSError as error:
-    raise ConfigError(
-      f"cannot read the config file {path!r}: {error.strerror}"
-    ) from None
+    reason = f"cannot read the config file {path!r}: {error.strerror}"
+    raise ConfigError(reason) from None
 
 
 def _where(path: str, error: Exception) -> str:

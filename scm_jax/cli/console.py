@@ -1,49 +1,47 @@
-"""What every task that works does first: logging, and a quiet backend."""
+"""Logging of the tasks, what libraries may print, and tables for a terminal."""
 
+import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
 def start() -> None:
-  """Plain, timed lines on standard error; libraries only when they warn."""
-  # TensorFlow only builds TFDS's own datasets; it need not greet anybody.
+  """Logs timed lines to standard error, libraries' only when they warn."""
+  # XLA and TensorFlow greet the user from C++, and on a full disk add lines of
+  # their own to the one that says so.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  # Buckets are read by gcsfs; where TensorFlow is there, etils would import it.
+  os.environ.setdefault("EPATH_USE_TF", "false")
   logging.basicConfig(
-    level=logging.INFO,
-    format="%(asctime)s %(message)s",
-    datefmt="%H:%M:%S",
-    stream=sys.stderr,
+    level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
   )
   for noisy in ("absl", "jax", "orbax", "matplotlib"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
-  _quiet_orbax()
-
-
-def _quiet_orbax() -> None:
-  """Leaves one line of a failed save: the one that the task ends with.
-
-  Before it raises the error, Orbax logs the traceback in each of its threads,
-  asyncio that of every write that nobody waits for, and TensorStore each write
-  that ends later: hundreds of lines. A failed restore is much the same.
-  """
+  # Before it raises the error of a failed save or restore, Orbax logs the
+  # traceback in each of its threads, asyncio that of every write that nobody
+  # waits for, and TensorStore each write that ends later: hundreds of lines.
   logging.getLogger("absl").addFilter(_no_traceback)
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-  if sys.unraisablehook is not _unraisable:
-    global _unraisable_before
-    _unraisable_before, sys.unraisablehook = sys.unraisablehook, _unraisable
+  if getattr(sys.unraisablehook, "func", None) is not _unraisable:
+    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
 
 
-_unraisable_before = sys.__unraisablehook__
+def aligned(lines: dict[str, str]) -> str:
+  """Returns a table of names and texts in two columns."""
+  width = max(map(len, lines))
+  return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:
   return not record.exc_info
 
 
-def _unraisable(event: Any) -> None:
+def _unraisable(before: Callable[[Any], None], event: Any) -> None:
   code = getattr(event.object, "cr_code", None)  # of a coroutine
   abandoned = code is not None and "orbax" in code.co_filename
   if not abandoned and str(event.exc_value) != "Event loop is closed":
-    _unraisable_before(event)
+    before(event)

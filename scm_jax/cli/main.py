@@ -2,27 +2,22 @@
 
 A task is a module with `add_arguments(parser)`, `run(args, config_argv)` and
 `EXAMPLE`. It imports jax and other heavy packages only inside `run`, so that
-every `--help` answers at once. How a run ends is decided here, in one place:
-
-| raised in the task              | printed                     | exit code |
-|---------------------------------|-----------------------------|-----------|
-| nothing                         |                             | 0         |
-| `UserError`, `OSError`, missing package | one line            | 1         |
-| `ConfigError`                   | one line                    | 2         |
-| `KeyboardInterrupt`             | one line                    | 130       |
-| anything else (a bug)           | its traceback               | 1         |
+every `--help` answers at once.
 """
 
 import argparse
 import contextlib
 import importlib
+import itertools
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
+from importlib import metadata
 from typing import NoReturn
 
 from scm_jax import errors
-from scm_jax.cli import configs, platforms
+from scm_jax.cli import configs, console, platforms
 from scm_jax.errors import ConfigError, UserError
 
 # Name -> (module, what `--help` says). Modules are imported when they are run.
@@ -47,16 +42,25 @@ TASKS: dict[str, tuple[str, str]] = {
   "bench": ("scm_jax.cli.bench", "times steps and sampling of a config"),
 }
 
+HELP = """\
+usage: scm-jax TASK [flags]
+
+Continuous-time consistency models (sCM) in JAX.
+
+tasks:
+{tasks}
+
+scm-jax TASK --help shows a task's flags and an example."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one task and returns the exit code.
 
-  Args:
-    argv: the arguments after the program's name; None takes `sys.argv`.
-
   Returns:
-    0 done, 1 the work failed, 2 bad arguments or config, 130 interrupted.
-    A bug's exception passes through, with its traceback.
+    0 if the work is done; 1 after one line about what failed: a `UserError`, an
+    `OSError` or a missing package; 2 after a `ConfigError`, for bad arguments
+    or a bad config; 130 if it was interrupted. Any other exception is a bug and
+    passes through, with its traceback.
   """
   argv = list(sys.argv[1:] if argv is None else argv)
   name = argv[0] if argv and argv[0] in TASKS else None
@@ -77,84 +81,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
   except OSError as error:
-    return _fail(prog, _os_error_text(error), 1)
+    # `No space left on device: 'runs/metrics.jsonl'`
+    text = str(error).removeprefix(f"[Errno {error.errno}] ")
+    kind = "" if error.strerror else f"{type(error).__name__}: "
+    return _fail(prog, kind + text, 1)
 
 
 def _run_task(name: str, argv: list[str]) -> int:
   module_name, summary = TASKS[name]
-  # XLA and TensorFlow greet the user from C++, and on a full disk add lines of
-  # their own to the one that says so.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  # Buckets are read by gcsfs; where TensorFlow is there, etils would import it.
-  os.environ.setdefault("EPATH_USE_TF", "false")
+  console.start()
   platforms.skip_absent_tpu(os.environ)
   module = importlib.import_module(module_name)
   parser = _Parser(
     prog=f"scm-jax {name}",
     description=summary,
-    epilog="example:\n"
-    + "\n".join(f"  {line}" for line in module.EXAMPLE.strip().splitlines()),
+    epilog="example:\n" + textwrap.indent(module.EXAMPLE.strip(), "  "),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
   module.add_arguments(parser)
   config_argv: list[str] = []
-  if parser.has_flag("--config"):
+  if "--config" in parser.format_usage():
     config_argv, argv = configs.split_argv(argv)
   parser.check_flags(argv)
   try:
-    args, extra = parser.parse_known_args(argv)
+    args = parser.parse_args(argv)
   except SystemExit as end:  # --help
     return int(end.code or 0)
-  if extra:
-    raise ConfigError(f"unexpected argument {extra[0]!r}; see {parser.prog} -h")
   return module.run(args, config_argv) or 0
 
 
 def _no_task(argv: list[str]) -> int:
   """Answers `scm-jax`, `--help`, `--version` and a misspelt task."""
+  tasks = ", ".join(TASKS)
   if not argv:
-    raise ConfigError(f"which task? {_task_list()}; see scm-jax --help")
+    raise ConfigError(f"which task? {tasks}; see scm-jax --help")
   word = argv[0]
   if word in ("-h", "--help", "help"):
-    print(_help_text())
-    return 0
-  if word == "--version":
-    from importlib import metadata
-
+    lines = {f"  {name}": summary for name, (_, summary) in TASKS.items()}
+    print(HELP.format(tasks=console.aligned(lines)))
+  elif word == "--version":
     print(f"scm-jax {metadata.version('scm-jax')}")
-    return 0
-  if word.startswith("-"):
-    raise ConfigError(f"the task comes first, before {word!r}: {_task_list()}")
-  raise ConfigError(f"no task {word!r}; {errors.hint(word, TASKS)}")
-
-
-def _task_list() -> str:
-  return ", ".join(TASKS)
-
-
-def _help_text() -> str:
-  width = max(map(len, TASKS))
-  lines = [f"  {name:{width}}  {text}" for name, (_, text) in TASKS.items()]
-  return "\n".join(
-    [
-      "usage: scm-jax TASK [flags]",
-      "",
-      "Continuous-time consistency models (sCM) in JAX.",
-      "",
-      "tasks:",
-      *lines,
-      "",
-      "scm-jax TASK --help shows a task's flags and an example.",
-    ]
-  )
+  elif word.startswith("-"):
+    raise ConfigError(f"the task comes first, before {word!r}: {tasks}")
+  else:
+    raise ConfigError(f"no task {word!r}; {errors.hint(word, TASKS)}")
+  return 0
 
 
 class _Parser(argparse.ArgumentParser):
   """An argument parser whose errors are one line, not a usage screen."""
-
-  def has_flag(self, flag: str) -> bool:
-    return flag in self._option_string_actions
 
   def check_flags(self, argv: Sequence[str]) -> None:
     """Raises ConfigError for a flag that does not exist, naming the nearest.
@@ -162,28 +138,14 @@ class _Parser(argparse.ArgumentParser):
     Done before parsing, because argparse would rather complain about a
     required flag than about the misspelling of it.
     """
-    flags = [
-      flag
-      for flag in self._option_string_actions
-      if flag.startswith("--") and "." not in flag
-    ]
-    for arg in argv:
-      if arg == "--":
-        return
-      flag = arg.split("=", 1)[0]
+    flags = [flag for flag in self._option_string_actions if "." not in flag]
+    for arg in itertools.takewhile("--".__ne__, argv):
+      flag = arg.partition("=")[0]
       if flag.startswith("--") and flag not in flags:
         raise ConfigError(f"no flag {flag}; {errors.hint(flag, flags)}")
 
   def error(self, message: str) -> NoReturn:
     raise ConfigError(f"{message}; see {self.prog} --help")
-
-
-def _os_error_text(error: OSError) -> str:
-  """`No space left on device: 'runs/digits/metrics.jsonl'`."""
-  if not error.strerror:
-    return f"{type(error).__name__}: {error}"
-  names = [repr(f) for f in (error.filename, error.filename2) if f is not None]
-  return f"{error.strerror}: {' -> '.join(names)}" if names else error.strerror
 
 
 def _fail(prog: str, message: str, exit_code: int) -> int:

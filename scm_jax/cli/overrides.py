@@ -1,19 +1,19 @@
 """Sets single fields of a config from the command line, and checks them.
 
-`ml_collections.config_flags` parses a value by its field's type. It does so on
-absl flags that are made for the one override; the process's global flags stay
-as they are. This module adds a suggestion for a misspelt field, tuples of
-strings without quotes, and a check of the types of a tuple's elements.
+`ml_collections.config_flags` parses a value by its field's type, as a flag that
+is made for the one override. This module adds a suggestion for a misspelt
+field, tuples of strings without quotes, and a check of a tuple's elements.
 """
 
 import re
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, config_dict, config_flags
 from ml_collections.config_flags import config_path
 
-from scm_jax import configuration, errors
+from scm_jax import errors
+from scm_jax.configuration import article, flatten
 from scm_jax.errors import ConfigError
 
 
@@ -30,32 +30,33 @@ def apply(config: ConfigDict, flag: str, value: str | None, path: str) -> None:
     ConfigError: the field is unknown, or the value is not of its type.
   """
   key = flag.partition(".")[2]
-  leaves = configuration.flatten(config)
+  leaves = flatten(config)
   if key not in leaves:
     raise ConfigError(_unknown_field(key, leaves, path))
   old, kind = leaves[key], config_path.get_type(key, config)
   value = _value_text(flag, value, old, kind)
   word = f"--config.{key}={value}"
-  kind_text = configuration.article(kind.__name__)
-  wrong = f"{word}: {key!r} in {path} must be {kind_text}, as {old!r} is"
+  where, kind_text = f"{word}: {key!r} in {path}", article(kind.__name__)
   if kind not in (bool, int, float, str, tuple):
-    raise ConfigError(
-      f"{word}: {key!r} in {path} is {kind_text}; flags can set numbers, "
-      "strings, bools and tuples only"
-    )
-  own = flags.FlagValues()
+    only = "flags can set numbers, strings, bools and tuples only"
+    raise ConfigError(f"{where} is {kind_text}; {only}")
+  wrong = f"{where} must be {kind_text}, as {old!r} is"
+  own, name = flags.FlagValues(), key.rpartition(".")[2]
+  # Of this field alone: absl writes out a flag's whole default, which is slow.
+  alone = ConfigDict({name: config_dict.placeholder(kind)})
+  argv = ["", f"--config.{name}={value}"]
   try:
-    # Defines a typed flag for the field; parsing it sets the field of `config`.
+    # Defines a typed flag for the field; parsing it sets the field of `alone`.
     config_flags.DEFINE_config_dict(
-      "config", config, flag_values=own, sys_argv=["", word]
+      "config", alone, flag_values=own, sys_argv=argv
     )
-    own(["", word])
+    own(argv)
   except flags.Error:
     raise ConfigError(wrong) from None
+  config_path.set_value(key, config, alone[name])
   if isinstance(old, tuple) and len({type(item) for item in old}) == 1:
-    config_path.set_value(
-      key, config, _like(config_path.get_value(key, config), old[0], wrong)
-    )
+    values = _like(config_path.get_value(key, config), old[0], wrong)
+    config_path.set_value(key, config, values)
 
 
 def _value_text(flag: str, value: str | None, old: Any, kind: type) -> str:
@@ -86,8 +87,7 @@ def _like(values: tuple[Any, ...], example: Any, wrong: str) -> tuple[Any, ...]:
 
 def _unknown_field(key: str, leaves: dict[str, Any], path: str) -> str:
   """Returns the message about an unknown field, with the nearest known one."""
-  inside = [leaf for leaf in leaves if leaf.startswith(f"{key}.")]
-  if inside:
+  if inside := [leaf for leaf in leaves if leaf.startswith(f"{key}.")]:
     return f"{key!r} in {path} is a group of fields: {', '.join(inside)}"
   # The right name in the wrong group is more likely than a misspelling.
   name = key.rpartition(".")[2]

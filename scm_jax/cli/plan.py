@@ -1,9 +1,9 @@
 """`scm-jax plan`: compiles a config for absent hardware, says what it needs."""
 
 import argparse
+import json
 
-from scm_jax.cli import configs
-from scm_jax.errors import ConfigError
+from scm_jax.cli import configs, console, flags
 
 EXAMPLE = """\
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl \\
@@ -14,115 +14,75 @@ scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl --target=h200 \\
     --sample --steps=2"""
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Declares the flags."""
-  configs.add_config_argument(parser)
-  parser.add_argument(
-    "--target",
-    required=True,
-    metavar="KIND:TOPOLOGY",
-    help="a100-40gb, a100-80gb, h100-80gb or h200:HOSTSxDEVICES; v5e or "
-    "v6e:XxY; v5p:XxYxZ; cpu:N",
-  )
-  parser.add_argument(
-    "--search",
-    action="store_true",
-    help="find the fastest mesh, microbatches and remat policy that fit, with "
-    "the config's global batch",
-  )
-  parser.add_argument(
-    "--sample",
-    action="store_true",
-    help="compile the sampler for one device; --target needs no topology",
-  )
-  parser.add_argument(
-    "--steps",
-    type=int,
-    metavar="N",
-    help="of the sampler; default that of the run's kind",
-  )
-  parser.add_argument(
-    "--batch",
-    type=int,
-    default=1,
-    metavar="N",
-    help="images that the sampler draws at once; default 1",
-  )
-  parser.add_argument(
-    "--host-gbps",
-    type=float,
-    metavar="N",
-    help="network rate of a host of GPUs in Gb/s; default that of a DGX",
-  )
-  parser.add_argument(
-    "--json", action="store_true", help="one JSON object instead of a table"
-  )
+FLAGS = {
+  "config": configs.FLAGS,
+  "--target=KIND:TOPOLOGY": "a100-40gb, a100-80gb, h100-80gb or h200:"
+  "HOSTSxDEVICES; v5e or v6e:XxY; v5p:XxYxZ; cpu:N",
+  "--search": "find the fastest mesh, microbatches and remat policy that fit, "
+  "with the config's global batch",
+  "--sample": "compile the sampler for one device instead; --target needs no "
+  "topology",
+  "--steps=N": "of the sampler; default that of the run's kind",
+  "--batch=N": "images that the sampler draws at once; default 1",
+  "--host-gbps=GBPS": "Gb/s of the network of a GPU host; default a DGX's",
+  **flags.JSON,
+}
+add_arguments = flags.adder(FLAGS, ["target"], batch=1)
 
 
-def run(args: argparse.Namespace, config_argv: list[str]) -> int:
-  """Compiles the train step for the target and prints what it needs."""
+def run(args: argparse.Namespace, config_argv: list[str]) -> None:
+  """Compiles for the target and prints what the program needs."""
   from scm_jax.planning import plan, sampling, search, targets
 
-  for flag in ("steps", "batch"):
-    value = getattr(args, flag)
-    if value is not None and value < 1:
-      raise ConfigError(f"--{flag} is {value}; it must be positive")
+  flags.check(args, "steps", "batch", least=1)
   target = (targets.parse_one if args.sample else targets.parse)(args.target)
   config = configs.parse_config(config_argv)
   if args.host_gbps is not None:
     target = target.with_network(args.host_gbps)
 
-  import json
-
   # Only a teacher's shapes are needed, so that the config need not name one.
-  if not config.teacher:
-    config.teacher = "random"
+  config.teacher = config.teacher or "random"
   if args.sample:
     result = sampling.plan(config, target, args.steps, args.batch)
     print(json.dumps(result) if args.json else sampling_table(result))
-    return 0
+    return
   ask = search.search if args.search else plan.plan
   result = ask(config, target)
   print(json.dumps(result) if args.json else table(result))
-  return 0
 
 
 def table(result: dict) -> str:
   """Returns the result as lines for a terminal."""
   mesh = ", ".join(f"{axis} {size}" for axis, size in result["mesh"].items())
+  usable, device = _bytes(result["usable_bytes"]), result["device_bytes"]
   images = result["global_batch"] // result["devices"]
   lines = {
     "target": f"{result['target']}, {result['devices']} devices",
     "run": f"mesh {mesh}; batch {result['global_batch']}, {images} a device in "
     f"{result['microbatches']} microbatch(es); remat {result['remat']}",
     "parameters": f"{result['params'] / 1e6:.2f} M",
-    "fits": _verdict(result),
+    "fits": f"yes, in {usable} of {_bytes(device)}"
+    if result["fits"]
+    else f"NO: a program can use {usable}; try --search",
     "memory a device": _bytes(result["peak_bytes_per_device"]),
   }
   for name, count in result["memory"].items():
     label = "activations, gradients" if name == "rest" else name
     lines[f"  {label}"] = _bytes(count)
-  lines["FLOPs of a step"] = (
-    f"{result['flops_per_step']:.3g}, {result['flops_in_forwards']:.2f} "
-    "forward passes"
-  )
-  minimum = result["minimum_collective_bytes_per_step"]
-  lines["sent by a device"] = (
-    f"{_bytes(result['collective_bytes_per_step'])} a step; "
-    f"{_bytes(minimum)} is the minimum"
-  )
+  flops, forwards = result["flops_per_step"], result["flops_in_forwards"]
+  lines["FLOPs of a step"] = f"{flops:.3g}, {forwards:.2f} forward passes"
+  sent = _bytes(result["collective_bytes_per_step"])
+  minimum = _bytes(result["minimum_collective_bytes_per_step"])
+  lines["sent by a device"] = f"{sent} a step; {minimum} is the minimum"
   for kind, count in (result["collectives"] or {}).items():
     sent = _bytes(result["collective_bytes"][kind])
     lines[f"  {kind}"] = f"{sent} in {count}"
-  lines["involuntary full rematerializations"] = str(
-    result["involuntary_rematerializations"]
-  )
+  involuntary = str(result["involuntary_rematerializations"])
+  lines["involuntary full rematerializations"] = involuntary
   lines["compiled in"] = f"{result['compile_seconds']:.0f} s"
   lines |= _times(result["estimate"]) if result["estimate"] else {}
   lines |= _search(result["search"]) if "search" in result else {}
-  width = max(map(len, lines))
-  return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+  return console.aligned(lines)
 
 
 def sampling_table(result: dict) -> str:
@@ -152,15 +112,7 @@ def sampling_table(result: dict) -> str:
       f"{result['predicted_ms']:.2f} ms predicted, "
       f"{result['floor_ms']:.2f} ms at least"
     )
-  width = max(map(len, lines))
-  return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
-
-
-def _verdict(result: dict) -> str:
-  usable = _bytes(result["usable_bytes"])
-  if result["fits"]:
-    return f"yes, in {usable} of {_bytes(result['device_bytes'])}"
-  return f"NO: a program can use {usable}; try --search"
+  return console.aligned(lines)
 
 
 def _times(estimate: dict) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from scm_jax.cli import flags
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -10,47 +11,28 @@ scm-jax report --workdir=runs/miniature --out=runs/miniature/page
 scm-jax report --report=s/report.json,xl/report.json --published=imagenet64 \\
     --out=page"""
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the task's flags."""
-  parser.add_argument(
-    "--workdir",
-    metavar="DIR,DIR,...",
-    default="",
-    help="evaluated runs, each with its report.json; or a sweep's folder",
-  )
-  parser.add_argument(
-    "--report",
-    metavar="FILE,...",
-    default="",
-    help="reports by name, as evaluate --out=DIR writes them",
-  )
-  parser.add_argument(
-    "--out", metavar="DIR", required=True, help="where charts and page go"
-  )
-  parser.add_argument(
-    "--published",
-    metavar="NAME|FILE",
-    default="imagenet512",
-    help="figures of other methods: imagenet512, imagenet64, cifar10, none, "
-    "or a .csv with the columns of the package's; default imagenet512",
-  )
-  parser.add_argument(
-    "--features",
-    metavar="NAME,...",
-    default="",
-    help="feature spaces of the charts; default the first but pixels",
-  )
+FLAGS = {
+  "--workdir=DIR,DIR,...": "evaluated runs, or the folder of a sweep of them",
+  "--report=FILE,...": "reports by name, as evaluate --out=DIR writes them",
+  "--out=DIR": "where charts and page go",
+  "--published=NAME|FILE": "figures of other methods: imagenet512, imagenet64, "
+  "cifar10, none, or a .csv with the columns of the package's; default "
+  "imagenet512",
+  "--features=NAME,...": "charted feature spaces; default the first but pixels",
+}
+add_arguments = flags.adder(
+  FLAGS, ["out"], workdir=(), report=(), features=(), published="imagenet512"
+)
 
 
-def run(args: argparse.Namespace, config_argv: list[str]) -> int:
+def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Writes the report and prints where its files are."""
-  workdirs, reports, features = (
-    list(dict.fromkeys(filter(None, text.split(","))))
-    for text in (args.workdir, args.report, args.features)
-  )
-  if not (workdirs or reports):
+  if not (args.workdir or args.report):
     raise ConfigError("which runs? give --workdir=DIR,... or --report=FILE,...")
+  workdirs, reports, features = (
+    list(dict.fromkeys(words))
+    for words in (args.workdir, args.report, args.features)
+  )
 
   from scm_jax.reporting import combined_report
 
@@ -61,4 +43,3 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
     print(f"note: {note}")
   count = len(written.rows)
   print(f"{count} row{'s' * (count > 1)}: {', '.join(written.files)}")
-  return 0

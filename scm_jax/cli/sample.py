@@ -1,123 +1,60 @@
 """`scm-jax sample`: draws images from a trained network."""
 
 import argparse
+import dataclasses
+import io
+import zipfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from scm_jax.cli import console, settings
-from scm_jax.errors import ConfigError
-
-if TYPE_CHECKING:
-  import numpy as np
-
-  from scm_jax.sampler import Sampler
+from scm_jax.cli import flags
 
 EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
 scm-jax sample --workdir=runs/digits/scd --steps=1 --num=10 --labels=3"""
 
+FLAGS = {
+  "--workdir=DIR": "workdir of a trained run, its checkpoint, or an export",
+  "--steps=N": "steps of the sampler; the default is 2 for a consistency model "
+  "and the config's for a diffusion model",
+  "--num=N": "number of images; the default is 100",
+  "--labels=L,L,...": "classes, repeated in turn; the number of classes means "
+  "no label; the default is every class in turn",
+  **flags.SAMPLER,
+  **flags.DTYPE,
+  "--guidance=S": "guidance scale; the default is the config's, and 1 for a "
+  "network that cannot be guided",
+  "--t-mid=T": "second time of a consistency model's sampler, in radians; the "
+  "default is the config's",
+  "--seed=N": "image i is a function of the seed, i and its label; default 0",
+  **flags.EMA,
+  **flags.AUTOENCODER,
+  "--batch-size=N": "images at once on all devices; default the config's",
+  "--out=DIR": "folder of samples.npz and grid.png; default WORKDIR/samples",
+}
 GRID = 400  # images in grid.png at most
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the task's flags."""
-  parser.add_argument(
-    "--workdir",
-    metavar="DIR",
-    required=True,
-    help="the workdir of a trained run, one of its checkpoints, or an export",
-  )
-  parser.add_argument(
-    "--steps",
-    type=int,
-    metavar="N",
-    help="steps of the sampler; the default is 2 for a consistency model and "
-    "the config's for a diffusion model",
-  )
-  parser.add_argument(
-    "--num",
-    type=int,
-    default=100,
-    metavar="N",
-    help="number of images; the default is 100",
-  )
-  parser.add_argument(
-    "--labels",
-    metavar="L,L,...",
-    help="classes, repeated in turn; the number of classes means no label; the "
-    "default is every class in turn",
-  )
-  settings.add_arguments(parser)
-  parser.add_argument(
-    "--guidance",
-    type=float,
-    metavar="S",
-    help="guidance scale; the default is the config's, and 1 for a network "
-    "that cannot be guided",
-  )
-  parser.add_argument(
-    "--t-mid",
-    type=float,
-    metavar="T",
-    help="second time of a consistency model's sampler, in radians; the "
-    "default is the config's",
-  )
-  parser.add_argument(
-    "--seed",
-    type=int,
-    default=0,
-    metavar="N",
-    help="image i is a function of the seed, i and its label; the default is 0",
-  )
-  settings.add_ema(parser)
-  settings.add_autoencoder(parser)
-  parser.add_argument(
-    "--batch-size",
-    type=int,
-    metavar="N",
-    help="images drawn at once, on all devices together; the default is the "
-    "config's",
-  )
-  parser.add_argument(
-    "--out",
-    metavar="DIR",
-    help="the folder for samples.npz and grid.png; the default is "
-    "WORKDIR/samples",
-  )
+add_arguments = flags.adder(
+  FLAGS, ["workdir"], num=100, labels=(), dtype="", seed=0, ema=0.0
+)
 
 
-def run(args: argparse.Namespace, config_argv: list[str]) -> int:
+def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Writes `samples.npz` (uint8 NHWC and labels) and `grid.png`."""
-  for flag in ("steps", "num", "batch_size"):
-    value = getattr(args, flag)
-    if value is not None and value < 1:
-      name = flag.replace("_", "-")
-      raise ConfigError(f"--{name} is {value}; it must be positive")
-  changes = settings.changes(args)
-  if args.t_mid is not None:
-    settings.check_times("--t-mid", (args.t_mid,))
-    changes["t_mid"] = args.t_mid
-  if args.batch_size is not None:
-    changes["batch_size"] = args.batch_size
-  console.start()
-
-  import dataclasses
+  flags.check(args, "steps", "num", "batch_size", least=1)
+  flags.check_times(args.t_mid)
+  changes = flags.sampler_changes(args, "t_mid", "batch_size")
 
   from etils import epath
 
   import scm_jax
   from scm_jax.training import workdir
 
-  sampler = scm_jax.load(
-    args.workdir,
-    ema=args.ema,
-    dtype=args.dtype,
-    autoencoder=args.autoencoder,
-  )
+  sampler = scm_jax.load(args.workdir, args.ema, args.dtype, args.autoencoder)
   sampler = dataclasses.replace(sampler, **changes)
   steps = args.steps or sampler.steps
   guidance = sampler.guidance_scale(args.guidance)
-  labels = sampler.labels(parse_labels(args.labels), args.num)
+  labels = sampler.labels(args.labels or None, args.num)
   batches = sampler.batches(
     labels, steps=steps, seed=args.seed, guidance=guidance
   )
@@ -128,31 +65,10 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> int:
   print(f"{len(labels)} images, {nfe} network evaluations each: {out}")
   used = {"steps": steps} | sampler.settings(steps, guidance)
   print(", ".join(f"{name} {value}" for name, value in used.items()))
-  return 0
 
 
-def parse_labels(text: str | None) -> list[int] | None:
-  """Returns the classes of `--labels`, or None where it is not given.
-
-  Raises:
-    ConfigError: the flag has something other than whole numbers.
-  """
-  try:
-    return [int(word) for word in text.split(",")] if text else None
-  except ValueError:
-    raise ConfigError(f"--labels={text}: give whole numbers") from None
-
-
-def _write(
-  out: Any,
-  sampler: "Sampler",
-  labels: "np.ndarray",
-  batches: "Iterator[np.ndarray]",
-) -> None:
+def _write(out: Any, sampler: Any, labels: Any, batches: Iterator[Any]) -> None:
   """Writes the files; of the images, only compressed ones stay in memory."""
-  import io
-  import zipfile
-
   import numpy as np
 
   from scm_jax import files, image_grid

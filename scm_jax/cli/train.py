@@ -4,35 +4,28 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from scm_jax.cli import configs, console
+from scm_jax.cli import configs, flags
 
 EXAMPLE = """\
 scm-jax train --config=configs/digits.py:run=teacher --workdir=runs/teacher
 scm-jax train --config=configs/digits.py:run=scd --workdir=runs/scd \\
     --config.teacher=runs/teacher --config.total_steps=500"""
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Declares the flags."""
-  configs.add_config_argument(parser)
-  parser.add_argument(
-    "--workdir",
-    metavar="DIR",
-    required=True,
-    help="folder for all files of the run; an earlier run there is continued",
-  )
+FLAGS = {
+  "config": configs.FLAGS,
+  "--workdir=DIR": "folder of the run's files; an earlier run there goes on",
+}
+add_arguments = flags.adder(FLAGS, ["workdir"])
 
 
-def run(args: argparse.Namespace, config_argv: list[str]) -> int:
+def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Trains; returns 0 also if a signal stopped the run after it saved."""
   config = configs.parse_config(config_argv)
-  console.start()
 
   from scm_jax.training.processes import startup
 
   with startup.together():
     _train(config, args.workdir)
-  return 0
 
 
 def _train(config: Any, workdir: str) -> None:
@@ -51,9 +44,8 @@ def _train(config: Any, workdir: str) -> None:
   def batches(step: int) -> Iterator:
     from scm_jax.data import pipeline, sources
 
-    source = sources.open_source(config.data)
     stream = pipeline.Batches(
-      source,
+      sources.open_source(config.data),
       batch_size=config.batch_size,
       seed=config.seed,
       process_index=jax.process_index(),

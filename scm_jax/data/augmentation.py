@@ -4,21 +4,19 @@ Every image is mirrored with probability one half. It also undergoes each of
 five other changes with a small probability: a vertical flip (with half of that
 probability), a scaling, a rotation, a stretching along an axis, and a
 translation. Nine numbers describe the change and are an input of the network.
-They are zero for an unchanged image, and in sampling. The network thus learns
-from all changed images, but draws only images like those of the dataset.
+They are zero for an unchanged image, and in sampling.
 
 Flips permute pixels. The other changes form one affine map: an image is doubled
-in size, resampled bilinearly and halved again, as in EDM. EDM's filter for both
-is the wavelet sym6, which is not symmetric, so that a quarter turn would not
-permute the pixels exactly. The filters here are the symmetric taps of the
-biorthogonal wavelet of Cohen, Daubechies and Feauveau that JPEG 2000 uses: 7
-for doubling and 9 for halving. The identity, quarter turns and translations by
-whole pixels are therefore exact up to rounding. Beyond its border an image is
-continued by its reflection about the outermost pixels, without end; EDM's
-reflection ends after one image, and zeros follow.
+in size, resampled bilinearly and halved again. EDM's filter for both is the
+wavelet sym6, which is not symmetric. The filters here are the symmetric taps of
+JPEG 2000's wavelet (Cohen, Daubechies and Feauveau), so that quarter turns and
+translations by whole pixels are exact up to rounding. Beyond its border an
+image is continued by its reflections about the outermost pixels; in EDM, zeros
+follow the first.
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -74,28 +72,21 @@ class Change(NamedTuple):
   @property
   def condition(self) -> Array:
     """Returns the input of the network, float32 `[AUGMENTATIONS]`."""
-    return jnp.stack(
-      [
-        self.mirror,
-        self.flip,
-        self.scale,
-        jnp.cos(self.angle) - 1,
-        jnp.sin(self.angle),
-        self.stretch * jnp.cos(self.axis),
-        self.stretch * jnp.sin(self.axis),
-        *self.move,
-      ]
-    ).astype(jnp.float32)
+    numbers = [
+      self.mirror,
+      self.flip,
+      self.scale,
+      jnp.cos(self.angle) - 1,
+      jnp.sin(self.angle),
+      self.stretch * jnp.cos(self.axis),
+      self.stretch * jnp.sin(self.axis),
+      *self.move,
+    ]
+    return jnp.stack(numbers).astype(jnp.float32)
 
 
 def draw(key: Array, probability: float) -> Change:
-  """Draws the change of one image.
-
-  Args:
-    key: the image's random key.
-    probability: the probability of each change other than mirroring, whose
-      probability is one half.
-  """
+  """Draws the change of one image; mirroring has a probability of its own."""
   keys = iter(jax.random.split(key, 13))
 
   def normal(*shape: int) -> Array:
@@ -124,12 +115,9 @@ def draw(key: Array, probability: float) -> Change:
 def augment(
   images: Array, key: Array, probability: float
 ) -> tuple[Array, Array]:
-  """Changes images at random, each with its own random key.
+  """Changes images `[B, H, W, C]` at random, each with its own random key.
 
-  Args:
-    images: images `[B, H, W, C]` in any range.
-    key: the random key that is split among the images.
-    probability: see `draw`; with 0, no image is changed, not even mirrored.
+  With a probability of 0, no image is changed, not even mirrored.
 
   Returns:
     The images, and the network's inputs, `[B, AUGMENTATIONS]`.
@@ -170,11 +158,8 @@ def _rotation(angle: Array) -> Array:
 def resample(image: Array, back: Array, move: Array) -> Array:
   """Returns the image whose value at `p` is `image`'s at `back (p - move)`.
 
-  Args:
-    image: an image `[H, W, C]` of at least two pixels a side.
-    back: a linear map `[2, 2]` of coordinates (right, down) from the image's
-      centre.
-    move: the move in pixels, `[2]`.
+  The coordinates are pixels to the right and down from the image's centre; the
+  image `[H, W, C]` has at least two pixels a side.
   """
   height, width, _ = image.shape
   up = _doubling(height), _doubling(width)
@@ -198,9 +183,9 @@ def _bilinear(image: Array, row: Array, column: Array) -> Array:
     for position, side in zip((row, column), image.shape[:2], strict=True)
   )
   below, beside = below[..., None], beside[..., None]
-  upper = image[top, left] * (1 - beside) + image[top, left + 1] * beside
-  lower = (
-    image[top + 1, left] * (1 - beside) + image[top + 1, left + 1] * beside
+  upper, lower = (
+    image[row, left] * (1 - beside) + image[row, left + 1] * beside
+    for row in (top, top + 1)
   )
   return upper * (1 - below) + lower * below
 
@@ -217,12 +202,11 @@ def _split(position: Array, side: int) -> tuple[Array, Array]:
 def _doubling(side: int) -> np.ndarray:
   """Returns the matrix from pixels to half pixels, `[2 side - 1, side]`."""
   matrix = np.zeros((2 * side - 1, side), np.float32)
-  for row in range(2 * side - 1):
-    for pixel in range(-2, side + 2):
-      distance = abs(row - 2 * pixel)
-      if distance < len(DOUBLING):
-        inside = side - 1 - abs(pixel % (2 * side - 2) - (side - 1))
-        matrix[row, inside] += DOUBLING[distance]
+  for row, pixel in itertools.product(range(2 * side - 1), range(-2, side + 2)):
+    distance = abs(row - 2 * pixel)
+    if distance < len(DOUBLING):
+      inside = side - 1 - abs(pixel % (2 * side - 2) - (side - 1))
+      matrix[row, inside] += DOUBLING[distance]
   return matrix
 
 
@@ -231,7 +215,7 @@ def _halving(side: int) -> np.ndarray:
   """Returns the matrix from half pixels, also beyond the border, to pixels."""
   reach = len(HALVING) - 1
   matrix = np.zeros((side, 2 * side - 1 + 2 * reach), np.float32)
+  taps = (*HALVING[:0:-1], *HALVING)
   for row in range(side):
-    for offset in range(-reach, reach + 1):
-      matrix[row, 2 * row + reach + offset] = HALVING[abs(offset)]
+    matrix[row, 2 * row : 2 * row + len(taps)] = taps
   return matrix

@@ -1,9 +1,6 @@
 """TFDS builders of small datasets that ship inside Python packages.
 
-The base classes turn arrays into a TFDS dataset (ArrayRecord, one split)
-without network access, without TensorFlow and always in the same order.
-`prepare` builds the dataset on first use, and is safe if several processes do
-so at once or one of them is killed.
+They need neither the network nor TensorFlow.
 """
 
 import abc
@@ -33,10 +30,7 @@ class BundledArrays(
 
   Attributes:
     FEATURE: the name of the array in the records, `image` or `latent`.
-    NUM_CLASSES: the number of classes.
-    DESCRIPTION: the dataset's description in TFDS.
     CITATION: the BibTeX entry of the data.
-    HOMEPAGE: the address of the data's web page.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -62,22 +56,18 @@ class BundledArrays(
     return array
 
   def _info(self) -> tfds.core.DatasetInfo:
+    label = tfds.features.ClassLabel(num_classes=self.NUM_CLASSES)
+    features = {self.FEATURE: self.feature(), "label": label}
     return tfds.core.DatasetInfo(
       builder=self,
       description=self.DESCRIPTION,
       citation=self.CITATION,
       homepage=self.HOMEPAGE,
-      features=tfds.features.FeaturesDict(
-        {
-          self.FEATURE: self.feature(),
-          "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
-        }
-      ),
+      features=tfds.features.FeaturesDict(features),
       supervised_keys=(self.FEATURE, "label"),
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-    del dl_manager  # nothing is downloaded
     return {"train": self._generate_examples()}
 
   def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -89,11 +79,7 @@ class BundledArrays(
 class BundledImages(BundledArrays, skip_registration=True):
   """Builder of square images.
 
-  `load_arrays` returns uint8 [N, side, side], or [N, side, side, 3] in colour.
-
-  Attributes:
-    SIZE: the images' height and width in pixels.
-    CHANNELS: the number of colour channels.
+  `load_arrays` returns uint8 [N, SIZE, SIZE], or [N, SIZE, SIZE, 3] in colour.
   """
 
   FEATURE = "image"
@@ -105,10 +91,9 @@ class BundledImages(BundledArrays, skip_registration=True):
     return self.SIZE
 
   def feature(self) -> Any:
+    shape = (self.side(), self.side(), self.CHANNELS)
     return tfds.features.Image(
-      shape=(self.side(), self.side(), self.CHANNELS),
-      dtype=np.uint8,
-      encoding_format="png",
+      shape=shape, dtype=np.uint8, encoding_format="png"
     )
 
   def encode(self, array: np.ndarray) -> io.BytesIO:
@@ -119,8 +104,8 @@ class BundledImages(BundledArrays, skip_registration=True):
     return file
 
 
-def prepare(builder: tfds.core.DatasetBuilder) -> None:
-  """Writes the builder's dataset to its `data_dir` if it is missing.
+def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
+  """Opens the builder's dataset, after writing it if it is missing.
 
   TFDS writes into a temporary folder and renames it when everything is written,
   so a dataset that exists is complete. A file lock, which the system releases
@@ -131,8 +116,13 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
     UserError: the folder cannot be written, lies in a bucket, or a package is
       missing.
   """
-  if builder.data_path.exists():
-    return
+  if not builder.data_path.exists():
+    _build(builder)
+  # If another process built it, `builder` knows no splits, so open it again.
+  return tfds.builder_from_directory(builder.data_path)
+
+
+def _build(builder: tfds.core.DatasetBuilder) -> None:
   folder = builder.data_path.parent
   if files.is_remote(folder):  # buckets have no file locks
     raise UserError(
@@ -147,7 +137,8 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
         for leftover in folder.glob(f"incomplete.*_{builder.version}"):
           leftover.rmtree()
         logging.info("Building dataset %s in %s.", builder.name, folder)
-        with _silence():
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):
           builder.download_and_prepare()
   except ImportError as e:
     package = errors.missing_package(e)
@@ -156,18 +147,7 @@ def prepare(builder: tfds.core.DatasetBuilder) -> None:
     raise UserError(f"dataset {builder.name!r} {errors.needs(package)}") from e
   except OSError as e:
     raise UserError(
-      f"cannot build dataset {builder.name!r} in {folder}: "
-      f"{e.strerror or e}; name a local, writable folder in "
-      "config.data.data_dir or in the environment variable TFDS_DATA_DIR"
+      f"cannot build dataset {builder.name!r} in {folder}: {e.strerror or e}; "
+      "name a local, writable folder in config.data.data_dir or in the "
+      "environment variable TFDS_DATA_DIR"
     ) from e
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-  """Keeps TFDS from printing to stdout, which holds the command's output."""
-  tfds.disable_progress_bar()
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    tfds.enable_progress_bar()

@@ -1,9 +1,7 @@
 """TFDS datasets cut from the two photographs that scikit-learn ships.
 
-`scm_patches` holds colour images, and `scm_patch_latents` the same scenes in
-the format of an autoencoder's latents. With them the configs of CIFAR-10 and
-ImageNet run anywhere, in seconds, without a download. They serve as test data
-only.
+With these test data the configs of CIFAR-10 and ImageNet run anywhere, in
+seconds, without a download.
 """
 
 import numpy as np

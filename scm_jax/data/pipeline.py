@@ -14,7 +14,6 @@ from typing import Any
 import grain
 import numpy as np
 
-from scm_jax.data import elements
 from scm_jax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
@@ -29,7 +28,7 @@ class Batches:
 
   def __init__(
     self,
-    source: elements.Source,
+    source: grain.sources.RandomAccessDataSource[Any],
     *,
     batch_size: int,
     seed: int,
@@ -40,13 +39,12 @@ class Batches:
     """Lays out the stream; nothing is read yet.
 
     Args:
-      source: the elements, for example a list of dicts.
+      source: the elements, of equal shapes, for example a list of dicts.
       batch_size: the global batch size B; it may exceed the source's length.
       seed: the number that fixes the order and the flips.
-      process_index: this process's number p, of 0..process_count-1.
+      process_index: this process's number p.
       process_count: the number of processes n, which divides B.
-      flip: whether to mirror each image left-right with probability 1/2, drawn
-        anew for each element of the stream.
+      flip: whether to mirror each element left-right with probability 1/2.
 
     Raises:
       ConfigError: B is not a positive multiple of n, or the seed is negative.
@@ -78,20 +76,10 @@ class Batches:
       raise IndexError(f"there is no batch at step {step}")
     return self._batches[step]
 
-  def iterate(
-    self, start_step: int = 0, *, num_threads: int = 1, prefetch: int = 4
-  ) -> Iterator[Batch]:
-    """Yields the batches from `start_step` on, without end.
-
-    Args:
-      start_step: the step of the first batch.
-      num_threads: the number of threads that read batches in the background;
-        one is fastest for small images, because more contend for Python's lock.
-      prefetch: the number of batches that the threads keep ready.
-    """
-    options = grain.ReadOptions(
-      num_threads=num_threads, prefetch_buffer_size=prefetch
-    )
+  def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+    """Yields the batches from `start_step` on, without end."""
+    # One thread reads ahead: more would contend for Python's lock.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(self._batches[start_step:].to_iter_dataset(options))
 
 

@@ -8,29 +8,21 @@ import numpy as np
 
 from scm_jax.evaluation.request import PassOptions, digest
 from scm_jax.metrics import streaming
-from scm_jax.metrics.pass_checkpoint import PassCheckpoint
-from scm_jax.metrics.statistic import ImageSet
+from scm_jax.metrics.array_file import PassCheckpoint
+from scm_jax.metrics.metric import ImageSet
 from scm_jax.sampler import Sampler
 from scm_jax.training.checkpoints import checksum
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-  """A sampler and all that decides its samples except their number and classes.
-
-  Attributes:
-    model: the sampler.
-    steps: number of steps.
-    guidance: the guidance scale.
-    metadata: `config`, `step` and `ema` of the checkpoint.
-    path: the workdir.
-  """
+  """A sampler, and how many steps and how much guidance it draws with."""
 
   model: Sampler
   steps: int
   guidance: float
-  metadata: Mapping[str, Any]
-  path: str
+  metadata: Mapping[str, Any]  # `config`, `step` and `ema` of the checkpoint
+  path: str  # the workdir
 
   @property
   def evaluations(self) -> int:
@@ -63,13 +55,7 @@ class Candidate:
 
 
 class Samples(NamedTuple):
-  """The samples to draw.
-
-  Attributes:
-    num: number of samples.
-    labels: [num] their classes, or None for a network without classes.
-    seed: their seed.
-  """
+  """How many samples to draw, their classes [num] if any, and their seed."""
 
   num: int
   labels: np.ndarray | None
@@ -84,18 +70,10 @@ def collect(
   observer: streaming.Observer | None = None,
   checkpoint: PassCheckpoint | None = None,
 ) -> ImageSet:
-  """Draws samples, and computes their statistics.
+  """Draws samples, of which each process draws a part, and their statistics.
 
-  All batches have the same size, whatever the number of samples, so that one
-  program draws them. Each process draws a part of the samples.
-
-  Args:
-    candidate: what draws the samples.
-    extraction: the feature extractors.
-    samples: which samples to draw.
-    options: the options of the pass.
-    observer: sees the samples.
-    checkpoint: where partial statistics are saved, and read from.
+  All batches have the same size, so that one program draws them; see
+  `streaming.collect`.
   """
   size = extraction.process_batch_size(options.batch_size)
   model = candidate.model.on(extraction.sharding)

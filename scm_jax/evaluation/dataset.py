@@ -1,5 +1,6 @@
 """A dataset's images in batches, however they are stored, and its identity."""
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,10 @@ from ml_collections import ConfigDict
 from scm_jax.data import sources
 from scm_jax.errors import UserError
 from scm_jax.evaluation.observers import LabelCollector
-from scm_jax.metrics.streaming import Batches, Extraction, pad_batch
+from scm_jax.evaluation.request import PassOptions
+from scm_jax.metrics import streaming
+from scm_jax.metrics.array_file import PassCheckpoint
+from scm_jax.metrics.metric import Arrays, ImageSet
 from scm_jax.sampler import Sampler
 
 _FINGERPRINTED = 1024  # elements that a fingerprint is made of, at most
@@ -21,24 +25,13 @@ _THREADS = 8  # threads that read and decode elements
 
 
 class ImageDataset:
-  """The images and labels of one split of a dataset, in its order.
+  """The images and labels of one split of a dataset, in its order."""
 
-  Attributes:
-    data: the section of the config that describes the dataset.
-    source: the elements.
-    model: the sampler that makes images of stored latents.
-  """
+  def __init__(self, data: ConfigDict, model: Sampler, reference: str = ""):
+    """Opens the training data, which a section of the config describes.
 
-  def __init__(self, data: ConfigDict, reference: str, model: Sampler):
-    """Opens the dataset.
-
-    Args:
-      data: the section of the config that describes the training data.
-      reference: `name` or `name:split` of another dataset, or "".
-      model: the run's sampler.
-
-    Raises:
-      UserError, ConfigError: see `sources.open_source`.
+    A reference `name` or `name:split` means another dataset in their place. The
+    sampler makes images of stored latents.
     """
     self.data = data = data.copy_and_resolve_references()
     if reference:
@@ -73,50 +66,63 @@ class ImageDataset:
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
-  def batches(
-    self, extraction: Extraction, size: int, collector: LabelCollector
-  ) -> Batches:
-    """Returns the images in batches, as `streaming.collect` takes them.
-
-    Args:
-      extraction: tells the devices.
-      size: number of images in a batch.
-      collector: is told the labels of each batch.
-    """
+  def collect(
+    self,
+    extraction: streaming.Extraction,
+    options: PassOptions,
+    checkpoint: PassCheckpoint,
+  ) -> tuple[ImageSet, Arrays]:
+    """Returns statistics, and the state of a `LabelCollector`, by one pass."""
+    collector = LabelCollector(by_class=bool(self.data.num_classes))
+    size = extraction.process_batch_size(min(options.batch_size, len(self)))
     decoder = jax.device_put(self.model.decoder, extraction.replicated)
 
     def batches(samples: range) -> Iterator[Any]:
-      with ThreadPoolExecutor(_THREADS) as pool:
-        for first in range(samples.start, samples.stop, size):
-          index = range(first, min(first + size, samples.stop))
-          elements = list(pool.map(self.source.__getitem__, index))
-          collector.expect(first, [element["label"] for element in elements])
-          stored = np.stack([element["image"] for element in elements])
-          stored = jax.device_put(pad_batch(stored, size), extraction.sharding)
-          yield self._images(stored, first, decoder)
+      for first, labels, stored in self._stored(samples, size):
+        collector.expect(first, labels)
+        stored = jax.device_put(stored, extraction.sharding)
+        yield self._images(stored, first, decoder)
 
-    return batches
+    statistics = streaming.collect(
+      extraction,
+      batches,
+      len(self),
+      keep=options.keep,
+      observer=collector,
+      checkpoint=checkpoint,
+    )
+    return statistics, collector.state()
 
   def everything(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns all images, uint8 [N, H, W, C], and labels of a small dataset."""
-    images, labels, size = [], [], 256
-    for first in range(0, len(self), size):
-      index = range(first, min(first + size, len(self)))
-      elements = [self.source[i] for i in index]
-      stored = np.stack([element["image"] for element in elements])
-      made = self._images(pad_batch(stored, size), first, self.model.decoder)
-      images.append(np.asarray(made)[: len(elements)])
-      labels += [element["label"] for element in elements]
+    images, labels = [], []
+    for first, found, stored in self._stored(range(len(self)), size=256):
+      made = self._images(stored, first, self.model.decoder)
+      images.append(np.asarray(made)[: len(found)])
+      labels += found
     return np.concatenate(images), np.asarray(labels)
+
+  def _stored(
+    self, samples: range, size: int
+  ) -> Iterator[tuple[int, list[int], np.ndarray]]:
+    """Yields each batch's first sample, labels and elements [size, ...]."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+      for first in range(samples.start, samples.stop, size):
+        index = range(first, min(first + size, samples.stop))
+        elements = list(pool.map(self.source.__getitem__, index))
+        stored = np.stack([element["image"] for element in elements])
+        labels = [element["label"] for element in elements]
+        yield first, labels, streaming.pad_batch(stored, size)
 
   def _images(self, stored: Any, first: int, decoder: Any) -> Any:
     """Returns images of stored elements, of which `first` is the first."""
     if self.data.kind != "latents":
       return stored
-    codec = self.model.codec
-    return _decoded(codec, decoder, stored, first + np.arange(len(stored)))
+    index = first + np.arange(len(stored))
+    return _decode(self.model.codec, decoder, stored, index)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _decode(codec: Any, decoder: Any, stored: Array, index: Array) -> Array:
   """Returns images of stored latents, each drawn by its index as the key."""
   key = jax.random.key(0)
@@ -125,6 +131,3 @@ def _decode(codec: Any, decoder: Any, stored: Array, index: Array) -> Array:
     return codec.encode(stored[None], jax.random.fold_in(key, i))[0]
 
   return codec.decode(jax.vmap(x0)(stored, index), decoder)
-
-
-_decoded = jax.jit(_decode, static_argnums=0)

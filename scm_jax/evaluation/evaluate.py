@@ -1,33 +1,47 @@
 """From a request to `report.json` and `report.png`."""
 
 import dataclasses
+import functools
+import itertools
+import json
 import logging
 import pathlib
+import re
 import shutil
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
 
-from scm_jax import errors
+from scm_jax import errors, files
 from scm_jax.codec import LatentCodec
-from scm_jax.errors import ConfigError
-from scm_jax.evaluation import question, reference, selection
+from scm_jax.errors import ConfigError, UserError
+from scm_jax.evaluation import reference, selection
 from scm_jax.evaluation.candidate import Candidate
 from scm_jax.evaluation.dataset import ImageDataset
-from scm_jax.evaluation.request import PassOptions, Request, RuntimeOptions
+from scm_jax.evaluation.request import (
+  PassOptions,
+  Request,
+  RuntimeOptions,
+  digest,
+  file_digest,
+)
 from scm_jax.evaluation.scoring import Scorer
-from scm_jax.evaluation.selection import Choice
+from scm_jax.evaluation.selection import Choice, Load
 from scm_jax.metrics import extractors, multihost, registry, streaming
 from scm_jax.metrics.extractor import Source
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.reporting import evaluation_figure, records, titles
-from scm_jax.sampler import Sampler
+from scm_jax.training.checkpoints import checksum
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_NUM = 50_000  # images at most, unless told otherwise: the usual number
 FOLDER = "evaluation_partial"  # partial statistics and finished sets
+
+_PREVIEWS = (
+  "there is no autoencoder, so the samples are small previews of latents and "
+  "no distance to real images means anything; give --autoencoder=FILE"
+)
 
 
 def evaluate(
@@ -40,47 +54,39 @@ def evaluate(
   with the same report to the byte. Several processes, which all must call it,
   share the work; process 0 alone writes what others read.
 
-  Args:
-    request: the question.
-    out: the folder of the report.
-    options: the options of the work.
-
   Raises:
     UserError: a workdir or the reference cannot be used, or processes have
       different requests.
     ConfigError: runs, features and options do not go together.
   """
-  loader = selection.Loader(request.networks)
-  request = _check(request, loader)
-  asked = question.build(request, loader)
-  question.check_processes(asked, options)
-  existing = multihost.from_process_zero(
-    lambda: question.existing_report(asked, options, out)
-  )
-  if existing:
+  load = selection.make_loader(request.networks)
+  request = _check(request, load)
+  asked = _question(request, load)
+  check_processes(asked, options)
+  find_report = lambda: _existing_report(asked, options, out)
+  if existing := multihost.from_process_zero(find_report):
     _LOG.info("%s is up to date", out / "report.json")
     return existing
-  if "://" in str(out):
+  if files.is_remote(out):
     raise ConfigError(
       f"--out={out} is in a bucket; write the report to a local folder, and "
       "copy it from there"
     )
-  scorer = _make_scorer(request, options, out, loader)
+  scorer = _make_scorer(request, options, out, load)
   selection.check_score(request.grid, scorer)
   runs: list[dict[str, Any]] = []
-  rows: dict[str, np.ndarray] = {}
-  if scorer.reference.row is not None:
-    rows["real images"] = scorer.reference.row
-  for candidates in selection.groups(request.grid, loader):
+  real = scorer.reference.row
+  rows = {} if real is None else {"real images": real}
+  for candidates in selection.groups(request.grid, load):
     name = _unique_name(candidates[0], runs)
     choice = selection.select(candidates, scorer)
-    files = {
-      seed: question.sample_file(out, name, seed)
+    saved = {
+      seed: _sample_file(out, name, seed)
       for seed in request.protocol.seeds
       if options.save_samples
     }
     _LOG.info("scoring %d images for each seed: %s", scorer.num, name)
-    scores, rows[name] = scorer.score_seeds(choice.best, files)
+    scores, rows[name] = scorer.score_seeds(choice.best, saved)
     runs.append(_record(name, choice, scores, scorer))
   classes = scorer.picture_classes(candidates[0].num_classes)
 
@@ -103,7 +109,7 @@ def evaluate(
   return result
 
 
-def _check(request: Request, loader: selection.Loader) -> Request:
+def _check(request: Request, load: Load) -> Request:
   """Checks a request, and returns it with the reference that it means."""
   grid = request.grid
   extractors.check(request.features, dict(request.weights))
@@ -111,43 +117,88 @@ def _check(request: Request, loader: selection.Loader) -> Request:
   if by not in columns:
     raise ConfigError(f"--select-by={by}: {errors.hint(by, columns)}")
   if request.reference is None:
-    _, metadata = loader.load(grid.workdirs[0], grid.ema[0])
+    _, metadata = load(grid.workdirs[0], grid.ema[0])
     default = metadata["config"].evaluate.reference
     request = dataclasses.replace(request, reference=default)
-  selection.check_guidance(grid, loader)
+  selection.check_guidance(grid, load)
   return request
 
 
+def _question(request: Request, load: Load) -> list[Any]:
+  """Returns the request and digests of weights and files, in JSON's types."""
+  state: list[Any] = []
+  for path, width in itertools.product(request.grid.workdirs, request.grid.ema):
+    model, metadata = load(path, width)
+    mark = checksum.of((model.weights, model.decoder))
+    state.append((metadata["step"], metadata["ema"], mark))
+  for name, path in request.weights:
+    if not pathlib.Path(path).expanduser().is_file():
+      extractors.load(name, path)  # raises an error that says what to fetch
+    state.append(file_digest(path))
+  if request.reference and reference.is_file(request.reference):
+    state.append(file_digest(request.reference))
+  return json.loads(json.dumps([request.fields(), state]))
+
+
+def check_processes(question: list[Any], options: RuntimeOptions) -> None:
+  """Raises UserError unless the processes can share the work."""
+  digests = list(multihost.all_gather_objects(digest(question)))
+  for index, found in enumerate(digests):
+    if found != digests[0]:
+      raise UserError(
+        f"process {index} has another request than process 0, or other "
+        "weights: start all with the same command and the same files"
+      )
+  if options.save_samples and len(digests) > 1:
+    raise ConfigError(
+      "--save-samples needs a single process, which writes the file; start "
+      "only one, or leave the flag out"
+    )
+
+
+def _existing_report(
+  question: list[Any], options: RuntimeOptions, out: epath.Path
+) -> dict[str, Any] | None:
+  """Returns the report in a folder if it answers the same question."""
+  try:
+    old = json.loads((out / "report.json").read_text())
+  except (OSError, ValueError):
+    return None
+  if not (out / "report.png").exists() or old.get("asked") != question:
+    return None
+  complete = not options.save_samples or all(
+    _sample_file(out, run["name"], seed).exists()
+    for run in old["runs"]
+    for seed in run["seeds"]
+  )
+  return old if complete else None
+
+
+def _sample_file(out: epath.Path, name: str, seed: int) -> pathlib.Path:
+  """Returns the file of a run's samples."""
+  stem = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
+  return pathlib.Path(out) / "samples" / f"{stem}_seed_{seed}.npy"
+
+
 def _make_scorer(
-  request: Request,
-  options: RuntimeOptions,
-  out: epath.Path,
-  loader: selection.Loader,
+  request: Request, options: RuntimeOptions, out: epath.Path, load: Load
 ) -> Scorer:
   """Makes the extractors and the reference's statistics."""
-  grid, protocol, name = request.grid, request.protocol, request.reference or ""
-  model, metadata = loader.load(grid.workdirs[0], grid.ema[0])
+  protocol, name = request.protocol, request.reference or ""
+  model, metadata = load(request.grid.workdirs[0], request.grid.ema[0])
   config = metadata["config"]
   cache = pathlib.Path(options.cache or out / "features")
-
-  def open_dataset(name: str) -> ImageDataset:
-    return ImageDataset(config.data, name, model)
-
+  open_dataset = functools.partial(ImageDataset, config.data, model)
   training_data = "" if reference.is_file(name) else name
-  source = Source(
-    model.image_shape,
-    lambda: open_dataset(training_data).everything(),
-    dict(request.weights),
-    cache,
-  )
+  labelled = lambda: open_dataset(training_data).everything()
+  source = Source(model.image_shape, labelled, dict(request.weights), cache)
   extraction = streaming.Extraction(extractors.make(request.features, source))
   batch_size = options.batch_size or config.sample.batch_size
   passes = PassOptions(batch_size, protocol.keep, options.save_every)
   known = reference.find(name, open_dataset, extraction, passes, cache)
-  warnings = (*known.warnings, *_preview_warnings(model))
-  known = dataclasses.replace(known, warnings=warnings)
-  for line in warnings:
-    _LOG.warning(line)
+  if isinstance(model.codec, LatentCodec) and not model.codec.autoencoder:
+    _LOG.warning(_PREVIEWS)
+    known = dataclasses.replace(known, warnings=(*known.warnings, _PREVIEWS))
   most = min(known.metadata["images"] or DEFAULT_NUM, DEFAULT_NUM)
   num = protocol.num or most
   # Selections draw batches of the same size, so that the sampler is compiled
@@ -155,17 +206,6 @@ def _make_scorer(
   passes = dataclasses.replace(passes, batch_size=min(batch_size, num))
   folder = pathlib.Path(out) / FOLDER
   return Scorer(extraction, known, protocol, passes, folder, num)
-
-
-def _preview_warnings(model: Sampler) -> tuple[str, ...]:
-  """Returns a warning if samples are not images."""
-  codec = model.codec
-  if not isinstance(codec, LatentCodec) or codec.autoencoder:
-    return ()
-  return (
-    "there is no autoencoder, so the samples are small previews of latents and "
-    "no distance to real images means anything; give --autoencoder=FILE",
-  )
 
 
 def _record(

@@ -1,6 +1,6 @@
 """Observers of a pass over images: they keep labels, pictures, or all samples.
 
-See `streaming.Observer` for what their methods do.
+`streaming.Observer` says what their methods do.
 """
 
 import pathlib
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.metrics.statistic import Arrays
+from scm_jax.metrics.metric import Arrays
 
 _SHOWN = 10  # images of the reference in a report's picture
 
@@ -19,65 +19,44 @@ class LabelCollector:
   """Keeps a dataset's labels, and ten images for the report.
 
   The images are the first one of each of the ten lowest classes, or else the
-  first ten.
-
-  Attributes:
-    labels: [n] int32 labels of the samples seen.
+  first ten. The state has `labels`, `keys` (classes or indices) and `images`.
   """
 
   def __init__(self, by_class: bool):
     """Begins with no samples; `by_class` chooses images by their classes."""
-    self.labels = np.zeros(0, np.int32)
     self._by_class = by_class
-    self._shown: dict[int, np.ndarray] = {}  # by class or index
     self._expected: dict[int, list[int]] = {}
+    self._state = {
+      "labels": np.zeros(0, np.int32),
+      "keys": np.zeros(0, np.int32),
+      "images": np.zeros(0, np.uint8),
+    }
 
   def expect(self, start: int, labels: list[int]) -> None:
     """Takes the labels of the batch that begins with sample `start`."""
     self._expected[start] = labels
 
   def see(self, start: int, count: int, images: Any) -> None:
-    """Keeps the labels, and the images of classes not seen before."""
-    new = np.asarray(self._expected.pop(start), np.int32)[:count]
-    self.labels = np.concatenate([self.labels, new])
-    keys = new if self._by_class else start + np.arange(count)
-    for key in sorted(set(keys.tolist()) - set(self._shown)):
-      shown = sorted(self._shown)
-      if len(shown) >= _SHOWN and key > shown[_SHOWN - 1]:
-        break
-      self._shown[key] = np.asarray(images[int(np.argmax(keys == key))])
-      self._drop_surplus()
-
-  def _drop_surplus(self) -> None:
-    for late in sorted(self._shown)[_SHOWN:]:
-      del self._shown[late]
+    labels = np.asarray(self._expected.pop(start), np.int32)[:count]
+    keys = labels if self._by_class else start + np.arange(count)
+    keys, first = np.unique(keys, return_index=True)
+    chosen = np.asarray(images)[first]
+    batch = {"labels": labels, "keys": keys, "images": chosen}
+    self.join([self._state, batch])
 
   def state(self) -> Arrays:
-    """Returns `labels`, `keys` (classes or indices) and their `images`."""
-    keys = sorted(self._shown)
-    return {
-      "labels": self.labels,
-      "keys": np.asarray(keys, np.int32),
-      "images": np.asarray([self._shown[key] for key in keys], np.uint8),
-    }
-
-  def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    """Continues from a state."""
-    keys, images = state["keys"].tolist(), state["images"]
-    self.labels = state["labels"]
-    self._shown = dict(zip(keys, images, strict=True))
+    return self._state
 
   def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Takes the states of all processes, in the order of their samples."""
-    labels, self._shown = [], {}
-    for state in states:
-      labels.append(state["labels"])
-      for key, image in zip(
-        state["keys"].tolist(), state["images"], strict=True
-      ):
-        self._shown.setdefault(key, image)
-    self.labels = np.concatenate(labels)
-    self._drop_surplus()
+    states, shown = list(states), dict[int, np.ndarray]()
+    for state in reversed(states):  # the first image of a key is kept
+      shown |= zip(state["keys"].tolist(), state["images"], strict=True)
+    keys = sorted(shown)[:_SHOWN]
+    self._state = {
+      "labels": np.concatenate([state["labels"] for state in states]),
+      "keys": np.asarray(keys, np.int32),
+      "images": np.asarray([shown[key] for key in keys], np.uint8),
+    }
 
 
 class ImagePicker:
@@ -88,21 +67,14 @@ class ImagePicker:
     self._wanted, self._found = indices, dict[int, np.ndarray]()
 
   def see(self, start: int, count: int, images: Any) -> None:
-    """Keeps the images that are wanted."""
     for index in {0, *self._wanted}:  # the first image tells the shape
       if start <= index < start + count:
         self._found[index] = np.asarray(images[index - start])
 
   def state(self) -> Arrays:
-    """Returns the images by their indices."""
     return {str(index): image for index, image in self._found.items()}
 
-  def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    """Continues from a state."""
-    self._found = {int(index): image for index, image in state.items()}
-
   def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Takes the states of all processes."""
     for state in states:
       self._found |= {int(index): image for index, image in state.items()}
 
@@ -123,11 +95,6 @@ class SampleWriter(ImagePicker):
     self._file: np.memmap | None = None
 
   def see(self, start: int, count: int, images: Any) -> None:
-    """Writes the images.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
     super().see(start, count, images)
     try:
       if self._file is None:
@@ -144,24 +111,16 @@ class SampleWriter(ImagePicker):
       ) from error
 
   def state(self) -> Arrays:
-    """Returns the state, when all images that it counts are on disk."""
     if self._file is not None:
-      self._file.flush()
+      self._file.flush()  # what the state counts is on disk
     return super().state()
 
-  def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    """Continues in the file.
-
-    Raises:
-      ValueError: the file is gone.
-    """
+  def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
     if not self._partial.exists():
       raise ValueError(f"{self._partial} is missing")
-    super().restore(state)
+    super().join(states)
 
   def finish(self) -> None:
     """Renames the complete file to its final name."""
-    if self._file is not None:
-      self._file.flush()
-      self._file = None
+    self._file = None
     self._partial.replace(self._path)

@@ -15,7 +15,6 @@ import numpy as np
 
 from scm_jax.errors import UserError
 from scm_jax.evaluation.dataset import ImageDataset
-from scm_jax.evaluation.observers import LabelCollector
 from scm_jax.evaluation.request import PassOptions, digest, file_digest
 from scm_jax.metrics import (
   accumulator,
@@ -25,14 +24,9 @@ from scm_jax.metrics import (
   registry,
   streaming,
 )
+from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.frechet import MOMENTS
-from scm_jax.metrics.pass_checkpoint import PassCheckpoint
-from scm_jax.metrics.statistic import (
-  KEPT_FEATURES,
-  Arrays,
-  ImageSet,
-  Statistics,
-)
+from scm_jax.metrics.metric import KEPT_FEATURES, Arrays, ImageSet, Statistics
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1  # version of the cached files; part of their names
@@ -49,22 +43,16 @@ _DECODED = (
 class Reference:
   """What samples are compared with.
 
-  Attributes:
-    statistics: statistics of the images by feature extractor.
-    metadata: facts for the report, of which `dataset` is its name and `images`
-      the number of images, or None if unknown.
-    labels: [N] int32 labels of the images, or None if unknown.
-    row: [n, H, W, C] images for the report's picture, or None.
-    classes: classes of the images in the row, or none.
-    warnings: sentences on what distances to it do not say.
+  The metadata are facts for the report, of which `dataset` is its name and
+  `images` the number of images, or None if unknown.
   """
 
   statistics: ImageSet
   metadata: Mapping[str, Any]
-  labels: np.ndarray | None = None
-  row: np.ndarray | None = None
-  classes: tuple[int, ...] = ()
-  warnings: tuple[str, ...] = ()
+  labels: np.ndarray | None = None  # [N] int32 labels of all images, if known
+  row: np.ndarray | None = None  # [n, H, W, C] images for the report's picture
+  classes: tuple[int, ...] = ()  # classes of the images in the row
+  warnings: tuple[str, ...] = ()  # sentences on what distances do not say
 
 
 def is_file(reference: str) -> bool:
@@ -79,32 +67,28 @@ def find(
   options: PassOptions,
   cache: pathlib.Path,
 ) -> Reference:
-  """Returns the statistics of a file or a dataset.
+  """Returns the statistics of a file or a dataset, on all processes together.
 
-  Args:
-    name: a file, or `name` or `name:split` of a dataset.
-    open_dataset: opens a dataset by its name; "" is the training data.
-    extraction: the feature extractors.
-    options: the options of a pass over images.
-    cache: the folder of cached statistics.
+  The name is a file, or `name` or `name:split` of a dataset, as `open_dataset`
+  takes it; "" is the training data. Statistics are cached in a folder.
 
   Raises:
     UserError: the file or dataset cannot be read or lacks what is needed, or
       the cache cannot be written.
   """
   if is_file(name):
-    return of_file(name, extraction, options)
-  return of_dataset(open_dataset(name), extraction, options, cache)
+    found = _of_file(name, extraction, options)
+  else:
+    found = _of_dataset(open_dataset(name), extraction, options, cache)
+  for line in found.warnings:
+    _LOG.warning(line)
+  return found
 
 
-def of_file(
+def _of_file(
   path: str, extraction: streaming.Extraction, options: PassOptions
 ) -> Reference:
-  """Returns the statistics in a file, and those of the images in it.
-
-  Raises:
-    UserError: the file cannot be used, or lacks some of the features.
-  """
+  """Returns the statistics in a file, and those of the images in it."""
   found = reference_files.read(path)
   statistics: dict[str, Statistics] = {}
   images = found.images
@@ -116,133 +100,89 @@ def of_file(
     name = extractor.name
     # Whatever the convention: `inception-pytorch-fid` is Inception too.
     moments = found.moments.get(name.partition("-")[0])
-    if moments is not None:
+    if moments:
       # ADM's files have the whole dataset's moments and some of its images.
-      kept = {
-        key: value
-        for key, value in statistics.get(name, {}).items()
-        if key == KEPT_FEATURES.name
-      }
+      mine = statistics.get(name, {})
+      kept = {key: mine[key] for key in mine if key == KEPT_FEATURES.name}
       statistics[name] = {MOMENTS.name: moments, **kept}
     if name not in statistics:
       raise UserError(
         f"the reference {path} has statistics of "
         f"{' and '.join(found.moments)} alone, not of {name}"
       )
-    mean = statistics[name][MOMENTS.name].mean
-    if mean.shape != (extractor.dim,):
+    count = len(statistics[name][MOMENTS.name].mean)
+    if count != extractor.dim:
       raise UserError(
-        f"the reference {path} has statistics of {len(mean)} features, and "
+        f"the reference {path} has statistics of {count} features, and "
         f"{name} has {extractor.dim}"
       )
-  metadata: dict[str, Any] = {
-    "dataset": path,
-    "sha256": file_digest(path),
-    # Beside moments, images are some of those that the moments are of.
-    "images": None if found.moments or images is None else len(images),
-  }
+  # Beside moments, images are some of those that the moments are of.
+  count = None if found.moments or images is None else len(images)
+  metadata = {"dataset": path, "sha256": file_digest(path), "images": count}
   return Reference(statistics, metadata, found.labels)
 
 
-def of_dataset(
+def _of_dataset(
   data: ImageDataset,
   extraction: streaming.Extraction,
   options: PassOptions,
   cache: pathlib.Path,
 ) -> Reference:
-  """Returns a dataset's statistics, from the cache if they are there.
-
-  All processes must call it together, and get the same.
-
-  Raises:
-    UserError: the dataset cannot be read, or the cache cannot be written.
-  """
+  """Returns a dataset's statistics, from the cache if they are there."""
+  config, keep, marks = data.data, options.keep, extraction.fingerprints
+  by_class = bool(config.num_classes)
   fingerprint = multihost.from_process_zero(data.fingerprint)
-  by_class = bool(data.data.num_classes)
-  marks, keep = extraction.fingerprints, options.keep
-  seen_file = cache / f"reference_{_key(_FORMAT, fingerprint, by_class)}.npz"
+  key = _FORMAT, fingerprint
+  seen_file = cache / f"{_stem('reference', *key, by_class)}.npz"
   files = {
-    name: cache
-    / f"reference_{name}_{_key(_FORMAT, fingerprint, mark, keep)}.npz"
+    name: cache / f"{_stem(f'reference_{name}', *key, mark, keep)}.npz"
     for name, mark in marks.items()
   }
-  statistics, seen = multihost.from_process_zero(
-    lambda: _read_cache(extraction, files, seen_file)
-  )
-  missing = [name for name in marks if not seen or name not in statistics]
+
+  def read_cache() -> tuple[dict[str, Statistics], Arrays]:
+    statistics = {}
+    for e in extraction.extractors:
+      found = array_file.read_cached(files[e.name], accumulator.from_arrays)
+      if found and registry.statistics(e.outputs).keys() <= found.keys():
+        statistics[e.name] = found
+    return statistics, array_file.read_cached(seen_file, dict) or {}
+
+  def write_cache() -> None:
+    for name, found in new.items():
+      array_file.write_arrays(files[name], accumulator.to_arrays(found))
+    array_file.write_arrays(seen_file, seen)
+
+  statistics, seen = multihost.from_process_zero(read_cache)
+  missing = [
+    e for e in extraction.extractors if not seen or e.name not in statistics
+  ]
   if missing:
-    _LOG.info("reference: %d images of %s", len(data), data.data.name)
-    key = _key(fingerprint, *(marks[name] for name in missing), keep)
-    folder = multihost.process_path(cache / f"reference_partial_{key}")
+    _LOG.info("reference: %d images of %s", len(data), config.name)
+    asked = fingerprint, *(marks[e.name] for e in missing), keep
+    folder = cache / _stem("reference_partial", *asked)
     checkpoint = PassCheckpoint(folder, options.save_every)
-    new, seen = _run_pass(data, extraction.only(missing), options, checkpoint)
-    written = {files[n]: accumulator.to_arrays(new[n]) for n in missing}
-    written[seen_file] = seen
-    multihost.from_process_zero(lambda: _write_cache(written))
+    left = streaming.Extraction(missing)
+    new, seen = data.collect(left, options, checkpoint)
+    multihost.from_process_zero(write_cache)
     checkpoint.remove()
     statistics |= new
   else:
-    _LOG.info("reference: statistics of %s are cached", data.data.name)
-  metadata = {
-    "dataset": data.data.name,
-    "split": data.data.split,
-    "images": len(data),
-    "fingerprint": fingerprint,
-  }
+    _LOG.info("reference: statistics of %s are cached", config.name)
   return Reference(
-    statistics={e.name: statistics[e.name] for e in extraction.extractors},
-    metadata=metadata,
+    statistics={name: statistics[name] for name in marks},
+    metadata={
+      "dataset": config.name,
+      "split": config.split,
+      "images": len(data),
+      "fingerprint": fingerprint,
+    },
     labels=seen["labels"],
     row=seen["images"],
     classes=tuple(seen["keys"].tolist()) if by_class else (),
-    warnings=(_DECODED,) if data.data.kind == "latents" else (),
+    warnings=(_DECODED,) if config.kind == "latents" else (),
   )
 
 
-def _key(*parts: object) -> str:
-  return digest(*parts)[:16]
-
-
-def _read_cache(
-  extraction: streaming.Extraction,
-  files: Mapping[str, pathlib.Path],
-  seen_file: pathlib.Path,
-) -> tuple[dict[str, Statistics], Arrays]:
-  """Returns the cached statistics, and the state of a `LabelCollector`.
-
-  Extractors whose statistics are not cached, damaged or incomplete are left
-  out; the state is empty if it is not cached.
-  """
-  found = {}
-  for extractor in extraction.extractors:
-    path = files[extractor.name]
-    statistics = array_file.read_cached(path, accumulator.from_arrays)
-    needed = registry.statistics(extractor.outputs).keys()
-    if statistics and needed <= statistics.keys():
-      found[extractor.name] = statistics
-  return found, array_file.read_cached(seen_file, dict) or {}
-
-
-def _write_cache(content: Mapping[pathlib.Path, Arrays]) -> None:
-  for path, arrays in content.items():
-    array_file.write_arrays(path, arrays)
-
-
-def _run_pass(
-  data: ImageDataset,
-  extraction: streaming.Extraction,
-  options: PassOptions,
-  checkpoint: PassCheckpoint,
-) -> tuple[ImageSet, Arrays]:
-  """Returns a dataset's statistics, and its labels and some images."""
-  collector = LabelCollector(by_class=bool(data.data.num_classes))
-  size = extraction.process_batch_size(min(options.batch_size, len(data)))
-  statistics = streaming.collect(
-    extraction,
-    data.batches(extraction, size, collector),
-    len(data),
-    keep=options.keep,
-    observer=collector,
-    checkpoint=checkpoint,
-  )
-  return statistics, collector.state()
+def _stem(name: str, *parts: object) -> str:
+  """Returns a file's name, which tells its content."""
+  return f"{name}_{digest(*parts)[:16]}"

@@ -5,33 +5,24 @@ import hashlib
 import pathlib
 from typing import Any
 
-from scm_jax.errors import UserError
+from scm_jax import errors
 from scm_jax.metrics.accumulator import KEPT
 
 
 @dataclasses.dataclass(frozen=True)
 class CandidateGrid:
-  """The runs and samplers to evaluate.
+  """The runs and samplers to evaluate; an empty tuple means each config's own.
 
   Where several guidance scales, EMA widths or second times are given, the best
   combination is selected on samples of another seed.
-
-  Attributes:
-    workdirs: trained runs, in the order of the report.
-    steps: numbers of steps of students' samplers.
-    teacher_steps: numbers of steps of teachers' solvers; `n` Heun steps are
-      `2 n - 1` evaluations. Empty means each config's number, and 1.
-    guidance: scales, for networks that take one; empty means each config's.
-    ema: widths of the EMA; 0 is each config's first.
-    t_mid: second times of students' samplers; empty means each config's.
   """
 
-  workdirs: tuple[str, ...]
-  steps: tuple[int, ...] = (1, 2)
-  teacher_steps: tuple[int, ...] = ()
-  guidance: tuple[float, ...] = ()
-  ema: tuple[float, ...] = (0.0,)
-  t_mid: tuple[float, ...] = ()
+  workdirs: tuple[str, ...]  # trained runs, in the order of the report
+  steps: tuple[int, ...] = (1, 2)  # of students' samplers
+  teacher_steps: tuple[int, ...] = ()  # of teachers' solvers; empty adds 1
+  guidance: tuple[float, ...] = ()  # scales, for networks that take one
+  ema: tuple[float, ...] = (0.0,)  # widths; 0 is each config's first
+  t_mid: tuple[float, ...] = ()  # second times of students' samplers
 
   @property
   def selects(self) -> bool:
@@ -43,65 +34,42 @@ class CandidateGrid:
 class NetworkOptions:
   """The options with which networks are loaded.
 
-  Attributes:
-    changes: other values of a sampler's fields, (name, value): `solver`,
-      `sigma_max`.
-    dtype: type in which networks compute; "" is each run's own.
-    autoencoder: for networks of latents, the file of the autoencoder that
-      decodes samples; "" is none (a preview), None is each workdir's own.
+  The autoencoder is the file of the one that decodes samples of networks of
+  latents; "" is none (a preview), None is each workdir's own.
   """
 
-  changes: tuple[tuple[str, Any], ...] = ()
-  dtype: str = ""
+  changes: tuple[tuple[str, Any], ...] = ()  # of a sampler's fields, by name
+  dtype: str = ""  # type in which networks compute; "" is each run's own
   autoencoder: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """The rules by which samples are chosen and scored.
+  """The rules by which samples are chosen and scored."""
 
-  Attributes:
-    num: images for each run and seed; 0 is as many as the reference has, at
-      most 50,000.
-    seeds: seeds of the samples.
-    labels: how the samples' classes are chosen, a key of `labels.MODES`.
-    keep: number of images whose features are compared one by one.
-    allow_few: compute Fréchet distances even with fewer images than features.
-    select_num: images that each candidate is scored with to select the best;
-      0 is as many as are reported.
-    select_by: key of the score to select by.
-  """
-
-  num: int = 0
-  seeds: tuple[int, ...] = (0,)
-  labels: str = "random"
-  keep: int = KEPT
-  allow_few: bool = False
-  select_num: int = 0
-  select_by: str = "fd"
+  num: int = 0  # images for each run and seed; 0 is as many as real ones
+  seeds: tuple[int, ...] = (0,)  # of the samples
+  labels: str = "random"  # how classes are chosen, a key of `labels.MODES`
+  keep: int = KEPT  # images whose features are compared one by one
+  allow_few: bool = False  # Fréchet distances of fewer images than features
+  select_num: int = 0  # images to select candidates by; 0 is `num`
+  select_by: str = "fd"  # key of the score to select candidates by
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
   """The question that an evaluation answers; equal ones give equal reports.
 
-  Attributes:
-    grid: the runs and samplers.
-    networks: the options with which networks are loaded.
-    protocol: the rules by which samples are chosen and scored.
-    features: names of extractors, keys of `extractors.EXTRACTORS`.
-    weights: (name, file) of the published networks among them.
-    reference: what samples are compared with: a file (see
-      `metrics.reference_files`), or `name` or `name:split` of a dataset; "" is
-      the first workdir's training data, and None is what its
-      `config.evaluate.reference` says.
+  The reference is a file (see `metrics.reference_files`), or `name` or
+  `name:split` of a dataset; "" is the first workdir's training data, and None
+  is what its `config.evaluate.reference` says.
   """
 
   grid: CandidateGrid
   networks: NetworkOptions = NetworkOptions()
   protocol: Protocol = Protocol()
-  features: tuple[str, ...] = ("classifier", "pixels")
-  weights: tuple[tuple[str, str], ...] = ()
+  features: tuple[str, ...] = ("classifier", "pixels")  # names of extractors
+  weights: tuple[tuple[str, str], ...] = ()  # their files, by extractor name
   reference: str | None = None
 
   def fields(self) -> dict[str, Any]:
@@ -112,36 +80,22 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeOptions:
-  """The options of the work, which change scores by rounding alone.
+class PassOptions:
+  """The options of a pass over images that computes their statistics."""
 
-  Attributes:
-    batch_size: images at once on all devices together; 0 is each config's.
-    save_every: number of batches between two saves of partial statistics.
-    save_samples: whether to keep the images, under `samples/`.
-    cache: folder of trained classifiers and reference statistics; "" is
-      `features` beside the report.
-  """
-
-  batch_size: int = 0
-  save_every: int = 16
-  save_samples: bool = False
-  cache: str = ""
+  batch_size: int  # images at once on all devices together
+  keep: int = KEPT  # images whose features are kept
+  save_every: int = 16  # batches between two saves of partial statistics
 
 
 @dataclasses.dataclass(frozen=True)
-class PassOptions:
-  """The options of a pass over images that computes their statistics.
+class RuntimeOptions:
+  """The options of the work, which change scores by rounding alone."""
 
-  Attributes:
-    batch_size: images at once on all devices together.
-    keep: number of images whose features are kept.
-    save_every: number of batches between two saves of partial statistics.
-  """
-
-  batch_size: int
-  keep: int = KEPT
-  save_every: int = 16
+  batch_size: int = 0  # as in `PassOptions`; 0 is each config's
+  save_every: int = 16  # as in `PassOptions`
+  save_samples: bool = False  # whether to keep the images, under `samples/`
+  cache: str = ""  # folder of classifiers and statistics; "" is OUT/features
 
 
 def digest(*parts: object) -> str:
@@ -150,13 +104,6 @@ def digest(*parts: object) -> str:
 
 
 def file_digest(path: str) -> str:
-  """Returns a hex digest of a file's content.
-
-  Raises:
-    UserError: the file cannot be read.
-  """
-  try:
-    with pathlib.Path(path).expanduser().open("rb") as file:
-      return hashlib.file_digest(file, "sha256").hexdigest()
-  except OSError as error:
-    raise UserError(f"cannot read {path}: {error.strerror}") from error
+  """Returns a hex digest of a file's content, or raises UserError."""
+  with errors.reading(path), pathlib.Path(path).expanduser().open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

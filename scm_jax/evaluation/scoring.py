@@ -15,10 +15,8 @@ from scm_jax.evaluation.observers import ImagePicker, SampleWriter
 from scm_jax.evaluation.reference import Reference
 from scm_jax.evaluation.request import PassOptions, Protocol, digest
 from scm_jax.metrics import array_file, multihost, scores, streaming
-from scm_jax.metrics.classifier import ClassifierExtractor
+from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.metric import Options
-from scm_jax.metrics.pass_checkpoint import PassCheckpoint
-from scm_jax.metrics.statistic import Arrays
 from scm_jax.reporting import records
 
 _COLUMNS = 10  # columns of the report's picture
@@ -30,22 +28,14 @@ class Scorer:
   """Draws samples, scores them, and caches the scores on disk.
 
   Several processes draw a part of each set; process 0 scores it.
-
-  Attributes:
-    extraction: the feature extractors.
-    reference: what samples are compared with.
-    protocol: which samples are scored, and how.
-    options: the options of a pass over samples.
-    folder: folder of finished sets, and of the statistics of an unfinished one.
-    num: number of samples of each run and seed that are reported.
   """
 
   extraction: streaming.Extraction
   reference: Reference
   protocol: Protocol
   options: PassOptions
-  folder: pathlib.Path
-  num: int
+  folder: pathlib.Path  # of finished sets, and statistics of one under way
+  num: int  # samples of each run and seed that are reported
 
   @property
   def main_extractor(self) -> str:
@@ -67,52 +57,42 @@ class Scorer:
     allow_few: bool = False,
     save: pathlib.Path | None = None,
   ) -> Scored:
-    """Scores samples of a candidate.
+    """Returns the scores of `num` samples, and a row of them for the picture.
 
-    Args:
-      candidate: what draws the samples.
-      num: number of samples.
-      seed: seed of the samples, and of random subsets.
-      allow_few: compute a Fréchet distance even with fewer samples than
-        features, even if the protocol does not.
-      save: a file for all samples.
-
-    Returns:
-      The scores, and a row of samples for the picture.
+    The seed is that of the samples and of random subsets. Few samples allow no
+    Fréchet distance, unless `allow_few` or the protocol says so. All samples
+    are saved if a file is given.
     """
-    classes = candidate.num_classes
-    label = labels.draw(
-      self.protocol.labels, self.reference, num, classes, seed
-    )
+    protocol, classes = self.protocol, candidate.num_classes
+    label = labels.draw(protocol.labels, self.reference, num, classes, seed)
     samples = Samples(num, label, seed)
-    options = Options(seed=seed, allow_few=allow_few or self.protocol.allow_few)
+    options = Options(seed=seed, allow_few=allow_few or protocol.allow_few)
     key = self._key(candidate, samples, options)
     finished = self.folder / f"{key}.npz"
+    parse = lambda arrays: (json.loads(str(arrays["scores"])), arrays["row"])
 
     def cached() -> Scored | None:
       if save is not None and not save.exists():
         return None
-      return array_file.read_cached(finished, _from_arrays)
+      return array_file.read_cached(finished, parse)
 
     if done := multihost.from_process_zero(cached):
       return done
-    picker = ImagePicker(self._picture_indices(samples, classes))
-    if save is not None:
-      picker = SampleWriter(self._picture_indices(samples, classes), save, num)
-    checkpoint = PassCheckpoint(
-      multihost.process_path(self.folder / key), self.options.save_every
-    )
+    indices = self._picture_indices(samples, classes)
+    writer = SampleWriter(indices, save, num) if save else None
+    picker = writer or ImagePicker(indices)
+    checkpoint = PassCheckpoint(self.folder / key, self.options.save_every)
     generated = candidates.collect(
       candidate, self.extraction, samples, self.options, picker, checkpoint
     )
-    if isinstance(picker, SampleWriter):
-      picker.finish()
+    if writer:
+      writer.finish()
 
     def compute() -> Scored:
       found = scores.score(generated, self.reference.statistics, options)
-      row = picker.row()
-      array_file.write_arrays(finished, _to_arrays(found, row))
-      return found, row
+      content = {"scores": json.dumps(found), "row": picker.row()}
+      array_file.write_arrays(finished, content)
+      return found, picker.row()
 
     result = multihost.from_process_zero(compute)
     checkpoint.remove()
@@ -121,14 +101,9 @@ class Scorer:
   def score_seeds(
     self, candidate: Candidate, files: Mapping[int, pathlib.Path]
   ) -> Scored:
-    """Scores samples of all seeds of the protocol.
+    """Returns the scores over all seeds, and a row of the first one's samples.
 
-    Args:
-      candidate: what draws the samples.
-      files: files for the samples, by seed, if they are to be kept.
-
-    Returns:
-      The scores over all seeds, and a row of the first seed's samples.
+    Samples are kept in the files, by seed, if there are any.
     """
     sets, rows = [], []
     for seed in self.protocol.seeds:
@@ -161,9 +136,7 @@ class Scorer:
       real = self.reference.row
       columns = _COLUMNS if real is None else len(real)
       return [i if i < num else -1 for i in range(columns)]
-    return [
-      int(np.argmax(label == c)) if (label == c).any() else -1 for c in classes
-    ]
+    return [label.tolist().index(c) if c in label else -1 for c in classes]
 
   def describe_reference(self) -> dict[str, Any]:
     """Returns what the report says of the reference: facts and its scores."""
@@ -175,38 +148,24 @@ class Scorer:
       **scores.own_scores(known.statistics),
     }
     for extractor in self.extraction.extractors:
-      if isinstance(extractor, ClassifierExtractor):
-        facts["classifier_accuracy"] = extractor.classifier.accuracy
+      facts |= extractor.facts
     return facts
 
 
-def _to_arrays(found: dict[str, Any], row: np.ndarray) -> Arrays:
-  """Returns the arrays from which `_from_arrays` makes scores and row again."""
-  return {"scores": np.asarray(json.dumps(found)), "row": row}
-
-
-def _from_arrays(arrays: Arrays) -> Scored:
-  return json.loads(str(arrays["scores"])), arrays["row"]
-
-
 def over_seeds(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Summarises the scores of one candidate over several seeds.
+  """Summarises the scores of each seed of one candidate, which have `seed`.
 
-  Args:
-    sets: scores of each seed, with `seed`.
-
-  Returns:
-    For one seed its scores. Else the means of all scores, the standard
-    deviation `fd_sd` and minimum `fd_min` of the Fréchet distance by feature
-    extractor, and all sets under `by_seed`.
+  Returns the scores of a single seed as they are. Of several, returns the means
+  of all scores, the standard deviation `fd_sd` and minimum `fd_min` of the
+  Fréchet distance by feature extractor, and all sets under `by_seed`.
   """
   first = {key: value for key, value in sets[0].items() if key != "seed"}
-  seeds = {"seeds": [found["seed"] for found in sets]}
+  seeds = [found["seed"] for found in sets]
   if len(sets) == 1:
-    return {**first, **seeds}
+    return first | {"seeds": seeds}
   summary = scores.over_repeats(sets)
-  least = {
+  summary["fd_min"] = {
     name: min(found["fd"][name] for found in sets) for name in first["fd"]
   }
-  rest = {key: value for key, value in first.items() if key not in summary}
-  return {**summary, "fd_min": least, **rest, **seeds, "by_seed": list(sets)}
+  found = summary | first | summary  # the summary's keys come first
+  return {**found, "seeds": seeds, "by_seed": list(sets)}

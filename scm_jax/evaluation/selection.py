@@ -15,100 +15,66 @@ from scm_jax.interop import export_folder
 from scm_jax.metrics import registry
 from scm_jax.sampler import Sampler
 from scm_jax.training import workdir
-from scm_jax.training.checkpoints import checksum
 
 _LOG = logging.getLogger(__name__)
 
 
-class Loader:
-  """Loads networks with some options, and caches the last few.
-
-  Attributes:
-    load: `load(path, width)` returns a sampler, and its checkpoint's `config`,
-      `step` and `ema`, as `workdir.load` does.
-  """
-
-  def __init__(self, options: NetworkOptions):
-    """Loads nothing yet."""
-
-    def load(path: str, width: float) -> tuple[Sampler, dict]:
-      model, metadata = workdir.load(path, width, options.autoencoder)
-      model = dataclasses.replace(model, **dict(options.changes))
-      return export_folder.in_dtype(model, options.dtype), metadata
-
-    self.load = functools.lru_cache(maxsize=4)(load)
+# load(path, width): a sampler, and its checkpoint's `config`, `step` and `ema`.
+Load = Callable[[str, float], tuple[Sampler, dict[str, Any]]]
 
 
-def check_guidance(grid: CandidateGrid, loader: Loader) -> None:
+def make_loader(options: NetworkOptions) -> Load:
+  """Returns a function that loads networks, and caches the last few."""
+
+  @functools.lru_cache(maxsize=4)
+  def load(path: str, width: float) -> tuple[Sampler, dict[str, Any]]:
+    model, metadata = workdir.load(path, width, options.autoencoder)
+    model = dataclasses.replace(model, **dict(options.changes))
+    return export_folder.in_dtype(model, options.dtype), metadata
+
+  return load
+
+
+def check_guidance(grid: CandidateGrid, load: Load) -> None:
   """Raises ConfigError for guidance scales that none of the networks takes."""
   if grid.guidance in ((), (1.0,)):
     return
-  refusals = [
-    loader.load(path, grid.ema[0])[0].guidance_refusal()
-    for path in grid.workdirs
-  ]
+  models = [load(path, grid.ema[0])[0] for path in grid.workdirs]
+  refusals = [model.guidance_refusal() for model in models]
   if all(refusals):
     raise ConfigError(
       f"--guidance cannot be used for {grid.workdirs[0]}: {refusals[0]}"
     )
 
 
-def weights_state(grid: CandidateGrid, loader: Loader) -> list[Any]:
-  """Returns step, EMA and checksum of all weights that are evaluated.
-
-  Other weights make another question, which a cached report does not answer.
-  """
-  found = []
-  for path in grid.workdirs:
-    for width in grid.ema:
-      model, metadata = loader.load(path, width)
-      mark = checksum.of((model.weights, model.decoder))
-      found.append((metadata["step"], metadata["ema"], mark))
-  return found
-
-
-def groups(grid: CandidateGrid, loader: Loader) -> Iterator[list[Candidate]]:
+def groups(grid: CandidateGrid, load: Load) -> Iterator[list[Candidate]]:
   """Yields the candidates of each run and number of steps.
 
   They do not vary in what a network does not take (a guidance scale, a second
   time).
   """
   for path in grid.workdirs:
-    first, _ = loader.load(path, grid.ema[0])
+    first, _ = load(path, grid.ema[0])
+    scales = (first.guidance_scale(),)
+    if grid.guidance and not first.guidance_refusal():
+      scales = grid.guidance
     steps = grid.steps
     if first.kind == "diffusion":
-      own = dict.fromkeys((first.solver_steps, 1))
-      steps = grid.teacher_steps or own
+      steps = grid.teacher_steps or dict.fromkeys((first.solver_steps, 1))
     for count in steps:
-      yield list(_candidates(grid, loader, path, count))
-
-
-def _candidates(
-  grid: CandidateGrid, loader: Loader, path: str, steps: int
-) -> Iterator[Candidate]:
-  """Yields the candidates of one run with one number of steps."""
-  first, _ = loader.load(path, grid.ema[0])
-  scales = (first.guidance_scale(),)
-  if grid.guidance and not first.guidance_refusal():
-    scales = grid.guidance
-  times: Sequence[float | None] = (None,)
-  if grid.t_mid and "t_mid" in first.settings(steps, 1.0):
-    times = grid.t_mid
-  for width, scale, t_mid in itertools.product(grid.ema, scales, times):
-    model, metadata = loader.load(path, width)
-    if t_mid is not None:
-      model = dataclasses.replace(model, t_mid=t_mid)
-    yield Candidate(model, steps, scale, metadata, path)
+      times = grid.t_mid if "t_mid" in first.settings(count, 1.0) else ()
+      found = []
+      of_run = itertools.product(grid.ema, scales, times or (None,))
+      for width, scale, time in of_run:
+        model, metadata = load(path, width)
+        if time is not None:
+          model = dataclasses.replace(model, t_mid=time)
+        found.append(Candidate(model, count, scale, metadata, path))
+      yield found
 
 
 class Choice(NamedTuple):
-  """The candidate that was selected.
-
-  Attributes:
-    best: the candidate.
-    facts: what a report says of the selection; empty for a single candidate.
-    warnings: sentences on what may be wrong with it.
-  """
+  """The candidate that was selected, and what a report says of that."""
 
   best: Candidate
   facts: dict[str, Any]
@@ -118,10 +84,9 @@ class Choice(NamedTuple):
 def check_score(grid: CandidateGrid, scorer: Scorer) -> None:
   """Raises ConfigError if the reference lacks what the selection needs."""
   by = scorer.protocol.select_by
-  metric = registry.metric_of(by)
+  metric = registry.by_key()[by]
   given = scorer.reference.statistics[scorer.main_extractor]
-  lacks = metric.compares and metric.statistic.name not in given
-  if grid.selects and lacks:
+  if grid.selects and metric.compares and metric.statistic.name not in given:
     raise ConfigError(
       f"--select-by={by} compares single images, and the "
       f"reference {scorer.reference.metadata['dataset']} has their mean and "
@@ -157,16 +122,10 @@ def select(candidates: Sequence[Candidate], scorer: Scorer) -> Choice:
 def choose(
   candidates: Sequence[Candidate], score: Callable[[Candidate], float], by: str
 ) -> tuple[Candidate, list[dict[str, Any]]]:
-  """Returns the candidate with the best score, and a table for the report.
+  """Returns the best candidate, and the settings and scores of all.
 
-  Args:
-    candidates: the candidates, at least one.
-    score: returns a candidate's score; a single candidate is not scored.
-    by: the key of the score, which also tells the better direction.
-
-  Returns:
-    The best candidate, and the settings and scores of all; an empty table for
-    a single candidate.
+  The score's key `by` tells the better direction. A single candidate is not
+  scored, and its table is empty.
   """
   if len(candidates) == 1:
     return candidates[0], []

@@ -8,6 +8,7 @@ number of groups is stated by a `config.json` beside the file; without one it is
 from the tensors.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -25,6 +26,7 @@ from scm_jax import errors
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors, state_dict
+from scm_jax.interop.export_folder import write_json
 from scm_jax.interop.state_dict import Misfit
 from scm_jax.networks import autoencoder
 from scm_jax.networks.autoencoder import Autoencoder, AutoencoderConfig
@@ -44,13 +46,9 @@ _OLD = re.compile(rf"(attentions\.\d+)\.({'|'.join(_OLD_NAMES)})\.")
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
-  """Loads an autoencoder.
+  """Loads an autoencoder and its parameters, float32 NumPy arrays.
 
-  Args:
-    path: the safetensors file, or its folder.
-
-  Returns:
-    The autoencoder's functions; and its parameters, float32 NumPy arrays.
+  The path is that of the safetensors file, or of its folder.
 
   Raises:
     UserError: the file does not exist, is damaged, or holds something else. The
@@ -66,18 +64,14 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
       tensors, _ = safetensors.read(file)
       tensors = dict(_modern(*item) for item in tensors.items())
       network = autoencoder.build(_config(tensors, file.parent / CONFIG))
-      return network, _params(network, tensors)
+      params = state_dict.fitted(tensors, _shapes(network), to_name)
+      return network, traverse_util.unflatten_dict(params)
   except UserError as error:
     raise UserError(f"{error}; {fetch}") from error
 
 
 def attach(sampler: Sampler, network: Autoencoder, params: Any) -> Sampler:
-  """Returns a sampler that decodes its samples with an autoencoder.
-
-  Args:
-    sampler: the sampler of a network of latents.
-    network: the autoencoder.
-    params: the autoencoder's parameters.
+  """Returns a sampler that decodes its latents with an autoencoder.
 
   Raises:
     ConfigError: the network draws images, or latents of other channels.
@@ -98,24 +92,19 @@ def attach(sampler: Sampler, network: Autoencoder, params: Any) -> Sampler:
 def attach_file(sampler: Sampler, path: str | os.PathLike[str]) -> Sampler:
   """Returns a sampler that decodes with the autoencoder at `path`, on a device.
 
-  Args:
-    sampler: the sampler of a network of latents.
-    path: the autoencoder's file or folder; "" returns the sampler as it is.
+  The path is a file or a folder; "" returns the sampler as it is.
 
   Raises:
     UserError: the autoencoder cannot be loaded, or does not fit the sampler.
   """
-  if not path:
-    return sampler
-  network, params = load(path)
-  return attach(sampler, network, jax.device_put(params))
+  if path:
+    network, params = load(path)
+    sampler = attach(sampler, network, jax.device_put(params))
+  return sampler
 
 
 def attached(sampler: Sampler) -> Autoencoder | None:
-  """Returns the autoencoder that decodes a sampler's samples, if it has one.
-
-  The autoencoder's parameters are `sampler.decoder`.
-  """
+  """Returns the autoencoder whose parameters are `sampler.decoder`, if any."""
   return getattr(sampler.codec, "autoencoder", None)
 
 
@@ -124,18 +113,13 @@ def write(
 ) -> None:
   """Writes a folder that `load` and diffusers' `AutoencoderKL` read.
 
-  Args:
-    folder: the folder, which is made if it is not there; files of the same
-      names in it are replaced.
-    network: the autoencoder.
-    params: the autoencoder's parameters.
+  The folder is made if it is not there; files of the same names are replaced.
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / WEIGHTS, "wb") as stream:
     safetensors.write(stream, params_to_tensors(params), {"format": "pt"})
-  text = json.dumps(_describe(network.config), indent=2) + "\n"
-  (folder / CONFIG).write_text(text)
+  write_json(folder / CONFIG, _describe(network.config))
 
 
 def params_from_tensors(
@@ -144,14 +128,14 @@ def params_from_tensors(
   """Returns our parameters from diffusers' tensors, NumPy's or traced ones."""
   paths = traverse_util.flatten_dict(_shapes(network))
   return traverse_util.unflatten_dict(
-    {path: _to_ours(tensors[to_name(path)], path) for path in paths}
+    {path: state_dict.to_ours(tensors[to_name(path)]) for path in paths}
   )
 
 
 def params_to_tensors(params: Any) -> dict[str, np.ndarray]:
   """Returns diffusers' tensors from our parameters."""
   return {
-    to_name(path): np.ascontiguousarray(_to_theirs(np.asarray(array), path))
+    to_name(path): np.ascontiguousarray(state_dict.to_theirs(np.asarray(array)))
     for path, array in traverse_util.flatten_dict(params).items()
   }
 
@@ -163,36 +147,8 @@ def to_name(path: tuple[str, ...]) -> str:
   return ".".join([*parts, leaf])
 
 
-def _to_ours(tensor: Any, path: tuple[str, ...]) -> Any:
-  """Returns a tensor of diffusers' in our order of axes."""
-  if path[-1] != "kernel":
-    return tensor
-  return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
-
-
-def _to_theirs(array: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
-  """Returns our array in diffusers' order of axes."""
-  if path[-1] != "kernel":
-    return array
-  return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
-
-
 def _shapes(network: Autoencoder) -> Any:
   return jax.eval_shape(network.init, jax.random.key(0))
-
-
-def _params(
-  network: Autoencoder, tensors: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-  """Returns the parameters, float32; raises Misfit unless all tensors fit."""
-  left, found = dict(tensors), {}
-  for path, leaf in traverse_util.flatten_dict(_shapes(network)).items():
-    shape = _to_theirs(np.broadcast_to(False, leaf.shape), path).shape
-    tensor = state_dict.take(left, to_name(path), shape)
-    found[path] = np.array(_to_ours(tensor, path), order="C")  # off the file
-  if left:
-    raise Misfit(f"it also has {min(left)}")
-  return traverse_util.unflatten_dict(found)
 
 
 def _modern(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
@@ -206,12 +162,7 @@ def _modern(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
 def _config(
   tensors: Mapping[str, np.ndarray], beside: pathlib.Path
 ) -> AutoencoderConfig:
-  """Infers the sizes from the tensors' shapes.
-
-  Args:
-    tensors: arrays by today's names.
-    beside: the path of the `config.json` that states the number of groups.
-  """
+  """Infers the sizes from the shapes; `config.json` may state the groups."""
 
   def shape(name: str) -> tuple[int, ...]:
     if name not in tensors:
@@ -222,10 +173,9 @@ def _config(
     found = (re.match(pattern, name) for name in tensors)
     return len({match[1] for match in found if match})
 
-  levels = count(r"encoder\.down_blocks\.(\d+)\.")
   widths = tuple(
     shape(f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0]
-    for i in range(levels)
+    for i in range(count(r"encoder\.down_blocks\.(\d+)\."))
   )
   image_channels = shape("encoder.conv_in.weight")[1]
   latent_channels = shape("post_quant_conv.weight")[0]
@@ -240,13 +190,11 @@ def _config(
 
 def _groups(config: pathlib.Path) -> int | None:
   """Returns the number of groups that an autoencoder's `config.json` states."""
-  try:
+  with contextlib.suppress(OSError, ValueError):
     content = json.loads(config.read_text())
-  except (OSError, ValueError):
-    return None
-  if not isinstance(content, dict) or content.get("_class_name") != _CLASS:
-    return None
-  return content.get("norm_num_groups")
+    if isinstance(content, dict) and content.get("_class_name") == _CLASS:
+      return content.get("norm_num_groups")
+  return None
 
 
 def _describe(config: AutoencoderConfig) -> dict[str, Any]:

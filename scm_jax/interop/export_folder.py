@@ -29,6 +29,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 AUTOENCODER = "vae"  # the folder's name in diffusers' layout
 FORMAT = "scm_jax export"
 VERSION = 1  # the layout's version; later ones are refused
+# From a tree of shapes to the same tree with shardings to read into.
+Where = Callable[[Any], Any] | None
 _CODECS = {"pixels": codecs.PixelCodec, "latents": codecs.LatentCodec}
 
 
@@ -46,15 +48,19 @@ class Origin(NamedTuple):
   ema: str
 
 
-def describe(sampler: Sampler, origin: Origin) -> dict[str, Any]:
-  """Returns the content of `config.json`."""
+def write(folder: Any, sampler: Sampler, origin: Origin) -> None:
+  """Writes `config.json` and `model.safetensors` into an existing folder.
+
+  The folder is a `pathlib` or `epath` path. The sampler's weights have the
+  types to store; see `cast`.
+  """
   second = sampler.guidance_network
-  return {
+  content = {
     "format": FORMAT,
     "version": VERSION,
     "kind": sampler.kind,
-    "network": _describe_network(sampler.network.config),
-    "guide": _describe_network(second.config) if second else None,
+    "network": _describe_network(sampler.network),
+    "guide": _describe_network(second) if second else None,
     "codec": _describe_codec(sampler.codec),
     "sampler": {
       "t_mid": sampler.t_mid,
@@ -66,28 +72,19 @@ def describe(sampler: Sampler, origin: Origin) -> dict[str, Any]:
     "ema": origin.ema,
     "training": origin.config,
   }
-
-
-def write(folder: Any, sampler: Sampler, origin: Origin) -> None:
-  """Writes `config.json` and `model.safetensors`.
-
-  Args:
-    folder: an existing folder, as a `pathlib` or `epath` path.
-    sampler: the sampler that the export describes, with its weights in the
-      types to store; see `cast`.
-    origin: the run and step that it comes from.
-
-  Raises:
-    OSError: the files cannot be written.
-  """
-  content = describe(sampler, origin)
-  (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
-  metadata = {"format": "scm_jax", "kind": content["kind"]}
+  write_json(folder / CONFIG, content)
+  metadata = {"format": "scm_jax", "kind": sampler.kind}
   with (folder / WEIGHTS).open("wb") as stream:
     safetensors.write(stream, flatten(sampler.weights), metadata)
 
 
-def _describe_network(config: networks.NetworkConfig) -> dict[str, Any]:
+def write_json(path: Any, value: Any) -> None:
+  """Writes a JSON file that people can read, to a `pathlib` or `epath` path."""
+  path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _describe_network(network: networks.Network) -> dict[str, Any]:
+  config = network.config
   fields = dataclasses.asdict(config) | {"dtype": jnp.dtype(config.dtype).name}
   return {"family": networks.family_name(config)} | fields
 
@@ -104,7 +101,7 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
   """Returns the `config.json` of an export, or None for any other folder.
 
   Raises:
-    UserError: the export was written by a later version of this package.
+    UserError: the export states a later version of this package, or none.
   """
   try:
     content = json.loads((pathlib.Path(path) / CONFIG).read_text())
@@ -113,17 +110,12 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
   if not isinstance(content, dict) or content.get("format") != FORMAT:
     return None
   version = content.get("version")
-  if not isinstance(version, int):
-    raise UserError(
-      f"{pathlib.Path(path) / CONFIG} is damaged: it states no version; export "
-      "it again"
-    )
-  if version > VERSION:
-    raise UserError(
-      f"{path} is an export of version {version}, and this scm_jax reads up to "
-      f"{VERSION}; update scm_jax"
-    )
-  return content
+  if isinstance(version, int) and version <= VERSION:
+    return content
+  raise UserError(
+    f"{path} is an export of version {version}, and this scm_jax reads up to "
+    f"{VERSION}; update scm_jax, or export it again"
+  )
 
 
 def autoencoder(path: str | os.PathLike[str]) -> str:
@@ -132,74 +124,52 @@ def autoencoder(path: str | os.PathLike[str]) -> str:
   return str(folder) if folder.exists() else ""
 
 
-def check_ema(path: str | os.PathLike[str], origin: Origin, ema: float) -> None:
-  """Checks that an export holds the EMA weights that a caller wants.
-
-  Args:
-    path: the export's folder, for the message.
-    origin: the export's origin.
-    ema: the wanted width, or half-life; 0 is whatever there is.
-
-  Raises:
-    UserError: the export holds others.
-  """
-  if ema and ema != float(origin.ema):
-    raise UserError(
-      f"{path} is an export of the EMA weights {origin.ema} alone; export "
-      f"{ema:g} from its run"
-    )
-
-
 def read(
-  path: str | os.PathLike[str], where: Callable[[Any], Any] | None = None
+  path: str | os.PathLike[str], where: Where = None, ema: float = 0.0
 ) -> tuple[Sampler, Origin]:
   """Reads an export, its parameters in float32, without its autoencoder.
 
   Args:
     path: the export's folder.
-    where: a function from a tree of shapes to the same tree with shardings, in
-      which the parameters are read, so that every device reads its own part;
-      None reads them to one device.
+    where: gives the shardings by which every device reads its own part; None
+      reads all to one device.
+    ema: the width, or half-life, of the wanted EMA weights; 0 is any.
 
   Raises:
-    UserError: the folder is no export, or is damaged.
+    UserError: the folder is no export, is damaged, or holds other EMA weights.
   """
   content = description(path)
   if content is None:
     raise UserError(f"{path} is not an export: its {CONFIG} does not say so")
   try:
-    return _read(path, content, where)
+    origin = Origin(content["training"], content["step"], content["ema"])
+    other_ema = ema and ema != float(origin.ema)
+    codec, guide = _hashable(content["codec"]), content["guide"]
+    sampler = Sampler(
+      network=_network(content["network"]),
+      params=None,
+      codec=_CODECS[codec.pop("kind")](**codec),
+      kind=content["kind"],
+      guidance_network=_network(guide) if guide else None,
+      **content["sampler"],
+      **_defaults(origin.config),
+    )
+    sampler = sampler.with_weights(_read_weights(path, sampler, where))
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(
       f"{pathlib.Path(path) / CONFIG} is damaged, or was written by another "
       f"version of scm_jax ({error}); export it again"
     ) from error
-
-
-def _read(
-  path: str | os.PathLike[str], content: Mapping[str, Any], where: Any
-) -> tuple[Sampler, Origin]:
-  codec = _hashable(content["codec"])
-  origin = Origin(content["training"], content["step"], content["ema"])
-  guide = content["guide"]
-  sampler = Sampler(
-    network=_network(content["network"]),
-    params=None,
-    codec=_CODECS[codec.pop("kind")](**codec),
-    kind=content["kind"],
-    guidance_network=_network(guide) if guide else None,
-    **content["sampler"],
-    **_defaults(origin.config),
-  )
-  weights = _read_weights(path, sampler, where)
-  return sampler.with_weights(weights), origin
+  if other_ema:
+    raise UserError(
+      f"{path} is an export of the EMA weights {origin.ema} alone; export "
+      f"{ema:g} from its run"
+    )
+  return sampler, origin
 
 
 def _defaults(training: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the `Sampler` fields that the run's config sets.
-
-  Exports without these config fields leave them at the class's defaults.
-  """
+  """Returns the `Sampler` fields that the run's config sets, if it has them."""
   sample, objective = (training.get(k, {}) for k in ("sample", "objective"))
   names = ("solver_steps", "guidance", "batch_size")
   found = {name: sample[name] for name in names if name in sample}
@@ -220,15 +190,9 @@ def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_weights(
-  path: str | os.PathLike[str],
-  sampler: Sampler,
-  where: Callable[[Any], Any] | None,
+  path: str | os.PathLike[str], sampler: Sampler, where: Where
 ) -> dict[str, Any]:
-  """Reads a tree like `sampler.weights`.
-
-  Raises:
-    UserError: names or shapes are not those of the sampler's networks.
-  """
+  """Reads a tree like `sampler.weights`, and checks names and shapes."""
   file = pathlib.Path(path) / WEIGHTS
   tensors, _ = safetensors.read(file)
   key = jax.random.key(0)
@@ -252,11 +216,8 @@ def _put(tensor: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
   """Puts a tensor on devices in float32, and reads each device's part alone."""
   if like.sharding is None:
     return jnp.asarray(tensor, jnp.float32)
-  return jax.make_array_from_callback(
-    like.shape,
-    like.sharding,
-    lambda index: np.asarray(tensor[index], np.float32),
-  )
+  part = lambda index: np.asarray(tensor[index], np.float32)
+  return jax.make_array_from_callback(like.shape, like.sharding, part)
 
 
 def flatten(params: Any) -> dict[str, Any]:
@@ -270,43 +231,29 @@ def cast(params: Any, dtype: Any) -> Any:
   Scalars and vectors (gains, Fourier frequencies) are few, and rounding a
   frequency would turn its feature's phase.
   """
-
-  def stored(leaf):
-    leaf = np.asarray(leaf)
-    return leaf.astype(dtype if leaf.ndim > 1 else np.float32)
-
-  return jax.tree.map(stored, params)
+  kind = lambda leaf: dtype if np.ndim(leaf) > 1 else np.float32
+  return jax.tree.map(lambda x: np.asarray(x).astype(kind(x)), params)
 
 
 def in_dtype(sampler: Sampler, dtype: Any = "") -> Sampler:
-  """Returns the sampler with weights and computation in another type.
-
-  Args:
-    sampler: a sampler as it was loaded.
-    dtype: the type of the filters and of the computation; "" changes nothing.
-  """
+  """Returns the sampler with filters and computation in `dtype`, if given."""
   if not dtype:
     return sampler
   weights = cast(sampler.weights, jnp.dtype(dtype))
-  change = {"dtype": jnp.dtype(dtype)}
-  return _with_networks(sampler, change).with_weights(weights)
+  return _with_networks(sampler, dtype=jnp.dtype(dtype)).with_weights(weights)
 
 
 def as_computed(sampler: Sampler, dtype: Any = "") -> Sampler:
   """Returns the sampler without training's kernels and rematerialisation.
 
-  Args:
-    sampler: a sampler as it was trained.
-    dtype: the type of the computation; "" keeps training's.
+  The computation is in `dtype`; "" keeps training's.
   """
+  change = {"dtype": jnp.dtype(dtype)} if dtype else {}
   # The implementations that every platform has.
-  change: dict[str, Any] = {"attention": "einsum", "remat": "none"}
-  if dtype:
-    change["dtype"] = jnp.dtype(dtype)
-  return _with_networks(sampler, change)
+  return _with_networks(sampler, attention="einsum", remat="none", **change)
 
 
-def _with_networks(sampler: Sampler, change: Mapping[str, Any]) -> Sampler:
+def _with_networks(sampler: Sampler, **change: Any) -> Sampler:
   """Returns the sampler with fields of both networks' configs changed."""
 
   def changed(network: networks.Network) -> networks.Network:
@@ -316,5 +263,5 @@ def _with_networks(sampler: Sampler, change: Mapping[str, Any]) -> Sampler:
   return dataclasses.replace(
     sampler,
     network=changed(sampler.network),
-    guidance_network=changed(second) if second else None,
+    guidance_network=second and changed(second),
   )

@@ -63,6 +63,7 @@ def write(folder: pathlib.Path, sampler: Sampler) -> None:
   if unet.config["guidance"]:
     inputs["guidance"] = torch.ones(2)
   (folder / FOLDER).mkdir()
+  size = sum(p.numel() * p.element_size() for p in unet.parameters())
   with _quiet():
     torch.onnx.export(
       OneStep().eval(),
@@ -73,26 +74,18 @@ def write(folder: pathlib.Path, sampler: Sampler) -> None:
       dynamic_shapes={n: {0: torch.export.Dim.DYNAMIC} for n in inputs},
       opset_version=OPSET,
       dynamo=True,
-      external_data=_bytes(unet) > 2**30,  # a file holds less than 2 GiB
+      external_data=size > 2**30,  # a file holds less than 2 GiB
     )
-
-
-def _bytes(module) -> int:
-  return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 @contextlib.contextmanager
 def _quiet():
   """Hides the exporter's progress and its libraries' warnings."""
-  names = "torch.onnx", "onnxscript", "onnx_ir"
-  loggers = [logging.getLogger(name) for name in names]
-  levels = [logger.level for logger in loggers]
-  for logger in loggers:
-    logger.setLevel(logging.ERROR)
+  before = logging.root.manager.disable
+  logging.disable(logging.WARNING)
   try:
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
       warnings.simplefilter("ignore")
       yield
   finally:
-    for logger, level in zip(loggers, levels, strict=True):
-      logger.setLevel(level)
+    logging.disable(before)

@@ -12,40 +12,29 @@ parameters have the names of EDM2's own PyTorch network, in both of its forms.
 """
 
 import dataclasses
-import json
 import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from scm_jax import codec as codecs
 from scm_jax import networks
-from scm_jax.errors import ConfigError
-from scm_jax.interop import (
-  autoencoder,
-  edm2_names,
-  export_folder,
-  pytorch,
-  safetensors,
-)
+from scm_jax.interop import autoencoder, edm2_names, safetensors
+from scm_jax.interop.export_folder import write_json
 from scm_jax.sampler import Sampler
 
+# These files import neither this package nor JAX, and are copied as they are.
+_SOURCES = pathlib.Path(__file__).parent / "pytorch"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # The version whose loader and scheduler the tests use.
 DIFFUSERS_VERSION = "0.42.1"
-_GUIDANCE = ("denoiser", "embedding", "emb_guidance", "kernel")
 # Fields of a network's config that say how it is trained or computed.
-_NOT_SHIPPED = {
-  "dtype",
-  "attention",
-  "remat",
-  "dropout",
-  "dropout_resolution",
-  "weighting",
-  "augment",
-}
+_NOT_SHIPPED = frozenset(
+  "dtype attention remat dropout dropout_resolution weighting augment".split()
+)
 
 
 def fits(sampler: Sampler) -> bool:
@@ -53,33 +42,18 @@ def fits(sampler: Sampler) -> bool:
   return isinstance(sampler.network.config, networks.UNetConfig)
 
 
-def check(sampler: Sampler) -> None:
-  """Raises ConfigError for a network that has no PyTorch module."""
-  if not fits(sampler):
-    raise ConfigError(
-      "--formats: diffusers and onnx are there for the U-Net alone, and this "
-      f"network is {type(sampler.network.config).__name__}; give "
-      "safetensors,stablehlo"
-    )
-
-
 def tensors(params: Mapping[str, Any], resolution: int) -> dict[str, Any]:
   """Returns the U-Net's parameters by PyTorch's names, axes in its order.
 
-  Args:
-    params: the network's parameters; the weighting head is left out.
-    resolution: the side of the network's input, which is part of a name.
+  The weighting head is left out. The `resolution`, the side of the network's
+  input, is part of a name.
   """
   found = {}
-  for name, value in export_folder.flatten(params).items():
-    path, array = tuple(name.split("/")), np.asarray(value)
-    if path[0] != "denoiser":
-      continue
-    theirs = "unet.emb_guidance.weight"
-    if path != _GUIDANCE:
-      theirs = edm2_names.to_name(path, resolution)
-    array = np.ascontiguousarray(edm2_names.to_theirs(array, path))
-    found[theirs.removeprefix("unet.")] = array.reshape(array.shape)
+  for key, value in traverse_util.flatten_dict(params["denoiser"]).items():
+    path = ("denoiser", *key)
+    name = edm2_names.to_name(path, resolution).removeprefix("unet.")
+    array = edm2_names.to_theirs(np.asarray(value), path)
+    found[name] = np.ascontiguousarray(array)
   return found
 
 
@@ -90,7 +64,7 @@ def write_unet(folder: pathlib.Path, sampler: Sampler) -> None:
   with open(folder / WEIGHTS, "wb") as stream:
     unet = tensors(sampler.params, config.resolution)
     safetensors.write(stream, unet, {"format": "pt"})
-  shutil.copy(pytorch.UNET, folder)
+  shutil.copy(_SOURCES / "unet_trigflow.py", folder)
   fields = dataclasses.asdict(config).items()
   content = {"_class_name": "UNetTrigFlow"}
   content |= {name: v for name, v in fields if name not in _NOT_SHIPPED}
@@ -100,20 +74,22 @@ def write_unet(folder: pathlib.Path, sampler: Sampler) -> None:
     "data_std": codec.std,
     "image_range": getattr(codec, "image_range", (-1.0, 1.0)),
   }
-  _write_json(folder / "config.json", content)
+  write_json(folder / "config.json", content)
 
 
 def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
   """Writes the pipeline, and the scheduler or the guidance network it needs."""
-  shutil.copy(pytorch.PIPELINE, folder)
-  consistency = sampler.kind == "consistency"
+  shutil.copy(_SOURCES / "pipeline.py", folder)
+  consistency, none = sampler.kind == "consistency", [None, None]
+  unet = ["unet_trigflow", "UNetTrigFlow"]
+  decoded = autoencoder.attached(sampler)  # every export writes its folder
   index: dict[str, Any] = {
     "_class_name": ["pipeline", "SCMPipeline"],
     "_diffusers_version": DIFFUSERS_VERSION,
-    "unet": ["unet_trigflow", "UNetTrigFlow"],
-    "scheduler": [None, None],
-    "guide": [None, None],
-    "vae": [None, None],
+    "unet": unet,
+    "scheduler": ["diffusers", "SCMScheduler"] if consistency else none,
+    "guide": unet if sampler.guidance_network else none,
+    "vae": ["diffusers", "AutoencoderKL"] if decoded else none,
     "consistency": consistency,
     "steps": sampler.steps,
     "t_mid": sampler.t_mid,
@@ -122,16 +98,13 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
     "guidance": sampler.guidance_scale(),
     "unconditional": sampler.unconditional,
   }
-  if autoencoder.attached(sampler):  # every export writes its folder
-    index["vae"] = ["diffusers", "AutoencoderKL"]
+  write_json(folder / "model_index.json", index)
   if sampler.guidance_network:
-    index["guide"] = index["unet"]
     second = dataclasses.replace(
       sampler, network=sampler.guidance_network, params=sampler.guidance_params
     )
     write_unet(folder / "guide", second)
   if consistency:
-    index["scheduler"] = ["diffusers", "SCMScheduler"]
     (folder / "scheduler").mkdir()
     scheduler = {
       "_class_name": "SCMScheduler",
@@ -140,9 +113,4 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
       "prediction_type": "trigflow",
       "sigma_data": sampler.codec.sigma_d,
     }
-    _write_json(folder / "scheduler/scheduler_config.json", scheduler)
-  _write_json(folder / "model_index.json", index)
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-  path.write_text(json.dumps(value, indent=2) + "\n")
+    write_json(folder / "scheduler/scheduler_config.json", scheduler)

@@ -1,8 +1,4 @@
-"""The choices that a user has when a network is exported.
-
-Importing this module needs the standard library alone, so that the command
-line can list the choices.
-"""
+"""The choices of an export, with the standard library alone."""
 
 import dataclasses
 

@@ -2,11 +2,9 @@
 
 Two differences of form change the function that a network takes over. The time
 enters by positional features of `t` in place of Fourier features of
-`ln(sigma)`; and a block normalises its features and their scale (Section 4.1),
-while the magnitudes of EDM2's blocks are free. Both are compensated as far as
-the form allows: the layer that reads the features of the time is fitted to the
-output of EDM2's layer, and with `double_norm="gained"` a block's gain is set to
-the magnitude that the features had.
+`ln(sigma)`, so the layer that reads them is fitted to the output of EDM2's. And
+a block normalises its features and their scale (Section 4.1), so with
+`double_norm="gained"` its gain is set to the magnitude that the features had.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,25 +33,17 @@ def imitate(
 ) -> dict[Path, jax.Array | np.ndarray]:
   """Returns parameters of a target network, by path, that imitate a source.
 
-  Args:
-    params: the source's parameters.
-    source: the source's config.
-    target: the config of the network that starts from the source; it has the
-      same shapes.
-    fetch: returns a whole array on the host, given one on any devices.
-
-  Returns:
-    Parameters by path; none unless the source is an EDM2 network and the target
-    is of sCM's form.
+  The networks have the same shapes. There are no such parameters unless the
+  source is an EDM2 network and the target is of sCM's form. `fetch` returns a
+  whole array on the host, given one on any devices.
   """
-  if not isinstance(source, unet.UNetConfig):
+  if not isinstance(source, unet.UNetConfig) or source.form != "edm2":
     return {}
-  if source.form != "edm2" or target.published:
+  if target.published:
     return {}
+  weight = _embedding(params["denoiser"]["embedding"], source, fetch)
   found: dict[Path, Any] = {
-    ("denoiser", "embedding", "emb_noise", "weight"): _embedding(
-      params["denoiser"]["embedding"], source, fetch
-    )
+    ("denoiser", "embedding", "emb_noise", "weight"): weight
   }
   if getattr(target, "double_norm", "") == "gained":
     for block, gain in _gains(params, source).items():
@@ -70,23 +60,12 @@ def _times(number: int) -> np.ndarray:
 def _embedding(
   old: Mapping[str, Any], config: unet.UNetConfig, fetch: Callable
 ) -> np.ndarray:
-  """Returns the weight `[features, width]` that reads the features of `t`.
-
-  It is fitted to the output of EDM2's layer in float64, because the features of
-  `t` are nearly dependent.
-
-  Args:
-    old: the source's parameters of the embedding.
-    config: the source's config.
-    fetch: returns a whole array on the host.
-  """
+  """Returns the weight `[features, width]` that reads the features of `t`."""
+  fourier = old["fourier"]
+  leaves = old["emb_noise"]["weight"], fourier["frequencies"], fourier["phases"]
+  # In float64, because the features of `t` are nearly dependent.
   weight, frequencies, phases = (
-    np.asarray(fetch(leaf), np.float64)
-    for leaf in (
-      old["emb_noise"]["weight"],
-      old["fourier"]["frequencies"],
-      old["fourier"]["phases"],
-    )
+    np.asarray(fetch(leaf), np.float64) for leaf in leaves
   )
   ln_sigma = _times(TIMES)
   turns = ln_sigma[:, None] / 4 * frequencies + phases
@@ -102,14 +81,8 @@ def on_sphere(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
   The optimum on the sphere is that of ridge regression, with the ridge that
   gives a filter its length; the ridge is found by bisection. A filter that is
   too short without any ridge is lengthened in the direction that the features
-  weigh least.
-
-  Args:
-    features: the layer's inputs, `[N, features]`.
-    wanted: the outputs that `features @ filters` should have, `[N, filters]`.
-
-  Returns:
-    The filters, `[features, filters]`, float32.
+  weigh least. Returns float32 filters `[features, filters]`, with which
+  `features @ filters` is near `wanted`, `[N, filters]`.
   """
   count = features.shape[1]
   left, values, right = np.linalg.svd(features, full_matrices=False)
@@ -135,11 +108,7 @@ def on_sphere(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _gains(
   params: Mapping[str, Any], config: networks.NetworkConfig
 ) -> dict[str, jax.Array]:
-  """Returns, by block, how much larger features are than normalised ones.
-
-  They are measured on noise at all times, because no data are at hand; the
-  magnitudes on data differ little (docs/configs.md).
-  """
+  """Returns, by block, how much larger features are than normalised ones."""
   network = networks.build(config)
   side, channels = config.resolution, config.in_channels
   sigma = jnp.exp(jnp.asarray(_times(SAMPLES), jnp.float32))
@@ -160,9 +129,9 @@ def _gains(
         found[context.module.path[0]] = gain
       return result
 
-    noise = jax.random.normal(
-      jax.random.key(0), (SAMPLES, side, side, channels)
-    )
+    # No data are at hand; magnitudes on them differ little (docs/configs.md).
+    shape = (SAMPLES, side, side, channels)
+    noise = jax.random.normal(jax.random.key(0), shape)
     with nn.intercept_methods(interceptor):
       network.F(params, noise, t, cond)
     return found

@@ -6,7 +6,9 @@ features are initialised anew, and a short adaptation makes the network whole
 again. All other layers are the same function of the same inputs and are copied.
 """
 
+import collections
 import dataclasses
+import re
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -15,8 +17,6 @@ import numpy as np
 from flax import traverse_util
 
 from scm_jax import networks
-
-Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +64,7 @@ def restore(
 
   Between networks of one form, all parameters are copied except those that one
   of the two lacks because it takes no guidance scale, and a weighting head of
-  another kind.
-
-  Args:
-    params: the source's parameters.
-    source: the source's config.
-    target: the config of the network that starts from the source.
-
-  Returns:
-    A part of the target's parameters, of which the rest must be initialised;
-    and what became of each parameter.
+  another kind. The rest of the target's parameters must be initialised.
   """
   given = traverse_util.flatten_dict(params)
   init = networks.build(target).init
@@ -81,49 +72,37 @@ def restore(
   forms = networks.FAMILIES[networks.family_name(target)].forms
   same_form = source.form == target.form
   same_head = same_form and source.weighting_head == target.weighting_head
-
-  def reads_other_inputs(path: Path) -> bool:
-    if path[0] == "weighting":
-      return not same_head
-    return not same_form and bool(forms.time_layers & set(path[2:3]))
-
-  def is_optional(path: Path) -> bool:
-    modulates = bool(forms.modulation & set(path[2:3]))
-    return "emb_guidance" in path or (modulates and not same_form)
-
   other_sign = source.published != target.published
   taken = {}
   kinds = {field.name: [] for field in dataclasses.fields(Report)}
   for path in sorted(wanted.keys() | given.keys()):
     name, here, there = "/".join(path), wanted.get(path), given.get(path)
-    both = here is not None and there is not None
-    fits = both and np.shape(here) == np.shape(there)
-    if fits and not reads_other_inputs(path):
+    shapes = [x if x is None else np.shape(x) for x in (here, there)]
+    fits = None not in shapes and shapes[0] == shapes[1]
+    layer = set(path[2:3])
+    reads_other_inputs = not same_form and bool(forms.time_layers & layer)
+    if path[0] == "weighting":
+      reads_other_inputs = not same_head
+    modulates = not same_form and bool(forms.modulation & layer)
+    if fits and not reads_other_inputs:
       negate = other_sign and path[: len(forms.sign)] == forms.sign
       taken[path] = -there if negate else there
       kinds["negated" if negate else "copied"].append(name)
-    elif reads_other_inputs(path) or is_optional(path):
+    elif reads_other_inputs or modulates or "emb_guidance" in path:
       kinds["fresh"] += [name] * (here is not None)
       kinds["unused"] += [name] * (there is not None)
     else:
-      shapes = f"{_shape(there)} there and {_shape(here)} here"
-      kinds["misfits"].append(f"{name} is {shapes}")
+      ours, theirs = ("missing" if x is None else x for x in shapes)
+      kinds["misfits"].append(f"{name} is {theirs} there and {ours} here")
   listed = {kind: tuple(names) for kind, names in kinds.items()}
   return traverse_util.unflatten_dict(taken), Report(**listed)
 
 
-def _shape(leaf: Any) -> str:
-  return "missing" if leaf is None else str(np.shape(leaf))
-
-
 def _summary(names: tuple[str, ...]) -> list[str]:
   """Returns names, those of like blocks as one: `enc_*/conv0/weight (3)`."""
-  counts: dict[str, int] = {}
-  for name in names:
-    _, *parts = name.split("/")
-    side = parts[0].split("_")[0]
-    if side in ("enc", "dec"):
-      parts[0] = f"{side}_*"
-    key = "/".join(parts) if name.startswith("denoiser") else name
-    counts[key] = counts.get(key, 0) + 1
+  like = (
+    re.sub(r"^(enc|dec)_\w+", r"\1_*", name.removeprefix("denoiser/"))
+    for name in names
+  )
+  counts = collections.Counter(like)
   return [f"{k} ({n})" if n > 1 else k for k, n in counts.items()]

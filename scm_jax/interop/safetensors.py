@@ -38,13 +38,9 @@ def write(
   tensors: Mapping[str, Any],
   metadata: Mapping[str, str] | None = None,
 ) -> None:
-  """Writes a file.
+  """Writes NumPy or JAX arrays by name; one's bytes at a time are in memory.
 
-  Args:
-    stream: the file, open for writing; one tensor's bytes at a time are held in
-      memory.
-    tensors: NumPy or JAX arrays by name.
-    metadata: free text by name, which `read` returns.
+  The metadata are free text by name, which `read` returns.
   """
   # Wide types come first, so that every tensor is aligned.
   names = sorted(tensors, key=lambda n: (-tensors[n].dtype.itemsize, n))
@@ -78,26 +74,21 @@ def read(
   """
   with errors.reading(path), open(path, "rb") as stream:
     try:
-      return _read(stream, os.path.getsize(path))
+      start = 8 + int.from_bytes(stream.read(8), "little")
+      size = os.path.getsize(path)
+      if start > size:
+        raise ValueError("the file ends before its header")
+      header = json.loads(stream.read(start - 8))
+      metadata = header.pop("__metadata__", {})
+      data = np.zeros(0, np.uint8)  # an empty file cannot be mapped
+      if size > start:
+        data = np.memmap(stream, np.uint8, "r", offset=start)
+      tensors = {name: _tensor(data, entry) for name, entry in header.items()}
+      return tensors, metadata
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
         "it is not a whole safetensors file; copy or export it again"
       ) from error
-
-
-def _read(
-  stream: BinaryIO, size: int
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  start = 8 + int.from_bytes(stream.read(8), "little")
-  if start > size:
-    raise ValueError("the file ends before its header")
-  header = json.loads(stream.read(start - 8))
-  metadata = header.pop("__metadata__", {})
-  data = np.zeros(0, np.uint8)  # an empty file cannot be mapped
-  if size > start:
-    data = np.memmap(stream, np.uint8, "r", offset=start)
-  tensors = {name: _tensor(data, entry) for name, entry in header.items()}
-  return tensors, metadata
 
 
 def _tensor(data: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:

@@ -38,12 +38,7 @@ LIMIT = 2**31 - 2**20
 
 
 class Program(NamedTuple):
-  """A serialised sampler.
-
-  Attributes:
-    data: the file's content.
-    description: the file's name, arguments and results, in JSON's types.
-  """
+  """A file's content, and its name, arguments and results in JSON's types."""
 
   data: bytes
   description: dict[str, Any]
@@ -63,22 +58,14 @@ class Variant(NamedTuple):
   guided: bool = False
   noise: bool = True
 
-  @property
-  def name(self) -> str:
-    """The file's name without its ending."""
-    guided = "_guided" if self.guided else ""
-    return f"sample_{self.steps}{guided}_{'noise' if self.noise else 'seed'}"
-
 
 def programs(
   sampler: Sampler, steps: Iterable[int], *, baked: bool = False
 ) -> Iterator[Program]:
-  """Yields all programs of a sampler.
+  """Yields all programs of a sampler, some for each number of steps.
 
-  Args:
-    sampler: the sampler, its parameters in the types in which they are stored.
-    steps: the numbers of steps, each of which has programs of its own.
-    baked: whether the programs hold the parameters.
+  The sampler's parameters have the types in which they are stored; `baked`
+  programs hold them.
 
   Raises:
     ConfigError: the parameters are too large to be baked in.
@@ -98,20 +85,18 @@ def programs(
 def program(
   sampler: Sampler, variant: Variant, *, baked: bool = False
 ) -> Program:
-  """Exports one program.
-
-  Args:
-    sampler: the sampler, its parameters in the types in which they are stored.
-    variant: the program's steps, guidance and start.
-    baked: whether the program holds the parameters.
-  """
+  """Exports one program; see `programs`."""
   files = _files(sampler)
   draw = _function(sampler, variant)
   arguments = _arguments(sampler, variant)
   if baked:
     call = lambda *rest: draw(files, *rest)
   else:
-    call = _with_files_as_arguments(draw, tuple(files))
+
+    def call(*given):
+      tensors = dict(zip(files, given, strict=False))
+      return draw(tensors, *given[len(files) :])
+
     spec = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype)
     # Each file by itself, because mapping over a dict sorts its names.
     shapes = {name: jax.tree.map(spec, file) for name, file in files.items()}
@@ -119,9 +104,10 @@ def program(
   export = jax.export.export(jax.jit(call), platforms=PLATFORMS)
   exported = export(*arguments.values())
   results = zip(("images", "data"), exported.out_avals, strict=True)
-  guidance = 2.0 if variant.guided else 1.0
+  start = "noise" if variant.noise else "seed"
+  guided, guidance = ("_guided", 2.0) if variant.guided else ("", 1.0)
   description = {
-    "file": f"{variant.name}.jaxexport",
+    "file": f"sample_{variant.steps}{guided}_{start}.jaxexport",
     "steps": variant.steps,
     "evaluations": sampler.evaluations(variant.steps, guidance),
     "guided": variant.guided or sampler.network.config.guidance,
@@ -148,28 +134,19 @@ def _files(sampler: Sampler) -> dict[str, dict[str, Any]]:
   return files
 
 
-def _with_files_as_arguments(
-  draw: Callable[..., Any], names: tuple[str, ...]
-) -> Callable[..., Any]:
-  """Returns `draw` with one argument for each of its files."""
-  count = len(names)
-
-  def call(*given):
-    files = dict(zip(names, given[:count], strict=True))
-    return draw(files, *given[count:])
-
-  return call
-
-
 def _function(
   sampler: Sampler, variant: Variant
 ) -> Callable[..., tuple[Array, Array]]:
   """Returns `draw(files, *start, label, guidance) -> (images, data)`."""
-  network = autoencoder.attached(sampler)
+  network, codec = autoencoder.attached(sampler), sampler.codec
 
   def draw(files, *arguments):
     *start, label, guidance = arguments
-    noise = start[0] if variant.noise else _noise(sampler, variant, *start)
+    noise = start[0]
+    if not variant.noise:
+      seed, index = start
+      draws = sampler.noise_draws(variant.steps)
+      noise = samplers.draw_noise(seed, index, draws, sampler.data_shape)
     # Parameters were rounded once, for storage; the network decides what type
     # it computes in.
     wide = {name: v.astype(jnp.float32) for name, v in files["params"].items()}
@@ -180,23 +157,11 @@ def _function(
     x0, _ = sampler_programs.integrate(
       bound, noise, label, guidance, variant.steps, variant.guided
     )
-    return bound.codec.decode(x0, bound.decoder), restore(bound, x0)
+    images = codec.decode(x0, bound.decoder)
+    mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
+    return images, x0 / codec.sigma_d * std + mean
 
   return draw
-
-
-def restore(sampler: Sampler, x0: Array) -> Array:
-  """Returns `x0` as data before scaling: images in [-1, 1], or latents."""
-  codec = sampler.codec
-  mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
-  return x0 / codec.sigma_d * std + mean
-
-
-def _noise(
-  sampler: Sampler, variant: Variant, seed: Any, index: Array
-) -> Array:
-  draws = sampler.noise_draws(variant.steps)
-  return samplers.draw_noise(seed, index, draws, sampler.data_shape)
 
 
 def _arguments(sampler: Sampler, variant: Variant) -> dict[str, Any]:

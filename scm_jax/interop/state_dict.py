@@ -1,32 +1,23 @@
 """The tensors of a PyTorch network's file, read without PyTorch.
 
-| file | holds |
-|---|---|
-| `.safetensors` | tensors by name |
-| `.pth`, `.pt`, `.bin` | a state dict or a network, written by `torch.save` |
-| `.pkl` | a pickled network, as NVIDIA's persistence writes it |
-
-NVIDIA's persistence stores beside every object the source code of its class,
-which PyTorch's users execute. Here it is text and is dropped; nothing in a file
-is executed (see `unpickling`).
+A file holds tensors by name (`.safetensors`), a state dict or a network written
+by `torch.save` (`.pth`), or a pickled network (`.pkl`). NVIDIA's persistence
+stores beside every object of a pickle the source code of its class, which
+PyTorch's users execute; here it is dropped, and nothing in a file is executed.
 """
 
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from scm_jax import errors
-from scm_jax.interop import (
-  pickled_numpy,
-  safetensors,
-  torch_archive,
-  unpickling,
-)
+from scm_jax.interop import safetensors, torch_archive, unpickling
 from scm_jax.interop.unpickling import Call, Dict, Record, Refused
 
 Tensors = dict[str, np.ndarray]  # by PyTorch's names
@@ -48,30 +39,24 @@ def read(path: str | os.PathLike[str]) -> Tensors:
   if path.suffix == ".safetensors":
     return safetensors.read(path)[0]
   with errors.reading(path), path.open("rb") as file:
-    _check_hash(path)
-    content = torch_archive.load(file, ADMITTED)
-    if isinstance(content, Record):
-      content = named_tensors(content)
-    if not isinstance(content, dict) or not content:
-      raise Refused("it holds no tensors by name")
-    for name, value in content.items():
-      if not isinstance(name, str) or not isinstance(value, np.ndarray):
-        raise Refused(f"{str(name)[:60]!r} in it is not a tensor")
-    return dict(content)
+    if match := _HASHED.fullmatch(path.name):
+      found = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+      if found != match[1]:
+        raise Refused(
+          f"its SHA-256 begins with {found} and not as its name says, so the "
+          "download is damaged"
+        )
+      file.seek(0)
+    return named_tensors(torch_archive.load(file, ADMITTED))
 
 
 def take(
   left: MutableMapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-  """Removes one tensor from a mapping and returns it as float32.
-
-  Args:
-    left: the tensors that have not been taken yet.
-    name: the tensor's name.
-    shape: the shape that it must have.
+  """Removes the tensor `name` from a mapping and returns it as float32.
 
   Raises:
-    Misfit: the tensor is missing, of another shape, or not finite.
+    Misfit: the tensor is missing, not of the shape, or not finite.
   """
   if name not in left:
     raise Misfit(f"it has no {name}")
@@ -83,19 +68,57 @@ def take(
   return tensor
 
 
-def named_tensors(network: Record) -> dict[str, Any]:
-  """Returns parameters and buffers as PyTorch's `state_dict` names them.
+def fitted(
+  tensors: Mapping[str, np.ndarray], shapes: Any, name: Callable[..., str]
+) -> dict[tuple[str, ...], np.ndarray]:
+  """Returns a network's parameters by path, float32, copied from tensors.
+
+  The `shapes` of the parameters are a nested dict; `name` returns PyTorch's
+  name of the parameter at a path.
 
   Raises:
-    Refused: a module is not made as PyTorch makes modules.
+    Misfit: the tensors are not those of the network.
   """
-  return {
-    f"{prefix}{name}": tensor
-    for prefix, module in modules(network)
-    for group in ("_parameters", "_buffers")
-    for name, tensor in _dict_of(module, group).items()
-    if tensor is not None
-  }
+  left, found = dict(tensors), {}
+  for path, leaf in traverse_util.flatten_dict(shapes).items():
+    shape = to_theirs(np.broadcast_to(False, leaf.shape)).shape
+    tensor = take(left, name(path), shape)
+    found[path] = np.array(to_ours(tensor), order="C")
+  if left:
+    raise Misfit(f"it also has {min(left)}")
+  return found
+
+
+def to_ours(tensor: Any) -> Any:
+  """Returns a tensor in JAX's order of axes: OIHW becomes HWIO."""
+  return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+
+
+def to_theirs(array: Any) -> Any:
+  """Returns an array in PyTorch's order of axes, the inverse of `to_ours`."""
+  return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+def named_tensors(content: Any) -> Tensors:
+  """Returns the tensors of a state dict, or those that a network's would have.
+
+  Raises:
+    Refused: it is neither, or holds something other than tensors.
+  """
+  if isinstance(content, Record):
+    content = {
+      f"{prefix}{name}": tensor
+      for prefix, module in modules(content)
+      for group in ("_parameters", "_buffers")
+      for name, tensor in _dict_of(module, group).items()
+      if tensor is not None
+    }
+  if not isinstance(content, dict) or not content:
+    raise Refused("it holds no tensors by name")
+  for name, value in content.items():
+    if not isinstance(name, str) or not isinstance(value, np.ndarray):
+      raise Refused(f"{str(name)[:60]!r} in it is not a tensor")
+  return dict(content)
 
 
 def modules(network: Record) -> Iterator[tuple[str, Record]]:
@@ -126,19 +149,6 @@ def _dict_of(module: Record, name: str) -> dict[str, Any]:
   return value
 
 
-def _check_hash(path: pathlib.Path) -> None:
-  match = _HASHED.fullmatch(path.name)
-  if not match:
-    return
-  with path.open("rb") as file:
-    found = hashlib.file_digest(file, "sha256").hexdigest()
-  if not found.startswith(match[1]):
-    raise Refused(
-      f"its SHA-256 begins with {found[:8]} and not as its name says, so the "
-      "download is damaged"
-    )
-
-
 def _persistent(meta: Any) -> Record:
   """Stands in for `torch_utils.persistence._reconstruct_persistent_obj`."""
   if not isinstance(meta, dict) or meta.get("type") != "class":
@@ -158,17 +168,16 @@ class _Admitted(dict[tuple[str, str], Any]):
     return unpickling.record_type(key[1])
 
 
+_PERSISTENT = "torch_utils.persistence", "_reconstruct_persistent_obj"
 ADMITTED: unpickling.Table = _Admitted(
   {
     **torch_archive.TENSORS,
-    **pickled_numpy.ARRAYS,
+    **unpickling.ARRAYS,
     ("collections", "OrderedDict"): Dict,
     ("dnnlib.util", "EasyDict"): Dict,
     ("builtins", "dict"): Dict,
     ("builtins", "set"): Call(set),
     ("__builtin__", "set"): Call(set),  # in older pickles
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Call(
-      _persistent
-    ),
+    _PERSISTENT: Call(_persistent),
   }
 )

@@ -1,15 +1,10 @@
 """Tensors that `torch.save` and pickle wrote, read by NumPy alone.
 
-PyTorch has two archive formats, and public files need both:
-
-| format | written by | files |
-|---|---|---|
-| zip: a pickle `data.pkl`, and raw storages `data/KEY` | PyTorch since 1.6 | \
-DINOv2's `.pth` |
-| legacy: a sequence of pickles, then the storages | PyTorch before 1.6 | \
-FID's Inception `.pth` of 2019 |
-| legacy, one archive inside the pickle for each storage | `pickle.dump`, with \
-any PyTorch | EDM2's and NVIDIA's `.pkl` |
+PyTorch has two archive formats. Since version 1.6 (DINOv2's `.pth`), it writes
+a zip file of a pickle `data.pkl` and raw storages `data/KEY`. The older, legacy
+one (FID's Inception `.pth`) is a sequence of pickles and then the storages. Any
+PyTorch's `pickle.dump` (EDM2's and NVIDIA's `.pkl`) writes a legacy archive of
+each storage inside the pickle.
 """
 
 import io
@@ -36,14 +31,8 @@ STORAGES = {
 def load(file: BinaryIO, table: unpickling.Table) -> Any:
   """Reads an archive of either format, or else a plain pickle.
 
-  Args:
-    file: the stream, at the beginning of what is read.
-    table: the names that the pickle may use; see `unpickling.load`.
-
-  Raises:
-    Refused: the file names what `table` lacks, or its parts contradict each
-      other.
-    Exception: the file is damaged; see `unpickling.load`.
+  The stream is read from its position. A damaged file may raise anything, and
+  `Refused` if it names what the table lacks; see `unpickling.load`.
   """
   start = file.tell()
   head = file.read(32)
@@ -67,9 +56,9 @@ def _load_zip(file: BinaryIO, table: unpickling.Table) -> Any:
     if len(pickles) != 1:
       raise Refused("it is a zip file without data.pkl")
     folder = pickles[0].removesuffix("data.pkl")
-    if f"{folder}byteorder" in members:
-      if archive.read(f"{folder}byteorder") != b"little":
-        raise Refused("its storages are not little-endian")
+    order = f"{folder}byteorder"
+    if order in members and archive.read(order) != b"little":
+      raise Refused("its storages are not little-endian")
     storages: dict[str, np.ndarray] = {}
 
     def storage(pid):
@@ -92,6 +81,9 @@ def _load_legacy(file: BinaryIO, table: unpickling.Table) -> Any:
   system = unpickling.load(file, {})
   if not isinstance(system, dict) or not system.get("little_endian", True):
     raise Refused("its storages are not little-endian")
+  here = file.tell()
+  left = file.seek(0, io.SEEK_END) - here
+  file.seek(here)
   # The object comes first and refers to storages whose bytes come last.
   storages: dict[str, np.ndarray] = {}
 
@@ -101,7 +93,7 @@ def _load_legacy(file: BinaryIO, table: unpickling.Table) -> Any:
         return kind
     dtype, key, size = _storage_id(pid)
     if key not in storages:
-      if size * dtype.itemsize > _bytes_left(file):
+      if size * dtype.itemsize > left:
         raise Refused(f"storage {key} is cut short")
       storages[key] = np.zeros(size, dtype)
     return storages[key]
@@ -120,18 +112,8 @@ def _load_legacy(file: BinaryIO, table: unpickling.Table) -> Any:
   return result
 
 
-def _bytes_left(file: BinaryIO) -> int:
-  here = file.tell()
-  end = file.seek(0, io.SEEK_END)
-  file.seek(here)
-  return end - here
-
-
 def _storage_id(pid: Any) -> tuple[np.dtype, str, int]:
-  """Returns type, key and length of `("storage", type, key, device, length)`.
-
-  The length is in elements.
-  """
+  """Returns type, key and number of elements of a reference to a storage."""
   match pid:
     case ("storage", type() as kind, str() as key, _, int() as size, *view):
       if any(part is not None for part in view):
@@ -145,44 +127,23 @@ def _storage_id(pid: Any) -> tuple[np.dtype, str, int]:
 def _tensor(
   storage: Any, offset: Any, shape: Any, strides: Any, *options: Any
 ) -> np.ndarray:
-  """Stands in for `torch._utils._rebuild_tensor_v2`: a view of a storage.
-
-  Raises:
-    Refused: the view reaches beyond the storage.
-  """
+  """Stands in for `torch._utils._rebuild_tensor_v2`: a view of a storage."""
   del options  # whether it has a gradient, hooks, metadata
-  shape, strides = tuple(shape), tuple(strides)
-  numbers = (offset, *shape, *strides)
-  if not isinstance(storage, np.ndarray) or len(shape) != len(strides):
+  if not isinstance(storage, np.ndarray):
     raise Refused("a tensor is not a view of a storage")
-  if any(type(n) is not int or n < 0 for n in numbers):
-    raise Refused("a tensor's shape is not made of whole numbers")
-  last = offset + sum(
-    (n - 1) * step for n, step in zip(shape, strides, strict=True)
-  )
-  size = math.prod(shape)
-  if size > storage.size or (size and last >= storage.size):
-    raise Refused("a tensor reaches beyond its storage")
-  if not size:
-    return np.zeros(shape, storage.dtype)
-  item = storage.dtype.itemsize
-  return np.lib.stride_tricks.as_strided(
-    storage[offset:], shape, [step * item for step in strides], writeable=False
-  )
-
-
-def _parameter(data: Any, *options: Any) -> Any:
-  """Stands in for `torch._utils._rebuild_parameter`: a parameter's tensor."""
-  del options
-  return data
+  # A view that repeats elements would take more memory than the file, once
+  # copied.
+  if math.prod(shape) > storage.size:
+    raise Refused("a tensor is larger than its storage")
+  start, *steps = (storage.itemsize * n for n in (offset, *strides))
+  try:
+    return np.ndarray(shape, storage.dtype, storage, start, steps)
+  except (OverflowError, TypeError, ValueError) as error:
+    raise Refused("a tensor reaches beyond its storage") from error
 
 
 def _storage_from_bytes(data: Any) -> np.ndarray:
-  """Stands in for `torch.storage._load_from_bytes`: an archive of a storage.
-
-  Raises:
-    Refused: the archive holds anything but a storage.
-  """
+  """Stands in for `torch.storage._load_from_bytes`: an archive of a storage."""
   storage = load(io.BytesIO(data), _STORAGE_TYPES)
   if not isinstance(storage, np.ndarray):
     raise Refused("an archive inside it is not a storage")
@@ -195,7 +156,7 @@ _STORAGE_TYPES: unpickling.Table = {
 TENSORS: unpickling.Table = {
   **_STORAGE_TYPES,
   ("torch._utils", "_rebuild_tensor_v2"): Call(_tensor),
-  ("torch._utils", "_rebuild_parameter"): Call(_parameter),
+  ("torch._utils", "_rebuild_parameter"): Call(lambda tensor, *_: tensor),
   ("torch.storage", "_load_from_bytes"): Call(_storage_from_bytes),
   ("torch", "Size"): Call(tuple),
 }

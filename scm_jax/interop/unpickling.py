@@ -11,8 +11,12 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
+
 # Maps (module, name) to the stand-in.
 Table = Mapping[tuple[str, str], Any]
+# NumPy's names, without byte order, of the types that are admitted.
+_DTYPES = ("f2", "f4", "f8", "i4", "i8", "u1", "b1")
 
 
 class Refused(ValueError):
@@ -20,15 +24,9 @@ class Refused(ValueError):
 
 
 class Record:
-  """An instance of a foreign class: its name and its state, no behaviour.
-
-  Attributes:
-    class_name: the class's name in the file.
-    state: the instance's attributes by name.
-  """
+  """An instance of a foreign class: its name and its attributes by name."""
 
   class_name = ""
-
   state: dict[str, Any]
 
   def __new__(cls, *args: Any, **kwargs: Any):
@@ -49,13 +47,20 @@ class Dict(dict):
     del state
 
 
+class Array:
+  """The stand-in for `numpy.ndarray`; `value` is the array."""
+
+  def __init__(self, value: np.ndarray | None = None):
+    self.value = np.zeros(0) if value is None else value
+
+  def __setstate__(self, state: Any) -> None:
+    _, shape, dtype, fortran, data = state
+    self.value = _array(data, dtype, shape, "F" if fortran else "C")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
-  """A function of ours that stands in for a foreign one and cannot be changed.
-
-  Attributes:
-    function: the function that is called.
-  """
+  """A function of ours that stands in for a foreign one and cannot change."""
 
   function: Callable[..., Any]
 
@@ -73,10 +78,7 @@ def record_type(name: str) -> type[Record]:
 
 
 def as_state(state: Any) -> dict[str, Any]:
-  """Returns an instance's attributes, in either form that pickles have.
-
-  Args:
-    state: the attributes as a dict, or a pair of them and the slots.
+  """Returns an instance's attributes, given as a dict or as a pair with slots.
 
   Raises:
     Refused: the state has another form.
@@ -94,18 +96,15 @@ def load(
   table: Table,
   persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-  """Reads the next pickle of a file.
+  """Reads the next pickle of a file, from its position to the pickle's end.
 
-  Args:
-    file: the stream, which is read from its position to the pickle's end.
-    table: the names that the pickle may use.
-    persistent: returns the object outside the pickle that an id refers to.
+  It may use the names in the table. `persistent` returns the object outside the
+  pickle that an id refers to.
 
   Raises:
-    Refused: the pickle uses a name that is not in `table`.
-    Exception: the pickle is damaged. Any kind is possible, because a damaged
-      pickle calls stand-ins in ways that the original would not; see
-      `errors.reading`.
+    Refused: the pickle uses another name.
+    Exception: the pickle is damaged. Any kind is possible, because stand-ins
+      are called in ways that the original would not; see `errors.reading`.
   """
   return _Unpickler(file, table, persistent).load()
 
@@ -130,3 +129,48 @@ class _Unpickler(pickle._Unpickler):
     if self._persistent is None:
       raise Refused("it refers to objects outside itself")
     return self._persistent(pid)
+
+
+class _Dtype:
+  """The stand-in for `numpy.dtype`; `dtype` is the type of numbers."""
+
+  def __init__(self, name: Any, *rest: Any):
+    del rest
+    if name not in _DTYPES:
+      raise Refused(f"it has an array of type {str(name)[:20]!r}")
+    self.dtype = np.dtype(name).newbyteorder("<")
+
+  def __setstate__(self, state: Any) -> None:
+    if not isinstance(state, tuple) or len(state) < 2 or state[1] == ">":
+      raise Refused("an array is not little-endian")
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+  if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
+    raise Refused("an array is not made of bytes")
+  return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+  """Stands in for `_codecs.encode`, by which older pickles write bytes."""
+  if not isinstance(text, str) or encoding != "latin1":
+    raise Refused("it encodes something other than bytes")
+  return text.encode("latin1")
+
+
+_CONSTRUCTORS = {
+  ("multiarray", "_reconstruct"): Call(lambda *_: Array()),
+  ("multiarray", "scalar"): Call(lambda t, s: _array(s, t, 1, "C")[0].item()),
+  ("numeric", "_frombuffer"): Call(lambda *args: Array(_array(*args))),
+}
+# What arrays in a pickle name.
+ARRAYS: Table = {
+  ("numpy", "ndarray"): record_type("ndarray"),
+  ("numpy", "dtype"): Call(_Dtype),
+  ("_codecs", "encode"): Call(_encode),
+  **{
+    (f"numpy.{core}.{module}", name): call  # of NumPy 1 and of NumPy 2
+    for (module, name), call in _CONSTRUCTORS.items()
+    for core in ("core", "_core")
+  },
+}

@@ -1,47 +1,35 @@
-"""Files of named arrays (.npz) that are caches: damaged ones are made again."""
+"""Files of arrays that are made again if damaged: caches, unfinished passes."""
 
-import io
 import logging
-import os
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from flax import traverse_util
 
 from scm_jax import errors, files
 from scm_jax.errors import UserError
-from scm_jax.metrics.statistic import Arrays
+from scm_jax.metrics import multihost, registry
+from scm_jax.metrics.accumulator import Accumulator
+from scm_jax.metrics.metric import Arrays
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def write_arrays(
-  path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]
-) -> None:
-  """Writes an .npz file, whole or not at all.
-
-  Raises:
-    UserError: the file cannot be written.
-  """
-  buffer = io.BytesIO()
-  named: dict[str, Any] = dict(arrays)
-  np.savez(buffer, **named)
-  files.write_bytes(path, buffer.getvalue())
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+  """Writes an .npz file whole, or raises UserError."""
+  with files.replaced_file(path) as temporary, temporary.open("wb") as stream:
+    np.savez(stream, **arrays)
 
 
 def read_cached(path: pathlib.Path, parse: Callable[[Arrays], T]) -> T | None:
-  """Reads a cache file, if it is there and undamaged.
+  """Returns what `parse` makes of a cache file's arrays.
 
-  Args:
-    path: the file.
-    parse: makes the result of the file's arrays; it raises an error if they
-      are not as expected.
-
-  Returns:
-    The result of `parse`; None if there is no file, or, after a warning, if it
-    is damaged.
+  Returns None if there is no file, or, after a warning, if it is damaged or
+  `parse` raises an error.
   """
   if not path.exists():
     return None
@@ -51,3 +39,44 @@ def read_cached(path: pathlib.Path, parse: Callable[[Arrays], T]) -> T | None:
   except UserError as error:
     _LOG.warning("its content is computed again: %s", error)
     return None
+
+
+class PassCheckpoint:
+  """A folder with the statistics of a pass over images that is under way.
+
+  Each process has its own, and saves its statistics once in `every` batches.
+  """
+
+  def __init__(self, folder: pathlib.Path, every: int = 16):
+    self.folder, self.every = multihost.process_path(folder), every
+    self._file = self.folder / "sums.npz"
+
+  def save(self, accumulator: Accumulator, observed: Arrays) -> None:
+    """Saves an accumulator, and the state of an observer."""
+    state = accumulator.to_arrays() | {"observer": observed}
+    arrays = traverse_util.flatten_dict(state, sep="/")
+    arrays["statistics"] = np.asarray(sorted(registry.statistics()))
+    write_arrays(self._file, arrays)
+
+  def restore(self, accumulator: Accumulator, observer: Any) -> bool:
+    """Sets an accumulator, and an observer or None, to what was saved last.
+
+    Returns False if nothing was, or if it is damaged; the accumulator is then
+    in no defined state.
+    """
+
+    def parse(arrays: Arrays) -> bool:
+      if arrays.pop("statistics").tolist() != sorted(registry.statistics()):
+        raise ValueError("it was saved for other metrics")
+      state = traverse_util.unflatten_dict(arrays, sep="/")
+      observed = state.pop("observer", {})
+      accumulator.restore(state)
+      if observer:
+        observer.join([observed])
+      return True
+
+    return bool(read_cached(self._file, parse))
+
+  def remove(self) -> None:
+    """Removes the folder."""
+    shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,30 +1,38 @@
 """DINOv2's vision transformer, whose features FD-DINOv2 is computed from.
 
 Features are the class token after the last normalisation: 1024 numbers of
-ViT-L/14 (arXiv 2304.07193) for images of 224 pixels (arXiv 2306.04675). All
-sizes follow from the tensors; heads are 64 wide in every published network.
+ViT-L/14 (arXiv 2304.07193) for images of 224 pixels (arXiv 2306.04675).
 
 | name | resized to 224 | used by |
 |---|---|---|
 | `dinov2` | torch's antialiased bicubic, in floats | EDM2 |
 | `dinov2-dgm-eval` | Pillow's bicubic, rounded to bytes | dgm-eval |
 
-The two filters are the same; only the second one clips and rounds. Then both
-subtract ImageNet's mean and divide by its standard deviation.
+The two filters are the same; only the second one clips and rounds. Public
+weights have the names of Facebook's code (`dinov2_vitl14_pretrain.pth`) or of
+transformers (`model.safetensors` of `facebook/dinov2-large`).
 """
 
-import dataclasses
+import functools
 import math
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
+from scm_jax.interop.state_dict import Misfit, Tensors, take
 from scm_jax.metrics import resize
+from scm_jax.metrics.extractor import Extractor
 from scm_jax.metrics.inception import as_rgb
 
 NAMES = ("dinov2", "dinov2-dgm-eval")
+URL = (
+  "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/"
+  "dinov2_vitl14_pretrain.pth"
+)
 SIDE, PATCH, HEAD = 224, 14, 64
 EPS = 1e-6  # added to variances by the layer normalisations
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
@@ -36,31 +44,23 @@ Params = dict[str, Any]
 
 
 def prepare(images: Array, name: str = "dinov2") -> Array:
-  """Returns the network's input [B, 224, 224, 3].
+  """Returns the network's input [B, 224, 224, 3] of uint8 [B, H, W, C].
 
-  Args:
-    images: uint8 [B, H, W, C] with 3 channels, or with 1, which is repeated.
-    name: the convention of the resizing, one of `NAMES`.
-
-  Raises:
-    UserError: the images have another number of channels.
+  The name says by which convention. C must be 3, or 1, which is repeated.
   """
   images = as_rgb(images)
   if name == "dinov2-dgm-eval":
     x = resize.bicubic_pillow(images, SIDE, SIDE).astype(jnp.float32)
   else:
-    height, width = images.shape[1:3]
-    rows = resize.bicubic_antialiased(height, SIDE)
-    x = resize.resize(images, rows, resize.bicubic_antialiased(width, SIDE))
+    matrices = (resize.bicubic_antialiased(n, SIDE) for n in images.shape[1:3])
+    x = resize.resize(images, *matrices)
   return (x / 255.0 - jnp.asarray(MEAN)) / jnp.asarray(STD)
 
 
 def tokens(params: Params, x: Array) -> Array:
   """Computes all tokens [B, 1 + patches, D] after the last normalisation.
 
-  Args:
-    params: the network's parameters, as `dinov2_weights.params` returns them.
-    x: [B, H, W, 3], normalised; sides are multiples of 14 and equal.
+  The input is what `prepare` returns, or of another side that 14 divides.
   """
   x = lax.conv_general_dilated(
     x,
@@ -83,30 +83,16 @@ def tokens(params: Params, x: Array) -> Array:
 def positions(embedding: Array, side: int) -> Array:
   """Returns the embedding of the class and side x side patches, [1 + side², D].
 
-  Args:
-    embedding: [1 + M², D] embedding of the class and of the M x M patches that
-      the network was trained with, which is resampled (torch's bicubic).
-    side: number of patches to a side.
+  That of the M x M patches that the network was trained with, [1 + M², D], is
+  resampled (torch's bicubic).
   """
-  trained = grid_side(len(embedding) - 1)
+  trained = math.isqrt(len(embedding) - 1)
   if trained == side:
     return embedding
   matrix = resize.bicubic_torch(trained, side, trained / (side + OFFSET))
   grid = embedding[1:].reshape(1, trained, trained, -1)
   grid = resize.resize(grid, matrix, matrix).reshape(side * side, -1)
   return jnp.concatenate([embedding[:1], grid])
-
-
-def grid_side(patches: int) -> int:
-  """Returns the side of a square grid of patches.
-
-  Raises:
-    ValueError: the number is not a square.
-  """
-  side = math.isqrt(max(patches, 0))
-  if side * side != patches or not side:
-    raise ValueError(f"{patches} patches, which do not form a square")
-  return side
 
 
 def _block(p: Params, x: Array) -> Array:
@@ -138,25 +124,132 @@ def _normalize(p: Params, x: Array) -> Array:
   return x * p["scale"] + p["bias"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dinov2Extractor:
-  """The features of the class token.
+def outputs(
+  params: Params, images: Array, name: str = "dinov2"
+) -> dict[str, Array]:
+  """Computes `features` [B, dim], the class token, of uint8 images."""
+  return {"features": tokens(params, prepare(images, name))[:, 0]}
 
-  Attributes:
-    params: the network's parameters, as `dinov2_weights.params` returns them.
-    name: the convention of the resizing, one of `NAMES`; also the key of its
-      scores in reports.
+
+# Published transformers other than the one of FD-DINOv2, by their width.
+_OTHERS = {384: "ViT-S/14", 768: "ViT-B/14", 1536: "ViT-g/14"}
+# From transformers' names to Facebook's; attention has old and new names.
+_TO_FACEBOOK = (
+  (r"^dinov2\.", ""),
+  (r"^embeddings\.cls_token", "cls_token"),
+  (r"^embeddings\.mask_token", "mask_token"),
+  (r"^embeddings\.position_embeddings", "pos_embed"),
+  (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+  (r"^layernorm\.", "norm."),
+  (r"^encoder\.layer\.", "blocks."),
+  (r"\.attention\.attention\.(query|key|value)\.", r".attn.\1."),
+  (r"\.attention\.q_proj\.", ".attn.query."),
+  (r"\.attention\.k_proj\.", ".attn.key."),
+  (r"\.attention\.v_proj\.", ".attn.value."),
+  (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+  (r"\.layer_scale([12])\.lambda1", r".ls\1.gamma"),
+)
+
+
+def from_tensors(tensors: Tensors) -> Params:
+  """Returns the network's parameters; those of blocks are stacked [depth, ...].
+
+  Tensors have Facebook's names or those of transformers.
+
+  Raises:
+    Misfit: the tensors belong to another network.
   """
+  left = {_to_facebook(name): tensor for name, tensor in tensors.items()}
+  _join_qkv(left)
+  _refuse_others(left)
+  left.pop("mask_token", None)  # only training uses it
+  width = left["cls_token"].shape[-1]
 
-  params: Params
-  name: str = "dinov2"
-  outputs = ("features",)
+  def vector(name):
+    return take(left, name, (width,))
 
-  @property
-  def dim(self) -> int:
-    """Returns the number of features: 1024 of ViT-L/14."""
-    return self.params["class"].shape[-1]
+  def norm(name):
+    return {"scale": vector(f"{name}.weight"), "bias": vector(f"{name}.bias")}
 
-  def apply(self, params: Params, images: Array) -> dict[str, Array]:
-    """Computes `features` [B, dim] of uint8 images [B, H, W, C]."""
-    return {"features": tokens(params, prepare(images, self.name))[:, 0]}
+  def linear(name, features_in, features):
+    kernel = take(left, f"{name}.weight", (features, features_in)).T
+    return {"kernel": kernel, "bias": take(left, f"{name}.bias", (features,))}
+
+  def block(name):
+    hidden = len(left.get(f"{name}.mlp.fc1.bias", ()))
+    return {
+      "norm1": norm(f"{name}.norm1"),
+      "qkv": linear(f"{name}.attn.qkv", width, 3 * width),
+      "proj": linear(f"{name}.attn.proj", width, width),
+      "scale1": vector(f"{name}.ls1.gamma"),
+      "norm2": norm(f"{name}.norm2"),
+      "fc1": linear(f"{name}.mlp.fc1", width, hidden),
+      "fc2": linear(f"{name}.mlp.fc2", hidden, width),
+      "scale2": vector(f"{name}.ls2.gamma"),
+    }
+
+  blocks = []
+  while any(name.startswith(f"blocks.{len(blocks)}.") for name in left):
+    blocks.append(block(f"blocks.{len(blocks)}"))
+  if not blocks:
+    raise Misfit("it has no blocks.0")
+  filters = (width, 3, PATCH, PATCH)
+  patch = take(left, "patch_embed.proj.weight", filters)
+  found = {
+    "class": take(left, "cls_token", (1, 1, width)),
+    "positions": _positions(left, width),
+    "patch": {
+      "kernel": patch.transpose(2, 3, 1, 0),
+      "bias": vector("patch_embed.proj.bias"),
+    },
+    "blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks),
+    "norm": norm("norm"),
+  }
+  if left:
+    raise Misfit(f"it has {min(left)}, which DINOv2's ViT-L/14 does not have")
+  return found
+
+
+def _to_facebook(name: str) -> str:
+  for pattern, theirs in _TO_FACEBOOK:
+    name = re.sub(pattern, theirs, name)
+  return name
+
+
+def _join_qkv(left: Tensors) -> None:
+  """Joins query, key and value to one layer, as Facebook has them."""
+  for name in [n for n in left if ".attn.query." in n]:
+    parts = [name.replace("query", part) for part in ("query", "key", "value")]
+    if missing := [part for part in parts if part not in left]:
+      raise Misfit(f"it has {name} but no {missing[0]}")
+    whole = np.concatenate([left.pop(part) for part in parts])
+    left[name.replace("query", "qkv")] = whole
+
+
+def _refuse_others(left: Tensors) -> None:
+  if "cls_token" not in left or left["cls_token"].ndim != 3:
+    raise Misfit("it has no cls_token")
+  width = left["cls_token"].shape[-1]
+  if "register_tokens" in left:
+    raise Misfit("it has registers; FD-DINOv2 is defined without them")
+  if width in _OTHERS:
+    raise Misfit(f"it is {_OTHERS[width]}; FD-DINOv2 is defined with ViT-L/14")
+  if width % HEAD:
+    raise Misfit(f"its width {width} is not a multiple of {HEAD}")
+
+
+def _positions(left: Tensors, width: int) -> np.ndarray:
+  count = left["pos_embed"].shape[1] if "pos_embed" in left else 0
+  whole = take(left, "pos_embed", (1, count, width))[0]
+  if count < 2 or math.isqrt(count - 1) ** 2 != count - 1:
+    raise Misfit(
+      f"its pos_embed has {count - 1} patches, which do not form a square"
+    )
+  return whole
+
+
+def extractor(tensors: Tensors, name: str = "dinov2") -> Extractor:
+  """Returns the extractor of this name; see `from_tensors` for its weights."""
+  params = jax.device_put(from_tensors(tensors))
+  apply = functools.partial(outputs, name=name)
+  return Extractor(name, params["class"].shape[-1], params, apply)

@@ -2,9 +2,8 @@
 
 Bińkowski et al. (2018, arXiv:1801.01401): with the cubic kernel
 `k(x, y) = (x.y / d + 1)^3`, the unbiased estimate of the squared maximum mean
-discrepancy is averaged over random subsets. Unlike the Fréchet distance, its
-expectation does not depend on the sample size, so it may be slightly negative
-when both sets come from one distribution.
+discrepancy is averaged over random subsets. Its expectation does not depend on
+the sample size, and it may be slightly negative.
 """
 
 from typing import NamedTuple
@@ -12,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.metrics.metric import Column, Metric, Options
-from scm_jax.metrics.statistic import KEPT_FEATURES
+from scm_jax.metrics.metric import KEPT_FEATURES, Column, Metric
 
 
 class KernelDistance(NamedTuple):
@@ -50,19 +48,8 @@ def kernel_distance(
 ) -> KernelDistance:
   """Computes the KID between feature sets `x` [n, d] and `y` [m, d].
 
-  Args:
-    x: one feature set.
-    y: the other set; the distance is symmetric up to the choice of subsets.
-    subset_size: number of samples in a subset of each set. Smaller sets are
-      used whole, and `sd` is then 0 because every subset is the same one.
-    subsets: number of subsets drawn, each without replacement.
-    seed: seed of the choice of subsets.
-
-  Returns:
-    Mean and standard deviation over the subsets.
-
-  Raises:
-    UserError: fewer than two samples on a side.
+  Subsets of both sets are drawn without replacement. Sets that are both no
+  larger than a subset are used whole, and `sd` is then 0.
   """
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   size = min(subset_size, len(x), len(y))
@@ -70,10 +57,7 @@ def kernel_distance(
     return KernelDistance(unbiased_mmd2(x, y), 0.0)
   rng = np.random.default_rng(seed)
   values = [
-    unbiased_mmd2(
-      x[rng.choice(len(x), size, replace=False)],
-      y[rng.choice(len(y), size, replace=False)],
-    )
+    unbiased_mmd2(*(z[rng.choice(len(z), size, replace=False)] for z in (x, y)))
     for _ in range(subsets)
   ]
   return KernelDistance(float(np.mean(values)), float(np.std(values)))
@@ -92,23 +76,15 @@ def _self_kernel_sum(x: np.ndarray) -> float:
   return float(np.sum((np.sum(x * x, axis=1) / x.shape[1] + 1.0) ** 3))
 
 
-def _compute(
-  generated: np.ndarray, reference: np.ndarray, options: Options
-) -> dict[str, float]:
-  found = kernel_distance(
+METRIC = Metric(
+  statistic=KEPT_FEATURES,
+  compute=lambda generated, reference, options: kernel_distance(
     generated,
     reference,
     subset_size=options.subset_size,
     subsets=options.subsets,
     seed=options.seed,
-  )
-  return {"kid": found.mean, "kid_sd": found.sd}
-
-
-METRIC = Metric(
-  name="kernel",
-  statistic=KEPT_FEATURES,
-  compute=_compute,
+  ),
   keys=("kid", "kid_sd"),
   columns=(Column("kid", "KID ×1000", scale=1000.0),),
 )

@@ -2,78 +2,45 @@
 
 Kynkäänniemi et al. (2019, arXiv:1904.06991): each set's manifold is the union
 of the balls around its samples that reach their k-th nearest neighbour in the
-same set. Precision is the share of generated samples inside the real manifold
-(are they realistic?), recall the share of real samples inside the generated
-one (is everything covered?).
-
-Naeem et al. (2020, arXiv:2002.09797) count the real balls that a generated
-sample lies in, which a single outlier's ball moves less: density is their mean
-number over k (it may exceed 1), coverage the share of real balls with a
-generated sample inside.
-
-All four depend on the sample sizes; compare them only at equal ones.
+same set. Precision is the share of generated samples inside the real manifold,
+recall the share of real samples inside the generated one. Naeem et al. (2020,
+arXiv:2002.09797) count the real balls that a generated sample lies in, which a
+single outlier's ball moves less: density is their mean number over k, coverage
+the share of real balls with a generated sample inside. All four depend on the
+sample sizes; compare them only at equal ones.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.metrics.metric import Column, Metric, Options
-from scm_jax.metrics.statistic import KEPT_FEATURES
+from scm_jax.metrics.metric import KEPT_FEATURES, Column, Metric
 
 _CHUNK_ENTRIES = 1 << 24  # distances held at a time: 128 MiB in float64
-
-
-class PrecisionRecall(NamedTuple):
-  """Shares of samples, each in [0, 1]."""
-
-  precision: float
-  recall: float
-
-
-class DensityCoverage(NamedTuple):
-  """Density, at least 0, and coverage in [0, 1]."""
-
-  density: float
-  coverage: float
+_KEYS = ("precision", "recall", "density", "coverage")
 
 
 def precision_recall(
   generated: np.ndarray, real: np.ndarray, *, k: int = 3
-) -> PrecisionRecall:
-  """Computes precision and recall of `generated` [n, d] against `real` [m, d].
+) -> tuple[float, float]:
+  """Returns precision and recall of `generated` [n, d] against `real` [m, d].
 
-  Args:
-    generated: features of generated samples.
-    real: features of real samples.
-    k: rank of the neighbour whose distance is a ball's radius; the sample
-      itself is not counted.
+  Both are in [0, 1]. Balls reach their centre's `k`-th neighbour.
 
   Raises:
     UserError: a set has no more than `k` samples.
   """
   generated, real = _centred(generated, real, k)
-  return PrecisionRecall(
-    precision=_share_inside(generated, real, _squared_radii(real, k)),
-    recall=_share_inside(real, generated, _squared_radii(generated, k)),
-  )
+  return _share_inside(generated, real, k), _share_inside(real, generated, k)
 
 
 def density_coverage(
   generated: np.ndarray, real: np.ndarray, *, k: int = 5
-) -> DensityCoverage:
-  """Computes density and coverage of `generated` [n, d] against `real` [m, d].
+) -> tuple[float, float]:
+  """Returns density and coverage of `generated` [n, d] against `real` [m, d].
 
-  Args:
-    generated: features of generated samples.
-    real: features of real samples.
-    k: rank of the neighbour whose distance is a ball's radius; the paper
-      takes 5.
-
-  Raises:
-    UserError: a set has no more than `k` samples.
+  Density is at least 0, coverage in [0, 1]; see `precision_recall`.
   """
   generated, real = _centred(generated, real, k)
   radii, balls = _squared_radii(real, k), 0
@@ -82,7 +49,7 @@ def density_coverage(
     inside = distances <= radii
     balls += int(inside.sum())
     covered |= inside.any(axis=0)
-  return DensityCoverage(balls / (k * len(generated)), float(covered.mean()))
+  return balls / (k * len(generated)), float(covered.mean())
 
 
 def _centred(
@@ -90,8 +57,7 @@ def _centred(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns both sets in float64, with the mean of the real one at the origin.
 
-  Distances do not move with the origin; centring keeps |x|^2 small, and so the
-  rounding of |x|^2 + |y|^2 - 2 x.y.
+  Centring keeps |x|^2 small, and so the rounding of |x|^2 + |y|^2 - 2 x.y.
   """
   few = min(len(generated), len(real))
   if few <= k:
@@ -106,20 +72,21 @@ def _centred(
 
 def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
   """Returns [n] squared distances of all points to their k-th neighbours."""
-  radii = []
-  for distances in _squared_distances(points, points):
-    # The point itself is the nearest, at distance 0, so index k is the k-th.
-    radii.append(np.partition(distances, k, axis=1)[:, k])
+  # The point itself is the nearest, at distance 0, so index k is the k-th.
+  radii = [
+    np.partition(distances, k, axis=1)[:, k]
+    for distances in _squared_distances(points, points)
+  ]
   return np.concatenate(radii)
 
 
-def _share_inside(
-  queries: np.ndarray, centres: np.ndarray, squared_radii: np.ndarray
-) -> float:
-  """Returns the share of `queries` that lie in at least one of the balls."""
-  inside = 0
-  for distances in _squared_distances(queries, centres):
-    inside += int((distances <= squared_radii).any(axis=1).sum())
+def _share_inside(queries: np.ndarray, centres: np.ndarray, k: int) -> float:
+  """Returns the share of `queries` that lie in a ball around a centre."""
+  squared_radii = _squared_radii(centres, k)
+  inside = sum(
+    int((distances <= squared_radii).any(axis=1).sum())
+    for distances in _squared_distances(queries, centres)
+  )
   return inside / len(queries)
 
 
@@ -133,24 +100,12 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
     yield np.maximum(squares, 0.0)
 
 
-def _compute(
-  generated: np.ndarray, reference: np.ndarray, options: Options
-) -> dict[str, float]:
-  del options
-  inside = precision_recall(generated, reference)
-  counted = density_coverage(generated, reference)
-  return {**inside._asdict(), **counted._asdict()}
-
-
 METRIC = Metric(
-  name="manifold",
   statistic=KEPT_FEATURES,
-  compute=_compute,
-  keys=(*PrecisionRecall._fields, *DensityCoverage._fields),
-  columns=(
-    Column("precision", "precision", higher_is_better=True),
-    Column("recall", "recall", higher_is_better=True),
-    Column("density", "density", higher_is_better=True),
-    Column("coverage", "coverage", higher_is_better=True),
+  compute=lambda generated, reference, options: (
+    *precision_recall(generated, reference),
+    *density_coverage(generated, reference),
   ),
+  keys=_KEYS,
+  columns=tuple(Column(key, key, higher_is_better=True) for key in _KEYS),
 )

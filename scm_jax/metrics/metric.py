@@ -1,82 +1,108 @@
 """The description of a metric: what it needs, computes, and how it is printed.
 
-A metric is one module that ends with a `Metric`, and one line in `registry`.
+A metric is one module that ends with a `Metric`, and one line in `registry`. It
+is computed from a statistic, which summarises one output of a feature extractor
+over consecutive samples, and merges the summaries of parts that follow each
+other, so that a set of images is never held.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from scm_jax.metrics.statistic import Statistic, Statistics
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Statistics = Mapping[str, Any]  # summaries of one extractor, by statistic name
+ImageSet = Mapping[str, Statistics]  # a set's statistics, by extractor name
+
+
+class Batch(NamedTuple):
+  """The position of some consecutive samples in a set."""
+
+  first: int  # index of the first of them
+  total: int  # number of samples in the whole set
+  kept: np.ndarray  # [n] bool: which of them are to be kept one by one
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+  """A way to summarise an output of an extractor.
+
+  A summary is one array, or has attributes with the names of its arrays.
+  `summarize(values, batch)` makes one of the output [n, ...] of `n` samples,
+  `make` of its arrays, and `merge` of those of parts that follow each other.
+  """
+
+  name: str  # its key in `Statistics`
+  output: str  # the output of the extractor that it summarises
+  arrays: tuple[str, ...]  # the names under which a summary is stored
+  summarize: Callable[[np.ndarray, Batch], Any]
+  merge: Callable[[Sequence[Any]], Any]
+  make: Callable[..., Any] = lambda array: array
+  merge_last: bool = False  # once in the end, because it copies all parts
+
+  def to_arrays(self, summary: Any) -> Arrays:
+    """Returns the arrays from which `from_arrays` makes the summary again."""
+    if isinstance(summary, np.ndarray):
+      return {self.arrays[0]: summary}
+    return {name: np.asarray(getattr(summary, name)) for name in self.arrays}
+
+  def from_arrays(self, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Makes a summary of arrays, of which there may be others."""
+    found = [arrays[name] for name in self.arrays]
+    return self.make(*(x if x.ndim else x.item() for x in found))
+
+
+# Features [k, d] float32 of the samples that are kept one by one.
+KEPT_FEATURES = Statistic(
+  name="features",
+  output="features",
+  arrays=("kept",),
+  summarize=lambda values, batch: np.asarray(values[batch.kept], np.float32),
+  merge=np.concatenate,
+  merge_last=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """The settings with which scores are computed.
+  """The settings with which scores are computed."""
 
-  Attributes:
-    seed: seed of random subsets.
-    allow_few: compute a Fréchet distance even with fewer samples than features.
-    subset_size: number of samples in a random subset.
-    subsets: number of random subsets.
-  """
-
-  seed: int = 0
-  allow_few: bool = False
-  subset_size: int = 1000
-  subsets: int = 20
+  seed: int = 0  # of random subsets
+  allow_few: bool = False  # Fréchet distances of fewer samples than features
+  subset_size: int = 1000  # samples in a random subset
+  subsets: int = 20  # random subsets
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """A score as reports print it.
+  """A score as reports print it."""
 
-  Attributes:
-    key: the score's key in `report.json`.
-    heading: the title of its column.
-    scale: the factor that the printed number is multiplied by.
-    digits: number of digits after the decimal point.
-    higher_is_better: whether a larger value is the better one.
-  """
-
-  key: str
+  key: str  # the score's key in `report.json`
   heading: str
-  scale: float = 1.0
-  digits: int = 3
+  scale: float = 1.0  # the factor that the printed number is multiplied by
+  digits: int = 3  # after the decimal point
   higher_is_better: bool = False
-
-
-def _no_warning(generated: Any, reference: Any) -> str:
-  del generated, reference
-  return ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """A way to score generated images by the statistics of their features.
 
-  Attributes:
-    name: the metric's name.
-    statistic: what it needs to know of the generated images, and, if it
-      compares, of the reference images.
-    compute: `compute(generated, reference, options)`, of summaries by the
-      statistic, returns the scores by their keys in `report.json`. The
-      reference is None if it does not compare.
-    keys: the keys of all scores that it computes.
-    columns: the scores that reports print.
-    compares: whether it compares with reference images. One that does not is
-      computed, and printed, only for extractors that give what it needs.
-    warn: `warn(generated, reference)`, of summaries by the statistic, returns
-      a sentence on why the scores mean little, or "".
+  `compute(generated, reference, options)`, of summaries by the statistic,
+  returns the scores in the order of `keys`; `warn(generated, reference)` a
+  sentence on why they mean little, or "". The reference is None for a metric
+  that does not compare with one, which is computed, and printed, only for
+  extractors that give what it needs.
   """
 
-  name: str
   statistic: Statistic
-  compute: Callable[[Any, Any, Options], dict[str, float]]
-  keys: tuple[str, ...]
-  columns: tuple[Column, ...]
+  compute: Callable[[Any, Any, Options], tuple[float, ...]]
+  keys: tuple[str, ...]  # of the scores in `report.json`
+  columns: tuple[Column, ...]  # the scores that reports print
   compares: bool = True
-  warn: Callable[[Any, Any], str] = _no_warning
+  warn: Callable[[Any, Any], str] = lambda generated, reference: ""
 
   def score(
     self, generated: Statistics, reference: Statistics, options: Options
@@ -89,4 +115,5 @@ class Metric:
     if name not in generated or (self.compares and name not in reference):
       return {}, ""
     sets = generated[name], reference.get(name)
-    return self.compute(*sets, options), self.warn(*sets)
+    scores = self.compute(*sets, options)
+    return dict(zip(self.keys, scores, strict=True)), self.warn(*sets)

@@ -1,10 +1,8 @@
 """Exchange of objects among processes, and their shares of a set of samples.
 
-Each process works on its own devices alone. What it tells the others goes over
-all devices, one process at a time and in pieces, so that neither a device nor a
-host ever holds more than one process's message. These are collective
-operations: all processes must call them in the same order. A process that is
-alone exchanges nothing.
+Messages go over all devices, one process at a time and in pieces, so that no
+device or host ever holds more than one. All processes must call these functions
+in the same order. A process that is alone exchanges nothing.
 """
 
 import pathlib
@@ -31,18 +29,14 @@ def process_samples(total: int) -> range:
 def process_path(path: pathlib.Path) -> pathlib.Path:
   """Returns the path, with this process's index if there are several."""
   index, count = jax.process_index(), jax.process_count()
-  return (
-    path if count == 1 else path.with_name(f"{path.name}_{index}_of_{count}")
-  )
+  suffix = f"_{index}_of_{count}" if count > 1 else ""
+  return path.with_name(path.name + suffix)
 
 
 def all_gather_objects(value: T) -> Iterator[T]:
-  """Yields the values of all processes in their order, one at a time.
+  """Yields the values, which are pickled, of all processes in their order.
 
   Every process must take as many of them as the others do.
-
-  Args:
-    value: this process's value, which must be picklable.
 
   Raises:
     UserError: a process is gone.
@@ -59,13 +53,7 @@ def all_gather_objects(value: T) -> Iterator[T]:
 
 
 def raise_on_any(make: Callable[[], T]) -> T:
-  """Returns `make()`; if it fails on one process, it fails on all.
-
-  Raises:
-    UserError: the error raised here, or on the first process that failed.
-  """
-  if jax.process_count() == 1:
-    return make()
+  """Returns `make()`; a UserError on one process is raised on all."""
   value: Any = None
   failure: UserError | None = None
   try:
@@ -73,26 +61,16 @@ def raise_on_any(make: Callable[[], T]) -> T:
   except UserError as error:
     failure = error
   for index, theirs in enumerate(all_gather_objects(failure)):
-    if theirs is not None:
-      if index == jax.process_index():
-        raise theirs
+    if theirs and index == jax.process_index():
+      raise theirs
+    if theirs:
       raise type(theirs)(f"process {index} failed: {theirs}")
   return value
 
 
 def from_process_zero(make: Callable[[], T]) -> T:
-  """Returns on all processes what `make()` returns on process 0.
-
-  The other processes wait, and do not call it.
-
-  Raises:
-    UserError: the error raised on process 0.
-  """
-  if jax.process_count() == 1:
-    return make()
-  value: Any = raise_on_any(
-    lambda: make() if jax.process_index() == 0 else None
-  )
+  """Returns, or raises, on all processes what `make()` does on process 0."""
+  value: Any = raise_on_any(lambda: None if jax.process_index() else make())
   return next(all_gather_objects(value))
 
 

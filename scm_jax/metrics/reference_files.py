@@ -8,40 +8,32 @@
 | `.npz` | images `arr_0`, and perhaps labels `arr_1` | ADM's sample batches |
 | `.npy` | images | `evaluate --save-samples` |
 
-`mu` and `sigma` are of Inception features. The file states neither by which
-convention images were resized nor how many there were, so its origin has to.
-ADM's `mu_s` and `sigma_s` (sFID) are not read.
+`mu` and `sigma` are of Inception features. No file states by which convention
+images were resized, nor how many there were. ADM's `mu_s` and `sigma_s` (sFID)
+are not read.
 """
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from scm_jax import errors
-from scm_jax.interop import pickled_numpy, unpickling
-from scm_jax.metrics.frechet import Gaussian
+from scm_jax.interop import unpickling
+from scm_jax.metrics.frechet import Moments
 
 SUFFIXES = (".npz", ".pkl", ".npy")
 _EDM2 = {"fid": "inception", "fd_dinov2": "dinov2"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Published:
-  """The content of a reference file.
+class Published(NamedTuple):
+  """The content of a reference file."""
 
-  Attributes:
-    moments: mean and covariance of the features, by the extractor's name.
-    images: uint8 [N, H, W, C] or None.
-    labels: int32 [N] or None.
-  """
-
-  moments: Mapping[str, Gaussian]
-  images: np.ndarray | None = None
-  labels: np.ndarray | None = None
+  moments: Mapping[str, Moments]  # by the extractor's name
+  images: np.ndarray | None = None  # uint8 [N, H, W, C]
+  labels: np.ndarray | None = None  # int32 [N]
 
 
 def read(path: str | os.PathLike[str]) -> Published:
@@ -53,7 +45,7 @@ def read(path: str | os.PathLike[str]) -> Published:
   path = pathlib.Path(path)
   with errors.reading(path), path.open("rb") as stream:
     if path.suffix == ".pkl":
-      return _from_pickle(unpickling.load(stream, pickled_numpy.ARRAYS))
+      return _from_pickle(unpickling.load(stream, unpickling.ARRAYS))
     if path.suffix == ".npy":
       images = np.load(path, mmap_mode="r", allow_pickle=False)
       return _from_arrays({"arr_0": images})
@@ -94,7 +86,7 @@ def _from_arrays(found: Mapping[str, np.ndarray]) -> Published:
   )
 
 
-def _gaussian(mean: Any, covariance: Any) -> Gaussian:
+def _gaussian(mean: Any, covariance: Any) -> Moments:
   mean, covariance = (
     np.asarray(getattr(value, "value", value)) for value in (mean, covariance)
   )
@@ -110,4 +102,4 @@ def _gaussian(mean: Any, covariance: Any) -> Gaussian:
   uneven = np.abs(covariance - covariance.T).max()
   if uneven > 1e-3 * np.abs(covariance).max():
     raise ValueError("sigma is not symmetric")
-  return Gaussian(mean, (covariance + covariance.T) / 2)
+  return Moments(None, mean, (covariance + covariance.T) / 2)

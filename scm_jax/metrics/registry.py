@@ -3,8 +3,7 @@
 from collections.abc import Collection
 
 from scm_jax.metrics import frechet, inception_score, kernel, manifold
-from scm_jax.metrics.metric import Column, Metric
-from scm_jax.metrics.statistic import Statistic
+from scm_jax.metrics.metric import Column, Metric, Statistic
 
 # In the order in which they are computed and printed.
 METRICS: tuple[Metric, ...] = (
@@ -15,9 +14,9 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-def keys() -> list[str]:
-  """Returns the keys that scores have in `report.json`."""
-  return [key for metric in METRICS for key in metric.keys]
+def by_key() -> dict[str, Metric]:
+  """Returns the metrics by the keys of their scores in `report.json`."""
+  return {key: metric for metric in METRICS for key in metric.keys}
 
 
 def columns() -> dict[str, Column]:
@@ -25,20 +24,8 @@ def columns() -> dict[str, Column]:
   return {column.key: column for m in METRICS for column in m.columns}
 
 
-def metric_of(key: str) -> Metric:
-  """Returns the metric that computes a score; raises KeyError if none does."""
-  return {k: metric for metric in METRICS for k in metric.keys}[key]
-
-
-def statistics(
-  outputs: Collection[str] | None = None,
-) -> dict[str, Statistic]:
-  """Returns the statistics that metrics need, by name.
-
-  Args:
-    outputs: names of an extractor's outputs, to leave out statistics of others;
-      None leaves out none.
-  """
+def statistics(outputs: Collection[str] | None = None) -> dict[str, Statistic]:
+  """Returns the statistics that metrics need of some outputs, or of all."""
   return {
     metric.statistic.name: metric.statistic
     for metric in METRICS

@@ -2,8 +2,7 @@
 
 They differ in where a pixel lies, in whether shrinking averages, and in
 rounding, which moves a Fréchet distance by more than most methods differ. Each
-is one matrix for the rows and one for the columns; Pillow's rounds to bytes in
-between. Tests compare each with the library that it is named after.
+is a matrix for the rows and one for the columns; Pillow rounds in between.
 """
 
 import jax
@@ -18,15 +17,9 @@ _BITS = 22  # bits of a fraction in Pillow's arithmetic on bytes
 
 
 def resize(images: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-  """Applies one matrix to the rows and one to the columns of images.
+  """Returns images [B, h, w, C] in float32, of images [B, H, W, C].
 
-  Args:
-    images: [B, H, W, C] of any type.
-    rows: [h, H] matrix.
-    columns: [w, W] matrix.
-
-  Returns:
-    [B, h, w, C] float32.
+  The matrices are [h, H] for the rows and [w, W] for the columns.
   """
   return jnp.einsum(
     "bhwc,ih,jw->bijc",
@@ -40,18 +33,17 @@ def resize(images: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
 def bilinear_tf1(size: int, wanted: int) -> np.ndarray:
   """Returns the [wanted, size] matrix of TensorFlow 1's `resize_bilinear`.
 
-  Corners are not aligned. Output pixel i lies at `i * size / wanted`: images
-  shift up and left, and shrinking skips pixels.
+  Output pixel i lies at `i * size / wanted`: images shift up and left, and
+  shrinking skips pixels.
   """
   scale = np.float32(size) / np.float32(wanted)  # TensorFlow rounds here
   return _interpolation(np.arange(wanted, dtype=np.float32) * scale, size)
 
 
 def bilinear_torch(size: int, wanted: int) -> np.ndarray:
-  """Returns the [wanted, size] matrix of torch's `bilinear` interpolation.
+  """Returns the [wanted, size] matrix of torch's `bilinear`, not antialiased.
 
-  This is the one without antialias. Centres of pixels lie at halves; shrinking
-  skips pixels.
+  Centres of pixels lie at halves; shrinking skips pixels.
   """
   place = (np.arange(wanted) + 0.5) * (size / wanted) - 0.5
   return _interpolation(np.maximum(place, 0.0), size)
@@ -71,11 +63,8 @@ def _interpolation(place: np.ndarray, size: int) -> np.ndarray:
 def bicubic_torch(size: int, wanted: int, scale: float) -> np.ndarray:
   """Returns the [wanted, size] matrix of torch's `bicubic`, not antialiased.
 
-  Args:
-    size: number of input pixels.
-    wanted: number of output pixels.
-    scale: width of an output pixel in input pixels: `size / wanted`, or the
-      inverse of the scale factor that torch was given.
+  The scale is the width of an output pixel in input pixels: `size / wanted`, or
+  the inverse of the scale factor that torch was given.
   """
   place = (np.arange(wanted) + 0.5) * scale - 0.5
   low = np.floor(place).astype(int)
@@ -117,22 +106,12 @@ def bicubic_pillow(images: Array, height: int, width: int) -> Array:
 
   Columns are resized first, and rounded to bytes before the rows. Pillow 13
   begins with the rows where the height shrinks more than the width; scores
-  published before it do not.
-
-  Args:
-    images: uint8 [B, H, W, C].
-    height: number of rows of the result.
-    width: number of columns of the result.
-
-  Returns:
-    uint8 [B, height, width, C].
+  published before it do not. Images are uint8 [B, H, W, C] and so returned.
   """
-  _, rows, columns, _ = images.shape
   x = images.astype(jnp.int32)
-  if columns != width:
-    x = _pass(x, bicubic_antialiased(columns, width), axis=2)
-  if rows != height:
-    x = _pass(x, bicubic_antialiased(rows, height), axis=1)
+  for axis, wanted in ((2, width), (1, height)):
+    if x.shape[axis] != wanted:
+      x = _pass(x, bicubic_antialiased(x.shape[axis], wanted), axis)
   return x.astype(jnp.uint8)
 
 

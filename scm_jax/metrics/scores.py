@@ -9,8 +9,7 @@ from scm_jax.errors import UserError
 from scm_jax.metrics import registry
 from scm_jax.metrics.accumulator import summarize_features
 from scm_jax.metrics.frechet import MOMENTS
-from scm_jax.metrics.metric import Options
-from scm_jax.metrics.statistic import KEPT_FEATURES, ImageSet, Statistics
+from scm_jax.metrics.metric import KEPT_FEATURES, ImageSet, Options
 
 _DEFAULT = Options()
 
@@ -20,15 +19,7 @@ def score(
 ) -> dict[str, Any]:
   """Scores generated images against reference images, by all metrics.
 
-  All scores but KID depend on the sample sizes (see the modules that compute
-  them), so the sizes are part of the result. For figures that compare, generate
-  as many images as the reference has.
-
-  Args:
-    generated: statistics by extractor, as `streaming.collect` returns them.
-    reference: statistics of the same extractors; where some are missing, the
-      metrics that need them are left out.
-    options: how scores are computed.
+  Metrics that need statistics which the reference lacks are left out.
 
   Returns:
     `{"fd": {extractor: float}, ...}` by the keys of all metrics; those of a
@@ -41,39 +32,25 @@ def score(
     UserError: there are too few images.
   """
   scores: dict[str, Any] = {
-    key: {}
-    for metric in registry.METRICS
-    if metric.compares
-    for key in metric.keys
+    key: {} for key, metric in registry.by_key().items() if metric.compares
   }
   scores["warnings"] = []
   for name, mine in generated.items():
     theirs = reference[name]
-    try:
-      values, warnings = _score_extractor(mine, theirs, options)
-    except UserError as error:
-      raise UserError(f"features {name!r}: {error}") from error
-    for key, value in values.items():
-      scores.setdefault(key, {})[name] = value
-    scores["warnings"] += [f"{name}: {warning}" for warning in warnings]
-    kept = mine.get(KEPT_FEATURES.name), theirs.get(KEPT_FEATURES.name)
-    if kept[0] is not None and kept[1] is not None:
-      scores["num_kept"] = [len(kept[0]), len(kept[1])]
+    for metric in registry.METRICS:
+      try:
+        values, warning = metric.score(mine, theirs, options)
+      except UserError as error:
+        raise UserError(f"features {name!r}: {error}") from error
+      for key, value in values.items():
+        scores.setdefault(key, {})[name] = value
+      if warning:
+        scores["warnings"].append(f"{name}: {warning}")
+    if KEPT_FEATURES.name in mine.keys() & theirs.keys():
+      scores["num_kept"] = [len(x[KEPT_FEATURES.name]) for x in (mine, theirs)]
     scores["num"] = mine[MOMENTS.name].n
     scores["num_reference"] = theirs[MOMENTS.name].n
   return scores
-
-
-def _score_extractor(
-  generated: Statistics, reference: Statistics, options: Options
-) -> tuple[dict[str, float], list[str]]:
-  """Returns the scores in one extractor's features by key, and warnings."""
-  values, warnings = {}, []
-  for metric in registry.METRICS:
-    found, warning = metric.score(generated, reference, options)
-    values |= found
-    warnings += [warning] if warning else []
-  return values, warnings
 
 
 def reference_floor(
@@ -81,29 +58,23 @@ def reference_floor(
 ) -> dict[str, Any]:
   """Scores one random half of the reference images against the other half.
 
-  The distance between two samples of one distribution is what a perfect
-  generator would get at that size. Halves are smaller than the sets that runs
-  are scored with, and the Fréchet distance's bias goes with 1/n, so a run
-  scored at full size can come out below this floor: below it, differences
-  between runs mean little.
-
-  Args:
-    reference: statistics by extractor. Those are left out that have no kept
-      features, or no more in a half than there are features.
-    seed: seed of the splits and of KID's subsets.
-    repeats: number of random splits.
+  This is what a perfect generator would get with as many samples as a half has.
+  The Fréchet distance's bias goes with 1/n, so a run scored with more samples
+  can come out below this floor, where differences between runs mean little.
+  Extractors are left out that have no kept features, or no more in a half than
+  there are features.
 
   Returns:
-    The scores as `score` returns them, averaged over the splits, with `num` and
-    `num_reference` the sizes of the halves; `fd_sd`, the standard deviation
-    over the splits by extractor; `repeats` and `seed`. Empty if all extractors
-    are left out.
+    The scores over all random splits as `over_repeats` returns them, with `num`
+    and `num_reference`, the sizes of the halves, `repeats` and `seed`; {} if
+    all extractors are left out.
   """
-  kept = {}
-  for name, statistics in reference.items():
-    features = statistics.get(KEPT_FEATURES.name)
-    if features is not None and len(features) // 2 > features.shape[1]:
-      kept[name] = features
+  kept = {
+    name: features
+    for name, statistics in reference.items()
+    if (features := statistics.get(KEPT_FEATURES.name)) is not None
+    and len(features) // 2 > features.shape[1]
+  }
   if not kept:
     return {}
   count = len(next(iter(kept.values())))
@@ -118,41 +89,36 @@ def reference_floor(
       for half in halves
     )
     splits.append(score(one, other, Options(seed=seed)))
-  sizes = {key: splits[0][key] for key in ("num", "num_reference")}
-  return {**over_repeats(splits), **sizes, "repeats": repeats, "seed": seed}
+  facts = {"num": size, "num_reference": size, "repeats": repeats, "seed": seed}
+  return over_repeats(splits) | facts
 
 
 def own_scores(images: ImageSet) -> dict[str, dict[str, float]]:
   """Returns printed scores that need no reference, by key and extractor."""
   found: dict[str, dict[str, float]] = {}
-  for name, statistics in images.items():
-    values, _ = _score_extractor(statistics, {}, Options())
-    for key in registry.columns().keys() & values.keys():
-      found.setdefault(key, {})[name] = values[key]
+  for column in registry.columns().values():
+    metric = registry.by_key()[column.key]
+    for name, statistics in images.items():
+      values, _ = metric.score(statistics, {}, _DEFAULT)
+      if values:
+        found.setdefault(column.key, {})[name] = values[column.key]
   return found
 
 
 def over_repeats(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Summarises the scores of several sets of images of one kind.
+  """Returns the means of what `score` returned for two or more sets of images.
 
-  Args:
-    repeats: what `score` returned for each of them, two or more.
-
-  Returns:
-    The mean of each score by extractor, and under `fd_sd` the Fréchet
-    distance's sample standard deviation (of n - 1).
+  Under `fd_sd` is the Fréchet distance's sample standard deviation (of n - 1).
   """
-  first = repeats[0]
+  values = {
+    key: {name: [scores[key][name] for scores in repeats] for name in found}
+    for key in registry.by_key()
+    if (found := repeats[0].get(key)) is not None
+  }
   means = {
-    key: {
-      name: float(np.mean([scores[key][name] for scores in repeats]))
-      for name in first[key]
-    }
-    for key in registry.keys()
-    if key in first
+    key: {name: float(np.mean(several)) for name, several in by_name.items()}
+    for key, by_name in values.items()
   }
-  deviations = {
-    name: float(np.std([scores["fd"][name] for scores in repeats], ddof=1))
-    for name in first["fd"]
-  }
-  return {**means, "fd_sd": deviations}
+  distances = values["fd"].items()
+  deviations = {name: float(np.std(fds, ddof=1)) for name, fds in distances}
+  return means | {"fd_sd": deviations}

@@ -1,22 +1,14 @@
 """One pass over images, drawn or read: features on devices, statistics here.
 
-A batch is cut over the devices, and every device computes the features of its
-own part (`shard_map`). So nothing is exchanged, and a sample's features depend
-on neither the batch size nor the number of devices, except for rounding. While
-the devices work on one batch, the host summarises the one before. Several
+Every device computes the features of its own part of a batch (`shard_map`), so
+that nothing is exchanged, while the host summarises the batch before. Several
 processes have a part of the samples each, and merge their statistics.
 """
 
 import functools
+import itertools
 import logging
-from collections.abc import (
-  Callable,
-  Collection,
-  Iterable,
-  Iterator,
-  Mapping,
-  Sequence,
-)
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -27,9 +19,9 @@ from tqdm import tqdm
 from scm_jax.image_grid import check_images
 from scm_jax.metrics import multihost
 from scm_jax.metrics.accumulator import KEPT, Accumulator, merge
-from scm_jax.metrics.extractor import Extractor, fingerprint
-from scm_jax.metrics.pass_checkpoint import PassCheckpoint
-from scm_jax.metrics.statistic import Arrays, ImageSet
+from scm_jax.metrics.array_file import PassCheckpoint
+from scm_jax.metrics.extractor import Extractor
+from scm_jax.metrics.metric import Arrays, ImageSet
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS = {"desc": "images", "delay": 30.0, "mininterval": 30.0}  # of tqdm
@@ -42,11 +34,8 @@ Batches = Callable[[range], Iterable[Any]]
 class Extraction:
   """Several extractors as one compiled program over devices.
 
-  Attributes:
-    extractors: the extractors.
-    devices: number of devices, which divides a batch's size.
-    sharding: the sharding of a batch.
-    replicated: the sharding of parameters, which every device holds.
+  The number of `devices` divides the size of a batch, which has the `sharding`;
+  every device holds what is `replicated`.
   """
 
   def __init__(self, extractors: Sequence[Extractor]):
@@ -77,40 +66,31 @@ class Extraction:
   @functools.cached_property
   def fingerprints(self) -> dict[str, str]:
     """Returns the extractors' fingerprints by name."""
-    return {e.name: fingerprint(e) for e in self.extractors}
-
-  def only(self, names: Collection[str]) -> "Extraction":
-    """Returns an extraction of some of these extractors."""
-    return Extraction([e for e in self.extractors if e.name in names])
+    return {e.name: e.fingerprint() for e in self.extractors}
 
   def process_batch_size(self, size: int) -> int:
-    """Returns how many images of a batch of all processes are this one's.
+    """Returns how many of all processes' `size` images a batch has here.
 
-    It is the least multiple of the number of devices with which the processes
-    together have at least `size`.
+    It is rounded up to a multiple of the number of devices.
     """
     each = -(-size // jax.process_count())
     return -(-each // self.devices) * self.devices
 
 
 class Observer(Protocol):
-  """Sees the images of a pass; its state is saved with the statistics."""
+  """An object that sees the images of a pass.
 
-  def see(self, start: int, count: int, images: Any) -> None:
-    """Sees the samples from `start` on: the first `count` of the images."""
-    ...
+  `see` is shown the samples from `start` on: the first `count` of the images.
+  `state`, arrays by name, is saved with the statistics. `join` takes the states
+  of parts of the samples, in order, in place of its own: a saved one to begin
+  with, and all processes' in the end. It raises an error if it cannot continue.
+  """
 
-  def state(self) -> Arrays:
-    """Returns its state as arrays by name."""
-    ...
+  def see(self, start: int, count: int, images: Any) -> None: ...
 
-  def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    """Continues from a state; raises an error if it cannot."""
-    ...
+  def state(self) -> Arrays: ...
 
-  def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Takes the states of all processes, in the order of their samples."""
-    ...
+  def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None: ...
 
 
 def collect(
@@ -124,78 +104,49 @@ def collect(
 ) -> ImageSet:
   """Computes the statistics of `total` images in one pass.
 
-  Several processes, which all must call it, take a part of the samples each.
-
-  Args:
-    extraction: the extractors.
-    batches: gives the images of some samples; see `Batches`.
-    total: number of samples, of all processes together.
-    keep: number of samples whose features are kept, of all processes together.
-    observer: sees every image of this process, and in the end what the
-      observers of the other processes saw.
-    checkpoint: where this process's statistics are saved on the way, and what
-      it resumes from.
-
-  Returns:
-    Statistics by extractor name, the same on every process.
+  Several processes, which all must call it, take a part of the images each, and
+  all return the same. The features of `keep` images are kept. The observer sees
+  the images of this process, whose statistics are saved to the checkpoint on
+  the way; the pass resumes from what is there.
 
   Raises:
     UserError: features are not finite, or a file cannot be written.
   """
   samples = multihost.process_samples(total)
 
-  def begin() -> dict[str, Accumulator]:
-    names = [extractor.name for extractor in extraction.extractors]
-    return {name: Accumulator(total, keep, samples) for name in names}
-
   def collect_own() -> ImageSet:
-    accumulators = begin()
-    if checkpoint and not checkpoint.restore(accumulators, observer):
-      accumulators = begin()
-    done = next(iter(accumulators.values())).count
+    accumulator = Accumulator(total, keep, samples)
+    if checkpoint and not checkpoint.restore(accumulator, observer):
+      accumulator = Accumulator(total, keep, samples)
+    done = accumulator.count
     if done:
       _LOG.info("resuming after %d of %d samples", done, len(samples))
     left = range(samples.start + done, samples.stop)
+    outputs = ((images, extraction(images)) for images in batches(left))
+    # A batch is summarised when the devices are at work on the one after it.
+    pairs: Any = itertools.pairwise(itertools.chain(outputs, [None]))
     with tqdm(total=len(samples), initial=done, **_PROGRESS) as progress:
-      for number, batch in enumerate(_dispatch(extraction, batches, left), 1):
-        first, images, outputs = batch
+      for number, ((images, output), _) in enumerate(pairs, 1):
+        first = samples.start + accumulator.count
         count = min(len(images), samples.stop - first)
         if observer:
           observer.see(first, count, images)
-        for name, output in outputs.items():
-          arrays = {key: np.asarray(x)[:count] for key, x in output.items()}
-          accumulators[name].add(arrays)
+        accumulator.add(output, count)
         progress.update(count)
         if checkpoint and number % checkpoint.every == 0:
-          checkpoint.save(accumulators, observer.state() if observer else {})
-    return {name: a.result() for name, a in accumulators.items()}
+          checkpoint.save(accumulator, observer.state() if observer else {})
+    return accumulator.result()
 
   own = multihost.raise_on_any(collect_own)
   found = {
-    name: merge(multihost.all_gather_objects(part))
-    for name, part in own.items()
+    extractor.name: functools.reduce(
+      merge, multihost.all_gather_objects(own.get(extractor.name, {}))
+    )
+    for extractor in extraction.extractors
   }
   if observer:
     observer.join(multihost.all_gather_objects(observer.state()))
   return found
-
-
-def _dispatch(
-  extraction: Extraction, batches: Batches, samples: range
-) -> Iterator[tuple[int, Any, dict[str, Any]]]:
-  """Yields each batch when the devices are at work on the one after it.
-
-  Yields:
-    The batch's first sample, its images, and the extractors' outputs by name.
-  """
-  waiting, first = None, samples.start
-  for images in batches(samples) if samples else ():
-    outputs = extraction(images)
-    if waiting:
-      yield waiting
-    waiting, first = (first, images, outputs), first + len(images)
-  if waiting:
-    yield waiting
 
 
 def collect_images(
@@ -205,19 +156,13 @@ def collect_images(
   size: int = 256,
   keep: int = KEPT,
 ) -> ImageSet:
-  """Computes the statistics of images in memory.
+  """Computes the statistics of images in memory, uint8 [N, H, W, C].
 
-  Args:
-    images: uint8 [N, H, W, C].
-    extraction: the extractors.
-    size: number of images in a batch.
-    keep: number of images whose features are kept.
+  Batches have `size` images; the features of `keep` images are kept.
 
   Raises:
-    UserError: the images are not uint8, or an extractor does not take images
-      of their shape.
+    UserError: an extractor does not take images of their type or shape.
   """
-  images = np.asarray(images)
   check_images(images)
   size = extraction.process_batch_size(min(size, len(images)))
 
@@ -230,7 +175,5 @@ def collect_images(
 
 def pad_batch(images: np.ndarray, size: int) -> np.ndarray:
   """Repeats the last image, up to [size, ...], so that one program serves."""
-  missing = size - len(images)
-  if not missing:
-    return images
-  return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+  sides = ((0, size - len(images)), *((0, 0),) * (images.ndim - 1))
+  return np.pad(images, sides, mode="edge")

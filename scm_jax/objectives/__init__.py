@@ -6,7 +6,7 @@ and name the spec here; `config.run` then takes its name.
 
 from scm_jax.objectives import consistency, diffusion, velocity
 from scm_jax.objectives.point import Point
-from scm_jax.objectives.spec import Options, Spec, Student
+from scm_jax.objectives.spec import ExtraNetwork, Options, Spec, Student
 
 OBJECTIVES: dict[str, Spec] = {
   "teacher": diffusion.TEACHER,
@@ -16,6 +16,7 @@ OBJECTIVES: dict[str, Spec] = {
 
 __all__ = [
   "OBJECTIVES",
+  "ExtraNetwork",
   "Options",
   "Point",
   "Spec",

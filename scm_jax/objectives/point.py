@@ -16,6 +16,7 @@ class Point(NamedTuple):
       may be given any.
     rngs: the network's random streams, or None; value and tangent share their
       masks.
+    drawn: whatever else the objective draws for each sample (`Spec.draw`).
   """
 
   x0: Array
@@ -23,3 +24,4 @@ class Point(NamedTuple):
   t: Array
   cond: dict[str, Array] = {}
   rngs: dict[str, Array] | None = None
+  drawn: dict[str, Array] = {}

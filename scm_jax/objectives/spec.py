@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import schema, trigflow
+from scm_jax.networks import NetworkConfig
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.velocity import Velocity
 
@@ -80,11 +81,14 @@ class Student(NamedTuple):
     tangent_F: the same network in another precision, for the tangent alone,
       which then has a pass of its own; None takes the tangent in the pass that
       gives the value.
+    extra: the other networks that the objective trains, by name (see
+      `ExtraNetwork`). Their parameters are `params[name]`.
   """
 
   F: Callable[..., Array]
   w: Callable[[Any, Array], Array] = _no_weight
   tangent_F: Callable[..., Array] | None = None
+  extra: "dict[str, Student]" = {}
 
 
 def evaluate(
@@ -139,6 +143,28 @@ Loss = Callable[
 
 
 @dataclasses.dataclass(frozen=True)
+class ExtraNetwork:
+  """A second network that an objective trains, such as a critic.
+
+  It is trained by the same loss: the objective adds the network's own loss to
+  the student's and stops the gradients that must not pass between them. It has
+  an optimiser of its own, is saved and restored with the student, and is left
+  out of EMAs and exports.
+
+  Attributes:
+    network: gives its network from the student's.
+    from_teacher: whether it starts with the weights of the run's teacher;
+      otherwise they are drawn.
+    optimizer: the fields of `config.optimizer` in which its optimiser differs
+      from the student's, from the objective's options.
+  """
+
+  network: Callable[[NetworkConfig], NetworkConfig] = lambda config: config
+  from_teacher: bool = True
+  optimizer: Callable[[Any], dict[str, Any]] = lambda options: {}
+
+
+@dataclasses.dataclass(frozen=True)
 class Spec:
   """An objective, as an entry of the registry `scm_jax.objectives.OBJECTIVES`.
 
@@ -152,13 +178,15 @@ class Spec:
     options: the dataclass of its options, `Options` or one that adds to it.
     loss: the loss of a batch and its metrics; `step` is the number of updates
       done. The metrics hold `valid` `[B]`, which samples are finite.
-    draw: draws the fields of `Point` that the objective chooses, such as the
-      times: `draw(key, count, options) -> {name: [count, ...]}`.
+    draw: draws what the objective chooses for each sample, such as the times:
+      `draw(key, count, options) -> {name: [count, ...]}`. What is no field of
+      `Point` is in its `drawn`.
     asks_teacher: whether every step evaluates a teacher's velocity.
     takes_guidance: whether the network takes the guidance scale as an input.
     forwards: passes over the network's weights before the backward pass.
     tangent: the tangent before its normalisation, with the arguments of
       `loss`, for checks of its precision; None for a loss without one.
+    extra: the other networks that it trains, by name.
   """
 
   label: str
@@ -173,3 +201,4 @@ class Spec:
   takes_guidance: Callable[[Any], bool] = never
   forwards: Callable[[Any], int] = lambda options: 1
   tangent: Callable[..., Array] | None = None
+  extra: dict[str, ExtraNetwork] = dataclasses.field(default_factory=dict)

@@ -1,8 +1,4 @@
-"""What a train step must hold and send, from shapes and shardings alone.
-
-Tests compare the compiled program with these figures, and `search` ranks meshes
-by them before it compiles anything.
-"""
+"""What a train step must hold and send, from shapes and shardings alone."""
 
 import functools
 import math
@@ -12,13 +8,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
-from scm_jax import networks
 from scm_jax.defaults import Run
 from scm_jax.networks import sharded
 from scm_jax.planning.estimate import Traffic
 from scm_jax.training import offload, program, sharding
 from scm_jax.training.sharding import DATA, FSDP
 from scm_jax.training.step import init_state
+
+
+class Shapes(NamedTuple):
+  """A run's state and its teacher's float32 parameters, if any, as shapes."""
+
+  state: Any
+  teacher: Any
 
 
 class Arguments(NamedTuple):
@@ -29,22 +31,9 @@ class Arguments(NamedTuple):
   batch: Any
 
 
-class Shapes(NamedTuple):
-  """The shapes and types that all meshes have in common.
-
-  Attributes:
-    state: the run's state.
-    teacher: the teacher's parameters in float32, or None for a run without one.
-  """
-
-  state: Any
-  teacher: Any
-
-
 def trace(config: Run) -> Shapes:
   """Returns a config's shapes; takes seconds for the largest networks."""
-  network = networks.build(config.network)
-  state = jax.eval_shape(lambda: init_state(config, network))
+  state = jax.eval_shape(lambda: init_state(config))
   if not config.asks_teacher:
     return Shapes(state, None)
   teacher = program.teacher_network(config)
@@ -71,9 +60,10 @@ def abstract_mesh(data: int, fsdp: int) -> AbstractMesh:
 def resident(arguments: Arguments) -> dict[str, int]:
   """Returns the bytes that one device holds between steps, by what they are."""
   state = arguments.state
+  moments = (extra.opt_state for extra in state.extra.values())
   return {
-    "parameters": local_bytes(state.params),
-    "moments": local_bytes(state.opt_state),
+    "parameters": local_bytes(state.trained),
+    "moments": local_bytes([state.opt_state, *moments]),
     "averages": local_bytes(state.ema),
     "teacher": local_bytes(arguments.teacher),
     "batch": local_bytes(arguments.batch),
@@ -86,18 +76,14 @@ def minimum(config: Run, arguments: Arguments, domain: int) -> list[Traffic]:
   Each microbatch gathers the sharded parameters over `fsdp`, and sums and
   scatters their gradients over it. After the last one, each device's part of
   the gradient is summed over `data`, and the gradient of the replicated
-  parameters over all devices, in the parameters' own type.
-
-  Args:
-    config: the run's config.
-    arguments: the arguments of its train step, on a mesh.
-    domain: the number of devices that fast links connect.
+  parameters over all devices, in the parameters' own type. `domain` is the
+  number of devices that fast links connect.
   """
   mesh = arguments.batch["label"].sharding.mesh
   data, fsdp = mesh.shape[DATA], mesh.shape[FSDP]
   devices = data * fsdp
   microbatches = sharding.microbatches(config, devices)
-  params = arguments.state.params
+  params = arguments.state.trained
   replicated = sum(
     leaf.size * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(params)
@@ -105,31 +91,26 @@ def minimum(config: Run, arguments: Arguments, domain: int) -> list[Traffic]:
   )
   split = local_bytes(params) - replicated
   gathered = microbatches * _gathered_bytes(config, params, arguments.teacher)
-  scattered = microbatches * _scattered_bytes(config, params)
-  within = min(fsdp, domain)
-  across = min(data, max(1, domain // fsdp))
+  scattered = microbatches * _sharded_bytes(
+    params, config.network.dtype, config.sharding.reduce_dtype
+  )
+  # A device sends this part of an array in a ring.
+  ring = lambda size: (size - 1) / size
+  within, across = min(fsdp, domain), min(data, max(1, domain // fsdp))
+  summed, everywhere = 2 * replicated * ring(devices), min(devices, domain)
   found = [
-    Traffic("all-gather", gathered * _ring(fsdp), fsdp, within),
-    Traffic("reduce-scatter", scattered * _ring(fsdp), fsdp, within),
-    Traffic("all-reduce", split * 2 * _ring(data), data, across),
-    Traffic(
-      "all-reduce",
-      2 * replicated * _ring(devices),
-      devices,
-      min(devices, domain),
-    ),
+    Traffic("all-gather", gathered * ring(fsdp), fsdp, within),
+    Traffic("reduce-scatter", scattered * ring(fsdp), fsdp, within),
+    Traffic("all-reduce", split * 2 * ring(data), data, across),
+    Traffic("all-reduce", summed, devices, everywhere),
   ]
   return [traffic for traffic in found if traffic.bytes]
 
 
 def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
-  """Returns the bytes that one microbatch gathers, of all devices together.
-
-  A sharded parameter is gathered by its layer, in each forward and each
-  backward pass.
-  """
-  spec, options = config.spec, config.objective
-  forwards = spec.forwards(options)
+  """Returns the bytes that each layer gathers in all passes of a microbatch."""
+  options = config.objective
+  forwards = config.spec.forwards(options)
   evaluations = 2 if options.guidance != "none" else 1
   own = config.network.dtype
   # The tangent, where it has a type of its own, is one more forward pass in it,
@@ -144,30 +125,21 @@ def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
   )
 
 
-def _scattered_bytes(config: Run, params: Any) -> float:
-  """Returns the bytes of gradients that one microbatch sums and scatters."""
-  if config.sharding.reduce_dtype:
-    itemsize = jnp.dtype(config.sharding.reduce_dtype).itemsize
-    leaves = jax.tree.leaves(params)
-    return sum(x.size for x in leaves if _is_sharded(x)) * itemsize
-  return _sharded_bytes(params, config.network.dtype)
-
-
-def _sharded_bytes(tree: Any, dtype: str) -> int:
-  """Returns the bytes of a network's sharded parameters as layers gather them.
+def _sharded_bytes(tree: Any, computed: str, sent: str = "") -> int:
+  """Returns the bytes of a network's sharded parameters as layers send them.
 
   Args:
     tree: the parameters.
-    dtype: the type that the layers compute in.
+    computed: the type that the layers compute in.
+    sent: the type that all are sent in; "" is a matter of the layer.
   """
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  narrow = jnp.dtype(dtype).itemsize
-  return sum(
-    leaf.size
-    * (narrow if sharded.gathered_as_computed(path) else leaf.dtype.itemsize)
-    for path, leaf in leaves
-    if _is_sharded(leaf)
-  )
+  total = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    if _is_sharded(leaf):
+      as_computed = sharded.gathered_as_computed(path)
+      dtype = sent or (computed if as_computed else leaf.dtype)
+      total += leaf.size * jnp.dtype(dtype).itemsize
+  return total
 
 
 def local_bytes(tree: Any) -> int:
@@ -181,8 +153,3 @@ def local_bytes(tree: Any) -> int:
 
 def _is_sharded(leaf: Any) -> bool:
   return any(leaf.sharding.spec)
-
-
-def _ring(size: int) -> float:
-  """Returns the part of an array that a device sends in a ring of `size`."""
-  return (size - 1) / size

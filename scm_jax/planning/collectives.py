@@ -13,19 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-KINDS = (
-  "all-gather",
-  "all-reduce",
-  "reduce-scatter",
-  "all-to-all",
-  "collective-permute",
+KINDS: tuple[str, ...] = tuple(
+  "all-gather all-reduce reduce-scatter all-to-all collective-permute".split()
 )
 _OTHERS = {
   "ragged-all-to-all": "all-to-all",
   "collective-broadcast": "all-gather",
 }
 
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$", re.MULTILINE)
 _INSTRUCTION = re.compile(
   r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z\d\-]*)\("
 )
@@ -33,7 +29,9 @@ _SHAPE = re.compile(r"\b(pred|[a-z]+)(\d*)\w*\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_LISTED = re.compile(r"replica_groups=\{(\{[\d,{} ]*\})\}")
+_LISTED = re.compile(
+  r"(?:replica_groups|source_target_pairs)=\{ *\{([\d, ]*)\}"
+)
 _IOTA = re.compile(
   r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
 )
@@ -41,7 +39,6 @@ _MESH = re.compile(
   r"replica_groups=mesh\[([^\]]*)\]"
   r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
 )
-_PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{} ]*\})\}")
 
 
 class Collective(NamedTuple):
@@ -51,8 +48,7 @@ class Collective(NamedTuple):
     kind: a name in `KINDS`.
     times: how often a step runs it.
     bytes: how many bytes a device sends each time.
-    group: the positions in the mesh of the first group of devices that exchange
-      data with each other.
+    group: the positions in the mesh of the first group of devices.
   """
 
   kind: str
@@ -62,14 +58,10 @@ class Collective(NamedTuple):
 
 
 def parse(text: str, devices: int) -> list[Collective]:
-  """Returns the collectives of a compiled module.
+  """Returns the collectives of a compiled module that runs on some devices.
 
-  Args:
-    text: the module's HLO, from `compiled.as_text()`.
-    devices: how many devices the program runs on.
-
-  Raises:
-    ValueError: the module has no entry computation.
+  The text is the module's HLO, from `compiled.as_text()`. Raises ValueError if
+  it has no entry computation.
   """
   bodies, entry = computations(text)
   times = dict.fromkeys(bodies, 0)
@@ -92,25 +84,19 @@ def parse(text: str, devices: int) -> list[Collective]:
 
 def counts(collectives: list[Collective]) -> dict[str, int]:
   """Returns how many collectives of each kind a step runs."""
-  found = dict.fromkeys(KINDS, 0)
-  for collective in collectives:
-    found[collective.kind] += collective.times
-  return found
+  return {
+    kind: sum(c.times for c in collectives if c.kind == kind) for kind in KINDS
+  }
 
 
 def computations(text: str) -> tuple[dict[str, list[str]], str]:
   """Returns the lines of each computation by its name, and the entry's name."""
-  found, entry, lines = {}, "", None
-  for line in text.splitlines():
-    header = None if line.startswith(" ") else _COMPUTATION.match(line)
-    if header:
-      lines = found.setdefault(header[2], [])
-      entry = header[2] if header[1] else entry
-    elif lines is not None and line.startswith(" "):
-      lines.append(line)
-  if not entry:
+  _, *parts = _COMPUTATION.split(text)
+  marks, names, bodies = parts[::3], parts[1::3], parts[2::3]
+  if "ENTRY " not in marks:
     raise ValueError("the module has no entry computation")
-  return found, entry
+  lines = map(str.splitlines, bodies)
+  return dict(zip(names, lines, strict=True)), names[marks.index("ENTRY ")]
 
 
 def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
@@ -161,27 +147,21 @@ def array_bytes(letters: str, bits: str, sizes: str) -> int:
 
 
 def _group(line: str, devices: int) -> tuple[int, ...]:
-  """Returns the first group of devices in a collective's line.
-
-  An unknown notation counts as a group of all devices, which sends the most.
-  """
+  """Returns the first group of devices in a collective's line."""
   if found := _MESH.search(line):
     return _mesh_group(found, devices)
   if found := _IOTA.search(line):
     rows, columns, shape, order = found.groups()
     numbers = _numbers(devices, shape, order)
     return tuple(numbers.reshape(int(rows), int(columns))[0].tolist())
-  if found := _LISTED.search(line) or _PAIRS.search(line):
-    first = found[1].split("}")[0].strip("{ ")
-    return tuple(_ints(first))
+  if found := _LISTED.search(line):
+    return tuple(_ints(found[1]))
+  # In an unknown notation: all devices, which send the most.
   return tuple(range(devices))
 
 
 def _mesh_group(found: re.Match, devices: int) -> tuple[int, ...]:
-  """Returns the first group along the axes in braces.
-
-  An example is `mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`.
-  """
+  """Reads `mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`."""
   axes, shape, order, chosen = found.groups()
   sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", axes)}
   names = re.findall(r"'(\w+)'", chosen)

@@ -17,17 +17,11 @@ _INVOLUNTARY = "Involuntary full rematerialization"  # a warning of XLA's
 
 
 def ask(config: ConfigDict, target: Target, **request: Any) -> dict[str, Any]:
-  """Returns the worker's answer about a config on a target.
+  """Returns the worker's answer to a request; see `worker.answer`.
 
-  Args:
-    config: the run's config.
-    target: the devices to compile for.
-    **request: `compile`, `flops` or `meshes`; see `worker.answer`.
-
-  Returns:
-    The answer. Its `compiled` also has `involuntary_rematerializations`: how
-    many arrays XLA's partitioner replicated on all devices because it found no
-    better way to reshard them.
+  Its `compiled` also has `involuntary_rematerializations`: how many arrays
+  XLA's partitioner replicated on all devices because it found no better way to
+  reshard them.
 
   Raises:
     UserError: the compiler failed, or is not installed.
@@ -42,23 +36,18 @@ def ask(config: ConfigDict, target: Target, **request: Any) -> dict[str, Any]:
     text=True,
     env=os.environ | topology.environment(target),
   )
-  lines = process.stdout.splitlines()
-  if process.returncode or not lines:
-    raise UserError(f"compiling for {target.name} failed: {_reason(process)}")
-  result = json.loads(lines[-1])
+  answers = process.stdout.splitlines()
+  if process.returncode or not answers:
+    lines = list(filter(None, map(str.strip, process.stderr.splitlines())))
+    told = [line for line in lines if "Error" in line or line.startswith("F0")]
+    code = f"it ended with exit code {process.returncode}"
+    reason = (told or lines or [code])[-1][:400]
+    raise UserError(f"compiling for {target.name} failed: {reason}")
+  result = json.loads(answers[-1])
   if "error" in result:
     kinds = {2: ConfigError, 1: UserError}
     raise kinds[result["exit_code"]](result["error"])
   if "compiled" in result:
-    result["compiled"]["involuntary_rematerializations"] = process.stderr.count(
-      _INVOLUNTARY
-    )
+    count = process.stderr.count(_INVOLUNTARY)
+    result["compiled"]["involuntary_rematerializations"] = count
   return result
-
-
-def _reason(process: Any) -> str:
-  """Returns the line that says why a process failed, else its last line."""
-  lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
-  said = [line for line in lines if "Error" in line or line.startswith("F0")]
-  fallback = f"it ended with exit code {process.returncode}"
-  return (said or lines or [fallback])[-1][:400]

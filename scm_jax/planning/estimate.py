@@ -1,9 +1,5 @@
-"""Predicts how long a step takes, from published rates and assumptions.
+"""Predicts how long a step takes, from published rates and assumptions."""
 
-`scm-jax bench` measures instead.
-"""
-
-import dataclasses
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -38,16 +34,8 @@ def total(traffic: Iterable[Traffic]) -> float:
   return sum(t.bytes for t in traffic)
 
 
-@dataclasses.dataclass(frozen=True)
-class Times:
-  """The seconds that the parts of a step take.
-
-  Attributes:
-    compute: seconds for the passes of the networks.
-    update: seconds for the optimiser and the EMAs, which read and write the
-      whole state.
-    communication: seconds for the collectives.
-  """
+class Times(NamedTuple):
+  """The seconds of a step for the networks, the state's update, and traffic."""
 
   compute: float
   update: float
@@ -55,12 +43,12 @@ class Times:
 
   @property
   def serial(self) -> float:
-    """Returns the seconds of a step if nothing overlaps."""
+    """The seconds of a step if nothing overlaps."""
     return self.compute + self.update + self.communication
 
   @property
   def overlapped(self) -> float:
-    """Returns the seconds of a step if communication overlaps computation."""
+    """The seconds of a step if communication overlaps computation."""
     return max(self.compute, self.communication) + self.update
 
   def efficiency(self, seconds: float) -> float:
@@ -73,21 +61,18 @@ def weighted_flops(
 ) -> float:
   """Returns how many bfloat16 FLOPs take as long as a step's FLOPs.
 
-  Args:
-    config: the run's config, whose types and precisions decide.
-    card: the device.
-    step: the FLOPs of a step, as XLA counts them.
-    forward: the FLOPs of one forward pass of the network.
+  The config's types and precisions decide. The FLOPs of a `step` and of one
+  `forward` pass of the network are those that XLA counts.
   """
   network, objective = config.network, config.objective
   cost = card.cost(network.dtype, network.precision)
   if not objective.tangent_pass:
     return step * cost
-  teaching = 2 if objective.guidance != "none" else 1
-  passes = 2 + (teaching if config.asks_teacher else 0)
-  apart = passes * forward
-  precise = card.cost(*objective.tangent_pass)
-  return (step - apart) * cost + apart * precise
+  teaching = 0
+  if config.asks_teacher:
+    teaching = 2 if objective.guidance != "none" else 1
+  apart = (2 + teaching) * forward
+  return (step - apart) * cost + apart * card.cost(*objective.tangent_pass)
 
 
 def times(
@@ -95,11 +80,8 @@ def times(
 ) -> Times | None:
   """Returns the times of a step, or None where the target's rates are unknown.
 
-  Args:
-    target: the devices.
-    flops: FLOPs of one device in a step; see `weighted_flops`.
-    state_bytes: bytes of the state on one device.
-    traffic: what one device sends in a step.
+  One device computes `flops` (see `weighted_flops`), reads and writes the state
+  once, and sends the traffic.
   """
   card = target.card
   if not card.flops:
@@ -114,16 +96,10 @@ def times(
 def bandwidth(card: Card, size: int, local: int) -> float:
   """Returns the bytes per second that each device of a group can send.
 
-  Args:
-    card: the devices.
-    size: how many devices form the group.
-    local: how many of them share a domain of fast links. They also share their
-      network ports, so that a ring through all of them has the ports' total
-      rate.
+  Of its `size` devices, `local` share a domain of fast links and their network
+  ports, so that a ring through all of them has the ports' total rate.
   """
-  if local >= size:
-    return card.link
-  return min(card.link, card.network * local)
+  return card.link if local >= size else min(card.link, card.network * local)
 
 
 def mesh_at(devices: int, fsdp: int) -> tuple[int, int]:
@@ -136,15 +112,12 @@ def assumptions(target: Target) -> list[str]:
   """Returns sentences about what the predicted times assume."""
   card = target.card
   fast = "NVLink" if card.platform == "gpu" else "ICI"
+  rate = lambda bytes_per_second: f"{bytes_per_second / 1e9:g} GB/s"
   return [
     f"{EFFICIENCY:.0%} of {(card.flops or 0) / 1e12:g} TFLOP/s (bfloat16) is "
     "reached, and the same fraction of the rate of float32 products",
-    f"{fast} carries {_rate(card.link)} one way among {target.domain} devices, "
-    f"the network beyond them {_rate(card.network)} a device",
-    f"the update reads and writes the state at {_rate(card.bandwidth)}",
+    f"{fast} carries {rate(card.link)} one way among {target.domain} devices, "
+    f"the network beyond them {rate(card.network)} a device",
+    f"the update reads and writes the state at {rate(card.bandwidth)}",
     "the data arrive in time; there are no stragglers, restarts or evaluations",
   ]
-
-
-def _rate(bytes_per_second: float) -> str:
-  return f"{bytes_per_second / 1e9:g} GB/s"

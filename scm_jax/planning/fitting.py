@@ -30,10 +30,9 @@ _SMALL_PASS = 16
 
 
 def check(config: ConfigDict) -> None:
-  """Compares what a step needs with the memory of the devices here.
+  """Logs a warning if a step may not fit into the memory of the devices here.
 
-  Logs a warning if the step may not fit. Does nothing if the devices' memory is
-  unknown, as for CPUs.
+  Does nothing if their memory is unknown, as for CPUs.
 
   Raises:
     ConfigError: the step clearly does not fit and `config.memory_check` is
@@ -49,8 +48,11 @@ def check(config: ConfigDict) -> None:
   need = step.need(run, mesh[DATA], mesh[FSDP])
   if need.total <= limit:
     return
-  found = suggestion(run, step, (mesh[DATA], mesh[FSDP]), limit)
-  message = f"{_shortage(need, limit, device)}; {_remedy(found)}"
+  remedy = "no flags make it fit; use more or larger devices"
+  if found := suggestion(run, step, (mesh[DATA], mesh[FSDP]), limit):
+    flags, less = found
+    remedy = f"run it with {' '.join(flags)} (about {less.total / GB:.1f} GB)"
+  message = f"{_shortage(need, limit, device.device_kind)}; {remedy}"
   if need.total > CLEARLY * limit and run.memory_check == "stop":
     raise ConfigError(f"{message}; --config.memory_check=warn starts it anyway")
   logging.warning("%s", message)
@@ -70,14 +72,8 @@ def suggestion(
 ) -> tuple[list[str], memory.Need] | None:
   """Returns the cheapest flags with which a step fits, and its need then.
 
-  Args:
-    config: the run's config.
-    step: the run's traced step.
-    sizes: the sizes of the mesh, data and fsdp.
-    limit: the bytes that a program can use on a device.
-
-  Returns:
-    Flags that leave a tenth of the memory free, or None if there are none.
+  They change a mesh of `sizes` (data, fsdp) and leave a tenth of the `limit`,
+  the bytes of a device, free. Returns None if there are none.
   """
   devices, room = sizes[0] * sizes[1], (1 - _FREE) * limit
   for other, fsdp in _ways(config, devices, sizes[1]):
@@ -106,8 +102,8 @@ def _ways(config: Run, devices: int, fsdp: int) -> Iterator[tuple[Run, int]]:
     for rest, policy, dtype, count, size in itertools.product(
       rests, policies, teachers, counts, shards
     ):
-      changes: dict[str, Any] = {"offload": rest, "teacher_dtype": dtype}
       network: dict[str, Any] = {"remat": policy}
+      changes: dict[str, Any] = {"offload": rest, "teacher_dtype": dtype}
       changes["network"] = dataclasses.replace(config.network, **network)
       if count != start:
         changes |= {"microbatches": 0, "images_per_pass": count}
@@ -121,37 +117,27 @@ def _flags(config: Run, other: Run) -> list[str]:
   old, new = (
     configuration.flatten(dataclasses.asdict(run)) for run in (config, other)
   )
+  shown = lambda value: f'"{value}"' if isinstance(value, tuple) else value
   return [
-    f"--config.{path}={_shown(new[path])}"
-    for path in new
-    if new[path] != old[path]
+    f"--config.{path}={shown(value)}"
+    for path, value in new.items()
+    if value != old[path]
   ]
 
 
-def _shown(value: Any) -> str:
-  return f'"{value}"' if isinstance(value, tuple) else str(value)
-
-
-def _shortage(need: memory.Need, limit: int, device: Any) -> str:
-  """Returns how much memory the step needs, and how much there is."""
+def _shortage(need: memory.Need, limit: int, kind: str) -> str:
+  """Returns how much memory the step needs, and how much a device has."""
   parts = ", ".join(
     f"{name} {count / GB:.1f}" for name, count in need._asdict().items()
   )
-  kind = device.device_kind
   text = (
     f"a step needs about {need.total / GB:.1f} GB of each device ({parts}), "
     f"but a program can use {limit / GB:.1f} GB of this {kind}"
   )
   card = targets.card_here(kind)
   # JAX takes three quarters of a GPU unless it is told otherwise.
-  usual = 0.9 * card.usable * card.memory if card else 0
-  if card and card.platform == "gpu" and limit < usual:
+  if (
+    card and card.platform == "gpu" and limit < 0.9 * card.usable * card.memory
+  ):
     text += f" (more with XLA_PYTHON_CLIENT_MEM_FRACTION={card.usable:g})"
   return text
-
-
-def _remedy(found: tuple[list[str], memory.Need] | None) -> str:
-  if found is None:
-    return "no flags make it fit; use more or larger devices"
-  flags, need = found
-  return f"run it with {' '.join(flags)} (about {need.total / GB:.1f} GB)"

@@ -50,26 +50,17 @@ class Need(NamedTuple):
 
   @property
   def total(self) -> int:
-    """Returns the sum of all parts."""
+    """The sum of all parts."""
     return sum(self)
 
 
 class Step:
-  """A run's train step as shapes, traced once for all ways to run it.
-
-  Tracing takes seconds for the largest networks; `need` takes no time.
-
-  Attributes:
-    shapes: the shapes of the state and of the teacher's parameters.
-  """
+  """A run's train step as shapes, traced once for all ways to run it."""
 
   def __init__(self, config: Run, platform: str = "gpu"):
-    """Traces the run's state, and its teacher if it has one.
+    """Traces a run's state and teacher, for seconds if they are large.
 
-    Args:
-      config: the run's config.
-      platform: the devices' platform as JAX names it. `KEPT` has `gpu` and
-        `tpu`; others count as `gpu`.
+    The `platform` is JAX's name for it; what `KEPT` lacks counts as `gpu`.
     """
     self._share = KEPT.get(platform, KEPT["gpu"])
     self.shapes = arithmetic.trace(config)
@@ -79,14 +70,10 @@ class Step:
     self._residuals: dict[str, float] = {}
 
   def need(self, config: Run, data: int, fsdp: int) -> Need:
-    """Returns what a step needs on a mesh of these sizes.
+    """Returns what a step needs on a mesh of `data` times `fsdp` devices.
 
-    Args:
-      config: the run's config; `teacher_dtype`, `microbatches`,
-        `images_per_pass`, `network.remat` and `offload` may differ from those
-        of the traced config.
-      data: the size of the mesh's axis `data`.
-      fsdp: the size of the mesh's axis `fsdp`.
+    The config's `teacher_dtype`, `microbatches`, `images_per_pass`,
+    `network.remat` and `offload` may differ from those of the traced one.
     """
     resident, gradients = self._fixed(config, data, fsdp)
     itemsize = jnp.dtype(config.network.dtype).itemsize
@@ -120,24 +107,17 @@ class Step:
 def residuals(config: Run, params: Any) -> float:
   """Returns the bytes an image of what `jax.vjp` keeps for a backward pass.
 
-  The tangent of sCM's objective has no backward pass and keeps nothing.
-
-  Args:
-    config: the run's config.
-    params: the network's parameters as shapes.
+  The tangent of sCM's objective has no backward pass and keeps nothing. Of the
+  network's parameters `params`, only the shapes matter.
   """
-  network = networks.build(config.network)
-  data = config.data
+  network, data = networks.build(config.network), config.data
   shape = (_IMAGES, data.size, data.size, data.channels)
 
   def pullback(params):
     cond = networks.null_cond(network.config, _IMAGES)
-    keys = jax.random.split(jax.random.key(0), _IMAGES)
+    keys = {"dropout": jax.random.split(jax.random.key(0), _IMAGES)}
     inputs = (jnp.zeros(shape), jnp.zeros(_IMAGES), cond)
-
-    def F(params):
-      return network.F(params, *inputs, rngs={"dropout": keys}, train=True)
-
+    F = lambda params: network.F(params, *inputs, rngs=keys, train=True)
     return jax.vjp(F, params)[1]
 
   leaves = jax.tree.leaves(jax.eval_shape(pullback, params))

@@ -21,15 +21,15 @@ def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
   """
   answer = compiler.ask(config, target, compile=True, flops=True)
   compiled, flops = answer["compiled"], answer["flops"]
-  minimum = _traffic(compiled["minimum"])
   # A compiler that ran out of memory reports no traffic.
   traffic = _traffic(compiled.get("traffic", compiled["minimum"]))
-  resident = compiled["resident"]
-  peak = compiled["peak_bytes"]
-  card = target.card
-  sent = {kind: 0 for kind in compiled.get("collectives", {})}
+  resident, peak = compiled["resident"], compiled["peak_bytes"]
+  usable = target.card.memory * target.card.usable
+  sent = dict.fromkeys(compiled.get("collectives", {}), 0)
   for t in traffic:
     sent[t.kind] = sent.get(t.kind, 0) + round(t.bytes)
+  least = round(total(_traffic(compiled["minimum"])))
+  replicated = "involuntary_rematerializations"
   return {
     "target": target.name,
     "devices": target.devices,
@@ -43,20 +43,18 @@ def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
     "temp_bytes_per_device": compiled.get("temp_bytes"),
     "aliased_bytes_per_device": compiled.get("aliased_bytes"),
     "memory": resident | {"rest": peak - sum(resident.values())},
-    "device_bytes": card.memory,
-    "usable_bytes": int(card.memory * card.usable),
-    "fits": peak <= card.memory * card.usable and "traffic" in compiled,
+    "device_bytes": target.card.memory,
+    "usable_bytes": int(usable),
+    "fits": peak <= usable and "traffic" in compiled,
     "flops_per_step": flops["step"],
     "flops_in_forwards": flops["step"] / flops["forward"],
     "collectives": compiled.get("collectives"),
     "collective_bytes_per_step": round(total(traffic)),
     "collective_bytes": sent,
-    "minimum_collective_bytes_per_step": round(total(minimum)),
-    "involuntary_rematerializations": compiled[
-      "involuntary_rematerializations"
-    ],
+    "minimum_collective_bytes_per_step": least,
+    replicated: compiled[replicated],
     "compile_seconds": compiled["compile_seconds"],
-    "estimate": _estimate(config, target, answer, traffic, minimum),
+    "estimate": _estimate(config, target, answer, traffic),
   }
 
 
@@ -65,34 +63,33 @@ def _estimate(
   target: Target,
   answer: dict[str, Any],
   traffic: list[Traffic],
-  minimum: list[Traffic],
 ) -> dict[str, Any] | None:
   """Returns times and costs, or None where the target's rates are unknown."""
-  resident = answer["compiled"]["resident"]
-  state = sum(resident[k] for k in ("parameters", "moments", "averages"))
-  counted = answer["flops"]["step"], answer["flops"]["forward"]
-  run = resolve.resolve(config)
-  weighted = estimate.weighted_flops(run, target.card, *counted)
-  flops = weighted / target.devices
-  times = estimate.times(target, flops, state, traffic)
+  compiled, flops = answer["compiled"], answer["flops"]
+  state = sum(
+    compiled["resident"][k] for k in ("parameters", "moments", "averages")
+  )
+  weighted = estimate.weighted_flops(
+    resolve.resolve(config), target.card, flops["step"], flops["forward"]
+  )
+  share = weighted / target.devices
+  times = estimate.times(target, share, state, traffic)
   if times is None:
     return None
   # Only the minimum is known for other sizes. Assume that a compiled program
   # exceeds it by the same factor there.
-  excess = total(traffic) / total(minimum) if minimum else 1.0
-
-  def scaling(arithmetic):
-    grown = [
-      t._replace(bytes=t.bytes * excess)
-      for t in _traffic(arithmetic["traffic"])
-    ]
-    there = estimate.times(target, flops, state, grown)
+  minimum = total(_traffic(compiled["minimum"]))
+  excess = total(traffic) / minimum if minimum else 1.0
+  scaling = {}
+  for n, row in zip(estimate.DEVICES, compiled["scaling"], strict=True):
+    least = _traffic(row["traffic"])
+    grown = [t._replace(bytes=t.bytes * excess) for t in least]
+    there = estimate.times(target, share, state, grown)
     assert there is not None  # the rates are known here
-    return {
+    scaling[str(n)] = {
       "serial": there.efficiency(there.serial),
       "overlapped": there.efficiency(there.overlapped),
     }
-
   hours = config.total_steps * times.serial / 3600
   return {
     "step_seconds": times.serial,
@@ -103,12 +100,7 @@ def _estimate(
     "total_images": config.total_steps * config.batch_size,
     "days": hours / 24,
     "device_hours": hours * target.devices,
-    "weak_scaling": {
-      str(n): scaling(arithmetic)
-      for n, arithmetic in zip(
-        estimate.DEVICES, answer["compiled"]["scaling"], strict=True
-      )
-    },
+    "weak_scaling": scaling,
     "assumptions": estimate.assumptions(target),
   }
 

@@ -2,8 +2,7 @@
 
 The mesh, the number of microbatches and the rematerialization policy vary; the
 global batch does not. All combinations are ranked by their predicted time and
-compiled in that order until one fits. A combination that needs at least as much
-memory as one that did not fit is skipped.
+compiled in that order until one fits; those that cannot fit are skipped.
 """
 
 import copy
@@ -25,14 +24,12 @@ PER_PASS = ("all-gather", "reduce-scatter")  # once for each microbatch
 
 
 class Candidate(NamedTuple):
-  """One way to run a config.
+  """One way to run a config, on a mesh of `data` times `fsdp` devices.
 
   Attributes:
     seconds: the predicted seconds of a step.
     microbatches: into how many parts a device's batch is split.
     remat: the rematerialization policy.
-    data: the size of the mesh's axis `data`.
-    fsdp: the size of the mesh's axis `fsdp`.
     resident: the bytes that a device holds between steps.
   """
 
@@ -56,17 +53,9 @@ class Candidate(NamedTuple):
       and self.microbatches >= other.microbatches
     )
 
-  def applied(self, config: ConfigDict) -> Any:
-    """Returns a copy of the config that is run like this."""
-    config = copy.deepcopy(config)
-    config.update_from_flattened_dict(self.overrides())
-    return config
-
   def flags(self) -> list[str]:
     """Returns the flags that run a config like this."""
-    return [
-      f"--config.{name}={value}" for name, value in self.overrides().items()
-    ]
+    return [f"--config.{name}={v}" for name, v in self.overrides().items()]
 
   def overrides(self) -> dict[str, Any]:
     """Returns the config's fields that run it like this."""
@@ -86,15 +75,9 @@ def search(
 ) -> dict[str, Any]:
   """Returns the plan of the first candidate that fits, else the last compiled.
 
-  Args:
-    config: the run's config; its mesh, microbatches and remat are not used.
-    target: the devices.
-    ask: a function that asks the worker, such as `compile.ask`.
-    plan: a function that compiles a candidate, such as `plan.plan`.
-
-  Returns:
-    The plan and, under `search`: the `flags` of this candidate, the
-    `images_per_pass` of a device, and the candidates `tried`, in order.
+  It has an entry `search`: the `flags` of this candidate, the `images_per_pass`
+  of a device, and the candidates `tried`, in order. The mesh, microbatches and
+  remat of the config are not used.
 
   Raises:
     ConfigError: the batch does not divide among the devices, or the state fits
@@ -103,11 +86,13 @@ def search(
   capacity = int(target.card.memory * target.card.usable)
   tried: list[tuple[Candidate, dict[str, Any]]] = []
   for candidate in candidates(config, target, ask):
-    if candidate.resident > capacity or _hopeless(candidate, tried, capacity):
+    hopeless = any(_rules_out(*pair, candidate, capacity) for pair in tried)
+    if hopeless or candidate.resident > capacity:
       continue
-    result = plan(candidate.applied(config), target)
-    tried.append((candidate, result))
-    if result["fits"]:
+    changed = copy.deepcopy(config)
+    changed.update_from_flattened_dict(candidate.overrides())
+    tried.append((candidate, plan(changed, target)))
+    if tried[-1][1]["fits"]:
       break
   if not tried:
     raise ConfigError(
@@ -116,36 +101,20 @@ def search(
       "device; use more devices"
     )
   chosen, result = tried[-1]
-  per_device = config.batch_size // target.devices
-  return result | {
-    "search": {
-      "flags": chosen.flags(),
-      "images_per_pass": per_device // chosen.microbatches,
-      "tried": [
-        {
-          "flags": candidate.flags(),
-          "peak_bytes_per_device": found["peak_bytes_per_device"],
-          "fits": found["fits"],
-        }
-        for candidate, found in tried
-      ],
-    }
-  }
+  images = config.batch_size // target.devices // chosen.microbatches
+  shown = ("peak_bytes_per_device", "fits")
+  rows = [
+    {"flags": candidate.flags()} | {name: found[name] for name in shown}
+    for candidate, found in tried
+  ]
+  about = {"flags": chosen.flags(), "images_per_pass": images, "tried": rows}
+  return result | {"search": about}
 
 
 def candidates(
   config: ConfigDict, target: Target, ask: Callable = compiler.ask
 ) -> list[Candidate]:
-  """Returns all ways to run a config, the fastest first.
-
-  Args:
-    config: the run's config.
-    target: the devices.
-    ask: a function that asks the worker, such as `compile.ask`.
-
-  Raises:
-    ConfigError: the batch does not divide among the devices.
-  """
+  """Returns all ways to run a config, the fastest first; see `search`."""
   if config.batch_size % target.devices:
     raise ConfigError(
       f"config.batch_size={config.batch_size} cannot be divided among "
@@ -165,7 +134,10 @@ def candidates(
     resident = sum(row["resident"].values())
     sent = [Traffic(**traffic) for traffic in row["traffic"]]
     for count, policy in itertools.product(_divisors(per_device), REMAT):
-      traffic = [_repeated(each, count) for each in sent]
+      traffic = [
+        t._replace(bytes=t.bytes * count) if t.kind in PER_PASS else t
+        for t in sent
+      ]
       share = flops[policy] / target.devices
       times = estimate.times(target, share, resident, traffic)
       # Where the rates are unknown, rank by FLOPs and bytes.
@@ -174,29 +146,16 @@ def candidates(
   return sorted(found, key=Candidate.rank)
 
 
-def _hopeless(
-  candidate: Candidate,
-  tried: list[tuple[Candidate, dict[str, Any]]],
-  capacity: int,
+def _rules_out(
+  failed: Candidate, result: dict[str, Any], other: Candidate, capacity: int
 ) -> bool:
-  """Returns whether an earlier failure shows that a candidate cannot fit."""
-
-  def rules_out(failed: Candidate, result: dict[str, Any]) -> bool:
-    if failed.keeps_less(candidate):
-      return True
-    alike = (failed.fsdp, failed.remat) == (candidate.fsdp, candidate.remat)
-    # At best, all bytes but the resident ones shrink with the images of a pass.
-    rest = result["peak_bytes_per_device"] - failed.resident
-    least = rest * failed.microbatches / candidate.microbatches
-    return alike and candidate.resident + least > capacity
-
-  return any(rules_out(*pair) for pair in tried)
-
-
-def _repeated(traffic: Traffic, passes: int) -> Traffic:
-  """Returns the traffic of a step with so many microbatches instead of one."""
-  times = passes if traffic.kind in PER_PASS else 1
-  return traffic._replace(bytes=traffic.bytes * times)
+  """Returns whether one candidate's failure shows that another cannot fit."""
+  alike = (failed.fsdp, failed.remat) == (other.fsdp, other.remat)
+  # At best, all bytes but the resident ones shrink with the images of a pass.
+  rest = result["peak_bytes_per_device"] - failed.resident
+  least = rest * failed.microbatches / other.microbatches
+  beyond = alike and other.resident + least > capacity
+  return failed.keeps_less(other) or beyond
 
 
 def _divisors(n: int) -> list[int]:

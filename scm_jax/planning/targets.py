@@ -13,10 +13,12 @@ All rates are those that the makers publish, dense and one-way, per device:
 """
 
 import dataclasses
+import functools
 import math
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from scm_jax import errors
 from scm_jax.errors import ConfigError
@@ -62,59 +64,37 @@ class Card:
     return self.float32.get(precision, 1.0) if wide else 1.0
 
 
-def _gpu(
-  memory: int,
-  tflops: float,
-  rates: tuple[float, float, float],
-  cores: int,
-  capability: tuple[int, int],
+# How much longer float32 takes. A GPU's true float32 runs at 19.5 (A100) or 67
+# TFLOP/s, and "high" is TensorFloat-32. A TPU's is made of several bfloat16
+# products (openxla.org, PrecisionConfig).
+_AMPERE = {"highest": 16.0, "high": 2.0, "default": 2.0}
+_HOPPER = _AMPERE | {"highest": 14.8}
+_TPU = {"highest": 6.0, "high": 3.0, "default": 1.0}
+
+
+def _card(
+  platform: str, memory: int, rates: tuple[float, ...], **fields: Any
 ) -> Card:
-  """Returns a GPU; `rates` are GB/s of its memory, NVLink and the network."""
-  bandwidth, link, network = (rate * GB for rate in rates)
-  # True float32 runs at 19.5 (A100) or 67 TFLOP/s; "high" is TensorFloat-32.
-  highest = 16.0 if capability == (8, 0) else 14.8
-  return Card(
-    "gpu",
-    memory,
-    usable=0.92,
-    flops=tflops * 1e12,
-    bandwidth=bandwidth,
-    link=link,
-    network=network,
-    cores=cores,
-    capability=capability,
-    float32={"highest": highest, "high": 2.0, "default": 2.0},
-  )
+  """Returns a card, given TFLOP/s and GB/s of memory, links and network."""
+  tflops, *bandwidths = rates
+  bandwidth, link, network = (rate * GB for rate in bandwidths)
+  rated = {"bandwidth": bandwidth, "link": link, "network": network}
+  return Card(platform, memory, flops=tflops * 1e12, **rated, **fields)
 
 
-def _tpu(
-  gibibytes: int, tflops: float, rates: tuple[float, float, float], pod: int
-) -> Card:
-  """Returns a TPU; `rates` are GB/s of its memory, ICI and the network."""
-  bandwidth, link, network = (rate * GB for rate in rates)
-  return Card(
-    "tpu",
-    gibibytes * GIB,
-    flops=tflops * 1e12,
-    bandwidth=bandwidth,
-    link=link,
-    network=network,
-    pod=pod,
-    # How many bfloat16 products make one (openxla.org, PrecisionConfig).
-    float32={"highest": 6.0, "high": 3.0, "default": 1.0},
-  )
-
-
+_gpu = functools.partial(_card, "gpu", usable=0.92)
+_tpu = functools.partial(_card, "tpu", float32=_TPU)
+_A100 = {"cores": 108, "capability": (8, 0), "float32": _AMPERE}
+_H100 = {"cores": 132, "capability": (9, 0), "float32": _HOPPER}
 CARDS = {
-  # The bytes that the driver reports, TFLOP/s, GB/s, multiprocessors.
-  "a100-40gb": _gpu(42_331_013_120, 312, (1555, 300, 25), 108, (8, 0)),
-  "a100-80gb": _gpu(85_100_068_864, 312, (2039, 300, 25), 108, (8, 0)),
-  "h100-80gb": _gpu(84_942_979_072, 989.4, (3350, 450, 50), 132, (9, 0)),
-  "h200": _gpu(151_397_597_184, 989.4, (4800, 450, 50), 132, (9, 0)),
-  # GiB, TFLOP/s, GB/s, chips of a pod.
-  "v5e": _tpu(16, 197, (819, 200, 3.125), 256),
-  "v5p": _tpu(95, 459, (2765, 600, 6.25), 8960),
-  "v6e": _tpu(32, 918, (1600, 400, 12.5), 256),
+  # The bytes that the driver reports.
+  "a100-40gb": _gpu(42_331_013_120, (312, 1555, 300, 25), **_A100),
+  "a100-80gb": _gpu(85_100_068_864, (312, 2039, 300, 25), **_A100),
+  "h100-80gb": _gpu(84_942_979_072, (989.4, 3350, 450, 50), **_H100),
+  "h200": _gpu(151_397_597_184, (989.4, 4800, 450, 50), **_H100),
+  "v5e": _tpu(16 * GIB, (197, 819, 200, 3.125), pod=256),
+  "v5p": _tpu(95 * GIB, (459, 2765, 600, 6.25), pod=8960),
+  "v6e": _tpu(32 * GIB, (918, 1600, 400, 12.5), pod=256),
 }
 KINDS = (*CARDS, "cpu")
 # The names that JAX gives these devices. Cards with the same chip on PCIe, and
@@ -131,13 +111,21 @@ DEVICE_KINDS = {
 }
 
 
+# How a topology is written, by kind or else by platform, and an example.
+_FORMS = {
+  "cpu": ("DEVICES", "8"),
+  "v5p": ("XxYxZ", "4x4x4"),
+  "tpu": ("XxY", "8x8"),
+  "gpu": ("HOSTSxDEVICES", "8x8"),
+}
+_SMALLEST = {"cpu": "1", "v5p": "2x2x1", "tpu": "2x2", "gpu": "1x1"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """A number of devices of one kind.
+  """A number of devices of one kind, a name in `KINDS`.
 
   Attributes:
-    name: the name that the user gave.
-    kind: a name in `KINDS`.
     topology: for GPUs the numbers of hosts and of devices in each, for TPUs the
       slice's sides, for `cpu` the number of devices.
     card: the kind's memory and rates.
@@ -154,14 +142,11 @@ class Target:
 
   @property
   def domain(self) -> int:
-    """Returns how many devices fast links connect: a host's, or a pod's."""
+    """How many devices fast links connect: a host's, or a pod's."""
     return self.card.pod or self.topology[-1]
 
   def with_network(self, gbps: float) -> "Target":
-    """Returns the target with another network rate.
-
-    Args:
-      gbps: the rate of each host in Gb/s.
+    """Returns the target with hosts whose network carries `gbps` Gb/s.
 
     Raises:
       ConfigError: the rate is not positive, or the target has no GPUs.
@@ -182,49 +167,33 @@ def parse(text: str) -> Target:
   kind, _, topology = text.partition(":")
   if kind not in KINDS:
     raise ConfigError(f"--target={text}: {errors.hint(kind, KINDS)}")
-  card = CARDS.get(kind)
-  sides, example = _topology(kind)
-  if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", topology) or (
-    topology.count("x") + 1 != sides
-  ):
-    raise ConfigError(f"--target={text}: give {kind}:{example}")
+  platform = "cpu" if kind == "cpu" else CARDS[kind].platform
+  form, example = _FORMS.get(kind) or _FORMS[platform]
+  pattern = "x".join([r"[1-9]\d*"] * (example.count("x") + 1))
+  if not re.fullmatch(pattern, topology):
+    raise ConfigError(
+      f"--target={text}: give {kind}:{form}, such as {kind}:{example}"
+    )
   sizes = tuple(map(int, topology.split("x")))
-  if card is None:
-    card = Card("cpu", _host_memory() // sizes[0])
-  return Target(text, kind, sizes, card)
+  if platform != "cpu":
+    return Target(text, kind, sizes, CARDS[kind])
+  # Virtual devices share the memory of this machine.
+  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return Target(text, kind, sizes, Card("cpu", memory // sizes[0]))
 
 
 def parse_one(text: str) -> Target:
-  """Returns the smallest target of a kind, or the one that `parse` returns.
+  """Returns the target as `parse` does; a kind alone is its smallest.
 
   Raises:
     ConfigError: as `parse`.
   """
-  kind, colon, _ = text.partition(":")
-  smallest = {"gpu": "1x1", "tpu": "2x2x1" if kind == "v5p" else "2x2"}
-  if colon or kind not in KINDS:
-    return parse(text)
-  card = CARDS.get(kind)
-  return parse(f"{kind}:{smallest[card.platform] if card else 1}")
+  if text in KINDS:
+    platform = CARDS[text].platform if text in CARDS else "cpu"
+    text += ":" + (_SMALLEST.get(text) or _SMALLEST[platform])
+  return parse(text)
 
 
 def card_here(device_kind: str) -> Card | None:
   """Returns the card that JAX's `Device.device_kind` names, if it is known."""
-  name = DEVICE_KINDS.get(device_kind)
-  return CARDS[name] if name else None
-
-
-def _topology(kind: str) -> tuple[int, str]:
-  """Returns how many numbers a kind's topology has, and how to write it."""
-  if kind == "cpu":
-    return 1, "DEVICES, such as cpu:8"
-  if kind == "v5p":
-    return 3, "XxYxZ, such as v5p:4x4x4"
-  if CARDS[kind].platform == "tpu":
-    return 2, f"XxY, such as {kind}:8x8"
-  return 2, f"HOSTSxDEVICES, such as {kind}:8x8"
-
-
-def _host_memory() -> int:
-  """Returns the bytes of memory that this machine's virtual devices share."""
-  return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return CARDS.get(DEVICE_KINDS.get(device_kind, ""))

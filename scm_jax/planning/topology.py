@@ -1,8 +1,4 @@
-"""Describes absent devices to a compiler.
-
-The worker process needs `environment` before it imports JAX. A mesh can then be
-made of `devices`.
-"""
+"""Describes absent devices to a compiler."""
 
 import importlib.metadata
 import importlib.util
@@ -12,10 +8,6 @@ from typing import Any
 from scm_jax.errors import UserError
 from scm_jax.planning.targets import Card, Target
 
-GPU_PLUGINS = {
-  "jax_plugins.xla_cuda13": "cu13",
-  "jax_plugins.xla_cuda12": "cu12",
-}
 # libtpu's name for the host of a TPU; the topology is given separately.
 _ACCELERATOR = {"v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
 
@@ -23,9 +15,8 @@ _ACCELERATOR = {"v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
 def check_plugin(target: Target) -> None:
   """Raises UserError where the target's compiler is not installed."""
   platform = target.card.platform
-  tpu = platform == "tpu" and not _installed("libtpu")
-  gpu = platform == "gpu" and not gpu_plugin()
-  if tpu or gpu:
+  installed = {"tpu": _installed("libtpu"), "gpu": gpu_plugin(), "cpu": True}
+  if not installed[platform]:
     raise UserError(
       f"--target={target.name} needs a compiler that is not installed; pip "
       f"install 'scm-jax[plan-{platform}]' (you do not need a {target.kind})"
@@ -34,9 +25,8 @@ def check_plugin(target: Target) -> None:
 
 def gpu_plugin() -> str | None:
   """Returns the CUDA version of the installed plugin, `cu12` or `cu13`."""
-  return next(
-    (cu for name, cu in GPU_PLUGINS.items() if _installed(name)), None
-  )
+  found = (n for n in (13, 12) if _installed(f"jax_plugins.xla_cuda{n}"))
+  return next((f"cu{n}" for n in found), None)
 
 
 def _installed(module: str) -> bool:
@@ -47,7 +37,7 @@ def _installed(module: str) -> bool:
 
 
 def environment(target: Target) -> dict[str, str]:
-  """Returns the variables of a process that compiles for the target."""
+  """Returns what a process that compiles needs before it imports JAX."""
   flags = os.environ.get("XLA_FLAGS", "")
   env = {
     "JAX_PLATFORMS": "cpu",
@@ -91,11 +81,8 @@ def devices(target: Target) -> list[Any]:
 
 
 def _target_config(card: Card) -> str:
-  """Returns XLA's description of a GPU, a `GpuTargetConfigProto` in text form.
-
-  The sizes are those of CUDA's documentation for the compute capability.
-  """
-  major, minor = card.capability
+  """Returns XLA's `GpuTargetConfigProto` of a GPU, in text form."""
+  major, minor = card.capability  # CUDA's documentation has the sizes of each
   hopper = major >= 9
   per_core = 228 if hopper else 164  # KiB of shared memory
   per_block = per_core - 1  # the system keeps 1 KiB for each block

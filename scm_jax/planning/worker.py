@@ -2,14 +2,14 @@
 
     python -m scm_jax.planning.worker < request.json
 
-JAX chooses its compiler and devices when it starts, and a compiler may write
-warnings to standard error or end its process; the caller's process is therefore
-not used. The request is one JSON object (see `answer`), and the last line on
+JAX chooses its compiler and devices when it starts, and a compiler may end its
+process. The request is one JSON object (see `answer`), and the last line on
 standard output is the answer. A user's mistake gives
 `{"error": TEXT, "exit_code": N}`.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import sys
@@ -30,8 +30,9 @@ from scm_jax.planning import (
   targets,
   topology,
 )
+from scm_jax.planning.targets import Target
 from scm_jax.training import program, resolve, sharding
-from scm_jax.training.benchmarks import abstract, train_step
+from scm_jax.training.benchmarks import train_step
 
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -54,24 +55,34 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     found = sampling.compiled(run, target, **request["sample"])
     return {"sample": found}
   result: dict[str, Any] = {}
-  shapes = arithmetic.trace(run)
+  arithmetic_on = functools.partial(
+    _arithmetic, run, target, arithmetic.trace(run)
+  )
   mesh = None
   if request.get("compile"):  # first, because the batch may not divide
     mesh = sharding.make_mesh(run, topology.devices(target))
-  if request.get("meshes"):
+  if meshes := request.get("meshes"):
     result["arithmetic"] = [
-      _arithmetic(run, arithmetic.abstract_mesh(*sizes), target, shapes)
-      for sizes in request["meshes"]
+      arithmetic_on(arithmetic.abstract_mesh(*sizes)) for sizes in meshes
     ]
   if request.get("flops"):
-    result["flops"] = abstract.measure(config)["flops"]
+    result["flops"] = train_step.count(config)["flops"]
   if mesh:
-    result["compiled"] = _compiled(run, target, mesh, shapes)
+    least, fsdp = arithmetic_on(mesh), mesh.shape[sharding.FSDP]
+    result["compiled"] = {
+      "mesh": dict(mesh.shape),
+      "resident": least["resident"],
+      "minimum": least["traffic"],
+      "scaling": [
+        arithmetic_on(arithmetic.abstract_mesh(*estimate.mesh_at(n, fsdp)))
+        for n in estimate.DEVICES
+      ],
+    } | _compiled(run, target, mesh)
   return result
 
 
 def _arithmetic(
-  config: Run, mesh: Any, target: Any, shapes: Any
+  config: Run, target: Target, shapes: arithmetic.Shapes, mesh: Any
 ) -> dict[str, Any]:
   """Returns what a step holds and sends on a mesh, without compiling it.
 
@@ -87,26 +98,15 @@ def _arithmetic(
   }
 
 
-def _compiled(
-  config: Run, target: Any, mesh: Any, shapes: Any
-) -> dict[str, Any]:
+def _compiled(config: Run, target: Target, mesh: Any) -> dict[str, Any]:
   """Compiles the train step and returns its figures.
 
   A compiler that runs out of memory reports the peak alone.
   """
   made = program.make(config, mesh)
-  found = {
-    "mesh": dict(mesh.shape),
-    "params": networks.parameter_count(made.state.params),
-    **_arithmetic(config, mesh, target, shapes),
+  found: dict[str, Any] = {
+    "params": networks.parameter_count(made.state.params)
   }
-  found["minimum"] = found.pop("traffic")
-  fsdp = mesh.shape[sharding.FSDP]
-  larger = [estimate.mesh_at(devices, fsdp) for devices in estimate.DEVICES]
-  found["scaling"] = [
-    _arithmetic(config, arithmetic.abstract_mesh(*sizes), target, shapes)
-    for sizes in larger
-  ]
   start = time.perf_counter()
   lowered = made.step.lower(*made.arguments)
   try:
@@ -115,19 +115,16 @@ def _compiled(
     used = _OUT_OF_MEMORY.search(str(error))
     if not used:
       raise
-    peak = float(used[1]) * _UNITS[used[2]]
-    seconds = time.perf_counter() - start
-    return found | {"compile_seconds": seconds, "peak_bytes": round(peak)}
+    found["peak_bytes"] = round(float(used[1]) * _UNITS[used[2]])
+    return found | {"compile_seconds": time.perf_counter() - start}
   found["compile_seconds"] = time.perf_counter() - start
   memory: Any = compiled.memory_analysis()
-  found |= {
+  sent = collectives.parse(compiled.as_text() or "", target.devices)
+  return found | {
     "peak_bytes": train_step.peak_bytes(memory),
     "argument_bytes": memory.argument_size_in_bytes,
     "temp_bytes": memory.temp_size_in_bytes,
     "aliased_bytes": memory.alias_size_in_bytes,
-  }
-  sent = collectives.parse(compiled.as_text() or "", target.devices)
-  return found | {
     "collectives": collectives.counts(sent),
     "traffic": _traffic(sent, target.domain),
   }

@@ -6,29 +6,23 @@ therefore goes on with the first shard that is missing, and a second run of the
 same command only verifies.
 """
 
-import collections
 import contextlib
 import itertools
 import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
-from scm_jax import configuration
 from scm_jax.errors import UserError
 from scm_jax.preparing import manifest, shards, workers
 from scm_jax.preparing.index import Index, shuffled
-from scm_jax.preparing.options import (
-  Options,
-  make_plan,
-  preprocessing,
-  read_index,
-)
+from scm_jax.preparing.options import Options
 from scm_jax.preparing.shards import Shard
 from scm_jax.preparing.transform import Prepared
 
@@ -36,219 +30,145 @@ _log = logging.getLogger(__name__)
 _INTERVAL = 10.0  # seconds between lines of progress
 
 
-class Outcome(NamedTuple):
-  """The state of the dataset after a run.
-
-  Attributes:
-    manifest: the dataset's manifest; None while other processes' shards are
-      missing.
-    verified: whether all was there before, and is as it was made.
-  """
-
-  manifest: dict[str, Any] | None
-  verified: bool = False
-
-
-def make(options: Options) -> Outcome:
+def make(options: Options) -> tuple[dict[str, Any] | None, bool]:
   """Makes this process's shards that are missing, and the manifest if it can.
+
+  Returns:
+    The dataset's manifest, or None while other processes' shards are missing;
+    and whether all was there before, as it was made.
 
   Raises:
     ConfigError: the source is not what the options say.
     UserError: the source or the folder cannot be read or written; an image is
       unreadable and `on_error` is `stop`; the folder holds something else.
   """
-  made = manifest.read(options.folder / manifest.MANIFEST)
+  folder = options.folder
+  made = manifest.read(folder / manifest.MANIFEST)
   if made is not None:
-    return Outcome(made, _verify(options, made))
-  index = read_index(options)
-  plan = make_plan(options, index)
-  manifest.agree(options.folder, plan)
-  names = options.file_names(plan["shards"])
+    return made, _verify(options, made)
+  index = options.read_index()
+  plan = options.plan(index)
+  manifest.agree(folder, plan)
+  names = manifest.file_names(plan)
   mine = options.mine(len(names))
-  todo = [k for k in mine if not manifest.load_shard(options.folder, names[k])]
+  todo = [k for k in mine if not manifest.load_shard(folder, names[k])]
   if len(todo) < len(mine):
     _log.info("%d of %d shards are there", len(mine) - len(todo), len(mine))
   for shard in _make_shards(options, index, names, todo):
-    manifest.save_shard(options.folder, shard)
-  classes = list(index.classes)
-  return Outcome(manifest.finish(options.folder, plan, classes, names))
+    manifest.save_shard(folder, shard)
+  return manifest.finish(folder, plan, index.classes), False
 
 
 def _make_shards(
   options: Options, index: Index, names: list[str], todo: list[int]
 ) -> Iterator[Shard]:
-  """Writes shards in order; the workers read on over their borders.
-
-  Args:
-    options: the dataset to make.
-    index: the source's content.
-    names: the names of all shards' files.
-    todo: the numbers of the shards to write.
-
-  Yields:
-    Each shard, once its file is in place.
-  """
+  """Writes the shards `todo` in order, and yields each once it is in place."""
   order, count = shuffled(index.items, options.mirror), len(names)
   # Consecutive items, as many as for any other shard, or one fewer.
   borders = [len(order) * shard // count for shard in range(count + 1)]
   parts = [order[borders[shard] : borders[shard + 1]] for shard in todo]
   items = list(itertools.chain.from_iterable(parts))
   processes = min(options.workers, math.ceil(len(items) / workers.CHUNK))
-  stream = workers.prepare_all(
-    options.source, options.transform, items, max(processes, 1)
-  )
+  source = options.source, options.split, options.tfds_dir
+  how = options.transform
+  stream = workers.prepare_all(source, how, items, max(processes, 1))
   with (
     contextlib.closing(stream),
     tqdm(desc="images", total=len(items), mininterval=_INTERVAL) as bar,
   ):
     for shard, part in zip(todo, parts, strict=True):
-      path = options.folder / names[shard]
       own = itertools.islice(stream, len(part))
-      yield _make_shard(options, index, path, own)
+      yield _make_shard(options, index, options.folder / names[shard], own)
       bar.update(len(part))
 
 
 def _make_shard(
-  options: Options,
-  index: Index,
-  path: pathlib.Path,
-  prepared: Iterator[Prepared],
+  options: Options, index: Index, path: pathlib.Path, items: Iterable[Prepared]
 ) -> Shard:
+  """Writes one shard of a part of the items."""
   shard = Shard(path.name)
-  labels: collections.Counter[int] = collections.Counter()
+  labels, notes = Counter[Any](), Counter[str]()
+
+  def readable() -> Iterator[Prepared]:
+    for one in items:
+      if not one.error:
+        yield one
+      elif options.on_error == "stop":
+        raise UserError(
+          f"{one.item.key}: {one.error}; repair or remove it, or leave such "
+          "images out with --on-error=skip"
+        )
+      elif not one.item.mirrored:  # say it once
+        _log.warning("left out: %s: %s", one.item.key, one.error)
+        shard.unreadable.append([one.item.key, one.error])
 
   def records() -> Iterator[bytes]:
-    for one, data in _encoded(options, _readable(options, shard, prepared)):
-      label = _checked_label(options, index, one)
-      if label is not None:
-        labels[label] += 1
+    encode = options.encoder or iter
+    for one in encode(readable()):
       shard.records += 1
+      notes.update(one.notes)
+      label = one.label if index.classes else None
+      if index.classes and label not in range(len(index.classes)):
+        raise UserError(
+          f"{index.name}: item {one.item.key} has the label {label}, not one "
+          f"of {len(index.classes)} classes; choose another --split"
+        )
+      labels.update([label] if index.classes else [])
       if options.kind == "images":
-        yield shards.record("image", data, label)
+        yield shards.record("image", one.data, label)
       else:
-        shard.add_moments(data)
-        yield shards.record("latent", data.tobytes(), label)
+        shard.add_moments(one.data)
+        yield shards.record("latent", one.data.tobytes(), label)
 
   scratch = options.folder / manifest.PROGRESS
   shard.bytes, shard.sha256 = shards.write(path, scratch, records())
   shard.classes = {str(label): labels[label] for label in sorted(labels)}
-  shard.notes = dict(sorted(shard.notes.items()))
+  shard.notes = dict(sorted(notes.items()))
   return shard
 
 
-def _readable(
-  options: Options, shard: Shard, prepared: Iterator[Prepared]
-) -> Iterator[Prepared]:
-  """Leaves out unreadable items, and counts special ones in the shard."""
-  for one in prepared:
-    if not one.error:
-      for note in one.notes:
-        shard.notes[note] = shard.notes.get(note, 0) + 1
-      yield one
-      continue
-    if options.on_error == "stop":
-      raise UserError(
-        f"{one.item.key}: {one.error}; repair or remove it, or leave such "
-        "images out with --on-error=skip"
-      )
-    if not one.item.mirrored:  # say it once
-      _log.warning("left out: %s: %s", one.item.key, one.error)
-      shard.unreadable.append([one.item.key, one.error])
-
-
-def _encoded(
-  options: Options, prepared: Iterator[Prepared]
-) -> Iterator[tuple[Prepared, Any]]:
-  """Yields each item with the data to store; the encoder reads ahead."""
-  if options.encoder is None:
-    for one in prepared:
-      yield one, one.data
-    return
-  waiting: collections.deque[Prepared] = collections.deque()
-
-  def images():
-    for one in prepared:
-      waiting.append(one._replace(data=None))
-      yield one.data
-
-  for latent in options.encoder(images()):
-    yield waiting.popleft(), latent
-
-
-def _checked_label(options: Options, index: Index, one: Prepared) -> int | None:
-  if not index.classes:
-    return None
-  if one.label is None or not 0 <= one.label < len(index.classes):
-    raise UserError(
-      f"{index.name}: item {one.item.key} has the label {one.label}, not one "
-      f"of {len(index.classes)} classes; choose another --split"
-    )
-  return one.label
-
-
 def _verify(options: Options, made: dict[str, Any]) -> bool:
-  """Compares this process's part of a dataset with the manifest; repairs it.
-
-  Returns:
-    Whether nothing had to be repaired.
-
-  Raises:
-    UserError: the dataset was made with other options, or a shard cannot be
-      made again as it was.
-  """
-  folder = options.folder
-  now = {"split": options.split, "preprocessing": preprocessing(options)}
-  before = {key: made[key] for key in now}
-  if changes := configuration.diff(before, now):
-    raise UserError(
-      f"{folder} was made with other options ({', '.join(changes)}); choose "
-      "another --out or --name"
-    )
-  entries = made["shards"]
+  """Mends this process's shards; returns whether all were as they were made."""
+  folder, entries = options.folder, made["shards"]
+  now = {
+    "split": options.stored_split,
+    "preprocessing": options.preprocessing(),
+  }
+  manifest.check_same(folder, made, now)
   mine = options.mine(len(entries))
   _log.info("verifying %d of %d shards in %s", len(mine), len(entries), folder)
+
+  def is_as_made(k: int) -> bool:
+    path, entry = folder / entries[k]["file"], entries[k]
+    wanted = entry["bytes"], entry["sha256"]
+    return path.exists() and shards.digest(path) == wanted
+
   with futures.ThreadPoolExecutor(options.workers) as pool:
-    same = pool.map(lambda k: _is_as_made(folder, entries[k]), mine)
+    same = pool.map(is_as_made, mine)
     with tqdm(same, "shards", len(mine), mininterval=_INTERVAL) as bar:
       damaged = [k for k, whole in zip(mine, bar, strict=True) if not whole]
   if damaged:
     _repair(options, made, damaged)
-  if not manifest.is_dataset(folder):
+  if not (folder / manifest.FEATURES).exists():
     manifest.write_metadata(folder, made)
   return not damaged
 
 
-def _is_as_made(folder: pathlib.Path, entry: dict[str, Any]) -> bool:
-  try:
-    size, checksum = shards.digest(folder / entry["file"])
-  except FileNotFoundError:
-    return False
-  return (size, checksum) == (entry["bytes"], entry["sha256"])
-
-
 def _repair(options: Options, made: dict[str, Any], damaged: list[int]) -> None:
   """Makes damaged shards again, which must come out as they were."""
-  entries = made["shards"]
-  for k in damaged:
-    _log.warning("%s is missing or damaged: again", entries[k]["file"])
-  index = read_index(options)
-  plan = make_plan(options, index)
-  before, now = (
-    {key: content[key] for key in ("source", "software")}
-    for content in (made, plan)
-  )
-  if changes := configuration.diff(before, now):
-    raise UserError(
-      f"{options.folder}: {entries[damaged[0]]['file']} is damaged and cannot "
-      f"be made again as it was ({', '.join(changes)}); delete the folder and "
-      "prepare the dataset again"
-    )
+  folder, entries = options.folder, made["shards"]
   names = [entry["file"] for entry in entries]
+  for k in damaged:
+    _log.warning("%s is missing or damaged: again", names[k])
+  index = options.read_index()
+  plan = options.plan(index)
+  now = {key: plan[key] for key in ("source", "software")}
+  manifest.check_same(folder, made, now)
   again = _make_shards(options, index, names, damaged)
   for k, shard in zip(damaged, again, strict=True):
     if shard.sha256 != entries[k]["sha256"]:
       raise UserError(
-        f"{options.folder / shard.file} is not as it was before, because the "
-        "images have changed; delete the folder and prepare the dataset again"
+        f"{folder / shard.file} is not as it was before, because the images "
+        "have changed; delete the folder and prepare the dataset again"
       )
-  shutil.rmtree(options.folder / manifest.PROGRESS, ignore_errors=True)
+  shutil.rmtree(folder / manifest.PROGRESS, ignore_errors=True)

@@ -1,16 +1,17 @@
 """Reads images in class folders or beside EDM2's `dataset.json`, or zipped."""
 
-import abc
 import functools
 import json
 import os
+import pathlib
 import posixpath
 import zipfile
 from collections.abc import Iterable
+from typing import Protocol
 
 from scm_jax import errors
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.preparing.index import Index, Item, UnreadableError
+from scm_jax.preparing.index import Index, Item, Source, UnreadableError
 
 IMAGES = frozenset(
   ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
@@ -18,27 +19,17 @@ IMAGES = frozenset(
 LATENTS = ".npy"
 LABELS = "dataset.json"  # EDM2's
 
+Labelled = tuple[tuple[Item, ...], tuple[str, ...]]  # items, names of classes
 
-class FileSource(abc.ABC):
-  """Image files, or latents as EDM2 stores them (`.npy`).
 
-  Attributes:
-    name: the folder's or archive's name.
-  """
+class FileSource(Source, Protocol):
+  """Image files, or latents as EDM2 stores them (`.npy`)."""
 
   name: str
 
-  @abc.abstractmethod
   def names(self) -> Iterable[str]:
     """Yields the files' relative names, with `/` between folders."""
-
-  @abc.abstractmethod
-  def read_file(self, name: str) -> bytes:
-    """Reads one file."""
-
-  def read(self, key: str) -> tuple[bytes, int | None]:
-    """Reads one file; its label is in the index."""
-    return self.read_file(key), None
+    ...
 
   def index(self) -> Index:
     """Lists the files.
@@ -63,7 +54,7 @@ class FileSource(abc.ABC):
     labelled = LABELS in names
     if labelled:
       with errors.reading(f"{LABELS} in {self.name}"):
-        labels = self.read_file(LABELS)
+        labels, _ = self.read(LABELS)
       items, classes = _by_label(kept, labels, self.name)
     else:
       items, classes = _by_folder(kept, self.name)
@@ -75,26 +66,20 @@ class FolderSource(FileSource):
   """The files below a folder; links to folders are followed."""
 
   def __init__(self, path: str):
-    self.path = path
+    self.path = pathlib.Path(path)
     self.name = os.path.basename(os.path.abspath(path))
 
   def names(self) -> Iterable[str]:
-    for folder, _, files in os.walk(
-      self.path, onerror=_cannot_list, followlinks=True
-    ):
-      inside = os.path.relpath(folder, self.path).replace(os.sep, "/")
-      for file in files:
-        yield posixpath.normpath(f"{inside}/{file}")
+    def stop(error: OSError) -> None:
+      reason = f"{error.filename} cannot be listed: {error.strerror}"
+      raise ConfigError(reason) from error
 
-  def read_file(self, name: str) -> bytes:
-    with open(os.path.join(self.path, name), "rb") as file:
-      return file.read()
+    for folder, _, files in os.walk(self.path, onerror=stop, followlinks=True):
+      inside = pathlib.Path(folder).relative_to(self.path)
+      yield from ((inside / file).as_posix() for file in files)
 
-
-def _cannot_list(error: OSError) -> None:
-  raise ConfigError(
-    f"{error.filename} cannot be listed: {error.strerror}"
-  ) from error
+  def read(self, key: str) -> tuple[bytes, None]:
+    return (self.path / key).read_bytes(), None
 
 
 class ZipSource(FileSource):
@@ -103,7 +88,7 @@ class ZipSource(FileSource):
   def __init__(self, path: str, inside: str = ""):
     self.path = path
     self.name = os.path.basename(path)
-    self.inside = f"{inside.strip('/')}/" if inside.strip("/") else ""
+    self.inside = f"{inside.strip('/')}/".removeprefix("/")
 
   @functools.cached_property
   def _archive(self) -> zipfile.ZipFile:
@@ -113,11 +98,11 @@ class ZipSource(FileSource):
   def names(self) -> Iterable[str]:
     for name in self._archive.namelist():
       if name.startswith(self.inside) and not name.endswith("/"):
-        yield name[len(self.inside) :]
+        yield name.removeprefix(self.inside)
 
-  def read_file(self, name: str) -> bytes:
+  def read(self, key: str) -> tuple[bytes, None]:
     try:
-      return self._archive.read(self.inside + name)
+      return self._archive.read(self.inside + key), None
     except OSError:
       raise
     except Exception as error:  # zipfile raises many kinds for a damaged file
@@ -135,23 +120,13 @@ def _is_data(name: str) -> bool:
   return not hidden and _suffix(name) in IMAGES | {LATENTS}
 
 
-def _by_folder(
-  names: list[str], where: str
-) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+def _by_folder(names: list[str], where: str) -> Labelled:
   """Takes the sorted folders, below any that all images share, as classes."""
   parts = [name.split("/") for name in names]
-  depth = 0
-  while all(len(part) > depth + 2 for part in parts) and (
-    len({part[depth] for part in parts}) == 1
-  ):
-    depth += 1
-  loose = [
-    name
-    for name, part in zip(names, parts, strict=True)
-    if len(part) == depth + 1
-  ]
+  depth = len(os.path.commonprefix([part[:-2] for part in parts]))
+  loose = ["/".join(part) for part in parts if len(part) == depth + 1]
   if len(loose) == len(names):
-    return tuple(Item(name) for name in names), ()
+    return tuple(map(Item, names)), ()
   if loose:
     raise UserError(
       f"{where} has {len(loose)} images beside its class folders, such as "
@@ -159,26 +134,20 @@ def _by_folder(
     )
   classes = sorted({part[depth] for part in parts})
   labels = {name: label for label, name in enumerate(classes)}
-  items = tuple(
-    Item(name, labels[part[depth]])
-    for name, part in zip(names, parts, strict=True)
-  )
-  return items, tuple(classes)
+  items = (Item("/".join(part), labels[part[depth]]) for part in parts)
+  return tuple(items), tuple(classes)
 
 
-def _by_label(
-  names: list[str], data: bytes, where: str
-) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+def _by_label(names: list[str], data: bytes, where: str) -> Labelled:
   """Takes the labels of EDM2's file: pairs of a name and a number, or null."""
   try:
-    labels = json.loads(data)["labels"]
-    labels = None if labels is None else dict(labels)
+    labels = dict(json.loads(data)["labels"] or ())
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(
       f"{where}: {LABELS} holds no 'labels' of the form [[name, number], ...]"
     ) from error
   if not labels:
-    return tuple(Item(name) for name in names), ()
+    return tuple(map(Item, names)), ()
   for name in names:
     label = labels.get(name)
     if type(label) is not int or label < 0:
@@ -188,4 +157,4 @@ def _by_label(
       )
   count = max(labels[name] for name in names) + 1
   items = tuple(Item(name, labels[name]) for name in names)
-  return items, tuple(str(label) for label in range(count))
+  return items, tuple(map(str, range(count)))

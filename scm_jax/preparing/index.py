@@ -1,8 +1,4 @@
-"""The content of a source of images: its items in a fixed order, its classes.
-
-Where one image comes to lie in the dataset depends on its name alone, so that
-two machines that list the same source agree.
-"""
+"""The content of a source of images: its items and its classes."""
 
 import dataclasses
 import hashlib
@@ -25,11 +21,10 @@ class Item(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-  """All items of a source.
+  """All items of a source, sorted by key.
 
   Attributes:
     name: the source's name, without the folder that it lies in.
-    items: the items, sorted by key.
     classes: the classes' names by label; empty where there are no labels.
     latents: whether the items are an autoencoder's outputs, not images.
     ignored: the number of files that are not images.
@@ -69,20 +64,17 @@ class Source(Protocol):
 
 
 def shuffled(items: tuple[Item, ...], mirror: bool) -> list[Item]:
-  """Sorts the items by a hash of their keys.
+  """Sorts the items, and with `mirror` their mirror images, by a hash.
 
-  Slices of the dataset such as `train[:80%]` are then random samples, and all
-  shards hold about the same.
-
-  Args:
-    items: the items in any order.
-    mirror: whether to add the mirror image of each.
+  Slices of the dataset such as `train[:80%]` are then random samples. The order
+  depends on the names alone, so that all machines agree on it.
   """
+
+  def place(item: Item) -> tuple[bytes, str, bool]:
+    key, mirrored = item.key, item.mirrored
+    text = f"{key}\n{mirrored}".encode()
+    return hashlib.blake2b(text, digest_size=8).digest(), key, mirrored
+
   if mirror:
     items = (*items, *(item._replace(mirrored=True) for item in items))
-  return sorted(items, key=_place)
-
-
-def _place(item: Item) -> tuple[bytes, str, bool]:
-  text = f"{item.key}\n{item.mirrored}".encode()
-  return hashlib.blake2b(text, digest_size=8).digest(), item.key, item.mirrored
+  return sorted(items, key=place)

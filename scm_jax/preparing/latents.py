@@ -5,20 +5,20 @@ neither on the number of devices nor on that of processes. On CPUs its last bit
 may (see docs/data.md).
 """
 
-import hashlib
 import itertools
-import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, P
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from scm_jax.errors import UserError
 from scm_jax.interop import autoencoder
+from scm_jax.preparing import shards
+from scm_jax.preparing.transform import Prepared
 
 
 class Encoder:
@@ -33,39 +33,27 @@ class Encoder:
   """
 
   def __init__(
-    self,
-    path: str | os.PathLike[str],
-    image_range: tuple[float, float],
-    device_batch: int,
+    self, path: str, image_range: tuple[float, float], device_batch: int
   ):
-    """Reads the autoencoder.
-
-    Args:
-      path: the autoencoder's file or folder; see `interop.autoencoder.load`.
-      image_range: the values that the autoencoder takes for black and white.
-      device_batch: the number of images that one device takes at once.
+    """Reads the autoencoder; `device_batch` counts images on one device.
 
     Raises:
       UserError: there is no such file, or it is not an autoencoder's.
     """
     network, params = autoencoder.load(path)
     devices = jax.local_devices()
-    mesh = jax.make_mesh(
-      (len(devices),),
-      ("data",),
-      (jax.sharding.AxisType.Auto,),
-      devices=devices,
-    )
+    mesh = Mesh(np.array(devices), ("data",))
     self._split = NamedSharding(mesh, P("data"))
     self._params = jax.device_put(params, NamedSharding(mesh, P()))
-    self._encode = jax.jit(
-      jax.shard_map(
-        _moments(network.encode, image_range),
-        mesh=mesh,
-        in_specs=(P(), P("data")),
-        out_specs=P("data"),
-      )
-    )
+    low, high = image_range
+
+    def moments(params, images):
+      scaled = images.astype(jnp.float32) / 255.0 * (high - low) + low
+      pair = jnp.concatenate(network.encode(params, scaled), axis=-1)
+      return pair.astype(jnp.float16)
+
+    specs = {"in_specs": (P(), P("data")), "out_specs": P("data")}
+    self._encode = jax.jit(jax.shard_map(moments, mesh=mesh, **specs))
     self.batch = device_batch * len(devices)
     self.factor = network.config.factor
     self.channels = 2 * network.config.latent_channels
@@ -74,26 +62,24 @@ class Encoder:
       "device": devices[0].device_kind,
       "batch": device_batch,
     }
-    self.checksum = _digest(path)
+    file = pathlib.Path(path)
+    file = file / autoencoder.WEIGHTS if file.is_dir() else file
+    _, self.checksum = shards.digest(file)
 
-  def __call__(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields the latents of images in order.
+  def __call__(self, images: Iterable[Prepared]) -> Iterator[Prepared]:
+    """Yields items, in order, with latents in place of their pixels.
 
-    While the devices encode one batch, the next is gathered.
-
-    Args:
-      images: uint8 [H, W, 3] each.
-
-    Yields:
-      Means and deviations, float16 [h, w, 2 C] each.
+    These are means and deviations, float16 [h, w, 2 C]. While the devices
+    encode one batch, the next is gathered.
     """
-    running: tuple[Array, int] | None = None
+    running: tuple[list[Prepared], Array] | None = None
     images = iter(images)
-    while chunk := list(itertools.islice(images, self.batch)):
-      count = len(chunk)
-      chunk += [np.zeros_like(chunk[0])] * (self.batch - count)
-      batch = jax.device_put(np.stack(chunk), self._split)
-      started = self._encode(self._params, batch), count
+    while items := list(itertools.islice(images, self.batch)):
+      pixels = np.stack([item.data for item in items])
+      missing = self.batch - len(items)
+      pixels = np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])
+      pixels = jax.device_put(pixels, self._split)
+      started = items, self._encode(self._params, pixels)
       if running:
         yield from _fetch(*running)
       running = started
@@ -101,24 +87,10 @@ class Encoder:
       yield from _fetch(*running)
 
 
-def _moments(
-  encode: Callable, image_range: tuple[float, float]
-) -> Callable[[Array, Array], Array]:
-  """Returns the function from parameters and images to stored latents."""
-  low, high = image_range
-
-  def moments(params, images):
-    scaled = images.astype(jnp.float32) / 255.0 * (high - low) + low
-    pair = jnp.concatenate(encode(params, scaled), axis=-1)
-    return pair.astype(jnp.float16)
-
-  return moments
-
-
-def _fetch(latents: Array, count: int) -> Iterator[np.ndarray]:
-  """Waits for a batch and yields its first `count` latents."""
+def _fetch(items: list[Prepared], latents: Array) -> Iterator[Prepared]:
+  """Waits for a batch, which may be longer than the items."""
   try:
-    yield from np.asarray(latents)[:count]
+    found = np.asarray(latents)
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
@@ -126,10 +98,5 @@ def _fetch(latents: Array, count: int) -> Iterator[np.ndarray]:
       "a batch of images does not fit the devices' memory; give a smaller "
       "--batch-size, and another --out or --name if some shards are done"
     ) from error
-
-
-def _digest(path: str | os.PathLike[str]) -> str:
-  path = pathlib.Path(path)
-  path = path / autoencoder.WEIGHTS if path.is_dir() else path
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  for item, latent in zip(items, found, strict=False):
+    yield item._replace(data=latent)

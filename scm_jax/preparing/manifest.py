@@ -5,12 +5,13 @@ processes agree on, and a file for each finished shard. Once all shards are
 there, these are summed into `manifest.json`, the same bytes whoever made which.
 """
 
-import collections
 import dataclasses
 import json
 import pathlib
 import shutil
 import uuid
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,50 +28,44 @@ FEATURES = "features.json"  # TFDS sees no dataset without it
 
 
 def agree(folder: pathlib.Path, plan: dict[str, Any]) -> None:
-  """Writes the plan, or checks that the dataset was begun with the same one.
-
-  Raises:
-    UserError: the dataset was begun with another plan.
-  """
-  path = folder / PROGRESS / PLAN
-  begun = read(path)
+  """Writes the plan, or checks that the dataset was begun with the same one."""
+  begun = read(folder / PROGRESS / PLAN)
   if begun is None:
-    files.write_text(path, _to_json(plan))
-  elif changes := configuration.diff(begun, plan):
+    _write(folder / PROGRESS / PLAN, plan)
+  else:
+    check_same(folder, begun, plan)
+
+
+def check_same(
+  folder: pathlib.Path, made: dict[str, Any], now: dict[str, Any]
+) -> None:
+  """Raises UserError if `made`, a plan or manifest, differs from `now`.
+
+  Only the entries that `now` has are compared.
+  """
+  if changes := configuration.diff({key: made[key] for key in now}, now):
     raise UserError(
-      f"{folder} was begun with other options ({', '.join(changes)}); continue "
-      "with the same, or choose another --out or --name"
+      f"{folder} was made with other options or images "
+      f"({', '.join(changes)}); go on with the same, choose another --out or "
+      "--name, or delete the folder and prepare the dataset again"
     )
 
 
 def save_shard(folder: pathlib.Path, shard: Shard) -> None:
   """Records that a shard, whose file is in place, is finished."""
-  path = folder / PROGRESS / f"{shard.file}.json"
-  files.write_text(path, _to_json(dataclasses.asdict(shard)))
+  _write(folder / PROGRESS / f"{shard.file}.json", dataclasses.asdict(shard))
 
 
 def load_shard(folder: pathlib.Path, file: str) -> Shard | None:
-  """Reads the record of a finished shard.
-
-  Returns:
-    The shard, or None if it is not finished or its file's size has changed.
-  """
-  found = read(folder / PROGRESS / f"{file}.json")
-  if found is None:
-    return None
-  try:
-    size = (folder / file).stat().st_size
-  except FileNotFoundError:
-    return None
-  return Shard(**found) if size == found["bytes"] else None
+  """Returns a shard if it is finished and its file has the size that it had."""
+  found, path = read(folder / PROGRESS / f"{file}.json"), folder / file
+  if found and path.exists() and path.stat().st_size == found["bytes"]:
+    return Shard(**found)
+  return None
 
 
 def read(path: pathlib.Path) -> dict[str, Any] | None:
-  """Reads a JSON object, or returns None where there is no such file.
-
-  Raises:
-    UserError: the file cannot be read.
-  """
+  """Reads a JSON object, or returns None where there is no such file."""
   try:
     return json.loads(path.read_bytes())
   except FileNotFoundError:
@@ -82,50 +77,48 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
     ) from error
 
 
+def _write(path: pathlib.Path, content: dict[str, Any]) -> None:
+  files.write_text(
+    path, json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+  )
+
+
+def file_names(plan: dict[str, Any]) -> list[str]:
+  """Returns TFDS's names of a dataset's files."""
+  stem, count = f"{plan['name']}-{plan['split']}", plan["shards"]
+  return [f"{stem}.array_record-{k:05d}-of-{count:05d}" for k in range(count)]
+
+
 def finish(
-  folder: pathlib.Path,
-  plan: dict[str, Any],
-  classes: list[str],
-  names: list[str],
+  folder: pathlib.Path, plan: dict[str, Any], classes: Sequence[str]
 ) -> dict[str, Any] | None:
-  """Completes the dataset, unless shards of other processes are missing.
-
-  Args:
-    folder: the dataset's folder.
-    plan: the dataset's plan.
-    classes: the classes' names by label.
-    names: the names of all shards' files.
-
-  Returns:
-    The manifest, or None if shards are missing.
+  """Completes a dataset and returns its manifest; None if shards are missing.
 
   Raises:
     UserError: no image could be read.
   """
-  found = [load_shard(folder, name) for name in names]
+  found = [load_shard(folder, name) for name in file_names(plan)]
   done = [shard for shard in found if shard]
-  if len(done) < len(names):  # or another process has just finished
+  if len(done) < len(found):  # or another process has just finished
     return read(folder / MANIFEST)
   if not any(shard.records for shard in done):
+    first = min(pair for shard in done for pair in shard.unreadable)
     raise UserError(
       f"none of {plan['source']['items']} images can be read; the first: "
-      + ": ".join(min(pair for shard in done for pair in shard.unreadable))
+      f"{': '.join(first)}"
     )
   made = _summarize(plan, classes, done)
-  files.write_text(folder / MANIFEST, _to_json(made))
+  _write(folder / MANIFEST, made)
   write_metadata(folder, made)
   return made
 
 
 def _summarize(
-  plan: dict[str, Any], classes: list[str], done: list[Shard]
+  plan: dict[str, Any], classes: Sequence[str], done: list[Shard]
 ) -> dict[str, Any]:
   """Returns the manifest of a dataset whose shards are all finished."""
-  total: collections.Counter[str] = collections.Counter()
-  notes: collections.Counter[str] = collections.Counter()
-  for shard in done:
-    total.update(shard.classes)
-    notes.update(shard.notes)
+  total = sum((Counter(shard.classes) for shard in done), Counter())
+  notes = sum((Counter(shard.notes) for shard in done), Counter())
   unreadable = sorted(pair for shard in done for pair in shard.unreadable)
   entry = ("file", "records", "bytes", "sha256")
   manifest = {
@@ -144,73 +137,44 @@ def _summarize(
     "unreadable": [{"file": key, "reason": why} for key, why in unreadable],
     "shards": [{key: getattr(shard, key) for key in entry} for shard in done],
   }
-  if any(shard.sums for shard in done):
-    manifest["latents"] = _moments(done)
+  if sums := [shard.sums for shard in done if shard.sums]:  # drawn latents'
+    positions = sum(shard.positions for shard in done)
+    mean, square = np.array(sums).sum(axis=0) / positions
+    std = np.sqrt(square - mean**2)
+    manifest["latents"] = {"mean": mean.tolist(), "std": std.tolist()}
   return manifest
 
 
-def _moments(done: list[Shard]) -> dict[str, list[float]]:
-  """Returns the mean and deviation of each channel of drawn latents."""
-  sums = np.array([shard.sums for shard in done if shard.sums])
-  positions = sum(shard.positions for shard in done)
-  mean, square = sums.sum(axis=0) / positions
-  return {"mean": mean.tolist(), "std": np.sqrt(square - mean**2).tolist()}
-
-
-def _to_json(content: Any) -> str:
-  return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
 def write_metadata(folder: pathlib.Path, made: dict[str, Any]) -> None:
-  """Makes a folder of shards a TFDS dataset, and removes `.progress/`.
-
-  Args:
-    folder: the shards' folder.
-    made: the manifest.
-  """
-  scratch = folder / PROGRESS
+  """Makes a folder of shards a TFDS dataset, and removes `.progress/`."""
+  draft = folder / PROGRESS / f"metadata.{uuid.uuid4().hex}"
   try:
-    draft = _draft_metadata(scratch, made)
+    _draft_metadata(draft, made)
     # Without the last one, TFDS sees no dataset.
-    for path in sorted(draft, key=lambda path: path.name == FEATURES):
+    for path in sorted(draft.iterdir(), key=lambda x: x.name == FEATURES):
       files.write_bytes(folder / path.name, path.read_bytes())
   except FileNotFoundError:
     # Another process, which finished at the same time, has cleared the folder.
-    if not is_dataset(folder):
+    if not (folder / FEATURES).exists():
       raise
-  shutil.rmtree(scratch, ignore_errors=True)
+  shutil.rmtree(folder / PROGRESS, ignore_errors=True)
 
 
-def is_dataset(folder: pathlib.Path) -> bool:
-  """Returns whether the folder is a TFDS dataset."""
-  return (folder / FEATURES).exists()
-
-
-def _draft_metadata(
-  scratch: pathlib.Path, made: dict[str, Any]
-) -> list[pathlib.Path]:
-  """Has TFDS write its files into a folder of their own; returns their paths.
-
-  Args:
-    scratch: a folder for unfinished files.
-    made: the manifest.
-  """
-  draft = scratch / f"metadata.{uuid.uuid4().hex}"
+def _draft_metadata(draft: pathlib.Path, made: dict[str, Any]) -> None:
+  """Has TFDS write its files into a folder of their own."""
   draft.mkdir(parents=True)
-  lengths = {entry["file"]: entry["records"] for entry in made["shards"]}
-  for file in lengths:  # TFDS takes the dataset's name from them
-    (draft / file).touch()
+  shards = [draft / entry["file"] for entry in made["shards"]]
+  for path in shards:  # TFDS takes the dataset's name from them
+    path.touch()
   template = tfds.core.ShardedFileTemplate(
     data_dir=draft,
-    dataset_name=next(iter(lengths)).partition("-")[0],
+    dataset_name=shards[0].name.partition("-")[0],
     split=made["split"],
     filetype_suffix="array_record",
   )
+  lengths = [entry["records"] for entry in made["shards"]]
   split = tfds.core.SplitInfo(
-    name=made["split"],
-    shard_lengths=list(lengths.values()),
-    num_bytes=made["counts"]["bytes"],
-    filename_template=template,
+    made["split"], lengths, made["counts"]["bytes"], template
   )
   name = made["source"]["name"]
   tfds.folder_dataset.write_metadata(
@@ -221,20 +185,18 @@ def _draft_metadata(
     description=f"{name}, prepared by scm-jax as manifest.json says.",
     check_data=False,
   )
-  return [path for path in draft.iterdir() if path.name not in lengths]
+  for path in shards:
+    path.unlink()
 
 
 def _features(made: dict[str, Any]) -> Any:
   """Returns TFDS's description of the records."""
-  shape = tuple(made["shape"])
+  shape, types = tuple(made["shape"]), tfds.features
   if made["preprocessing"]["kind"] == "images":
-    image = tfds.features.Image(shape=shape, encoding_format="png")
-    features = {"image": image}
+    features = {"image": types.Image(shape=shape, encoding_format="png")}
   else:
-    latent = tfds.features.Tensor(
-      shape=shape, dtype=np.float16, encoding="bytes"
-    )
+    latent = types.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
     features = {"latent": latent}
   if names := [entry["name"] for entry in made["classes"]]:
-    features["label"] = tfds.features.ClassLabel(names=names)
-  return tfds.features.FeaturesDict(features)
+    features["label"] = types.ClassLabel(names=names)
+  return types.FeaturesDict(features)

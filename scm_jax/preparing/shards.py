@@ -6,46 +6,41 @@ again, which makes reading them cheaper.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
-from scm_jax import files
+from scm_jax import errors, files
 from scm_jax.errors import UserError
 
 RECORD_OPTIONS = "group_size:1,uncompressed"  # one record is read alone
 
 
-@dataclasses.dataclass
+@dataclass
 class Shard:
   """A finished shard.
 
   Attributes:
-    file: the file's name.
-    records: the number of records.
-    bytes: the file's size.
-    sha256: the file's checksum.
     classes: the number of records of each label; empty without labels.
     notes: the number of special images of each sort; see `transform.decode`.
     unreadable: pairs of an item's key and the reason.
     sums: for latents, the sums of means, and of means squared plus variances,
       over all positions, [2, C]; empty for images.
-    positions: the number of positions summed.
   """
 
   file: str
   records: int = 0
   bytes: int = 0
   sha256: str = ""
-  classes: dict[str, int] = dataclasses.field(default_factory=dict)
-  notes: dict[str, int] = dataclasses.field(default_factory=dict)
-  unreadable: list[list[str]] = dataclasses.field(default_factory=list)
-  sums: list[list[float]] = dataclasses.field(default_factory=list)
+  classes: dict[str, int] = field(default_factory=dict)
+  notes: dict[str, int] = field(default_factory=dict)
+  unreadable: list[list[str]] = field(default_factory=list)
+  sums: list[list[float]] = field(default_factory=list)
   positions: int = 0
 
   def add_moments(self, stored: np.ndarray) -> None:
@@ -70,15 +65,9 @@ def record(feature: str, data: bytes, label: int | None) -> bytes:
 def write(
   path: pathlib.Path, scratch: pathlib.Path, records: Iterable[bytes]
 ) -> tuple[int, str]:
-  """Writes a shard.
+  """Writes a shard of serialized records, and returns its `digest`.
 
-  Args:
-    path: where the file appears once it is whole.
-    scratch: the folder of the unfinished file, on the same disk.
-    records: the records; see `record`.
-
-  Returns:
-    The file's size in bytes and its SHA-256.
+  The unfinished file lies in `scratch`, on the same disk.
 
   Raises:
     UserError: the file cannot be written.
@@ -95,7 +84,14 @@ def write(
       count += 1
     with _reporting(path):
       writer.close()
-      _check_count(partial, count)
+      reader = array_record_module.ArrayRecordReader(str(partial))
+      found = reader.num_records()
+      reader.close()
+    if found != count:
+      raise UserError(
+        f"cannot write {path}: {found} of {count} records are on the disk; "
+        "free some space on it"
+      )
     return digest(partial)
 
 
@@ -105,17 +101,7 @@ def _reporting(path: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except (RuntimeError, ValueError) as error:
-    reason = " ".join(str(error).split())
-    raise UserError(f"cannot write {path}: {reason}") from error
-
-
-def _check_count(path: pathlib.Path, count: int) -> None:
-  """Raises ValueError unless the file holds so many records."""
-  reader = array_record_module.ArrayRecordReader(str(path))
-  found = reader.num_records()
-  reader.close()
-  if found != count:
-    raise ValueError(f"{found} of {count} records are on disk; is it full?")
+    raise UserError(f"cannot write {path}: {errors.one_line(error)}") from error
 
 
 def digest(path: pathlib.Path) -> tuple[int, str]:

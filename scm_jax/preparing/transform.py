@@ -1,9 +1,8 @@
 """Decodes and crops one image file, to be stored or encoded.
 
-Files come in grey, palette, CMYK, 16 bits, with transparency or with a note
-that the camera was held sideways. The convention `viewer` shows them as a
-viewer of images does; `adm` reads what is stored, as the code of ADM and EDM2
-does: transparency and the note are dropped. Both agree on nearly all of
+The convention `viewer` shows files as a viewer of images does: transparency
+lies on white, and EXIF's note that the camera was held sideways is followed.
+`adm` drops both, as the code of ADM and EDM2 does. They agree on nearly all of
 ImageNet.
 """
 
@@ -14,16 +13,13 @@ import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from scm_jax import errors
 from scm_jax.errors import UserError
 from scm_jax.preparing.index import Item, Source, UnreadableError
 
 Convention = Literal["viewer", "adm"]
-
-_ORIENTATION = 0x0112  # EXIF's tag
-_UPRIGHT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,31 +30,28 @@ class Transform:
     form: `png`, the file to store; `pixels`, an array for the encoder;
       `latents`, stored latents as they are.
     size: the side of the image in pixels.
-    channels: 3 or 1.
-    convention: see `decode`.
+    channels: 3 for RGB, 1 for grey.
   """
 
   form: Literal["png", "pixels", "latents"]
   size: int
   channels: int
-  convention: Convention
+  convention: Convention = "viewer"
 
 
 class Prepared(NamedTuple):
   """A transformed item.
 
   Attributes:
-    item: the item.
     data: a PNG file, pixels uint8 [size, size, C], or latents float16
       [h, w, 2 C]; None if the item is unreadable.
-    label: the item's class, or None if it has none.
     notes: what was special about the image; see `decode`.
     error: why the item is unreadable.
   """
 
   item: Item
-  data: Any
-  label: int | None
+  data: Any = None
+  label: int | None = None
   notes: tuple[str, ...] = ()
   error: str = ""
 
@@ -75,33 +68,31 @@ def prepare(source: Source, transform: Transform, item: Item) -> Prepared:
     if transform.form == "latents":
       return Prepared(item, _read_latents(data, transform.size), label)
     image, notes = decode(data, transform.channels, transform.convention)
-    image = centre_crop(image, transform.size)
   except UnreadableError as error:
-    return Prepared(item, None, None, error=str(error))
+    return Prepared(item, error=str(error))
   except OSError as error:  # the disk's fault, not the image's: never skipped
     reason = error.strerror or str(error)
     raise UserError(f"{item.key} cannot be read: {reason}") from error
+  image = centre_crop(image, transform.size)
   if item.mirrored:
     image = ImageOps.mirror(image)
-  content = to_png(image) if transform.form == "png" else to_array(image)
-  return Prepared(item, content, label, notes)
+  if transform.form == "pixels":
+    return Prepared(item, to_array(image), label, notes)
+  file = io.BytesIO()
+  image.save(file, "PNG")
+  return Prepared(item, file.getvalue(), label, notes)
 
 
 def decode(
   data: bytes, channels: int, convention: Convention = "viewer"
 ) -> tuple[Image.Image, tuple[str, ...]]:
-  """Decodes an image file.
+  """Decodes an image file of any format that Pillow knows.
 
-  Args:
-    data: the file, in any format that Pillow knows; the first picture of an
-      animation is taken.
-    channels: 3 for RGB, 1 for grey.
-    convention: whether transparency lies on white and EXIF's orientation is
-      followed (`viewer`), or neither (`adm`).
+  The first picture of an animation is taken.
 
   Returns:
-    The image, of mode `RGB` or `L`, and what was special: its mode, unless it
-    is the wanted one, `rotated`, `transparent`.
+    The image, of mode `RGB` for 3 channels or `L` for 1, and what was special:
+    its mode, unless it is the wanted one, `rotated`, `transparent`.
 
   Raises:
     UnreadableError: the file is not an image, truncated or enormous.
@@ -110,7 +101,7 @@ def decode(
   mode = "RGB" if channels == 3 else "L"
   notes = [] if image.mode == mode else [image.mode]
   if convention == "viewer":
-    if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
       image = ImageOps.exif_transpose(image)
       notes.append("rotated")
     if image.has_transparency_data:
@@ -127,6 +118,7 @@ def _load(data: bytes) -> Image.Image:
       warnings.simplefilter("ignore")  # odd metadata, large images
       image = Image.open(io.BytesIO(data))
       image.load()
+    return image
   except UnidentifiedImageError:
     raise UnreadableError("not an image") from None
   except MemoryError:
@@ -135,7 +127,6 @@ def _load(data: bytes) -> Image.Image:
     # Without an object's address, so that two runs say the same.
     text = re.sub(r"<[^>]*>", "the file", " ".join(str(error).split()))
     raise UnreadableError(text or type(error).__name__) from error
-  return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -153,15 +144,11 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
   ImageNet is prepared in this way by ADM (arXiv 2105.05233) and EDM2: an image
   is halved by averaging 2x2 pixels while twice the size fits, then resized by a
-  bicubic filter. An image of `size` x `size` stays as it is.
-
-  Args:
-    image: an image of any size; smaller ones are enlarged.
-    size: the side of the result in pixels.
+  bicubic filter. Smaller images are enlarged; one of `size` x `size` pixels
+  stays as it is.
   """
   while min(image.size) >= 2 * size:
-    width, height = image.size
-    half = (width // 2, height // 2)
+    half = (image.width // 2, image.height // 2)
     image = image.resize(half, Image.Resampling.BOX)
   scale = size / min(image.size)
   width, height = (round(side * scale) for side in image.size)
@@ -170,33 +157,20 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
   return image.crop((left, top, left + size, top + size))
 
 
-def to_png(image: Image.Image) -> bytes:
-  """Encodes an image as a PNG file."""
-  file = io.BytesIO()
-  image.save(file, "PNG")
-  return file.getvalue()
-
-
 def to_array(image: Image.Image) -> np.ndarray:
   """Returns an image's pixels, uint8 [H, W, C]."""
   array = np.asarray(image)
   return array[..., None] if array.ndim == 2 else array
 
 
-def stored_shape(size: int) -> list[int]:
-  """Returns [h, w, 2 C] of Stable Diffusion's latents of images of a side."""
-  return [size // 8, size // 8, 8]
-
-
 def _read_latents(data: bytes, size: int) -> np.ndarray:
-  """Reads EDM2's file of one image: means and deviations, [2 C, h, w]."""
+  """Reads means and deviations that EDM2 stored: [8, size / 8, size / 8]."""
   try:
     array = np.load(io.BytesIO(data), allow_pickle=False)
   except Exception as error:  # NumPy raises many kinds for a damaged file
     reason = f"not a NumPy array: {errors.one_line(error)}"
     raise UnreadableError(reason) from error
-  height, width, channels = stored_shape(size)
-  expected = [channels, height, width]
+  expected = [8, size // 8, size // 8]
   if list(array.shape) != expected or array.dtype.kind != "f":
     raise UnreadableError(
       f"{array.dtype} {list(array.shape)}, not means and deviations {expected}"

@@ -1,20 +1,20 @@
 """Reads and transforms images in many processes, in order."""
 
 import collections
+import functools
 import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Sequence
 from concurrent import futures
 from concurrent.futures import process
 from typing import Any
 
 from scm_jax.errors import UserError
 from scm_jax.preparing import options, transform
-from scm_jax.preparing.index import Item, Source
-from scm_jax.preparing.options import SourceSpec
+from scm_jax.preparing.index import Item
 from scm_jax.preparing.transform import Prepared, Transform
 
 CHUNK = 8  # images that travel between processes together
@@ -22,31 +22,33 @@ AHEAD = 4  # chunks for each process that are worked on or waiting
 
 
 def prepare_all(
-  spec: SourceSpec, how: Transform, items: Iterable[Item], count: int
+  source: Sequence[str], how: Transform, items: Iterable[Item], count: int
 ) -> Generator[Prepared, None, None]:
-  """Yields the items transformed, in order; few are in memory at any time.
+  """Yields the items of a source transformed, in order.
 
-  Args:
-    spec: the source of the items.
-    how: the transform of an image.
-    items: the items.
-    count: the number of processes; 1 is the caller's own.
+  Few are in memory at any time. The source is given by the arguments of
+  `open_source`. A `count` of 1 is the process of the caller.
 
   Raises:
     UserError: a file cannot be read, or a process has died.
   """
   if count == 1:
-    source = options.open_source(spec)
+    opened = options.open_source(*source)
     for item in items:
-      yield transform.prepare(source, how, item)
+      yield transform.prepare(opened, how, item)
     return
   # Not forked: jax's threads may hold locks.
   context = multiprocessing.get_context("spawn")
-  pool = futures.ProcessPoolExecutor(
-    count, context, initializer=_start, initargs=(spec, how)
-  )
+  pool = futures.ProcessPoolExecutor(count, context, _start)
+  waiting: collections.deque[futures.Future] = collections.deque()
+  items = iter(items)
   try:
-    yield from _in_order(pool, iter(items), AHEAD * count)
+    while chunk := list(itertools.islice(items, CHUNK)):
+      waiting.append(pool.submit(_prepare_chunk, source, how, chunk))
+      if len(waiting) >= AHEAD * count:
+        yield from waiting.popleft().result()
+    while waiting:
+      yield from waiting.popleft().result()
   except process.BrokenProcessPool as error:
     raise UserError(
       "a worker process has died, perhaps for lack of memory; run the command "
@@ -56,38 +58,24 @@ def prepare_all(
     pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(
-  pool: futures.Executor, items: Iterator[Item], ahead: int
-) -> Iterator[Prepared]:
-  waiting: collections.deque[futures.Future] = collections.deque()
-  while chunk := list(itertools.islice(items, CHUNK)):
-    waiting.append(pool.submit(_prepare_chunk, chunk))
-    if len(waiting) >= ahead:
-      yield from waiting.popleft().result()
-  while waiting:
-    yield from waiting.popleft().result()
+def _start() -> None:
+  """Ties the life of a worker process to that of its parent."""
 
+  def end_with_parent() -> None:
+    parent: Any = multiprocessing.parent_process()
+    parent.join()
+    os._exit(1)
 
-_mine: tuple[Source, Transform] | None = None  # in a worker process
-
-
-def _start(spec: SourceSpec, how: Transform) -> None:
-  """Opens the source in a worker process, and ties its life to the parent's."""
-  global _mine
-  _mine = options.open_source(spec), how
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-  parent = multiprocessing.parent_process()
-  if parent is not None:
-    # A killed parent cannot stop its workers, and they would wait for ever.
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+  # A killed parent cannot stop its workers, and they would wait for ever.
+  threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with(parent: Any) -> None:
-  parent.join()
-  os._exit(1)
+_open_once = functools.cache(options.open_source)
 
 
-def _prepare_chunk(chunk: list[Item]) -> list[Prepared]:
-  assert _mine is not None
-  source, how = _mine
-  return [transform.prepare(source, how, item) for item in chunk]
+def _prepare_chunk(
+  source: Sequence[str], how: Transform, chunk: list[Item]
+) -> list[Prepared]:
+  opened = _open_once(*source)
+  return [transform.prepare(opened, how, item) for item in chunk]

@@ -52,11 +52,11 @@ _NUMBER = {
   "zorder": 5,
 }
 # Ticks of a decade, by how many decades are shown.
-_TICKS = (
-  (0.7, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)),
-  (2.5, (1, 2, 5)),
-  (99, (1,)),
-)
+_TICKS = {
+  0.7: (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8),
+  2.5: (1, 2, 5),
+  99: (1,),
+}
 
 # A decorator for functions that draw.
 styled = matplotlib.rc_context(STYLE)
@@ -117,14 +117,10 @@ def lines(
 ) -> list[pd.DataFrame]:
   """Draws a line with numbered markers and error bars through each series.
 
-  Args:
-    axes: axes that get logarithmic scales.
-    rows: a table with the columns `color`, `marker` and `nfe`.
-    x: column of the horizontal position.
-    y: column of the vertical position.
-    by: column that tells the series apart.
-    aside: column whose values are drawn slightly apart, because rows of equal
-      cost would cover each other.
+  Both axes become logarithmic. The rows have a `color`, a `marker` and the
+  number `nfe` in it; the column `by` tells the series apart. Rows that differ
+  in the column `aside` are drawn slightly apart, because those of equal cost
+  would cover each other.
 
   Returns:
     The rows of each series, with the columns `at_x` and `at_y`.
@@ -148,12 +144,7 @@ def lines(
 
 
 def series_labels(drawn: Sequence[pd.DataFrame], point: int) -> list[Label]:
-  """Returns a label for each series that `lines` drew.
-
-  Args:
-    drawn: the rows of each series.
-    point: index of the point that is labelled, 0 or -1.
-  """
+  """Returns a label for each series of `lines`, at its first or last point."""
   ends = [series.iloc[point] for series in drawn]
   return [Label(row.at_x, row.at_y, row.series, row.color) for row in ends]
 
@@ -161,11 +152,8 @@ def series_labels(drawn: Sequence[pd.DataFrame], point: int) -> list[Label]:
 def ranking(axes: Axes, rows: pd.DataFrame, by: str, y: str) -> None:
   """Draws scores as numbered markers, one line for each value of a column.
 
-  Args:
-    axes: axes that get a logarithmic horizontal scale.
-    rows: a flat table.
-    by: column of the lines' names; if they differ, scores stand beside markers.
-    y: column of the score.
+  The horizontal axis becomes logarithmic. Where the values of the column `by`
+  all differ, the scores `y` stand beside their markers.
   """
   names = list(dict.fromkeys(rows[by]))
   axes.set_xscale("log")
@@ -174,20 +162,20 @@ def ranking(axes: Axes, rows: pd.DataFrame, by: str, y: str) -> None:
   # Rows of one line stand one below the other, so that none is covered.
   count = scored.groupby(by)[by].transform("size")
   aside = (scored.groupby(by).cumcount() + 0.5) / count - 0.5
-  place = scored[by].map(names.index) + 0.7 * aside
   scored = scored.assign(
-    place=place, at=positive(scored[y]), sd=scored[f"{y}_sd"]
+    place=scored[by].map(names.index) + 0.7 * aside,
+    at=positive(scored[y]),
+    sd=scored[f"{y}_sd"],
+    score=scored[y],
   )
   for row in scored.itertuples():
     look = {"color": row.color, "marker": row.marker, **_MARKER}
     axes.errorbar(row.at, row.place, xerr=row.sd or math.nan, **look)
     axes.text(row.at, row.place, f"{row.nfe}", **_NUMBER)
   if scored[by].is_unique:
-    for place, at, score in zip(
-      scored.place, scored["at"], scored[y], strict=True
-    ):
-      beside = {"xytext": (9, 0), "textcoords": "offset points"}
-      axes.annotate(short(score), (at, place), **beside, va="center")
+    beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+    for row in scored.itertuples():
+      axes.annotate(short(row.score), (row.at, row.place), **beside)
   known = set(scored[by])
   texts = [name if name in known else f"{name} (no scores)" for name in names]
   axes.set_yticks(range(len(names)), texts)
@@ -195,26 +183,20 @@ def ranking(axes: Axes, rows: pd.DataFrame, by: str, y: str) -> None:
 
 
 def finish(axes: Axes, **names: str) -> None:
-  """Writes names, and ticks of logarithmic axes as plain numbers.
+  """Writes `title`, `xlabel` and `ylabel` when all else has been drawn.
 
-  Args:
-    axes: axes in which everything has been drawn.
-    **names: `title`, `xlabel` and `ylabel`.
+  Ticks of logarithmic axes become plain numbers: `0.0002`, `1,000`.
   """
   axes.set(**names)
   for axis in (axes.xaxis, axes.yaxis):
     if axis.get_scale() == "log":
       low, high = sorted(axis.get_view_interval())
       decades = math.log10(high / low)
-      ticks = next(ticks for most, ticks in _TICKS if decades < most)
+      ticks = next(ticks for most, ticks in _TICKS.items() if decades < most)
+      plain = lambda value, _: f"{value:,.7f}".rstrip("0").rstrip(".")
       axis.set_major_locator(LogLocator(subs=ticks))
-      axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+      axis.set_major_formatter(FuncFormatter(plain))
       axis.set_minor_formatter(NullFormatter())
-
-
-def plain(value: float) -> str:
-  """Returns a tick as a plain number: `0.0002`, `0.5`, `20`, `1,000`."""
-  return f"{value:,.7f}".rstrip("0").rstrip(".")
 
 
 def legend(axes: Axes) -> None:
@@ -233,19 +215,20 @@ def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
 
   if not labels:
     return
+  xs, ys, texts, colors = map(list, zip(*labels, strict=True))
   drawn = [path for path in _paths(axes) if len(path)]
-  marks = np.concatenate([*drawn, [(label.x, label.y) for label in labels]])
+  marks = np.concatenate([*drawn, np.stack([xs, ys], 1)])
   textalloc.allocate(
     axes,
-    [label.x for label in labels],
-    [label.y for label in labels],
-    [label.text for label in labels],
+    xs,
+    ys,
+    texts,
     x_scatter=marks[:, 0],
     y_scatter=marks[:, 1],
     x_lines=[path[:, 0] for path in drawn if len(path) > 1],
     y_lines=[path[:, 1] for path in drawn if len(path) > 1],
     textsize=8,
-    textcolor=[label.color for label in labels],
+    textcolor=colors,
     linecolor=GREY,
     linewidth=0.5,
     min_distance=0.014,

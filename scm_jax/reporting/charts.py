@@ -28,8 +28,8 @@ class Panel(NamedTuple):
 
 def panels(rows: pd.DataFrame, spaces: Sequence[str]) -> list[Panel]:
   """Returns a panel for each dataset and feature space with scores."""
-  keys = rows.assign(rank=rows.objective.map(objectives.rank))
-  rows = rows.loc[keys.sort_values(["rank", "nfe"], kind="stable").index]
+  rank = rows.objective.map(objectives.rank)
+  rows = rows.assign(rank=rank).sort_values(["rank", "nfe"], kind="stable")
   return [
     Panel(str(dataset), space, scored)
     for dataset, mine in rows.groupby("dataset", sort=False)
@@ -42,19 +42,16 @@ def panels(rows: pd.DataFrame, spaces: Sequence[str]) -> list[Panel]:
 def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
   """Draws `quality_compute.png`: distance against effective sampling compute.
 
-  This is figure 1 of arXiv:2410.11081. Published results share the axes only
-  where they are in the same features; elsewhere they stand beside them.
-
-  Args:
-    panels: our runs, one above the other.
-    results: published results on one dataset; may be empty.
+  This is figure 1 of arXiv:2410.11081. The panels stand one above the other.
+  Published results, which may be empty, share the axes only where they are in
+  the same features; elsewhere they stand beside them.
   """
   shared = [f"fd_{panel.space}" in results for panel in panels]
   apart = len(results) and not all(shared)
-  columns, count = (2 if apart else 1), max(len(panels), 1)
-  page = Page(8.5 * columns, 5.0 * count)
-  grid = page.figure.subplots(count, columns, squeeze=False)
-  for panel, (axes, *_) in zip(panels, grid, strict=False):
+  columns = 2 if apart else 1
+  page = Page(8.5 * columns, 5.0 * len(panels))
+  grid = page.figure.subplots(len(panels), columns, squeeze=False)
+  for panel, (axes, *_) in zip(panels, grid, strict=True):
     theirs = _drawable(results, panel.space)
     labels = _our_rows(axes, panel, " (this project)" if len(theirs) else "")
     labels += _published_rows(axes, theirs, f"fd_{panel.space}")
@@ -66,10 +63,8 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
   for axes in grid[:1, 1:].flat:
     theirs = _drawable(results, "inception")
     page.label(axes, _published_rows(axes, theirs, "fd_inception"))
-    title = (
-      f"Published: {published.title(results)}, FID. Other data and features"
-    )
-    chart_parts.finish(axes, title=title, xlabel=COMPUTE)
+    title = f"{published.title(results)}, FID. Other data and features"
+    chart_parts.finish(axes, title=f"Published: {title}", xlabel=COMPUTE)
   return page.png()
 
 
@@ -90,14 +85,9 @@ def _our_rows(axes: Axes, panel: Panel, origin: str) -> list[Label]:
   legend_entries(axes, shown, origin)
   others = rows[~rows.in_series]
   if len(others):
-    axes.scatter(
-      others.effective_compute.astype(float),
-      others[y],
-      s=20,
-      facecolors="white",
-      edgecolors=list(others.color),
-      label="other settings",
-    )
+    xs = others.effective_compute.astype(float)
+    look = {"facecolors": "white", "edgecolors": list(others.color)}
+    axes.scatter(xs, others[y], s=20, label="other settings", **look)
   chart_parts.legend(axes)
   return chart_parts.series_labels(drawn, 0)
 
@@ -107,17 +97,14 @@ def _published_rows(axes: Axes, results: pd.DataFrame, y: str) -> list[Label]:
   axes.set(xscale="log", yscale="log")
   order = [*published.SERIES, *results.series]
   results = results.assign(place=results.series.map(order.index))
-  labels = []
-  for name, series in results.sort_values("place").groupby(
-    "series", sort=False
-  ):
-    look = published.SERIES.get(str(name), published.OTHER)
+  results, labels = results.sort_values("place"), []
+  for name, series in results.groupby("series", sort=False):
+    color, style = published.SERIES.get(str(name), published.OTHER)
     series = series.sort_values("effective_compute")
     xs, ys = series.effective_compute, series[y]
-    style = look.marker + "-" * look.joined
-    axes.plot(xs, ys, style, color=look.color, ms=5, mew=0, lw=1.0, label=name)
+    axes.plot(xs, ys, style, color=color, ms=5, mew=0, lw=1.0, label=name)
     places = zip(xs, ys, series.label, strict=True)
-    labels += [Label(*place, look.color) for place in places if place[2]]
+    labels += [Label(*place, color) for place in places if place[2]]
   chart_parts.legend(axes)
   return sorted(labels, key=lambda label: label.y)
 
@@ -136,10 +123,9 @@ def draw_sizes(panels: Sequence[Panel]) -> bytes:
 
   This is figure 6 of arXiv:2410.11081: mean and deviation over seeds.
   """
-  count = max(len(panels), 1)
-  page = Page(13.0, count * 4.8)
-  grid = page.figure.subplots(count, 2, squeeze=False)
-  for panel, (left, right) in zip(panels, grid, strict=False):
+  page = Page(13.0, 4.8 * len(panels))
+  grid = page.figure.subplots(len(panels), 2, squeeze=False)
+  for panel, (left, right) in zip(panels, grid, strict=True):
     rows, space = panel.rows[panel.rows.in_series], panel.space
     teacher = rows.objective.map(objectives.is_teacher).astype(bool)
     full = rows[~teacher | (rows.nfe == rows.nfe[teacher].max())]
@@ -151,23 +137,14 @@ def draw_sizes(panels: Sequence[Panel]) -> bytes:
 
 
 def size_axes(axes: Axes, rows: pd.DataFrame, y: str) -> list[Label]:
-  """Draws a score against parameters.
+  """Draws a score against parameters, and returns a label for each series.
 
   A line at 1 shows where a ratio to the teacher's distance is that of an equal.
-
-  Args:
-    axes: empty axes.
-    rows: a flat table with the column `series`.
-    y: column of the score.
-
-  Returns:
-    A label for each series.
   """
   rows = rows[rows.params.notna() & rows[y].notna()] if y in rows else rows[:0]
   if not len(rows):
-    axes.text(
-      0.3, 0.5, "nothing to show: see the notes", color=chart_parts.GREY
-    )
+    text = "nothing to show: see the notes"
+    axes.text(0.3, 0.5, text, color=chart_parts.GREY)
     return []
   if y.startswith("ratio"):
     axes.axhline(1.0, color=chart_parts.GREY, linestyle="--", lw=1.0, zorder=1)

@@ -1,5 +1,6 @@
 """The folder that `scm-jax report` writes from the reports of many runs."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -25,39 +26,16 @@ from scm_jax.reporting.score_table import Entry
 COMPUTE, SIZE = "quality_compute.png", "size.png"
 TABLE, PAGE = "rows.csv", "report.html"
 # Columns of tables that the CSV leaves out.
-_HIDDEN = [
-  "name",
-  "series",
-  "label",
-  "color",
-  "marker",
-  "method",
-  "sources",
-  "params_millions",
-  "fid",
-  "fdd",
-]
+_DRAWN = ("name", "series", "label", "color", "marker", "method")
+_HIDDEN = (*_DRAWN, "sources", "params_millions", "fid", "fdd")
 # What a row of the summary says before its scores.
-_ABOUT = (
-  "run",
-  "dataset",
-  "objective",
-  "steps",
-  "nfe",
-  "params",
-  "effective_compute",
-)
+_COST = ("steps", "nfe", "params", "effective_compute")
+_ABOUT = ("run", "dataset", "objective", *_COST)
 SUMMARY = "summary"  # the key that an evaluation's own report does not have
 
 
 class Written(NamedTuple):
-  """What was written.
-
-  Attributes:
-    files: paths, in the order in which the files appeared.
-    rows: the rows of the table.
-    missing: sentences that say what the charts lack.
-  """
+  """The files in the order of writing, the rows, and what the charts lack."""
 
   files: tuple[str, ...]
   rows: pd.DataFrame
@@ -82,8 +60,7 @@ def write(
 
   Raises:
     ConfigError: there are no such published results or features.
-    UserError: a run was not evaluated, a file is damaged, or `out` is an
-      evaluation's folder.
+    UserError: a file cannot be used, or `out` is an evaluation's folder.
   """
   theirs = published.load(results)
   folder = epath.Path(out)
@@ -137,7 +114,9 @@ def merge(entries: Sequence[Entry], rows: pd.DataFrame) -> dict[str, Any]:
   merged[SUMMARY] = [
     _nested(row, spaces, scores) for row in rows.to_dict("records")
   ]
-  return _finite(merged)
+  # JSON's null stands for what is missing or not finite.
+  text = json.dumps(merged, default=lambda missing: None)
+  return json.loads(text, parse_constant=lambda name: None)
 
 
 def to_csv(rows: pd.DataFrame, results: pd.DataFrame) -> str:
@@ -153,18 +132,14 @@ def to_csv(rows: pd.DataFrame, results: pd.DataFrame) -> str:
   empty = [n for n in ("fd_inception", "fd_dinov2") if theirs[n].isna().all()]
   theirs = theirs.drop(columns=empty).astype(object)
   table = pd.concat([ours.astype(object), theirs])
-  return csv_text(table.drop(columns=_HIDDEN, errors="ignore"))
+  return csv_text(table.drop(columns=[*_HIDDEN], errors="ignore"))
 
 
 def csv_text(table: pd.DataFrame) -> str:
   """Returns a table as CSV, numbers to six digits."""
-  cells = table.astype(object).map(_digits, na_action="ignore")
+  digits = lambda x: f"{x:.6g}" if isinstance(x, float) else x
+  cells = table.astype(object).map(digits, na_action="ignore")
   return cells.to_csv(index=False, lineterminator="\n")
-
-
-def _digits(value: Any) -> Any:
-  """Returns a fraction to six digits, and all else as it is."""
-  return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _check_free(file: epath.Path) -> None:
@@ -208,11 +183,9 @@ def _unique_names(entries: Sequence[Entry]) -> list[str]:
     folder = entry.training.rstrip("/").rpartition("/")[2]
     if often[name] > 1 and folder:
       name = f"{folder}: {name}"
-    unique, number = name, 1
-    while unique in result:
-      number += 1
-      unique = f"{name} ({number})"
-    result.append(unique)
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    choices = itertools.chain([name], numbered)
+    result.append(next(each for each in choices if each not in result))
   return result
 
 
@@ -232,19 +205,12 @@ def _nested(
       if not pd.isna(row.get(f"{kind}_{space}"))
     }
 
+  counts = ("num", "trainings", "in_series", "sources")
   return {
     **{name: row[name] for name in _ABOUT},
     **known(records.SETTINGS),
-    **{
-      name: row[name] for name in ("num", "trainings", "in_series", "sources")
-    },
+    **{name: row[name] for name in counts},
     "fd": by_space("fd"),
     "ratio": by_space("ratio"),
     **known(scores),
   }
-
-
-def _finite(report: dict[str, Any]) -> dict[str, Any]:
-  """Returns a report with None for numbers that are missing or not finite."""
-  text = json.dumps(report, default=lambda missing: None)
-  return json.loads(text, parse_constant=lambda name: None)

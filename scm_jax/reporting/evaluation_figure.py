@@ -1,8 +1,7 @@
 """`report.png`: samples of the evaluated runs, and how they score.
 
-The upper half shows samples, a row for each run and the same classes in the
-same columns; the lower half the Fréchet distance of every run, as a ranking and
-against effective sampling compute.
+The upper half shows samples, a row for each run; the lower half the Fréchet
+distances, as a ranking and against effective sampling compute.
 """
 
 import os
@@ -32,20 +31,17 @@ def write_figure(
   headings: Sequence[str] = (),
   title: str = "",
 ) -> os.PathLike[str]:
-  """Draws a report as PNG, atomically, without touching pyplot's state.
+  """Draws a report as PNG, atomically, and returns the path.
 
   Args:
     path: the file.
     report: the result of `records.make_report`, with at least one run.
-    rows: images [columns, H, W, C] uint8 by row name, top to bottom. A row with
-      the name of a run shows that run's scores beside its samples; any other
-      (the real images) is only shown. All rows have the same number of images.
+    rows: images [columns, H, W, C] uint8 by row name, top to bottom, all of one
+      shape. A row with the name of a run shows that run's scores beside its
+      samples; any other (the real images) is only shown.
     headings: what stands above the columns, such as the classes; each heads
       as many columns as fit evenly.
     title: the title of the page.
-
-  Returns:
-    The path written.
 
   Raises:
     UserError: rows do not match each other, or the file cannot be written.
@@ -102,48 +98,35 @@ def _draw_samples(
   columns = len(next(iter(rows.values())))
   canvas = image_grid(np.concatenate(list(rows.values())), columns, gap=_GAP)
   height, width, channels = canvas.shape
-  axes.imshow(
-    canvas[..., 0] if channels == 1 else canvas,
-    cmap="gray",
-    vmin=0,
-    vmax=255,
-    interpolation="antialiased",
-  )
+  pixels = canvas[..., 0] if channels == 1 else canvas
+  grey = {"cmap": "gray", "vmin": 0, "vmax": 255}
+  axes.imshow(pixels, interpolation="antialiased", **grey)
   axes.spines[:].set_visible(False)
   axes.grid(False)
   axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
   axes.set_xticks(_centres(width, len(headings)), headings, size=11)
   known = {row["name"]: row for row in runs.to_dict("records")}
   centres = _centres(height, len(rows))
-  axes.set_yticks(
-    centres, [_row_title(known.get(name), name) for name in rows], size=11
-  )
+  costs = {
+    name: f"\n{run['nfe']} evaluation{'s' * (run['nfe'] != 1)}"
+    for name, run in known.items()
+  }
+  texts = [name + costs.get(name, "") for name in rows]
+  axes.set_yticks(centres, texts, size=11)
   for label, name in zip(axes.get_yticklabels(), rows, strict=True):
     label.set_color(known[name]["color"] if name in known else "black")
   for place, space in enumerate(score_table.spaces(runs)[:2]):
-    cells = [(-0.02 * height, titles.distance(space).replace(" ", "\n", 1))]
-    cells += [
-      (centre, chart_parts.short(known[name][f"fd_{space}"]))
-      for centre, name in zip(centres, rows, strict=True)
-      if name in known
-    ]
-    for y, text in cells:
-      at: dict[str, Any] = {
-        "xytext": (38 + 56 * place, 0),
-        "textcoords": "offset points",
-      }
-      at |= {"ha": "center", "va": "bottom" if y < 0 else "center"}
-      axes.annotate(text, (width, y), **at, size=10.5, annotation_clip=False)
+    style: dict[str, Any] = {"size": 10.5, "ha": "center"}
+    style["annotation_clip"] = False
+    style |= {"xytext": (38 + 56 * place, 0), "textcoords": "offset points"}
+    head = titles.distance(space).replace(" ", "\n", 1)
+    axes.annotate(head, (width, -0.02 * height), va="bottom", **style)
+    for centre, name in zip(centres, rows, strict=True):
+      if run := known.get(name):
+        text = chart_parts.short(run[f"fd_{space}"])
+        axes.annotate(text, (width, centre), va="center", **style)
 
 
 def _centres(length: int, count: int) -> np.ndarray:
   """Returns the centres of equal parts of a canvas, in pixels."""
   return _GAP / 2 + (np.arange(count) + 0.5) * (length - _GAP) / max(count, 1)
-
-
-def _row_title(run: Mapping[str, Any] | None, name: str) -> str:
-  """Returns a row's name, and below it what a sample costs."""
-  if run is None:
-    return name
-  plural = "" if run["nfe"] == 1 else "s"
-  return f"{name}\n{run['nfe']} evaluation{plural}"

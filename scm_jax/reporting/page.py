@@ -1,27 +1,18 @@
 """`report.html`: charts, tables and notes on one self-contained page.
 
-The page needs no scripts, no network and no other file. Its text stands in
-`page.html`.
+Its text stands in `page.html`, into which all else is put escaped.
 """
 
 import base64
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import jinja2
 import pandas as pd
 
 from scm_jax.reporting import score_table, tables, titles
 from scm_jax.reporting.score_table import Entry
-
-_TEXTS = ("run", "data", "sampler", "method", "source", "note")
-_CHARTS = (
-  ("Quality against sampling compute", "Distance against sampling compute"),
-  (
-    "Quality against model size",
-    "Distance, and its ratio to the teacher's, against parameters",
-  ),
-)
 
 
 def render(
@@ -33,41 +24,32 @@ def render(
 ) -> str:
   """Returns the page.
 
-  Args:
-    charts: PNGs against compute and against model size.
-    rows: the rows of `summary.summarize`.
-    results: published results; may be empty.
-    entries: the records that the rows summarize.
-    missing: sentences that say what the charts lack.
+  It shows the charts (PNGs against compute and against model size), the rows
+  that summarize the entries, published results if there are any, and sentences
+  that say what the charts lack.
   """
-  spaces = score_table.spaces(rows)
-  names = filter(None, map(titles.dataset, dict.fromkeys(rows.dataset)))
-  pictures = [base64.b64encode(png).decode() for png in charts]
-  return _template().render(
-    title=" on ".join(filter(None, ("scm_jax", ", ".join(names)))),
-    charts=[(*c, p) for c, p in zip(_CHARTS, pictures, strict=False)],
-    texts=_TEXTS,
-    ours=tables.filled(_our_cells(rows, spaces)),
-    grey=list(~rows.in_series.astype(bool)),
-    published=tables.filled(map(_published_cells, results.to_dict("records"))),
-    main=spaces[0],
-    repeated=(rows[[f"fd_{s}_count" for s in spaces]] > 1).any(axis=None),
-    missing=missing,
-    labels=sorted({str(n) for e in entries if (n := e.record.get("labels"))}),
-    warnings=sorted(
-      {str(line) for e in entries for line in e.record.get("warnings") or ()}
-    ),
-    sources=list(dict.fromkeys(entry.source for entry in entries)),
-  )
-
-
-def _template() -> jinja2.Template:
-  """Returns the page's template, which escapes all that is put into it."""
-  text = importlib.resources.files("scm_jax.reporting").joinpath("page.html")
+  template = importlib.resources.files("scm_jax.reporting") / "page.html"
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True
   )
-  return environment.from_string(text.read_text(encoding="utf-8"))
+  names = filter(None, map(titles.dataset, dict.fromkeys(rows.dataset)))
+  records = [entry.record for entry in entries]
+  warnings = (record.get("warnings") or () for record in records)
+  spaces, theirs = score_table.spaces(rows), results.to_dict("records")
+  counts = rows[[f"fd_{space}_count" for space in spaces]]
+  return environment.from_string(template.read_text("utf-8")).render(
+    title=" on ".join(filter(None, ("scm_jax", ", ".join(names)))),
+    charts=[base64.b64encode(png).decode() for png in charts],
+    ours=tables.filled(_our_cells(rows, spaces)),
+    grey=list(~rows.in_series.astype(bool)),
+    published=tables.filled(map(_published_cells, theirs)),
+    main=spaces[0],
+    repeated=(counts > 1).any(axis=None),
+    missing=missing,
+    labels=sorted({str(n) for r in records if (n := r.get("labels"))}),
+    warnings=sorted({str(line) for lines in warnings for line in lines}),
+    sources=list(dict.fromkeys(entry.source for entry in entries)),
+  )
 
 
 def _our_cells(
@@ -90,7 +72,7 @@ def _our_cells(
   ]
 
 
-def _published_cells(row: Mapping) -> dict[str, str]:
+def _published_cells(row: dict[str, Any]) -> dict[str, str]:
   """Returns the cells of a published result."""
   return {
     "method": row["method"],

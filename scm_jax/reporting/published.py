@@ -2,7 +2,7 @@
 
 import importlib.resources
 import io
-from typing import NamedTuple
+import pathlib
 
 import numpy as np
 import pandas as pd
@@ -16,69 +16,47 @@ NONE = "none"
 _NUMBERS = ("nfe", "params_millions", "fid", "fdd")
 _TEXTS = ("dataset", "method", "series", "label", "source", "note")
 
-
-class Appearance(NamedTuple):
-  """How a series of published results is drawn.
-
-  Attributes:
-    color: a colour.
-    marker: a matplotlib marker.
-    joined: whether a line joins its points, which are sizes of one method.
-  """
-
-  color: str
-  marker: str
-  joined: bool = True
-
-
+# The colour and the format in which matplotlib draws a series; a line joins the
+# points where they are sizes of one method.
 SERIES = {
-  "EDM2": Appearance("#6A3D9A", "s"),
-  "EDM": Appearance("#6A3D9A", "s"),
-  "sCM's teacher": Appearance("#333333", "s"),
-  "sCD, 1 step": Appearance("#56B4E9", "o"),
-  "sCD, 2 steps": Appearance("#0072B2", "o"),
-  "sCD": Appearance("#0072B2", "o"),
-  "sCT, 1 step": Appearance("#F0A868", "D"),
-  "sCT, 2 steps": Appearance("#D55E00", "D"),
-  "sCT": Appearance("#D55E00", "D"),
-  "later few-step": Appearance("#009E73", "^", joined=False),
-  "ECT": Appearance("#CC79A7", "v", joined=False),
-  "TCM": Appearance("#B8860B", "P", joined=False),
-  "GANs, masked and autoregressive": Appearance("#B8860B", "P", joined=False),
-  "other diffusion": Appearance("#8A8A8A", "X", joined=False),
+  "EDM2": ("#6A3D9A", "s-"),
+  "EDM": ("#6A3D9A", "s-"),
+  "sCM's teacher": ("#333333", "s-"),
+  "sCD, 1 step": ("#56B4E9", "o-"),
+  "sCD, 2 steps": ("#0072B2", "o-"),
+  "sCD": ("#0072B2", "o-"),
+  "sCT, 1 step": ("#F0A868", "D-"),
+  "sCT, 2 steps": ("#D55E00", "D-"),
+  "sCT": ("#D55E00", "D-"),
+  "later few-step": ("#009E73", "^"),
+  "ECT": ("#CC79A7", "v"),
+  "TCM": ("#B8860B", "P"),
+  "GANs, masked and autoregressive": ("#B8860B", "P"),
+  "other diffusion": ("#8A8A8A", "X"),
 }
-OTHER = Appearance("#8A8A8A", "X")
+OTHER = ("#8A8A8A", "X-")
 
 
 def load(name: str) -> pd.DataFrame:
-  """Returns the results on one dataset, or those in a file of a user's own.
+  """Returns the results on one of `DATASETS`, of a CSV file, or `none`.
 
-  Args:
-    name: one of `DATASETS`, the path of a CSV file, or `none`.
-
-  Returns:
-    The columns of the file, and those that tables of our own runs have:
-    `params`, `effective_compute`, `fd_inception`, `fd_dinov2`. The best come
-    first.
+  The table has the columns of the file, and those of our own runs: `params`,
+  `effective_compute`, `fd_inception`, `fd_dinov2`. The best come first.
 
   Raises:
     ConfigError: there is no such set.
     UserError: the file cannot be read, or is not such a table.
   """
   if name in (*DATASETS, NONE):
-    package = importlib.resources.files("scm_jax.reporting")
-    text = package.joinpath("published.csv").read_text(encoding="utf-8")
-    table = parse(text, "published.csv")
+    file = importlib.resources.files("scm_jax.reporting") / "published.csv"
+    table = parse(file.read_text("utf-8"), file.name)
     return table[table.dataset == name].reset_index(drop=True)
   if not name.endswith(".csv"):
     hint = errors.hint(name, (*DATASETS, NONE))
     raise ConfigError(f"--published={name}: {hint}, or a .csv file")
-  try:
-    with open(name, encoding="utf-8", newline="") as file:
-      return parse(file.read(), name)
-  except (OSError, UnicodeDecodeError) as error:
-    reason = getattr(error, "strerror", None) or error
-    raise UserError(f"cannot read {name}: {reason}") from error
+  with errors.reading(name):
+    text = pathlib.Path(name).read_text("utf-8")
+  return parse(text, name)
 
 
 def parse(text: str, name: str) -> pd.DataFrame:

@@ -40,18 +40,16 @@ def run_record(
 ) -> Record:
   """Returns one entry of a report's `runs`.
 
+  Its `effective_compute` is the number of parameters (in billions) times
+  network evaluations, as in figure 1 of arXiv:2410.11081.
+
   Args:
     name: what a reader is shown, such as "sCD, 2 steps"; unique in a report.
-    objective: the registered name of the objective that the network was
-      trained with.
+    objective: the registered name of what the network was trained with.
     nfe: network evaluations for one sample, guidance included.
     params: number of parameters of the network that samples.
     scores: result of `metrics.scores.score`, with at least "fd" and "num".
     **about: `steps`, `seed`, and all else that is worth keeping.
-
-  Returns:
-    The record. Its `effective_compute` is the number of parameters (in
-    billions) times network evaluations, as in figure 1 of arXiv:2410.11081.
   """
   for key in ("fd", "num"):
     if key not in scores:
@@ -72,11 +70,9 @@ def make_report(
 ) -> dict[str, Any]:
   """Returns the content of `report.json`.
 
-  Args:
-    runs: records, in the order in which they are shown.
-    reference: what is known of the reference: the result of
-      `metrics.scores.reference_floor`, the dataset's name, the classifier's
-      accuracy.
+  The runs are in the order in which they are shown. The reference is what is
+  known of it: the result of `metrics.scores.reference_floor`, the dataset's
+  name, the classifier's accuracy.
   """
   names = [run["name"] for run in runs]
   if len(set(names)) < len(names):
@@ -89,9 +85,7 @@ def write_report(
 ) -> os.PathLike[str]:
   """Writes a report as JSON, atomically.
 
-  Raises:
-    UserError: the file cannot be written.
-    ValueError: a number is not finite (JSON has no such numbers).
+  Numbers must be finite, because JSON has no others; ValueError otherwise.
   """
   text = json.dumps(report, indent=2, allow_nan=False)
   return files.write_text(path, text + "\n")
@@ -107,8 +101,7 @@ def main_space(names: Iterable[str]) -> str:
 
   It is the first that is not the pixels; "" if there are none.
   """
-  names = list(names)
-  return next((name for name in names if name != "pixels"), (*names, "")[0])
+  return min(names, key=lambda name: name == "pixels", default="")
 
 
 def score_names(record: Mapping[str, Any]) -> list[str]:
@@ -133,19 +126,21 @@ def describe(record: Mapping[str, Any]) -> dict[str, Any]:
 
   Counts that are missing, or no positive numbers, are None.
   """
-  counts = {key: _count(record.get(key)) for key in ("steps", "nfe", "params")}
-  objective = record["objective"]
-  series = objectives.series_title(objective, counts["steps"], counts["nfe"])
+
+  def count(key: str) -> int | None:
+    value = record.get(key)
+    known = is_number(value) and 0 < value < float("inf")
+    return int(value) if known else None
+
+  objective, steps, nfe = record["objective"], count("steps"), count("nfe")
   return {
     "name": record.get("name"),
     "objective": objective,
-    "series": series,
-    **counts,
-    "effective_compute": compute(counts["params"], counts["nfe"]),
+    "series": objectives.series_title(objective, steps, nfe),
+    "steps": steps,
+    "nfe": nfe,
+    "params": count("params"),
+    "effective_compute": compute(count("params"), nfe),
     **{key: record.get(key) for key in SETTINGS},
-    "num": _count(record.get("num")),
+    "num": count("num"),
   }
-
-
-def _count(value: Any) -> int | None:
-  return int(value) if is_number(value) and 0 < value < float("inf") else None

@@ -26,13 +26,10 @@ class Entry(NamedTuple):
   Attributes:
     record: what `scm-jax evaluate` wrote.
     training: name or folder of the training; "" if unknown.
-    teacher: name or folder of its teacher's training; "" if it has none, None
-      if unknown.
+    teacher: the same of its teacher; "" if it has none, None if unknown.
     dataset: name of the dataset that it is scored against; "" if unknown.
-    repeats: a key that is equal for trainings that differ only in their seeds;
-      "" if unknown.
-    method: a key that is equal for trainings with equal options of the
-      objective.
+    repeats: a key of trainings that differ only in their seeds; "" if unknown.
+    method: a key of trainings with equal options of the objective.
     source: the file that the record is from.
     reference: what that file says of the reference.
   """
@@ -46,21 +43,23 @@ class Entry(NamedTuple):
   source: str = ""
   reference: Mapping[str, Any] = {}
 
+  @property
+  def is_teacher(self) -> bool:
+    """Returns whether the record is of a network that teaches."""
+    return objectives.is_teacher(self.record["objective"])
+
 
 def summarize(
   entries: Sequence[Entry], groups: Sequence[Hashable] | None = None
 ) -> pd.DataFrame:
   """Returns one row for each group of entries.
 
-  With several trainings in a group, each contributes its mean over seeds of
-  sampling, and the deviation is over trainings, whose spread is the larger one.
-  With one training the deviation is over its seeds of sampling. The minimum is
-  that of all single measurements.
-
-  Args:
-    entries: the records.
-    groups: a key for each entry, equal for those that repeat a measurement;
-      by default every entry is a group.
+  Groups are given by a key for each entry, equal for those that repeat a
+  measurement; by default every entry is a group. With several trainings in a
+  group, each contributes its mean over seeds of sampling, and the deviation is
+  over trainings, whose spread is the larger one. With one training the
+  deviation is over its seeds of sampling. The minimum is that of all single
+  measurements.
 
   Returns:
     A table with the columns of `records.describe`, `trainings`, `color` and
@@ -69,8 +68,10 @@ def summarize(
   keys = range(len(entries)) if groups is None else groups
   numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
   places = [numbers[key] for key in keys]
-  firsts = {n: e for n, e in zip(places[::-1], entries[::-1], strict=True)}
-  rows = [records.describe(firsts[n].record) for n in range(len(numbers))]
+  firsts: dict[int, Entry] = {}
+  for place, entry in zip(places, entries, strict=True):
+    firsts.setdefault(place, entry)
+  rows = [records.describe(entry.record) for entry in firsts.values()]
   table = pd.DataFrame(rows, columns=[*records.describe({"objective": ""})])
   trainings = pd.Series(map(_training, range(len(entries)), entries))
   table["trainings"] = trainings.groupby(places).nunique()
@@ -91,12 +92,18 @@ def with_appearance(table: pd.DataFrame) -> pd.DataFrame:
 
 def spaces(table: pd.DataFrame) -> list[str]:
   """Returns the feature spaces of a table's distances, the main one first."""
-  names = [
-    name.removeprefix("fd_")
-    for name in table
-    if name.startswith("fd_") and f"{name}_count" in table
-  ]
-  return sorted(names, key=lambda name: name == "pixels")
+  found = [name[3:] for name in _scores(table) if name.startswith("fd_")]
+  return sorted(found, key=lambda name: name == "pixels")
+
+
+def scores(table: pd.DataFrame) -> list[str]:
+  """Returns the names of the scores that are given in the main features."""
+  by_space = ("fd_", "ratio_")
+  return [name for name in _scores(table) if not name.startswith(by_space)]
+
+
+def _scores(table: pd.DataFrame) -> list[str]:
+  return [name for name in table if f"{name}_count" in table]
 
 
 def main_distance(table: pd.DataFrame) -> pd.Series:
@@ -106,16 +113,38 @@ def main_distance(table: pd.DataFrame) -> pd.Series:
   return filled.iloc[:, 0]
 
 
-def scores(table: pd.DataFrame) -> list[str]:
-  """Returns the names of the scores that are given in the main features."""
-  return [
-    name
-    for name in table
-    if f"{name}_count" in table and not name.startswith(("fd_", "ratio_"))
+def teacher_distances(
+  entry: Entry, teachers: Sequence[Entry], space: str
+) -> dict:
+  """Returns the distances that a student is compared with, by seed.
+
+  Among the records of teachers they are those of the student's own, scored
+  against the same dataset, with as many images as the student where there are
+  such records, and with the most evaluations; of several such records (other
+  guidance, other EMA) the best. A student whose teacher is unknown is compared
+  only if there is one teacher.
+  """
+  known = [
+    (teacher, found)
+    for teacher in teachers
+    if teacher.dataset == entry.dataset
+    and entry.teacher in (None, teacher.training)
+    and (found := _by_seed(teacher.record, "fd", space))
   ]
+  if len({teacher.training for teacher, _ in known}) != 1:
+    return {}
+  num = entry.record.get("num")
+  known = [k for k in known if k[0].record.get("num") == num] or known
+
+  def preference(candidate: tuple[Entry, dict]) -> tuple[float, float]:
+    teacher, found = candidate
+    mean = statistics.fmean(found.values())
+    return -(teacher.record.get("nfe") or 0), mean
+
+  return min(known, key=preference)[1]
 
 
-def by_seed(record: Mapping[str, Any], score: str, space: str) -> dict:
+def _by_seed(record: Mapping[str, Any], score: str, space: str) -> dict:
   """Returns the measurements of a score by seed of sampling."""
   found = {}
   for part in record.get("by_seed") or [record]:
@@ -126,40 +155,6 @@ def by_seed(record: Mapping[str, Any], score: str, space: str) -> dict:
   return found
 
 
-def teacher_distances(
-  entry: Entry, teachers: Sequence[Entry], space: str
-) -> dict:
-  """Returns the distances that a student is compared with, by seed.
-
-  They are of the student's own teacher, scored against the same dataset, with
-  as many images as the student where there are such records, and with the most
-  evaluations; of several such records (other guidance, other EMA) the best. A
-  student whose teacher is unknown is compared only if there is one teacher.
-
-  Args:
-    entry: the student's record.
-    teachers: all records of teachers.
-    space: the feature space.
-  """
-  known = [
-    (teacher, found)
-    for teacher in teachers
-    if teacher.dataset == entry.dataset
-    and entry.teacher in (None, teacher.training)
-    and (found := by_seed(teacher.record, "fd", space))
-  ]
-  if len({teacher.training for teacher, _ in known}) != 1:
-    return {}
-  num = entry.record.get("num")
-  known = [k for k in known if k[0].record.get("num") == num] or known
-  evaluations = [teacher.record.get("nfe") or 0 for teacher, _ in known]
-  most = max(evaluations)
-  full = [
-    k[1] for k, nfe in zip(known, evaluations, strict=True) if nfe == most
-  ]
-  return min(full, key=lambda found: statistics.fmean(found.values()))
-
-
 def _training(number: int, entry: Entry) -> str:
   """Returns a name for an entry's training, even if it is unknown."""
   return entry.training or f"record {number}"
@@ -168,18 +163,16 @@ def _training(number: int, entry: Entry) -> str:
 def _measurements(
   entries: Sequence[Entry], places: Sequence[int]
 ) -> pd.DataFrame:
-  """Returns every single measurement: group, training, score, seed, value."""
-  teachers = [e for e in entries if _is_teacher(e)]
-  lines = []
-  for number, entry in enumerate(entries):
-    training = _training(number, entry)
-    for score, values in _scores_of(entry, teachers):
-      for seed, value in values.items():
-        lines.append((places[number], training, score, seed, value))
-  table = pd.DataFrame(
-    lines, columns=["group", "training", "score", "seed", "value"]
-  )
-  unique = ["group", "training", "score", "seed"]
+  """Returns every single measurement: group, score, training, seed, value."""
+  teachers = [entry for entry in entries if entry.is_teacher]
+  lines = [
+    (places[number], score, _training(number, entry), seed, value)
+    for number, entry in enumerate(entries)
+    for score, values in _scores_of(entry, teachers)
+    for seed, value in values.items()
+  ]
+  unique = [*_KEYS, "training", "seed"]
+  table = pd.DataFrame(lines, columns=[*unique, "value"])
   return table.drop_duplicates(unique, keep="last")
 
 
@@ -189,14 +182,14 @@ def _scores_of(
   """Yields the name and the values by seed of every score of an entry."""
   record = entry.record
   for space in record["fd"]:
-    distances = by_seed(record, "fd", space)
+    distances = _by_seed(record, "fd", space)
     yield f"fd_{space}", distances
-    if not _is_teacher(entry):
+    if not entry.is_teacher:
       base = teacher_distances(entry, teachers, space)
       yield f"ratio_{space}", _ratio(distances, base)
   main = records.main_space(record["fd"])
   for score in records.score_names(record):
-    yield score, by_seed(record, score, main)
+    yield score, _by_seed(record, score, main)
 
 
 def _ratio(distances: Mapping, teacher: Mapping) -> dict:
@@ -214,26 +207,18 @@ def _ratio(distances: Mapping, teacher: Mapping) -> dict:
 def _statistics(values: pd.DataFrame) -> pd.DataFrame:
   """Returns the flat columns of all scores, one row for each group."""
   several = values.groupby(_KEYS).training.transform("nunique") > 1
-  means = (
-    values[several].groupby([*_KEYS, "training"], as_index=False).value.mean()
-  )
-  repeated = pd.concat([values[~several], means]).groupby(_KEYS).value
-  found = pd.DataFrame(
-    {
-      "": repeated.mean(),
-      "_sd": repeated.std(ddof=1),
-      "_min": values.groupby(_KEYS).value.min(),
-      "_count": repeated.size(),
-    }
-  )
-  wide = found.unstack("score")
-  names = [(end, name) for name in values.score.unique() for end in found]
-  wide = (
-    wide.reindex(columns=pd.MultiIndex.from_tuples(names)) if names else wide
-  )
-  wide.columns = [f"{name}{end}" for end, name in wide.columns]
-  return wide
-
-
-def _is_teacher(entry: Entry) -> bool:
-  return objectives.is_teacher(entry.record["objective"])
+  by_training = values[several].groupby([*_KEYS, "training"], as_index=False)
+  repeated = pd.concat([values[~several], by_training.value.mean()])
+  repeated = repeated.groupby(_KEYS).value
+  found = {
+    "": repeated.mean(),
+    "_sd": repeated.std(ddof=1),
+    "_min": values.groupby(_KEYS).value.min(),
+    "_count": repeated.size(),
+  }
+  columns = {
+    f"{score}{end}": statistic.xs(score, level="score")
+    for score in values.score.unique()
+    for end, statistic in found.items()
+  }
+  return pd.DataFrame(columns)

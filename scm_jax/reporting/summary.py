@@ -4,33 +4,26 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from scm_jax.reporting import origins, records, score_table
+from scm_jax.reporting import reading, records, score_table
 from scm_jax.reporting.score_table import Entry
 
 
 def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
   """Returns one row for each group of records that differ only in seeds.
 
-  Returns:
-    The columns of `score_table.summarize`, and
-    `run`: a short name of the trainings, without their seeds;
-    `dataset`: the name of the dataset that the row is scored against;
-    `sources`: the files of the records;
-    `in_series`: whether a line of the charts passes through the row.
-    Sorted by dataset and main distance; rows without a distance come last.
+  To the columns of `score_table.summarize` it adds `run`, a short name of the
+  trainings; `dataset`; `method`; `sources`, the records' files; and
+  `in_series`, whether a line of the charts passes through the row. Rows are
+  sorted by dataset and main distance; those without a distance come last.
   """
   groups = [_group(number, entry) for number, entry in enumerate(entries)]
   members: dict[tuple, list[Entry]] = {}
   for group, entry in zip(groups, entries, strict=True):
     members.setdefault(group, []).append(entry)
-  table = score_table.summarize(entries, groups)
   firsts = [same[0] for same in members.values()]
-  folders = [origins.without_seed(entry.training) for entry in firsts]
-  names = origins.short_names(folders)
-  table.insert(
-    0, "run", [n or t for n, t in zip(names, table.name, strict=True)]
-  )
-  table["run"] = table.run.fillna("–")
+  table = score_table.summarize(entries, groups)
+  runs = pd.Series(_short_names([entry.training for entry in firsts]))
+  table.insert(0, "run", runs.where(runs != "", table.name).fillna("–"))
   table.insert(1, "dataset", [entry.dataset for entry in firsts])
   table["method"] = [entry.method for entry in firsts]
   table["sources"] = [
@@ -38,7 +31,11 @@ def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
     for same in members.values()
   ]
   table["in_series"] = _in_series(table)
-  return _sorted(table)
+  datasets = list(table.dataset.unique())
+  keys = table.assign(place=table.dataset.map(datasets.index))
+  main = [f"fd_{space}" for space in score_table.spaces(table)[:1]]
+  keys = keys.sort_values(["place", *main, "run", "nfe"], ignore_index=True)
+  return keys.drop(columns="place")
 
 
 def _group(number: int, entry: Entry) -> tuple:
@@ -47,6 +44,23 @@ def _group(number: int, entry: Entry) -> tuple:
   values = [entry.record.get(key) for key in (*keys, *records.SETTINGS)]
   trained = entry.repeats or f"record {number}"
   return (trained, entry.dataset, *map(str, values))
+
+
+def _short_names(folders: Sequence[str]) -> list[str]:
+  """Returns the last parts of folders without seeds that tell them apart."""
+  parts = [
+    [part for part in reading.without_seed(folder).split("/") if part]
+    for folder in folders
+  ]
+
+  def shorten(own: list[str]) -> str:
+    others = [other for other in parts if other != own]
+    for count in range(1, len(own)):
+      if all(other[-count:] != own[-count:] for other in others):
+        return "/".join(own[-count:])
+    return "/".join(own)
+
+  return [shorten(own) for own in parts]
 
 
 def _in_series(table: pd.DataFrame) -> pd.Series:
@@ -64,12 +78,3 @@ def _in_series(table: pd.DataFrame) -> pd.Series:
     method = series[series.method == sizes.idxmax()]
     result[method.groupby("size").distance.idxmin()] = True
   return result
-
-
-def _sorted(table: pd.DataFrame) -> pd.DataFrame:
-  """Returns the rows by dataset, main distance, run and evaluations."""
-  places = {name: n for n, name in enumerate(dict.fromkeys(table.dataset))}
-  main = [f"fd_{space}" for space in score_table.spaces(table)[:1]]
-  keys = table.assign(place=table.dataset.map(places))
-  order = keys.sort_values(["place", *main, "run", "nfe"], kind="stable").index
-  return table.loc[order].reset_index(drop=True)

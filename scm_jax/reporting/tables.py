@@ -22,15 +22,12 @@ def score(value: Any, digits: int = 3) -> str:
 
 def plus_minus(row: Mapping[str, Any], name: str) -> str:
   """Returns `0.133 ± 0.015`, or the mean alone; "" if there is no score."""
-  mean: Any = row.get(name)
-  sd: Any = row.get(f"{name}_sd")
-  if pd.isna(mean):
-    return ""
   column = registry.columns().get(name, Column(name, name))
-  text = score(column.scale * mean, column.digits)
-  if pd.isna(sd):
-    return text
-  return f"{text} ± {score(column.scale * sd, column.digits)}"
+  numbers: list[Any] = [row.get(name), row.get(f"{name}_sd")]
+  if pd.isna(numbers[0]):
+    return ""
+  known = [column.scale * number for number in numbers if not pd.isna(number)]
+  return " ± ".join(score(number, column.digits) for number in known)
 
 
 def count(value: Any) -> str:
@@ -48,19 +45,14 @@ def whole(value: Any) -> str:
   return "" if pd.isna(value) else f"{value:,.0f}"
 
 
-def significant(value: Any) -> str:
-  """Returns three significant digits: `0.0137`, `191`, `1,250`."""
-  if pd.isna(value):
-    return ""
-  return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
 def cost_cells(row: Mapping[str, Any]) -> dict[str, str]:
   """Returns what a row's samples cost: evaluations, parameters, compute."""
+  compute: Any = row.get("effective_compute")
+  small = not pd.isna(compute) and compute < 1000
   return {
     "NFE": whole(row.get("nfe")),
     "params": count(row.get("params")),
-    "compute": significant(row.get("effective_compute")),
+    "compute": f"{compute:.3g}" if small else whole(compute),
   }
 
 
@@ -83,9 +75,7 @@ def score_cells(
     cells[head] = plus_minus(row, name)
     cells[f"{head}, min"] = score(row[f"{name}_min"]) if several else ""
     cells[f"{head} / teacher"] = plus_minus(row, f"ratio_{space}")
-  for name in scores:
-    cells[titles.column(name)] = plus_minus(row, name)
-  return cells
+  return cells | {titles.column(name): plus_minus(row, name) for name in scores}
 
 
 def filled(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
@@ -127,18 +117,17 @@ def evaluation(report: Mapping[str, Any]) -> str:
   if not runs:
     return "no runs"
   table = summary(runs)
-  spaces = score_table.spaces(table)
+  spaces, scores = score_table.spaces(table), score_table.scores(table)
   rows = table.to_dict("records")
   if "fd" in report["reference"]:
-    halves = {"objective": "", **report["reference"]}
-    (row,) = summary([halves]).to_dict("records")
-    rows.append(row | {"name": "real, split halves"})
+    halves = summary([{"objective": "", **report["reference"]}])
+    rows += halves.assign(name="real, split halves").to_dict("records")
   cells = [
     {
       "run": row["name"],
       **cost_cells(row),
       "num": whole(row["num"]),
-      **score_cells(row, spaces, score_table.scores(table)),
+      **score_cells(row, spaces, scores),
     }
     for row in rows
   ]
@@ -146,10 +135,7 @@ def evaluation(report: Mapping[str, Any]) -> str:
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-  """Returns the flat table of one report's runs, a row for each.
-
-  It has no ratios, because such a report does not say whose student a run is.
-  """
+  """Returns the flat table of one report's runs, which has no ratios."""
   return score_table.summarize(
     [score_table.Entry(run, training="run", teacher="") for run in runs]
   )
@@ -162,11 +148,10 @@ def _notes(report: Mapping[str, Any], main: str) -> list[str]:
     "Compute is parameters (billions) × NFE. Scores other than FD are in "
     f"{main!r} features."
   ]
-  if seeds := runs[0].get("seeds", [])[1:]:
+  if (seeds := len(runs[0].get("seeds", []))) > 1:
     notes.append(
-      f"FD is the mean, standard deviation (n - 1) and minimum over "
-      f"{len(seeds) + 1} seeds (EDM2 publishes the minimum of several); other "
-      "scores are means."
+      f"FD is the mean, standard deviation (n - 1) and minimum over {seeds} "
+      "seeds (EDM2 publishes the minimum of several); other scores are means."
     )
   if labels := report["reference"].get("labels"):
     notes.append(f"Classes of the samples: {labels}.")
@@ -177,12 +162,9 @@ def _notes(report: Mapping[str, Any], main: str) -> list[str]:
 
 def _settings(run: Mapping[str, Any]) -> str:
   """Returns how a run's samples were drawn, as far as its record says."""
-  used = [
-    f"{key} {run[key]}" for key in records.SETTINGS if run.get(key) is not None
-  ]
+  settings = {key: run.get(key) for key in records.SETTINGS}
+  used = [f"{key} {v}" for key, v in settings.items() if v is not None]
   if found := run.get("selection"):
-    used.append(
-      f"chosen by the {found['by']} of {found['num']} other images (seed "
-      f"{found['seed']})"
-    )
+    of = f"{found['num']} other images (seed {found['seed']})"
+    used.append(f"chosen by the {found['by']} of {of}")
   return f"{run['name']}: {', '.join(used)}" if used else ""

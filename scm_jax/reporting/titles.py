@@ -9,7 +9,7 @@ _DATASETS = {
   "imagenet512_latents": "ImageNet 512×512 latents",
 }
 _DISTANCES = {"inception": "FID", "dinov2": "FD-DINOv2"}
-_COLUMNS = {
+_SETTINGS = {
   "ema": "EMA",
   "sigma_max": "σ_max",
   "dtype": "type",
@@ -21,8 +21,9 @@ def dataset(name: str) -> str:
   """Returns a dataset's title; datasets of a user's own keep their names."""
   from scm_jax.data import sources  # imports TFDS
 
-  built_in = {key: title for key, (*_, title) in sources.BUILT_IN.items()}
-  return {**built_in, **_DATASETS}.get(name, name)
+  if name in sources.BUILT_IN:
+    return sources.BUILT_IN[name].title
+  return _DATASETS.get(name, name)
 
 
 def distance(features: str) -> str:
@@ -37,5 +38,6 @@ def quantity(features: str) -> str:
 
 def column(name: str) -> str:
   """Returns the head of a score's or a setting's column."""
-  scores = {key: x.heading for key, x in registry.columns().items()}
-  return {**scores, **_COLUMNS}.get(name, name)
+  if score := registry.columns().get(name):
+    return score.heading
+  return _SETTINGS.get(name, name)

@@ -15,11 +15,7 @@ ROOT = pathlib.Path(scm_jax.__file__).parents[1]
 
 
 def script(name: str) -> str:
-  """Returns the path of a script in the repository's folder `launch/`.
-
-  Raises:
-    UserError: scm_jax was installed without its repository.
-  """
+  """Returns the path of a script in the repository's folder `launch/`."""
   path = ROOT / "launch" / name
   if not path.exists():
     raise UserError(
@@ -32,11 +28,8 @@ def script(name: str) -> str:
 def command(run: Run, launcher: str, flags: Sequence[str]) -> list[str]:
   """Returns the command that trains a run.
 
-  Args:
-    run: the run to train.
-    launcher: `local`, or `gcp` for machines of the run's own, which are deleted
-      when it is complete.
-    flags: further flags of launch/gcp.sh.
+  The launcher is `local`, or `gcp` for machines of the run's own, which are
+  deleted when it is complete; then there may be further flags of launch/gcp.sh.
   """
   if launcher == "local":
     return [*PROGRAM, *run.train]

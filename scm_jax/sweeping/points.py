@@ -65,29 +65,23 @@ def grid(fields: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def zipped(fields: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-  """Returns the fields' first values together, then their second ones, ...
-
-  Raises:
-    ConfigError: the fields have different numbers of values.
-  """
+  """Returns the fields' first values together, then their second ones, ..."""
   counts = {field: len(values) for field, values in fields.items()}
   if len(set(counts.values())) > 1:
     raise ConfigError(
       f"sweep(): the fields of zipped() have different lengths: {counts}"
     )
-  columns = zip(*fields.values(), strict=True)
-  return [dict(zip(fields, row, strict=True)) for row in columns]
+  rows = zip(*fields.values(), strict=True)
+  return [dict(zip(fields, row, strict=True)) for row in rows]
 
 
 def randomly(
   fields: Mapping[str, Distribution | Sequence[Any]], count: int, seed: int = 0
 ) -> list[dict[str, Any]]:
-  """Returns independent random draws of the fields' values.
+  """Returns random draws of a `uniform`, a `log_uniform` or a list by field.
 
-  Args:
-    fields: for each field a `uniform`, a `log_uniform`, or a list of values.
-    count: how many draws. A larger number adds to the draws of a smaller one.
-    seed: the random seed, which determines the draws.
+  Draws are independent and a function of the seed; a larger count adds to those
+  of a smaller one.
   """
   rng = random.Random(seed)
   return [
@@ -101,18 +95,13 @@ def randomly(
 
 def uniform(low: float, high: float) -> Distribution:
   """Returns a uniform distribution between two numbers, to four digits."""
-  return lambda rng: _rounded(rng.uniform(low, high))
+  return lambda rng: float(f"{rng.uniform(low, high):.4g}")
 
 
 def log_uniform(low: float, high: float) -> Distribution:
   """Returns a log-uniform distribution between two numbers, to four digits."""
-  return lambda rng: _rounded(
-    math.exp(rng.uniform(math.log(low), math.log(high)))
-  )
-
-
-def _rounded(value: float) -> float:
-  return float(f"{value:.4g}")
+  logarithm = lambda rng: rng.uniform(math.log(low), math.log(high))
+  return lambda rng: float(f"{math.exp(logarithm(rng)):.4g}")
 
 
 def points(
@@ -123,16 +112,10 @@ def points(
   sampling: tuple[Overrides, ...] = ({},),
   prefix: str = "",
 ) -> list[Point]:
-  """Returns a point for each dictionary of overrides, named after its values.
+  """Returns a point for each dictionary of overrides, as `grid` returns them.
 
-  A name is `P_mean=-1.0_tangent_c=0.1`, for instance.
-
-  Args:
-    overrides: dictionaries of overrides, such as `grid` returns.
-    arg: every point's `arg`.
-    teacher: every point's `teacher`.
-    sampling: every point's `sampling`.
-    prefix: the beginning of every point's name.
+  A point is named after its values, after the prefix if there is one:
+  `P_mean=-1.0_tangent_c=0.1`. All points share the other arguments.
   """
   return [
     Point(name(fields, prefix), fields, arg, teacher, sampling)
@@ -153,9 +136,7 @@ def name(fields: Overrides, prefix: str = "") -> str:
 def seeds(points: Iterable[Point], which: int | Sequence[int]) -> list[Point]:
   """Returns every point with several seeds, each with its own seed's teacher.
 
-  Args:
-    points: the points, with their teachers.
-    which: the seeds, or how many.
+  The points contain their teachers; `which` are the seeds, or how many.
   """
   points = list(points)
   numbers = range(which) if isinstance(which, int) else which
@@ -184,38 +165,35 @@ def checked(points: Iterable[Point]) -> list[Point]:
   for point in points:
     if not isinstance(point, Point):
       raise ConfigError(f"sweep() returned {point!r}, which is not a Point")
-    if not _NAME.fullmatch(point.name) or point.name in RESERVED:
+    folder = point.name
+    if not _NAME.fullmatch(folder) or folder in RESERVED:
       raise ConfigError(
-        f"sweep(): the name {point.name!r} of a point cannot be a run's folder"
+        f"sweep(): the name {folder!r} of a point cannot be a run's folder"
       )
-    if point.name in by_name:
-      raise ConfigError(f"sweep(): two points are named {point.name!r}")
+    if folder in by_name:
+      raise ConfigError(f"sweep(): two points are named {folder!r}")
     for field in point.overrides:
       if field.startswith("sample."):
         raise ConfigError(
-          f"sweep(): {point.name!r} overrides {field}, which does not change "
-          "the training; write "
-          f"sampling=({{{field.partition('.')[2]!r}: ...}},) instead"
+          f"sweep(): {folder!r} overrides {field}, which does not change the "
+          f"training; write sampling=({{{field[7:]!r}: ...}},) instead"
         )
-    by_name[point.name] = point
+    by_name[folder] = point
   if not by_name:
     raise ConfigError("sweep() returned no points")
-  ordered: dict[str, Point] = {}
-  for point in by_name.values():
-    for each in reversed(_chain(point, by_name)):
-      ordered[each.name] = each
+  ordered = {
+    each.name: each
+    for point in by_name.values()
+    for each in reversed(_chain(point, by_name))
+  }
   return list(ordered.values())
 
 
 def chosen(points: Sequence[Point], pattern: str) -> list[Point]:
-  """Returns the points whose names match a pattern, and their teachers.
-
-  Args:
-    points: points that `checked` returned.
-    pattern: a pattern of the shell, such as `scd_*_seed=0`.
+  """Returns the `checked` points whose names match, and their teachers.
 
   Raises:
-    ConfigError: no name matches.
+    ConfigError: no name matches the pattern, such as `scd_*_seed=0`.
   """
   by_name = {point.name: point for point in points}
   matching = [p for p in points if fnmatch.fnmatchcase(p.name, pattern)]

@@ -9,20 +9,16 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One command.
+  """One command, whose output is appended to a log.
 
-  Attributes:
-    name: its name in messages.
-    command: the program and its arguments.
-    log: the file that its output is appended to.
-    needs: names of the jobs that must succeed before it starts.
+  It starts when the jobs that it needs, by name, have succeeded.
   """
 
   name: str
@@ -113,12 +109,8 @@ def run(
 ) -> None:
   """Runs jobs in their order, but a job only after those that it needs.
 
-  A job is left out if one that it needs has failed.
-
-  Args:
-    jobs: the jobs; those that a job needs come before it.
-    settings: how the jobs are run.
-    done: called when a job has ended; returns whether it has succeeded.
+  Those come before it; if one has failed, the job is left out. `done` is called
+  when a job has ended, and returns whether it has succeeded.
 
   Raises:
     KeyboardInterrupt: a signal stopped the jobs, after they saved.
@@ -132,10 +124,10 @@ def run(
   )
   with workers, children.guarded():
     while running or (waiting and not children.signals):
-      while len(running) < settings.parallel and not children.signals:
-        job = _next(waiting, running.values())
-        if job is None:
-          break
+      unfinished = {job.name for job in (*waiting, *running.values())}
+      ready = [job for job in waiting if unfinished.isdisjoint(job.needs)]
+      free = 0 if children.signals else settings.parallel - len(running)
+      for job in ready[:free]:
         waiting.remove(job)
         running[workers.submit(_run, job, settings, children)] = job
       ended, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
@@ -151,13 +143,6 @@ def run(
           failed.add(job.name)
   if children.signals:
     raise KeyboardInterrupt
-
-
-def _next(waiting: Sequence[Job], running: Collection[Job]) -> Job | None:
-  """Returns the first job that needs none of the waiting and running ones."""
-  unfinished = {job.name for job in (*waiting, *running)}
-  ready = (job for job in waiting if unfinished.isdisjoint(job.needs))
-  return next(ready, None)
 
 
 def _run(job: Job, settings: Settings, children: _Children) -> Result:
@@ -180,12 +165,8 @@ def _run(job: Job, settings: Settings, children: _Children) -> Result:
     line = _last_line(log.read().decode(errors="replace"), code)
   minutes, seconds = divmod(int(time.monotonic() - start), 60)
   took = f"after {minutes} min {seconds:02d} s"
-  if children.signals:
-    logging.info("%s: stopped", job.name)
-  elif code:
-    logging.info("%s: failed %s: %s", job.name, took, line)
-  else:
-    logging.info("%s: done %s", job.name, took)
+  ending = f"failed {took}: {line}" if code else f"done {took}"
+  logging.info(f"{job.name}: {'stopped' if children.signals else ending}")
   return Result(code, line, bool(children.signals))
 
 
@@ -203,8 +184,7 @@ def _last_line(output: str, code: int) -> str:
 def _bind(slot: int, parallel: int) -> None:
   """Binds this thread, and the processes it starts, to a share of the cores.
 
-  XLA makes as many threads as a process has cores. Where the system cannot bind
-  threads to cores (macOS), all processes use all of them.
+  XLA makes as many threads as a process has cores. Some systems cannot (macOS).
   """
   if parallel > 1 and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))

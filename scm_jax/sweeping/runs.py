@@ -46,11 +46,8 @@ class Run:
   @property
   def step(self) -> int:
     """Returns the step of the newest complete checkpoint, 0 without any."""
-    folder = self.folder / "checkpoints"
-    if not folder.exists():
-      return 0
     # Checkpoints that are being written have longer names.
-    names = (path.name for path in folder.iterdir())
+    names = (path.name for path in self.folder.glob("checkpoints/*"))
     return max((int(name) for name in names if name.isdigit()), default=0)
 
   @property
@@ -80,10 +77,10 @@ def resolve(
   folder: epath.Path,
   parse: Callable[[list[str]], Any],
 ) -> list[Run]:
-  """Returns the runs of the points, in the same order.
+  """Returns the runs of points that `points.checked` returned, in their order.
 
   Args:
-    points: points that `points.checked` returned.
+    points: the points.
     target: the sweep's `--config`, `FILE[:ARG]`; a point's `arg` precedes ARG.
     overrides: the command line's `--config.KEY=VALUE`, for all points.
     folder: the sweep's workdir.
@@ -96,8 +93,7 @@ def resolve(
   file, _, arg = target.partition(":")
   runs = []
   for point in points:
-    both = [field for field in overrides if field in point.overrides]
-    if both:
+    if both := [field for field in overrides if field in point.overrides]:
       raise ConfigError(
         f"--config.{both[0]}: the sweep sets this field of {point.name!r}; "
         "leave the flag out"
@@ -122,9 +118,8 @@ def check_same(runs: Iterable[Run]) -> None:
 
   for run in runs:
     if (run.folder / workdir.CONFIG).exists():
-      workdir.check_same(
-        workdir.load_config(run.folder), run.config, run.folder
-      )
+      known = workdir.load_config(run.folder)
+      workdir.check_same(known, run.config, run.folder)
 
 
 def flag_value(value: Any) -> str:

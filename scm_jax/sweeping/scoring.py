@@ -27,13 +27,9 @@ class Call(NamedTuple):
   flags: tuple[str, ...]
 
   def arguments(self, out: pathlib.Path) -> list[str]:
-    """Returns the arguments after `scm-jax`.
-
-    Args:
-      out: the folder of the report; its parent holds what all calls share.
-    """
+    """Returns the arguments after `scm-jax` of a call that reports to `out`."""
     workdirs = ",".join(str(run.folder) for run in self.runs)
-    cache = f"--cache={out.parent / 'features'}"
+    cache = f"--cache={out.parent / 'features'}"  # what all calls share
     own = [f"--workdir={workdirs}", *self.flags, cache, f"--out={out}"]
     return ["evaluate", *own]
 
@@ -41,19 +37,15 @@ class Call(NamedTuple):
 def flags(sampling: Overrides, more: Sequence[str] = ()) -> tuple[str, ...]:
   """Returns `{"t_mid": 0.8, "steps": (1, 2)}` as flags of `scm-jax evaluate`.
 
-  Args:
-    sampling: one of the ways in which a point samples.
-    more: further flags, which take precedence.
+  The further flags take precedence.
   """
-  values = {f"--{k.replace('_', '-')}": _text(v) for k, v in sampling.items()}
+  values = {}
+  for key, value in sampling.items():
+    several = isinstance(value, tuple | list)
+    text = ",".join(map(str, value)) if several else flag_value(value)
+    values[f"--{key.replace('_', '-')}"] = text
   values |= {flag.partition("=")[0]: flag.partition("=")[2] for flag in more}
   return tuple(f"{flag}={value}" for flag, value in values.items())
-
-
-def _text(value: Any) -> str:
-  if isinstance(value, tuple | list):
-    return ",".join(map(str, value))
-  return flag_value(value)
 
 
 def score(
@@ -64,23 +56,15 @@ def score(
 ) -> list[str]:
   """Scores the finished runs that have no such scores yet.
 
-  Args:
-    runs: the sweep's runs.
-    home: the sweep's folder, for reports and what the calls share.
-    settings: how many calls run at a time, and how.
-    more: further flags of `scm-jax evaluate` for all runs.
-
-  Returns:
-    The last lines of the calls that failed.
-
-  Raises:
-    KeyboardInterrupt: a signal stopped the calls.
+  Reports, and what the calls share, are in the sweep's folder `home`. `more`
+  are further flags of `scm-jax evaluate`. It returns the last lines of the
+  calls that failed; a signal ends it like `pool.run`.
   """
   folder = home / "evaluation"
   failures: list[str] = []
+  needed = list(missing(runs, more))
   calls: dict[str, tuple[Call, pathlib.Path]] = {}
   jobs = []
-  needed = list(missing(runs, more))
   for number, call in enumerate(needed, start=1):
     name, out = f"scores {number}/{len(needed)}", folder / f"call_{number}"
     calls[name] = call, out
@@ -106,17 +90,14 @@ def missing(
   more: Sequence[str] = (),
   as_finished: Sequence[Run] = (),
 ) -> Iterator[Call]:
-  """Yields the calls that would score all runs that are finished, or will be.
+  """Yields the calls that would score all finished runs, and `as_finished`.
 
-  Args:
-    runs: the sweep's runs.
-    more: further flags of `scm-jax evaluate` for all runs.
-    as_finished: unfinished runs that are to be scored, too.
+  The further flags of `scm-jax evaluate` are for all runs.
   """
   groups: dict[tuple, list[Run]] = {}
   for run in runs:
     if run.finished or run in as_finished:
-      known = {_key(entry) for entry in read(run)}
+      known = read(run)
       for sampling in run.point.sampling:
         words = flags(sampling, more)
         if (words, run.step) not in known:
@@ -127,38 +108,27 @@ def missing(
       yield Call(group[start : start + _TOGETHER], words)
 
 
-def read(run: Run) -> list[dict[str, Any]]:
-  """Returns a run's scores: `{"flags": [...], "step": n, "records": [...]}`."""
+def read(run: Run) -> dict[tuple[tuple[str, ...], int], list[dict[str, Any]]]:
+  """Returns a run's records by the flags of the evaluation and the step."""
   file = run.folder / SCORES
   if not file.exists():
-    return []
+    return {}
   try:
-    return json.loads(file.read_text())
+    entries = json.loads(file.read_text())
   except ValueError:
     logging.warning("%s is damaged; scoring again", file)
-    return []
-
-
-def records(
-  run: Run, sampling: Overrides, more: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-  """Returns the report's records for one way to sample, [] if not scored."""
-  key = (flags(sampling, more), run.step)
-  entries = (entry for entry in read(run) if _key(entry) == key)
-  return next(entries, {"records": []})["records"]
-
-
-def _key(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
-  return tuple(entry["flags"]), entry["step"]
+    return {}
+  return {(tuple(e["flags"]), e["step"]): e["records"] for e in entries}
 
 
 def _keep(call: Call, records: Sequence[Mapping[str, Any]]) -> None:
   """Adds a report's records to the scores of their runs."""
   for run in call.runs:
-    own = [r for r in records if r["workdir"] == str(run.folder)]
-    if not own:
-      continue
-    entry = {"flags": list(call.flags), "step": run.step, "records": own}
-    others = [old for old in read(run) if _key(old) != _key(entry)]
-    text = json.dumps([*others, entry], indent=1)
-    files.write_text(run.folder / SCORES, text + "\n")
+    if own := [r for r in records if r["workdir"] == str(run.folder)]:
+      scores = read(run) | {(call.flags, run.step): own}
+      entries = [
+        {"flags": list(words), "step": step, "records": found}
+        for (words, step), found in scores.items()
+      ]
+      text = json.dumps(entries, indent=1)
+      files.write_text(run.folder / SCORES, text + "\n")

@@ -1,6 +1,6 @@
 """Trains runs as Slurm job arrays, submitted by launch/slurm.sh.
 
-`slurm/jobs.json` in the sweep's folder lists what was submitted.
+The file `JOBS` in the sweep's folder lists what was submitted.
 """
 
 import json
@@ -16,12 +16,11 @@ from scm_jax.errors import UserError
 from scm_jax.sweeping import launchers
 from scm_jax.sweeping.runs import Run
 
+JOBS = "slurm/jobs.json"
 
-def levels(runs: Sequence[Run]) -> list[list[Run]]:
-  """Returns groups of runs that may train side by side, in order.
 
-  A run is one level above its teacher, if its teacher is among the runs.
-  """
+def _levels(runs: Sequence[Run]) -> list[list[Run]]:
+  """Returns the runs by levels, each of which is one above its teachers'."""
   depth: dict[str, int] = {}
   for run in runs:
     depth[run.name] = depth.get(run.point.teacher, -1) + 1
@@ -29,7 +28,7 @@ def levels(runs: Sequence[Run]) -> list[list[Run]]:
   return [[r for r in runs if depth[r.name] == level] for level in range(count)]
 
 
-def array(
+def _array(
   runs: Sequence[Run],
   home: pathlib.Path,
   flags: Sequence[str],
@@ -37,21 +36,17 @@ def array(
 ) -> tuple[pathlib.Path, str, list[str]]:
   """Returns the job array of one level: a file, its text, and a command.
 
-  Args:
-    runs: the runs of the level.
-    home: the sweep's folder.
-    flags: further flags of launch/slurm.sh.
-    before: the job numbers of the lower levels, which must succeed first.
+  `before` are the job numbers of the lower levels, which must succeed first.
   """
   # A run is in one array at a time, so that no waiting array loses its file.
   file = home / "slurm" / f"{runs[0].name}.tsv"
   text = "".join("\t".join(run.train[1:]) + "\n" for run in runs)
-  command = [launchers.script("slurm.sh"), f"--array={file}"]
-  command.append(f"--name={_job_name(home)}")
+  after = []
   if before:
-    command.append(f"--sbatch=--dependency=afterok:{before[-1]}")
-    command.append("--sbatch=--kill-on-invalid-dep=yes")
-  return file, text, [*command, *flags]
+    after.append(f"--sbatch=--dependency=afterok:{before[-1]}")
+    after.append("--sbatch=--kill-on-invalid-dep=yes")
+  program = [launchers.script("slurm.sh"), f"--array={file}"]
+  return file, text, [*program, f"--name={_job_name(home)}", *after, *flags]
 
 
 def commands(
@@ -59,8 +54,8 @@ def commands(
 ) -> list[str]:
   """Returns the commands that `submit` would run, and the files' lines."""
   lines, jobs = [], []
-  for level in levels(runs):
-    file, text, command = array(level, home, flags, jobs)
+  for level in _levels(runs):
+    file, text, command = _array(level, home, flags, jobs)
     jobs.append(f"JOB{len(jobs)}")
     lines += [f"# {file}:", *(f"#   {line}" for line in text.splitlines())]
     lines.append(f"{shlex.join(command)}  # job array {jobs[-1]}")
@@ -77,8 +72,8 @@ def submit(
   """
   jobs: list[str] = []
   submitted = _submitted(home)
-  for level in levels(runs):
-    file, text, command = array(level, home, flags, jobs)
+  for level in _levels(runs):
+    file, text, command = _array(level, home, flags, jobs)
     files.write_text(file, text)
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     found = re.search(r"==> job (\d+);", result.stdout)
@@ -87,7 +82,7 @@ def submit(
     jobs.append(found[1])
     submitted.append({"job": found[1], "runs": [run.name for run in level]})
     # Written at once, so that an interruption submits nothing twice.
-    files.write_text(_file(home), json.dumps(submitted, indent=2) + "\n")
+    files.write_text(home / JOBS, json.dumps(submitted, indent=2) + "\n")
   return jobs
 
 
@@ -131,26 +126,18 @@ def record_failures(
     if run.finished or run.name in queued or run.name not in last:
       continue
     job, index = last[run.name]
-    log = f"runs/slurm/{_job_name(home)}-{job}_{index}.log"
-    if (launchers.ROOT / log).exists():  # otherwise the run never started
-      run.record_failure(_last_line(launchers.ROOT / log))
-
-
-def _last_line(log: pathlib.Path) -> str:
-  """Returns a training's last line, without the number of its process."""
-  lines = log.read_text(errors="replace").splitlines()
-  printed = [line for line in lines if line.strip() and line[:3] != "==>"]
-  return re.sub(r"^\s*\d+: ", "", printed[-1]) if printed else "no output"
+    log = launchers.ROOT / f"runs/slurm/{_job_name(home)}-{job}_{index}.log"
+    if log.exists():  # otherwise the run never started
+      lines = log.read_text(errors="replace").splitlines()
+      printed = [line for line in lines if line.strip() and line[:3] != "==>"]
+      line = printed[-1] if printed else "no output"
+      run.record_failure(re.sub(r"^\s*\d+: ", "", line))  # the process's number
 
 
 def _job_name(home: pathlib.Path) -> str:
   return f"scm-{home.name}"
 
 
-def _file(home: pathlib.Path) -> pathlib.Path:
-  return home / "slurm" / "jobs.json"
-
-
 def _submitted(home: pathlib.Path) -> list[dict]:
-  file = _file(home)
+  file = home / JOBS
   return json.loads(file.read_text()) if file.exists() else []

@@ -36,7 +36,7 @@ class Sweep:
 
   def commands(self) -> list[str]:
     """Returns the commands that the sweep would run, as they would be typed."""
-    due = unfinished(self.runs)
+    due = self.unfinished()
     if self.launcher == "slurm":
       lines = slurm.commands(due, self.home, self.launch)
     elif self.launcher == "gcp":
@@ -53,17 +53,13 @@ class Sweep:
   def train(self, lock: int, retry: bool = False) -> str:
     """Trains the unfinished runs, or submits them to Slurm.
 
-    Args:
-      lock: the file descriptor of the sweep's lock; see `locked`.
-      retry: whether failed runs are tried again.
-
-    Returns:
-      A sentence about what Slurm has to do; "" if no run is left to train.
+    `lock` is the file descriptor of the sweep's lock (see `locked`); with
+    `retry`, failed runs are tried again. It returns a sentence about what Slurm
+    has to do; "" if no run is left to train.
 
     Raises:
       UserError: Slurm has runs of this sweep and another launcher is chosen, or
         a submission failed.
-      KeyboardInterrupt: a signal stopped the trainings, after they saved.
     """
     queued = slurm.queued(self.home)
     if queued and self.launcher != "slurm":
@@ -77,13 +73,28 @@ class Sweep:
         run.clear_failure()
     if self.launcher == "slurm":
       return self._submit(queued)
-    finished = {run.name for run in self.runs if run.finished}
-    jobs = [self._job(run, finished) for run in unfinished(self.runs)]
+    jobs = [self._job(run) for run in self.unfinished()]
     pool.run(jobs, self._settings(lock), self._trained)
     return ""
 
+  def unfinished(self) -> list[Run]:
+    """Returns the runs that still need training, and can be trained.
+
+    Finished runs, failed runs and students of failed teachers are left out.
+    """
+    failed: set[str] = set()
+    result = []
+    for run in self.runs:
+      if run.finished:
+        continue
+      if run.failure is not None or run.point.teacher in failed:
+        failed.add(run.name)
+      else:
+        result.append(run)
+    return result
+
   def _submit(self, queued: set[str]) -> str:
-    due = [run for run in unfinished(self.runs) if run.name not in queued]
+    due = [run for run in self.unfinished() if run.name not in queued]
     if not due and not queued:
       return ""
     if any(run.point.teacher in queued for run in due):
@@ -98,13 +109,12 @@ class Sweep:
       "to submit what is left, and to score the runs when all are finished"
     )
 
-  def _job(self, run: Run, finished: set[str]) -> pool.Job:
+  def _job(self, run: Run) -> pool.Job:
     log = self.home / "logs" / f"{run.name}.log"
     if self.launcher == "local":
       log = pathlib.Path(run.folder) / LOG
     command = launchers.command(run, self.launcher, self.launch)
-    needs = {run.point.teacher} - finished - {""}
-    return pool.Job(run.name, command, log, tuple(needs))
+    return pool.Job(run.name, command, log, (run.point.teacher,))
 
   def _trained(self, job: pool.Job, result: pool.Result) -> bool:
     """Returns whether a job finished its run; records a failure otherwise."""
@@ -139,42 +149,18 @@ class Sweep:
       )
 
   def _settings(self, lock: int) -> pool.Settings:
-    environment = {}
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-      # Runs with the same program compile it once.
-      environment["JAX_COMPILATION_CACHE_DIR"] = str(self.home / ".cache")
-    return pool.Settings(self.parallel, environment, inherit=(lock,))
-
-
-def unfinished(runs: Sequence[Run]) -> list[Run]:
-  """Returns the runs that still need training.
-
-  Finished runs, failed runs and students of failed teachers are left out.
-
-  Args:
-    runs: the sweep's runs, teachers before their students.
-  """
-  failed: set[str] = set()
-  result = []
-  for run in runs:
-    if run.finished:
-      continue
-    if run.failure is not None or run.point.teacher in failed:
-      failed.add(run.name)
-    else:
-      result.append(run)
-  return result
+    # Runs with the same program compile it once.
+    name = "JAX_COMPILATION_CACHE_DIR"
+    cache = os.environ.get(name, str(self.home / ".cache"))
+    return pool.Settings(self.parallel, {name: cache}, inherit=(lock,))
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[int]:
-  """Keeps other sweeps out of a folder.
+  """Keeps other sweeps out of a folder, or raises UserError if there is one.
 
   Yields the lock's file descriptor. Commands that inherit it hold the lock too,
   even if this process is killed.
-
-  Raises:
-    UserError: another sweep works in the folder.
   """
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / ".lock", "w") as file:

@@ -19,9 +19,7 @@ _COST = ("objective", "steps", "nfe", "params", "seeds", "failed")
 def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
   """Returns a row for each group of seeds, way to sample and number of steps.
 
-  Args:
-    runs: the sweep's runs.
-    more: flags of `scm-jax evaluate` that were given for all runs.
+  `more` are the flags of `scm-jax evaluate` that were given for all runs.
 
   Returns:
     A flat table (see `reporting.score_table`) with `point`, `sampling` and both
@@ -29,7 +27,7 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
     `seeds`, how many runs were scored, and `failed`, how many failed; `ratio`
     in the main features. A way to sample that has no scores yet has one row.
   """
-  swept = fields(runs)
+  swept = _fields(runs)
   groups: dict[str, list[Run]] = {}
   for run in runs:
     groups.setdefault(run.point.group or run.name, []).append(run)
@@ -37,8 +35,13 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
   entries, keys = [], []
   for group, members in groups.items():
     for number, sampling in enumerate(members[0].point.sampling):
+      words = scoring.flags(sampling, more)
       head = _head(group, members, sampling, swept)
-      found = _entries(members, sampling, more)
+      found = [
+        Entry(record, training=run.name, teacher=run.point.teacher)
+        for run in members
+        for record in scoring.read(run).get((words, run.step), ())
+      ]
       own = [(group, number, e.record["steps"], e.record["nfe"]) for e in found]
       heads |= dict.fromkeys(own or [(group, number)], head)
       entries += found
@@ -48,22 +51,15 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
   index = pd.Index(heads, tupleize_cols=False)
   table = pd.DataFrame(list(heads.values()), index=index).join(scores)
   table["seeds"] = table.trainings.fillna(0)
-  for space in score_table.spaces(table)[:1]:
-    ends = ("", "_sd", "_count")
-    names = {f"ratio_{space}{end}": f"ratio{end}" for end in ends}
-    table = table.rename(columns=names)
-  for name in ("ratio", "ratio_sd", "ratio_count"):
-    if name not in table:  # no student was scored; the column stays
-      table[name] = math.nan
+  main = (*score_table.spaces(table), "")[0]
+  for end in ("", "_sd", "_count"):  # stay if no student was scored
+    missing = pd.Series(math.nan, index=table.index)
+    table[f"ratio{end}"] = table.get(f"ratio_{main}{end}", missing)
   return table.reset_index(drop=True)
 
 
-def fields(runs: Sequence[Run]) -> list[str]:
-  """Returns the names of all that differs on purpose between the rows.
-
-  They are parts of the configs' arguments, overridden fields, and flags of
-  sampling.
-  """
+def _fields(runs: Sequence[Run]) -> list[str]:
+  """Returns the swept parts of configs' arguments, fields and flags."""
   names: dict[str, None] = {}
   for run in runs:
     names |= dict.fromkeys([*_arguments(run), *run.point.overrides])
@@ -112,27 +108,13 @@ def _scores(table: pd.DataFrame) -> list[str]:
   return [*distances, *others]
 
 
-def _entries(
-  runs: Sequence[Run], sampling: Mapping[str, Any], more: Sequence[str]
-) -> list[Entry]:
-  """Returns the records of runs that were sampled in one way."""
-  return [
-    Entry(record, training=run.name, teacher=run.point.teacher)
-    for run in runs
-    for record in scoring.records(run, sampling, more)
-  ]
-
-
 def _head(
   group: str,
   runs: Sequence[Run],
   sampling: Mapping[str, Any],
   swept: Sequence[str],
 ) -> dict[str, Any]:
-  """Returns the cells that say what a row stands for.
-
-  Where a point does not set a swept field, its config's value is shown.
-  """
+  """Returns what a row stands for; unset fields have their config's value."""
   config = configuration.flatten(runs[0].config)
   known = {**config, **_arguments(runs[0])}
   known |= {**runs[0].point.overrides, **sampling}

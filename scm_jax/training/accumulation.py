@@ -208,7 +208,9 @@ def _sums(
   else:
     x0 = draws["x0"]
     output = jax.ShapeDtypeStruct(x0.shape, x0.dtype)
-    grads, aux = loss_scaling.gradient(total, params, output, axes)
+    grads, aux = loss_scaling.gradient(
+      total, params, output, axes, objective.extra
+    )
   metrics, count, valid = aux
   return (grads, _weighted(metrics, count), count), valid
 

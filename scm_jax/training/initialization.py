@@ -15,6 +15,7 @@ from scm_jax.interop import imitation, partial_restore
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
+from scm_jax.training.step import extra_config
 
 
 def load_teacher(
@@ -87,8 +88,9 @@ def load_start(
 ) -> Any:
   """Loads the parameters that a new run begins with; None draws them all.
 
-  They are those of `config.start`, or else of the teacher. Parameters that
-  these lack are drawn.
+  The student's are those of `config.start`, or else of the teacher. Those of
+  the objective's other networks, under their names, are the teacher's too.
+  Parameters that these lack are drawn.
 
   Args:
     config: the run's config.
@@ -98,11 +100,19 @@ def load_start(
   Raises:
     ConfigError: its network does not fit.
   """
+  start = None
   if config.start:
     model = workdir.load_stored(config.start, 0.0, where).model
     check_data(config, model, config.start)
-    return weights(config, model, config.start, where)
-  return weights(config, teacher, config.teacher, where) if teacher else None
+    start = weights(config, model, config.start, where)
+  elif teacher:
+    start = weights(config, teacher, config.teacher, where)
+  extra = {
+    name: weights(extra_config(config, name), teacher, config.teacher, where)
+    for name, other in config.spec.extra.items()
+    if teacher and other.from_teacher
+  }
+  return {**(start or {}), **extra} or None
 
 
 def check_teacher(config: Run, model: Sampler) -> None:

@@ -14,7 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from scm_jax import image_grid, networks
+from scm_jax import image_grid
 from scm_jax.defaults import Run
 from scm_jax.interop import autoencoder
 from scm_jax.objectives import precision
@@ -49,7 +49,7 @@ def train(
   batches: Batches,
   evaluate: best.Evaluate | None = None,
 ) -> bool:
-  """Trains, from the newest checkpoint of the workdir if it has one.
+  """Trains a run, from the newest checkpoint of its workdir if it has one.
 
   Args:
     config: the run's config.
@@ -228,12 +228,11 @@ def _initial_state(
   config: Run, mesh: Mesh, placed: TrainState, teacher: Sampler | None
 ) -> TrainState:
   """Draws the state of a new run, in the shards of `placed`."""
-  network = networks.build(config.network)
   rule = functools.partial(sharding.placed, config, mesh)
   start = initialization.load_start(config, teacher, rule)
 
   def init(start, seed):
-    return init_state(config, network, start, seed)
+    return init_state(config, start, seed)
 
   where = jax.tree.map(lambda leaf: leaf.sharding, placed)
   state = jax.jit(init, out_shardings=where)(start, seed_of(config))

@@ -41,27 +41,32 @@ def gradient(
   params: Any,
   output: jax.ShapeDtypeStruct,
   axes: tuple[str, ...],
+  extra: tuple[str, ...] = (),
 ) -> tuple[Any, Any]:
   """Returns `jax.grad(loss, has_aux=True)(params)`, computed with scaling.
 
   Args:
-    loss: a function of the parameters and `probe` that calls a `probed` network
+    loss: a function of the parameters and `probe` that calls `probed` networks
       and returns the loss and auxiliary outputs.
     params: the parameters, without `probe`.
-    output: the shape and type of the network's output.
+    output: the shape and type of the networks' outputs.
     axes: the axes of the mesh over which the devices agree on the factor.
+    extra: the names of the other networks, whose parameters are `params[name]`;
+      one factor serves them all.
   """
 
-  def of(params, probe):
-    return loss({**params, PROBE: probe})
+  def of(params, probe, others):
+    others = {k: {**params[k], PROBE: zeros} for k, zeros in others.items()}
+    return loss({**params, PROBE: probe, **others})
 
   probe = jnp.zeros(output.shape, output.dtype)
-  value, pullback, aux = jax.vjp(of, params, probe, has_aux=True)
-  # The compiler drops the pass through the network: the probe does not need it.
-  _, entering = pullback(jnp.ones_like(value))
+  others = dict.fromkeys(extra, probe)
+  value, pullback, aux = jax.vjp(of, params, probe, others, has_aux=True)
+  # The compiler drops the pass through the network: no probe needs it.
+  entering = jnp.stack(jax.tree.leaves(pullback(jnp.ones_like(value))[1:]))
   size = jnp.max(jnp.where(jnp.isfinite(entering), jnp.abs(entering), 0.0))
   scale = _power_of_two(LARGEST / lax.pmax(size, axes))
-  grads, _ = pullback(scale.astype(value.dtype))
+  grads = pullback(scale.astype(value.dtype))[0]
   return jax.tree.map(lambda g: g / scale.astype(g.dtype), grads), aux
 
 

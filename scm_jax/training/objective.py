@@ -36,11 +36,14 @@ class Objective(NamedTuple):
       which of them are, `valid` `[B]`.
     check: `check(params, teacher_params, draws, step) -> sums`, the tangent's
       errors (see `precision.errors`); None where no tangent is taken.
+    extra: the names of the other networks that are trained, whose parameters
+      are `params[name]`.
   """
 
   draw: Callable[[dict[str, Array], Array], Draws]
   loss: Callable[[Any, Any, Draws, Array], tuple[Array, dict[str, Any]]]
   check: Callable[[Any, Any, Draws, Array], dict[str, Array]] | None
+  extra: tuple[str, ...] = ()
 
 
 class Networks(NamedTuple):
@@ -51,11 +54,13 @@ class Networks(NamedTuple):
     teacher: the network that gives the velocity; None where there is none.
     weak: the network that guides the teacher; None is the teacher itself,
       without labels. See `velocity.guided`.
+    extra: the other networks that are trained, by name.
   """
 
   student: Network
   teacher: Network | None = None
   weak: Network | None = None
+  extra: dict[str, Network] = {}
 
   def cast(
     self, dtype: Any, precision: str, last_float32: int = 0
@@ -76,9 +81,15 @@ class Networks(NamedTuple):
 
   def map(self, f: Callable[..., Network], *trees: Any) -> "Networks":
     """Applies `f` to each network that there is, and its parts of the trees."""
-    parts = zip(self[1:], *(tree[1:] for tree in trees), strict=True)
-    others = (n and f(n, *rest) for n, *rest in parts)
-    return Networks(f(self.student, *(tree[0] for tree in trees)), *others)
+
+    def apply(network: Any, *parts: Any) -> Any:
+      if isinstance(network, dict):
+        return {
+          k: f(v, *(part[k] for part in parts)) for k, v in network.items()
+        }
+      return network and f(network, *parts)
+
+    return Networks(*map(apply, self, *trees))
 
 
 def build(
@@ -97,9 +108,14 @@ def build(
   n = base.student.config
   draw = functools.partial(draw_batch, config)
   run = place(base.cast(n.dtype, n.precision, n.last_float32))
+  extra, taught = run.extra, run
   if scales(config):
     run = run._replace(student=loss_scaling.probed(run.student))
-  student, taught = Student(run.student.F, run.student.w), run
+    extra = {k: loss_scaling.probed(network) for k, network in extra.items()}
+  others = {
+    name: Student(network.F, network.w) for name, network in extra.items()
+  }
+  student = Student(run.student.F, run.student.w, extra=others)
   if options.tangent_pass:
     taught = place(base.cast(*options.tangent_pass))
     student = student._replace(tangent_F=taught.student.F)
@@ -109,7 +125,7 @@ def build(
     return spec.loss(student, params, _point(draws), teacher, options, step)
 
   if spec.tangent is None:
-    return Objective(draw, loss, None)
+    return Objective(draw, loss, None, tuple(extra))
   exact = place(base.cast("float32", "highest"))
 
   def check(params, teacher_params, draws, step):
@@ -122,7 +138,7 @@ def build(
 
     return precision.errors(tangent(taught), tangent(exact), point.t)
 
-  return Objective(draw, loss, check)
+  return Objective(draw, loss, check, tuple(extra))
 
 
 def scales(config: Run) -> bool:
@@ -161,8 +177,10 @@ def draw_batch(config: Run, batch: dict[str, Array], key: Array) -> Draws:
 
 def _point(draws: Draws) -> Point:
   """Returns the batch as objectives take it."""
-  drawn = {name: value for name, value in draws.items() if name != "dropout"}
-  return Point(**drawn, rngs={"dropout": draws["dropout"]})
+  fields = {k: value for k, value in draws.items() if k in Point._fields}
+  others = draws.keys() - fields.keys() - {"dropout"}
+  drawn = {name: draws[name] for name in others}
+  return Point(**fields, rngs={"dropout": draws["dropout"]}, drawn=drawn)
 
 
 def velocity_of(config, given: Networks, teacher_params) -> Any:

@@ -33,10 +33,16 @@ def placed(config: Run, state: Any) -> Any:
     where = leaf.sharding.with_memory_kind(HOST)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
-  fields = [GROUPS[group] for group in config.offload]
-  return dataclasses.replace(
-    state, **{name: jax.tree.map(rest, getattr(state, name)) for name in fields}
-  )
+  fields = {
+    GROUPS[group]: jax.tree.map(rest, getattr(state, GROUPS[group]))
+    for group in config.offload
+  }
+  if "moments" in config.offload:
+    fields["extra"] = {
+      name: extra.replace(opt_state=jax.tree.map(rest, extra.opt_state))
+      for name, extra in state.extra.items()
+    }
+  return dataclasses.replace(state, **fields)
 
 
 def fetch(tree: Any, like: Any = None) -> Any:

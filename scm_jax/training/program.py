@@ -17,6 +17,7 @@ from scm_jax.networks import Network, sharded
 from scm_jax.training import objective, offload, sharding
 from scm_jax.training.step import (
   TrainState,
+  extra_networks,
   init_state,
   make_check,
   make_train_step,
@@ -68,14 +69,18 @@ def make(
   student = networks.build(config.network)
   state = abstract_state(config, mesh)
   teacher_params = None
-  base = objective.Networks(student)
+  extra = extra_networks(config)
+  base = objective.Networks(student, extra=extra)
   if config.asks_teacher:
     teacher = teacher or teacher_network(config)
     teacher_params = abstract_teacher(config, mesh, teacher, weak)
-    base = objective.Networks(student, teacher, weak)
+    base = objective.Networks(student, teacher, weak, extra)
   given = _specs(teacher_params)
   specs = objective.Networks(
-    _specs(state.params), given, given["guide"] if weak else None
+    _specs(state.params),
+    given,
+    given["guide"] if weak else None,
+    {name: _specs(state.extra[name].params) for name in extra},
   )
   scatter = config.sharding.reduce_dtype
   on_shards = functools.partial(sharded.on_shards, reduce_dtype=scatter)
@@ -89,8 +94,7 @@ def make(
 
 def abstract_state(config: Run, mesh: Mesh) -> TrainState:
   """Returns shapes, types and shardings of a run's state."""
-  network = networks.build(config.network)
-  state = jax.eval_shape(lambda: init_state(config, network))
+  state = jax.eval_shape(lambda: init_state(config))
   return offload.placed(config, sharding.placed(config, mesh, state))
 
 

@@ -1,5 +1,7 @@
 """The train state and the one function that is jitted: the train step."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -19,6 +21,19 @@ from scm_jax.training.objective import Objective, scales
 
 
 @flax.struct.dataclass
+class Extra:
+  """What is kept of another network that the objective trains.
+
+  Attributes:
+    params: its parameters.
+    opt_state: the state of its own optimiser.
+  """
+
+  params: Any
+  opt_state: Any
+
+
+@flax.struct.dataclass
 class TrainState:
   """All that changes in training. Random keys are functions of the step.
 
@@ -27,12 +42,19 @@ class TrainState:
     params: parameters of the network and its weighting head.
     opt_state: the optimiser's state.
     ema: EMAs of `params` by name (see `ema.name`).
+    extra: the other networks that the objective trains, by name.
   """
 
   step: Array
   params: Any
   opt_state: Any
   ema: dict[str, Any]
+  extra: dict[str, Extra] = dataclasses.field(default_factory=dict)
+
+  @property
+  def trained(self) -> dict[str, Any]:
+    """All that gradients are taken of: `params`, and extra ones by name."""
+    return self.params | {name: e.params for name, e in self.extra.items()}
 
 
 def seed_of(config: Run) -> np.uint32:
@@ -41,30 +63,56 @@ def seed_of(config: Run) -> np.uint32:
 
 
 def init_state(
-  config: Run,
-  network: Network,
-  start: Any = None,
-  seed: Array | np.uint32 | None = None,
+  config: Run, start: Any = None, seed: Array | np.uint32 | None = None
 ) -> TrainState:
   """Returns the state before the first step.
 
   Args:
     config: the run's config.
-    network: the network that is trained.
-    start: parameters to begin from; None draws them from the seed. Parameters
-      that the network has and `start` lacks (a guidance input, say) are drawn.
+    start: parameters to begin from, in the form of `TrainState.trained`; None
+      draws them from the seed. Those that the networks have and `start` lacks
+      (a guidance input, say) are drawn.
     seed: the seed, as `seed_of` gives it; None is the config's.
   """
   seed = seed_of(config) if seed is None else seed
-  params = network.init(jax.random.key(seed))
-  if start is not None:
-    params = overlay(dict(params), start)
-  params = network.constraint.apply(params)
+  key, start, extra = jax.random.key(seed), dict(start or {}), {}
+  for number, (name, other) in enumerate(extra_networks(config).items(), 1):
+    drawn = other.init(jax.random.fold_in(key, number))
+    params = _begin(other, drawn, start.pop(name, {}))
+    rule = optimizer.build(extra_config(config, name))
+    extra[name] = Extra(params, rule.init(params))
+  network = networks.build(config.network)
+  params = _begin(network, network.init(key), start)
   return TrainState(
     step=jnp.int32(0),
     params=params,
     opt_state=optimizer.build(config).init(params),
     ema=averaging.init(params, config.ema),
+    extra=extra,
+  )
+
+
+def _begin(network: Network, drawn: Any, start: Any) -> Any:
+  """Returns a network's first parameters, on its constraint."""
+  return network.constraint.apply(overlay(dict(drawn), start))
+
+
+def extra_networks(config: Run) -> dict[str, Network]:
+  """Builds the other networks that the run's objective trains, by name."""
+  return {
+    name: networks.build(extra_config(config, name).network)
+    for name in config.spec.extra
+  }
+
+
+def extra_config(config: Run, name: str) -> Run:
+  """Returns the run's config with an extra network and its optimiser in it."""
+  extra = config.spec.extra[name]
+  changes = extra.optimizer(config.objective)
+  return dataclasses.replace(
+    config,
+    network=extra.network(config.network),
+    optimizer=dataclasses.replace(config.optimizer, **changes),
   )
 
 
@@ -92,30 +140,35 @@ def make_train_step(
     state: shapes, types and shardings of the state.
     teacher: shapes, types and shardings of the teacher's parameters, or None.
   """
-  transformation, rest = optimizer.build(config), state
-  constraint = networks.build(config.network).constraint
+  rest = state
+  update = make_update(config, rest.opt_state)
+  update_extra = {
+    name: make_update(extra_config(config, name), extra.opt_state)
+    for name, extra in rest.extra.items()
+  }
   placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
   specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
   parts = sharding.microbatches(config, mesh.size)
   options = accumulation.Options(parts, scales(config), config.isolate)
   gradient = accumulation.make_gradient(
-    objective, mesh, specs(state.params), specs(teacher), options
+    objective, mesh, specs(state.trained), specs(teacher), options
   )
 
   def train_step(state, teacher_params, batch, seed):
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     draws = objective.draw(batch, key)
-    grads, metrics = gradient(state.params, teacher_params, draws, state.step)
+    grads, metrics = gradient(state.trained, teacher_params, draws, state.step)
     grads, bad = zero_nonfinite(grads)
-    # The norm is of what the optimiser sees: tangent to the constraint.
-    grads = constraint.project(grads, state.params)
-    moments = offload.fetch(state.opt_state, rest.opt_state)
-    updates, opt_state = transformation.update(grads, moments, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params = constraint.apply(params)
+    extra = {}
+    for name, old in state.extra.items():
+      change = update_extra[name]
+      params, moments, norm = change(grads.pop(name), old.opt_state, old.params)
+      extra[name] = Extra(params, moments)
+      metrics[f"gradient_norm/{name}"] = norm
+    params, opt_state, norm = update(grads, state.opt_state, state.params)
     step = state.step + 1
     metrics = metrics | {
-      "gradient_norm": optax.tree.norm(grads),
+      "gradient_norm": norm,
       "nonfinite_gradients": bad,
       "learning_rate": optimizer.learning_rate(config, state.step),
     }
@@ -123,7 +176,7 @@ def make_train_step(
     averages = averaging.update(
       averages, params, averaging.update_weights(config, step)
     )
-    return TrainState(step, params, opt_state, averages), metrics
+    return TrainState(step, params, opt_state, averages, extra), metrics
 
   batch = sharding.batch_sharding(mesh)
   whole = NamedSharding(mesh, sharding.REPLICATED)
@@ -133,6 +186,31 @@ def make_train_step(
     in_shardings=(placed(state), placed(teacher), batch, whole),
     out_shardings=(placed(state), whole),
   )
+
+
+# update(gradient, opt_state, params) -> (params, opt_state, gradient's norm)
+Update = Callable[[Any, Any, Any], tuple[Any, Any, Array]]
+
+
+def make_update(config: Run, rest: Any) -> Update:
+  """Returns the update of one network's parameters by its optimiser.
+
+  Args:
+    config: the run's config, with the network that is updated.
+    rest: shapes, types and shardings of its optimiser's state between steps.
+  """
+  transformation = optimizer.build(config)
+  constraint = networks.build(config.network).constraint
+
+  def update(grads, opt_state, params):
+    # The norm is of what the optimiser sees: tangent to the constraint.
+    grads = constraint.project(grads, params)
+    moments = offload.fetch(opt_state, rest)
+    updates, opt_state = transformation.update(grads, moments, params)
+    params = constraint.apply(optax.apply_updates(params, updates))
+    return params, opt_state, optax.tree.norm(grads)
+
+  return update
 
 
 def make_check(

@@ -32,9 +32,9 @@ class Stored(NamedTuple):
   """A model as a folder holds it.
 
   Attributes:
-    model: on the weights' sphere, without autoencoder.
+    model: the sampler, on its network's constraint, without an autoencoder.
     about: `config`, `step` and `ema`.
-    average: its parameters as stored; an export's are the model's own.
+    average: the EMA weights as stored; an export's are the model's own.
     guide: the network that guides it, if it has one.
   """
 
@@ -100,10 +100,13 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
 
 
 def load_config(path: epath.PathLike) -> ConfigDict:
-  """The config of a workdir, or of the run that an export comes from.
+  """Reads the config of a workdir, or of the run that an export comes from.
 
-  A checkpoint's, `DIR/checkpoints/STEP`, is its workdir's.
   Fields that did not exist when it was written have their defaults.
+
+  Args:
+    path: the workdir, one of its checkpoints (`DIR/checkpoints/STEP`), or the
+      export's folder.
 
   Raises:
     UserError: there is none, or it is damaged.
@@ -125,7 +128,7 @@ def _read_config(path: epath.PathLike) -> ConfigDict:
 
 
 def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
-  """`DIR/checkpoints/STEP` as its workdir and step; other folders and None."""
+  """Splits `DIR/checkpoints/STEP` into workdir and step, elsewhere None."""
   path = epath.Path(path)
   if path.parent.name == storage.FOLDER and path.name.isdigit():
     return path.parent.parent, int(path.name)
@@ -135,22 +138,21 @@ def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
 def load(
   path: epath.PathLike, average: float = 0.0, autoencoder: str | None = None
 ) -> tuple[Sampler, dict]:
-  """The model of a workdir, at its newest checkpoint, or of an export.
+  """Loads the sampler of a workdir, at its newest checkpoint, or of an export.
 
   Args:
-    path: the workdir, one of its checkpoints (`DIR/checkpoints/STEP`), or the
-      export's folder.
-    average: which of the weights (see `ema`); 0 is the config's first. Any
-      relative width will do where there are snapshots.
-    autoencoder: of a model of latents, the file that decodes its samples; ""
-      is none, a preview; None is the workdir's own.
+    path: as in `load_config`.
+    average: the EMA, by its number in `config.ema`; 0 is the first. Where there
+      are snapshots, any relative width will do.
+    autoencoder: the file that decodes samples of latents; "" draws small
+      previews instead; None is the workdir's own.
 
   Returns:
-    The model, and a dict with `config`, `step` and `ema`.
+    The sampler, and a dict with `config`, `step` and `ema`.
 
   Raises:
-    UserError: no workdir, no checkpoint, no such average, or no autoencoder
-      where there should be one.
+    UserError: there is no workdir, no checkpoint, no such EMA, or no
+      autoencoder where there should be one.
   """
   stored = load_stored(path, average)
   if autoencoder is None:
@@ -159,7 +161,7 @@ def load(
 
 
 def _autoencoder(path: epath.PathLike, config: ConfigDict) -> str:
-  """What decodes a model's samples; an export has its own."""
+  """Returns the autoencoder's file of a workdir or an export."""
   if export_folder.description(path):
     return export_folder.autoencoder(path)
   return config.data.autoencoder
@@ -168,13 +170,13 @@ def _autoencoder(path: epath.PathLike, config: ConfigDict) -> str:
 def load_stored(
   path: epath.PathLike, average: float, where: Where = None
 ) -> Stored:
-  """What `load` loads, without autoencoder, and the parameters as stored.
+  """Loads what `load` does, without autoencoder, and the weights as stored.
 
   Args:
     path: as in `load`.
     average: as in `load`.
-    where: parameters are read straight into these shardings, the guide's under
-      `guide`, and are put on the weights' sphere in them.
+    where: gives the shardings that parameters are read into, those of the
+      guidance network under `guide`; None is this process's first device.
 
   Raises:
     UserError: as in `load`.
@@ -194,8 +196,7 @@ def load_stored(
 
 
 def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
-  model, origin = export_folder.read(path, where)
-  export_folder.check_ema(path, origin, average)
+  model, origin = export_folder.read(path, where, average)
   config = load_config(path)
   about = {"config": config, "step": origin.step, "ema": origin.ema}
   guide = None
@@ -208,7 +209,7 @@ def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
 
 
 def _load_guide(path: epath.PathLike, where: Where) -> Stored | None:
-  """The network that guides a workdir's, if it has one."""
+  """Loads the network that guides a workdir's, if it has one."""
   path, _ = at_checkpoint(path)
   folder = path / GUIDE
   if not (folder / CONFIG).exists():
@@ -219,7 +220,7 @@ def _load_guide(path: epath.PathLike, where: Where) -> Stored | None:
 
 
 def _load_average(path, average, where) -> tuple[Any, dict]:
-  """What `load` loads, not yet on the weights' sphere."""
+  """Reads EMA weights, not yet on the constraint, and what they are."""
   config = load_config(path)
   average = average or config.ema[0]
   path, step = at_checkpoint(path)
@@ -235,7 +236,7 @@ def _load_average(path, average, where) -> tuple[Any, dict]:
 
 
 def param_shapes(config: ConfigDict) -> Any:
-  """Shapes and types of the parameters of a run's network."""
+  """Returns shapes and types of the parameters of a run's network."""
   network = networks.build(resolve.resolve(config).network)
   return jax.eval_shape(network.init, jax.random.key(0))
 

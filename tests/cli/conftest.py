@@ -43,16 +43,23 @@ def refused(command) -> Callable:
 
 
 @pytest.fixture(scope="session")
-def runs(data_dir, flags, shared) -> pathlib.Path:
+def runs(data_dir, flags, shared, shared_steps) -> pathlib.Path:
   """A folder with the workdirs `teacher`, `scd` and `sct`, trained."""
 
   def train(folder: pathlib.Path) -> None:
     for run in ("teacher", "scd", "sct"):
       teacher = f"--config.teacher={folder}/teacher"
       argv = flags(run, teacher) if run != "teacher" else flags(run)
-      assert main.main(["train", f"--workdir={folder}/{run}", *argv]) == 0
+      with shared_steps():
+        assert main.main(["train", f"--workdir={folder}/{run}", *argv]) == 0
 
   return shared("runs", train)
+
+
+@pytest.fixture(scope="session")
+def score_cache(tmp_path_factory) -> pathlib.Path:
+  """Where evaluations find the reference's statistics and the classifier."""
+  return tmp_path_factory.mktemp("score_cache")
 
 
 @pytest.fixture

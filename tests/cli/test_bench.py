@@ -6,10 +6,11 @@ import math
 import jax
 import pytest
 
-from scm_jax.cli import bench
+from scm_jax.cli import bench, configs
 from scm_jax.networks import weighting
 from scm_jax.planning import targets
-from scm_jax.training.benchmarks import sampling
+from scm_jax.training import resolve
+from scm_jax.training.benchmarks import sampling, train_step
 
 # No dataset, and a step that asks its teacher once.
 BARE = ("--config.data.name=none", "--config.objective.guidance=none")
@@ -27,6 +28,7 @@ KEYS = {
   "images_per_second",
   "peak_bytes",
   "mfu",
+  "hfu",
 }
 
 
@@ -142,6 +144,7 @@ def test_abstract(command, flags):
   assert "peak memory" not in bench.abstract_table(result)
 
 
+@pytest.mark.slow
 def test_abstract_needs_no_memory(command):
   """The largest distillation of the paper, 2048 images in one step."""
   argv = ["--config=configs/imagenet512.py:run=scd,size=xxl", "--abstract"]
@@ -153,3 +156,17 @@ def test_abstract_needs_no_memory(command):
   # EDM2's paper counts 552 G multiply-adds for one image (Table 3).
   per_image = result["flops"]["forward"] / 2 / 2048
   assert per_image == pytest.approx(552e9, rel=0.08)
+
+
+def test_arithmetic_is_counted_with_and_without_what_is_computed_again(flags):
+  """Recomputation changes the first figure alone."""
+
+  def counted(remat):
+    argv = flags("sct", *BARE, f"--config.network.remat={remat}")
+    return train_step.arithmetic(resolve.resolve(configs.parse_config(argv)))
+
+  hardware, model = counted("none")
+  assert hardware == model
+  again, same = counted("full")
+  assert same == model
+  assert 1.1 * model < again < 2 * model

@@ -277,6 +277,6 @@ def test_an_edited_file_is_read_anew(folder):
 def test_split_argv_keeps_order():
   argv = "--workdir=w --config c.py --num 3 --config.b --noconfig.c -x"
   assert configs.split_argv(argv.split()) == (
-    ["--config", "c.py", "--config.b", "--noconfig.c"],
+    ["--config=c.py", "--config.b", "--noconfig.c"],
     ["--workdir=w", "--num", "3", "-x"],
   )

@@ -1,5 +1,6 @@
 """The command `evaluate`: the report, and that it is made once."""
 
+import functools
 import json
 import logging
 import math
@@ -9,15 +10,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scm_jax.metrics import classifier
 from scm_jax.sampler import Sampler
 
 NUM = 200  # images a run; as many as the reference would take longer
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_classifier():
+  """The same classifier after a part of its training."""
+  train = functools.partial(
+    classifier.load_or_train, settings=classifier.Settings(steps=300)
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(classifier, "load_or_train", train)
+    yield
+
+
 @pytest.fixture(scope="module")
-def argv(runs):
+def argv(runs, score_cache):
   names = ",".join(f"{runs}/{run}" for run in ("teacher", "scd", "sct"))
-  return ["evaluate", f"--workdir={names}", f"--num={NUM}"]
+  cache = f"--cache={score_cache}"
+  return ["evaluate", f"--workdir={names}", f"--num={NUM}", cache]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +113,7 @@ def test_reports_of_the_same_question_are_equal(
   code, *_ = command(
     "evaluate",
     argv[1].split(",")[0].replace("teacher", "scd"),
-    argv[2],
+    *argv[2:],
     "--steps=2",
     "--features=pixels",
     f"--out={tmp_path}",
@@ -112,13 +126,13 @@ def test_reports_of_the_same_question_are_equal(
 
 
 def test_other_weights_at_the_same_step_are_another_question(
-  runs, command, tmp_path
+  runs, command, score_cache, tmp_path
 ):
   """A run done anew in the same folder, say."""
   folder = tmp_path / "run"
   shutil.copytree(runs / "scd", folder)
   argv = ["evaluate", f"--workdir={folder}", "--steps=1"]
-  argv += ["--features=pixels", f"--num={NUM}"]
+  argv += ["--features=pixels", f"--num={NUM}", f"--cache={score_cache}"]
   assert command(*argv)[0] == 0
   before = (folder / "report.json").read_text()
   shutil.rmtree(folder / "checkpoints")
@@ -130,11 +144,11 @@ def test_other_weights_at_the_same_step_are_another_question(
 @pytest.mark.parametrize(
   "more, code, said",
   [
-    (["--steps=0"], 2, "--steps=0: give positive whole numbers, as 1,2"),
-    (["--steps=two"], 2, "--steps=two: give positive whole numbers"),
-    (["--teacher-steps=0"], 2, "--teacher-steps=0: give positive whole"),
+    (["--steps=0"], 2, "--steps is 0; it must be positive"),
+    (["--steps=two"], 2, "--steps: 'two': give whole numbers"),
+    (["--teacher-steps=0"], 2, "--teacher-steps is 0; it must be positive"),
     (["--sigma-max=0"], 2, "--sigma-max is 0; it must be positive"),
-    (["--num=-1"], 2, "--num is -1; it must be positive"),
+    (["--num=-1"], 2, "--num is -1; it must be at least 0"),
     (["--features=inception"], 2, "inception"),
     (["--reference=scm_digit"], 1, "dataset 'scm_digit'"),
     (["--reference=scm_digits:tset"], 2, "'tset'"),
@@ -153,4 +167,4 @@ def test_no_workdir(refused, tmp_path, runs):
   both = f"{runs}/scd,{tmp_path}/nowhere"
   said = refused(1, "evaluate", f"--workdir={both}", f"--out={tmp_path}")
   assert f"{tmp_path}/nowhere is not a workdir" in said
-  assert "names no folder" in refused(2, "evaluate", "--workdir=,")
+  assert "--workdir: ','" in refused(2, "evaluate", "--workdir=,")

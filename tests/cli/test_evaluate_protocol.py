@@ -11,16 +11,28 @@ import numpy as np
 import pytest
 
 from scm_jax.metrics import reference_files
+from scm_jax.reporting import evaluation_figure
 
 NUM = 150
 
 
 @pytest.fixture
-def evaluate(command, runs, tmp_path):
-  """`evaluate(*flags)`: the report on pixels of a student's samples."""
+def evaluate(command, runs, score_cache, tmp_path):
+  """`evaluate(*flags)`: the report on pixels of a student's samples.
+
+  Its picture, which test_evaluate.py looks at, is not drawn.
+  """
+
+  def draw(path, *args, **kwargs):
+    path.write_bytes(b"")
+    return path
 
   def run(*flags, out=tmp_path / "out", workdir="scd"):
-    code, text, err = command(*_argv(runs, out, workdir), *flags)
+    if not any(flag.startswith("--cache") for flag in flags):
+      flags = (*flags, f"--cache={score_cache}")
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(evaluation_figure, "write_figure", draw)
+      code, text, err = command(*_argv(runs, out, workdir), *flags)
     assert code == 0, err
     return json.loads((out / "report.json").read_text()), text
 
@@ -64,27 +76,31 @@ def test_choices_are_made_on_other_samples_and_reported_over_seeds(
   assert "Warning: pixels: 150 samples for 64 features" in text
 
 
-def test_choices_by_kid_and_at_full_size_need_no_warning(evaluate):
-  two = "--t-mid=0.5,1.5"
-  for more, by, num in (
+@pytest.mark.parametrize(
+  "more, by, num",
+  [
     (("--select-by=kid", "--select-num=60"), "kid", 60),
-    ((), "fd", NUM),
-  ):
-    report, _ = evaluate(two, *more)
-    [run] = report["runs"]
-    found = run["selection"]
-    assert (found["by"], found["num"]) == (f"{by} pixels", num)
-    best = min(found["candidates"], key=lambda candidate: candidate[by])
-    assert run["t_mid"] == best["t_mid"]
-    assert not any("fewer than" in line for line in run["warnings"])
+    pytest.param((), "fd", NUM, marks=pytest.mark.slow),
+  ],
+)
+def test_choices_by_kid_and_at_full_size_need_no_warning(
+  evaluate, more, by, num
+):
+  report, _ = evaluate("--t-mid=0.5,1.5", *more)
+  [run] = report["runs"]
+  found = run["selection"]
+  assert (found["by"], found["num"]) == (f"{by} pixels", num)
+  best = min(found["candidates"], key=lambda candidate: candidate[by])
+  assert run["t_mid"] == best["t_mid"]
+  assert not any("fewer than" in line for line in run["warnings"])
 
 
-def test_old_scores_can_be_had_by_flags(evaluate, monkeypatch):
+def test_old_scores_can_be_had_by_flags(evaluate):
   """The classes that were the default, and a teacher's scale and solver."""
-  flags = "--labels=data", "--teacher-steps=32,1", "--guidance=1"
+  flags = "--labels=data", "--teacher-steps=3,1", "--guidance=1"
   report, _ = evaluate(*flags, workdir="teacher")
   found = [(run["steps"], run["guidance"]) for run in report["runs"]]
-  assert found == [(32, 1.0), (1, 1.0)]
+  assert found == [(3, 1.0), (1, 1.0)]
   assert {run["labels"] for run in report["runs"]} == {"data"}
 
 
@@ -167,6 +183,7 @@ def _command(argv, **environment):
   return subprocess.Popen(argv, env=variables, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_killed_outright_it_ends_with_the_same_bytes(
   evaluate, runs, tmp_path, compilation_cache, caplog
 ):
@@ -206,8 +223,8 @@ def test_killed_outright_it_ends_with_the_same_bytes(
   "more, code, said",
   [
     (["--guidance=1,2"], 2, "was trained without guidance as an input"),
-    (["--guidance=x"], 2, "--guidance=x: give numbers, as 1,2"),
-    (["--seeds=1,1"], 2, "--seeds=1,1: give whole numbers"),
+    (["--guidance=x"], 2, "--guidance: 'x': give numbers"),
+    (["--seeds=1,1"], 2, "--seeds has a number twice"),
     (["--t-mid=2"], 2, "--t-mid=2: a time must lie between"),
     (["--select-num=1"], 2, "--select-num is 1; it must be at least 2"),
     (["--weights=inception"], 2, "give NAME=FILE"),

@@ -10,12 +10,13 @@ from scm_jax.cli import main
 
 
 @pytest.fixture(scope="session")
-def teacher(compilation_cache, data_dir, flags, tmp_path_factory):
+def teacher(shared_steps, data_dir, flags, tmp_path_factory):
   """A teacher's workdir with snapshots of steps 2, 4, 6 and 8."""
   folder = tmp_path_factory.mktemp("snapshots") / "teacher"
   snapshots = "--config.snapshot_every=2"
   argv = ["train", f"--workdir={folder}", *flags("teacher", snapshots)]
-  assert main.main(argv) == 0
+  with shared_steps():
+    assert main.main(argv) == 0
   return folder
 
 
@@ -75,9 +76,10 @@ def test_sample_makes_the_same_by_itself(
   np.testing.assert_array_equal(written, direct)
 
 
-def test_evaluate_takes_both(made, teacher, command, tmp_path):
+def test_evaluate_takes_both(made, teacher, command, score_cache, tmp_path):
   code, _, err = command(
     *("evaluate", f"--workdir={made},{teacher}", "--ema=0.15"),
+    f"--cache={score_cache}",
     *("--features=pixels", "--num=70", "--teacher-steps=1"),
     f"--out={tmp_path}",
   )
@@ -90,7 +92,7 @@ def test_evaluate_takes_both(made, teacher, command, tmp_path):
 @pytest.mark.parametrize(
   "argv, code, said",
   [
-    (["--ema=wide"], 2, "--ema=wide: give widths"),
+    (["--ema=wide"], 2, "--ema: 'wide': give numbers"),
     (["--ema=0.03,0.5"], 2, "0.5 names no EMA: a relative width lies"),
     (["--ema=0.05", "--step=0"], 2, "--step is 0; it must be positive"),
     (["--ema=0.05", "--step=9"], 1, "has no EMAs of step 9: its snapshots"),

@@ -137,7 +137,9 @@ assert used == [devices, devices], used
 """
 
 
-@pytest.mark.parametrize("run", ["teacher", "scd"])
+@pytest.mark.parametrize(
+  "run", ["scd", pytest.param("teacher", marks=pytest.mark.slow)]
+)
 def test_the_command_draws_what_the_library_draws_on_8_devices(
   run, draw, runs, tmp_path
 ):
@@ -191,7 +193,7 @@ def test_without_out_into_the_workdir(command, runs):
     (["--labels=-1"], 2, "-1 is not a label of this network"),
     (["--guidance=3"], 2, "this student was trained without guidance"),
     (["--t-mid=2"], 2, "--t-mid=2: a time must lie between 0 and pi/2"),
-    (["--labels=one"], 2, "--labels=one: give whole numbers"),
+    (["--labels=one"], 2, "--labels: 'one': give whole numbers"),
     (["--ema=0.77"], 1, "keeps no EMA of 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),
   ],

@@ -8,28 +8,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax import networks
 from scm_jax.data import pipeline, sources
 from scm_jax.errors import ConfigError
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.ema import averaging, posthoc
 from scm_jax.training.step import init_state
 
-RUNS = ("teacher", "sct", "scd")
-
 
 def total(tree) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+  "run",
+  [
+    "scd",
+    *(pytest.param(r, marks=pytest.mark.slow) for r in ("teacher", "sct")),
+  ],
+)
 @pytest.mark.parametrize("name", ["cifar10", "imagenet64", "imagenet512"])
 def test_state(load, name, run):
   """Two moments and the config's EMAs for each parameter, all in float32."""
   config = load(name, f"run={run}")
-  resolve.check(config)
-  network = networks.build(resolve.resolve(config).network)
-  state = jax.eval_shape(lambda: init_state(config, network))
+  run = resolve.check(config)
+  state = jax.eval_shape(lambda: init_state(run))
   weights = total(state.params)
   assert set(state.ema) == {averaging.name(a) for a in config.ema}
   assert all(total(average) == weights for average in state.ema.values())

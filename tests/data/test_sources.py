@@ -184,7 +184,7 @@ def test_latents_that_are_not_there(photos_dir):
   config = photos(
     photos_dir, kind="latents", name="imagenet512_latents", size=64, channels=4
   )
-  with pytest.raises(UserError, match="are neither built in nor in") as error:
+  with pytest.raises(UserError, match="is neither built in") as error:
     sources.open_source(config)
   message = str(error.value)
   assert "'latent' [64, 64, 8]" in message and photos_dir in message

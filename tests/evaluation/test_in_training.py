@@ -49,6 +49,6 @@ def test_decoded_latents_are_no_real_images(
   shapes = workdir.param_shapes(config)
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
   model = resolve.model(resolve.resolve(config), zeros)
-  ready = in_training.Evaluation(config, str(tmp_path))._make(model)
-  assert bool(ready.known.warnings) == warned
+  _, known = in_training.Evaluation(config, str(tmp_path))._make(model)
+  assert bool(known.warnings) == warned
   assert ("decoded latents, not real images" in caplog.text) == warned

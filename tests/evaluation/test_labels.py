@@ -67,8 +67,8 @@ def test_balanced_labels_flatter_a_distance():
   means = rng.normal(size=(classes, dim))
   means -= means.mean(0)
   inside = np.sqrt(means.var(0).mean())
-  truth = frechet.Gaussian(
-    means.mean(0), np.cov(means.T, bias=True) + inside**2 * np.eye(dim)
+  truth = frechet.Moments(
+    None, means.mean(0), np.cov(means.T, bias=True) + inside**2 * np.eye(dim)
   )
 
   def distance(way: str, seed: int) -> float:

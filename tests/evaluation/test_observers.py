@@ -36,7 +36,7 @@ def test_a_datasets_labels_and_first_images(cut):
   if cut:
     state = collector.state()
     collector = LabelCollector(by_class=True)
-    collector.restore(state)
+    collector.join([state])
   _show(collector, labels, [s for s in starts if s >= cut])
   found = collector.state()
   np.testing.assert_array_equal(found["labels"], labels)
@@ -96,7 +96,7 @@ def test_kept_samples_go_on_in_their_file(tmp_path):
   state = kept.state()
   kept.see(8, 8, images[8:16])  # not counted any more
   again = SampleWriter([3], path, 20)
-  again.restore(state)
+  again.join([state])
   for start in (8, 16):
     again.see(start, min(8, 20 - start), images[start : start + 8])
   assert not path.exists()
@@ -104,4 +104,4 @@ def test_kept_samples_go_on_in_their_file(tmp_path):
   np.testing.assert_array_equal(np.load(path), images)
   assert again.row()[0, 0, 0, 0] == 3
   with pytest.raises(ValueError, match="is missing"):
-    SampleWriter([3], path, 20).restore(state)
+    SampleWriter([3], path, 20).join([state])

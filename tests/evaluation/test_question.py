@@ -3,7 +3,7 @@
 import pytest
 
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.evaluation import question
+from scm_jax.evaluation import evaluate
 from scm_jax.evaluation.request import (
   CandidateGrid,
   Request,
@@ -25,17 +25,17 @@ def others(monkeypatch):
 
 def test_all_are_asked_the_same(others):
   others(lambda value: value)
-  question.check_processes([{"num": 5}, 7], RuntimeOptions())
+  evaluate.check_processes([{"num": 5}, 7], RuntimeOptions())
   others(lambda value: "of other weights")
   with pytest.raises(UserError, match="process 1 has another request"):
-    question.check_processes([{"num": 5}, 7], RuntimeOptions())
+    evaluate.check_processes([{"num": 5}, 7], RuntimeOptions())
 
 
 def test_samples_are_kept_by_one(others):
-  question.check_processes([], RuntimeOptions(save_samples=True))
+  evaluate.check_processes([], RuntimeOptions(save_samples=True))
   others(lambda value: value)
   with pytest.raises(ConfigError, match="--save-samples"):
-    question.check_processes([], RuntimeOptions(save_samples=True))
+    evaluate.check_processes([], RuntimeOptions(save_samples=True))
 
 
 def test_a_request_is_kept_as_flat_fields():

@@ -17,7 +17,7 @@ DIM = 64
 FEW, MANY = DIM * 5_000 // 2_048, DIM * 50_000 // 2_048
 SPREAD = np.sqrt(1 / np.arange(1, DIM + 1))  # of the truth's features
 SHRUNK = (0.0, 0.02, 0.04, 0.08)  # candidates: too little deviation by this
-TRUTH = frechet.Gaussian(np.zeros(DIM), np.diag(SPREAD**2))
+TRUTH = frechet.Moments(None, np.zeros(DIM), np.diag(SPREAD**2))
 
 
 def _drawn(seed: int, num: int) -> np.ndarray:

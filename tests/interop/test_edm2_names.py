@@ -7,7 +7,7 @@ import pytest
 from flax import traverse_util
 
 from scm_jax import networks, trigflow
-from scm_jax.interop import edm2, edm2_conversion, edm2_names
+from scm_jax.interop import edm2, edm2_names
 from scm_jax.networks import magnitude, presets
 from scm_jax.training import resolve
 
@@ -39,19 +39,23 @@ def imported(reference):
   pickle = edm2.Pickle(
     tensors=parameters(tensors),
     sigma_d=0.5,
-    resolution=config["img_resolution"],
-    channels=config["img_channels"],
-    classes=config["label_dim"],
     channels_per_head=config["channels_per_head"],
-    encoder=None,
+    data={
+      "size": config["img_resolution"],
+      "channels": config["img_channels"],
+      "num_classes": config["label_dim"],
+      "mean": 0.0,
+      "std": 0.5,
+    },
   )
-  resolved = edm2_conversion.config(pickle, step=1, sigma_rel=0.1)
+  resolved = edm2.config(pickle, step=1, sigma_rel=0.1)
   assert resolved.network.channel_mult == tuple(config["channel_mult"])
   assert resolved.network.attn_resolutions == tuple(config["attn_resolutions"])
   assert resolved.network.num_blocks == config["num_blocks"]
   network_config = resolve.resolve(resolved).network
   model = resolve.model(
-    resolve.resolve(resolved), edm2_conversion.params(pickle, network_config)
+    resolve.resolve(resolved),
+    edm2_names.params_from_tensors(network_config, pickle.tensors),
   )
   return model.network, model.params
 
@@ -102,10 +106,11 @@ def test_parity_needs_every_part(imported, reference):
     assert relative(F(moved), exact) > TOLERANCE
 
 
-def test_names_and_back(reference):
+def test_names_and_back(reference, imported):
   tensors, config = reference
   theirs = parameters(tensors)
-  ours = edm2_names.params_from_torch(theirs)
+  network, _ = imported
+  ours = edm2_names.params_from_tensors(network.config, theirs)
   back = {}
   for path, array in traverse_util.flatten_dict(ours).items():
     name = edm2_names.to_name(path, config["img_resolution"])
@@ -133,22 +138,22 @@ def test_every_parameter_of_every_size_has_a_name(size):
   for path, leaf in jax.tree_util.tree_leaves_with_path(like):
     keys = tuple(key.key for key in path)
     name = edm2_names.to_name(keys, 64)
-    assert edm2_names.to_path(name) == keys and name not in seen
+    assert name not in seen
     seen.add(name)
     theirs[name] = edm2_names.to_theirs(leaf, keys)
-  told = edm2_conversion.architecture(theirs, 64)
+  told = edm2.architecture(theirs, 64)
   assert told == {
     k: fields[k] for k in told if k not in ("form", "attn_resolutions")
   } | {"form": "edm2", "attn_resolutions": (16, 8)}
 
 
 def test_other_names():
-  for name in ("unet.enc.64x32_conv.weight", "unet.enc.8x8_block0.conv_res2"):
-    assert edm2_names.to_path(name) is None
-  with pytest.raises(KeyError, match="unet.head"):
-    edm2_names.params_from_torch({"unet.head": np.zeros(1)})
-  with pytest.raises(KeyError, match="denoiser/head"):
-    edm2_names.to_name(("denoiser", "head"), 64)
+  for path in (
+    ("denoiser", "head"),
+    ("denoiser", "enc_8_0", "conv2", "weight"),
+  ):
+    with pytest.raises(KeyError, match="/".join(path)):
+      edm2_names.to_name(path, 64)
 
 
 @pytest.mark.parametrize(
@@ -161,4 +166,4 @@ def test_other_names():
   ],
 )
 def test_what_a_files_name_tells(name, expected):
-  assert edm2_conversion.training(name) == expected
+  assert edm2.training(name) == expected

@@ -1,10 +1,12 @@
 """How closely a network of sCM's form imitates the EDM2 network before it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 
 from scm_jax import networks, trigflow
@@ -43,12 +45,20 @@ def draw(config, seed=0):
   return magnitude.normalize_weights(params)
 
 
+@functools.cache
+def start(config):
+  return jax.jit(networks.build(config).init)(jax.random.key(3))
+
+
+@functools.cache
+def compiled(config):
+  return jax.jit(networks.build(config).F)
+
+
 def distance(target, imitates):
   """Returns the relative distance between the outputs before and after."""
   params = draw(EDM2)
-  flat = traverse_util.flatten_dict(
-    networks.build(target).init(jax.random.key(3))
-  )
+  flat = traverse_util.flatten_dict(start(target))
   taken, _ = partial_restore.restore(params, EDM2, target)
   flat |= traverse_util.flatten_dict(taken)
   if imitates:
@@ -60,11 +70,12 @@ def distance(target, imitates):
   z = -0.8 + 1.6 * jax.random.normal(jax.random.key(2), (64,))
   t = trigflow.sigma_to_time(jnp.exp(z), EDM2.sigma_d)
   cond = {"label": jnp.arange(64) % 3}
-  old = jax.jit(networks.build(EDM2).F)(params, x, t, cond)
-  new = jax.jit(networks.build(target).F)(started, x, t, cond)
+  old = compiled(EDM2)(params, x, t, cond)
+  new = compiled(target)(started, x, t, cond)
   return np.linalg.norm(new - old) / np.linalg.norm(old)
 
 
+@pytest.mark.slow
 def test_gains_and_the_fitted_time_keep_most_of_the_function():
   kept = distance(GAINED, True)
   assert kept < 0.6
@@ -129,7 +140,7 @@ def test_nothing_is_imitated_between_equal_forms():
 def test_the_shift_is_learnt_from_zero():
   """Its gain is zero at first and has a gradient."""
   network = networks.build(GAINED)
-  params = network.init(jax.random.key(0))
+  params = jax.jit(network.init)(jax.random.key(0))
   params["denoiser"]["out_gain"] = jnp.float32(1.0)
   x = jax.random.normal(jax.random.key(1), (4, 8, 8, 2))
   cond = {"label": jnp.arange(4) % 3}

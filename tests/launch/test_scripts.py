@@ -21,6 +21,7 @@ SHELLCHECK = shutil.which("shellcheck") or shutil.which(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing():
   result = subprocess.run(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from scm_jax.metrics import classifier, classifier_training
+from scm_jax.metrics import classifier
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="session")
 def trained(digits) -> classifier.Classifier:
   """A classifier with the default settings."""
-  return classifier_training.train(*digits)
+  return classifier.train(*digits)
+
+
+@pytest.fixture(scope="session")
+def hardly_trained(digits) -> classifier.Classifier:
+  """The same after a few steps, where its features do not matter."""
+  few = classifier.Settings(steps=12)
+  return classifier.train(digits[0][:200], digits[1][:200], few)
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ import numpy as np
 from sklearn import datasets
 
 from scm_jax.metrics import streaming
-from scm_jax.metrics.pixels import PixelExtractor
+from scm_jax.metrics.pixels import pixel_extractor
 
 
 def main():
   images = np.round(datasets.load_digits().images * (255 / 16))
   images = images.astype(np.uint8)[:700, ..., None]
-  extraction = streaming.Extraction([PixelExtractor((8, 8, 1))])
+  extraction = streaming.Extraction([pixel_extractor((8, 8, 1))])
   parts = extraction(images[:128])["pixels"]["features"].addressable_shards
   found = streaming.collect_images(images, extraction, size=100)
   moments = found["pixels"]["moments"]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from scm_jax.metrics import classifier, classifier_training
+from scm_jax.metrics import classifier
 
 _SHORT = classifier.Settings(steps=3, channels=4, features=6)
 
@@ -20,7 +20,7 @@ def data(digits):
 @pytest.fixture(scope="module")
 def tiny(data):
   """What training on the data gives."""
-  return classifier_training.train(*data, _SHORT)
+  return classifier.train(*data, _SHORT)
 
 
 @pytest.fixture
@@ -32,19 +32,19 @@ def trainings(tiny, monkeypatch):
     calls.append(args)
     return tiny
 
-  monkeypatch.setattr(classifier_training, "train", counted)
+  monkeypatch.setattr(classifier, "train", counted)
   return calls
 
 
 def test_trains_what_is_not_cached(data, tiny, tmp_path):
-  found = classifier_training.load_or_train(*data, tmp_path, _SHORT)
+  found = classifier.load_or_train(*data, tmp_path, _SHORT)
   jax.tree.map(np.testing.assert_array_equal, found.params, tiny.params)
 
 
 def test_second_call_loads_the_same(data, trainings, tmp_path, caplog):
   cache = tmp_path / "made" / "here"
-  first = classifier_training.load_or_train(*data, cache, _SHORT)
-  second = classifier_training.load_or_train(*data, cache, _SHORT)
+  first = classifier.load_or_train(*data, cache, _SHORT)
+  second = classifier.load_or_train(*data, cache, _SHORT)
   assert len(trainings) == 1
   jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
   for field in dataclasses.fields(classifier.Classifier):
@@ -67,7 +67,7 @@ def test_other_data_labels_or_settings_are_other_classifiers(
     (images, relabelled, tmp_path, _SHORT),
     (images, labels, tmp_path, longer),
   ):
-    classifier_training.load_or_train(*arguments)
+    classifier.load_or_train(*arguments)
   assert len(trainings) == 4
   assert len(list(tmp_path.iterdir())) == 4
 
@@ -98,17 +98,17 @@ def _reshape(path):
 def test_wrong_file_is_replaced_with_one_line(
   damage, data, trainings, tmp_path, caplog
 ):
-  first = classifier_training.load_or_train(*data, tmp_path, _SHORT)
+  first = classifier.load_or_train(*data, tmp_path, _SHORT)
   (path,) = tmp_path.iterdir()
   damage(path)
   with caplog.at_level(logging.WARNING):
-    second = classifier_training.load_or_train(*data, tmp_path, _SHORT)
+    second = classifier.load_or_train(*data, tmp_path, _SHORT)
   assert len(trainings) == 2
   jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
   (record,) = caplog.records
   assert path.name in record.getMessage()
   assert "\n" not in record.getMessage()
-  classifier_training.load_or_train(*data, tmp_path, _SHORT)
+  classifier.load_or_train(*data, tmp_path, _SHORT)
   assert len(trainings) == 2  # the replacement is good
 
 
@@ -117,7 +117,7 @@ def test_unwritable_cache_costs_a_warning_only(
 ):
   blocked = tmp_path / "file"
   blocked.write_bytes(b"")
-  found = classifier_training.load_or_train(*data, blocked, _SHORT)
+  found = classifier.load_or_train(*data, blocked, _SHORT)
   assert found is tiny
   (record,) = caplog.records
   assert str(blocked) in record.getMessage()

@@ -7,7 +7,7 @@ import pytest
 
 from scm_jax import errors
 from scm_jax.interop.state_dict import Misfit
-from scm_jax.metrics import dinov2, dinov2_weights
+from scm_jax.metrics import dinov2
 
 WIDTH, DEPTH, HIDDEN = 128, 2, 256
 
@@ -115,7 +115,7 @@ def original(tensors, x):
 
 def tokens(tensors, images):
   """All tokens, and the extractor's features."""
-  extractor = dinov2_weights.extractor(tensors)
+  extractor = dinov2.extractor(tensors)
 
   @jax.jit
   def program(params, images):
@@ -169,8 +169,8 @@ def test_names_of_the_published_file_of_transformers():
   tensors = draw(trained=4)
   theirs = to_transformers(tensors)
   assert "encoder.layer.1.attention.attention.key.bias" in theirs
-  found = dinov2_weights.params(theirs)
-  expected = dinov2_weights.params(tensors)
+  found = dinov2.from_tensors(theirs)
+  expected = dinov2.from_tensors(tensors)
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
@@ -208,7 +208,7 @@ def test_tensors_of_another_network(change, message):
   changed = draw(trained=4) | change
   changed = {n: t for n, t in changed.items() if t is not None}
   with pytest.raises(Misfit, match=message):
-    dinov2_weights.params(changed)
+    dinov2.from_tensors(changed)
 
 
 def test_images_of_other_channels_are_an_error():

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from scm_jax import errors
-from scm_jax.metrics import classifier, classifier_training, extractors
-from scm_jax.metrics.classifier import ClassifierExtractor
-from scm_jax.metrics.extractor import Source, fingerprint
-from scm_jax.metrics.pixels import PixelExtractor
+from scm_jax.metrics import classifier, extractors
+from scm_jax.metrics.classifier import classifier_extractor
+from scm_jax.metrics.extractor import Source
+from scm_jax.metrics.pixels import pixel_extractor
 
 
 def test_small_images_are_taken_pixel_by_pixel(extract):
   images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), np.uint8)
-  extractor = PixelExtractor((8, 6, 3))
+  extractor = pixel_extractor((8, 6, 3))
   found = extract(extractor, images)
   assert extractor.dim == 8 * 6 * 3
   np.testing.assert_allclose(
@@ -25,7 +25,7 @@ def test_small_images_are_taken_pixel_by_pixel(extract):
 
 def test_large_images_are_averaged_in_blocks(extract):
   images = np.random.default_rng(1).integers(0, 256, (2, 32, 16, 1), np.uint8)
-  extractor = PixelExtractor((32, 16, 1))
+  extractor = pixel_extractor((32, 16, 1))
   blocks = images.reshape(2, 8, 4, 8, 2).mean(axis=(2, 4))
   np.testing.assert_allclose(
     extract(extractor, images),
@@ -38,7 +38,7 @@ def test_large_images_are_averaged_in_blocks(extract):
 def test_sizes_that_do_not_divide_keep_the_mean(size, extract):
   shape = (4, size, size, 1)
   images = np.random.default_rng(size).integers(0, 256, shape, np.uint8)
-  extractor = PixelExtractor((size, size, 1))
+  extractor = pixel_extractor((size, size, 1))
   found = extract(extractor, images)
   assert found.shape == (4, extractor.dim) == (4, 64)
   np.testing.assert_allclose(
@@ -49,31 +49,36 @@ def test_sizes_that_do_not_divide_keep_the_mean(size, extract):
 def test_channels_stay_apart(extract):
   images = np.zeros((1, 16, 16, 3), np.uint8)
   images[..., 1] = 255
-  found = extract(PixelExtractor((16, 16, 3)), images)
+  found = extract(pixel_extractor((16, 16, 3)), images)
   expected = np.broadcast_to([-1, 1, -1], (8, 8, 3))
   np.testing.assert_allclose(found.reshape(8, 8, 3), expected, atol=1e-6)
 
 
 def test_shapes_that_differ_are_an_error(extract):
-  extractor = PixelExtractor((8, 8, 1))
+  extractor = pixel_extractor((8, 8, 1))
   with pytest.raises(errors.UserError, match=r"\[8, 8, 3\] cannot be compared"):
     extract(extractor, np.zeros((2, 8, 8, 3), np.uint8))
 
 
-def test_extractors_say_what_they_give(digits, trained):
-  for extractor in (ClassifierExtractor(trained), PixelExtractor((8, 8, 1))):
+def test_extractors_say_what_they_give(digits, hardly_trained):
+  for extractor in (
+    classifier_extractor(hardly_trained),
+    pixel_extractor((8, 8, 1)),
+  ):
     found = extractor.apply(extractor.params, digits[0][:5])
     assert found.keys() == set(extractor.outputs)
     assert found["features"].shape == (5, extractor.dim)
 
 
-def test_fingerprints_follow_parameters_and_settings(trained):
-  small, large = (PixelExtractor((n, n, 1)) for n in (8, 16))
-  learnt = ClassifierExtractor(trained)
+def test_fingerprints_follow_parameters_and_settings(hardly_trained):
+  trained = hardly_trained
+  small, large = (pixel_extractor((n, n, 1)) for n in (8, 16))
+  learnt = classifier_extractor(hardly_trained)
   other = dataclasses.replace(trained, scale=trained.scale * 1.5)
-  marks = {fingerprint(e) for e in (small, large, learnt)}
-  assert len(marks | {fingerprint(ClassifierExtractor(other))}) == 4
-  assert fingerprint(ClassifierExtractor(trained)) == fingerprint(learnt)
+  changed = classifier_extractor(other)
+  marks = {e.fingerprint() for e in (small, large, learnt, changed)}
+  assert len(marks) == 4
+  assert classifier_extractor(trained).fingerprint() == learnt.fingerprint()
 
 
 def test_extractors_by_name(digits, tmp_path, monkeypatch, extract):
@@ -81,8 +86,8 @@ def test_extractors_by_name(digits, tmp_path, monkeypatch, extract):
   labelled = digits[0][:60], digits[1][:60]
   source = Source((8, 8, 1), lambda: labelled, {}, tmp_path)
   with monkeypatch.context() as patch:
-    quick = classifier_training.train(*labelled, settings)
-    patch.setattr(classifier_training, "train", lambda *args: quick)
+    quick = classifier.train(*labelled, settings)
+    patch.setattr(classifier, "train", lambda *args: quick)
     pixels, learnt = extractors.make(["pixels", "classifier"], source)
   assert (pixels.name, pixels.dim) == ("pixels", 64)
   assert (learnt.name, learnt.dim) == ("classifier", 5)

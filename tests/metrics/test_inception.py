@@ -10,7 +10,7 @@ import pytest
 
 from scm_jax import errors
 from scm_jax.interop.state_dict import Misfit
-from scm_jax.metrics import inception, inception_weights
+from scm_jax.metrics import inception
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +18,13 @@ def computed():
   """`computed(tensors, images)`: all layers' outputs, features and logits."""
 
   def compute(tensors, images):
-    extractor = inception_weights.extractor(tensors)
+    extractor = inception.extractor(tensors)
 
     @jax.jit
     def program(params, images):
       outputs = inception.layers(params, inception.prepare(images))
       outputs |= extractor.apply(params, images)
-      biased = inception.logits(params, outputs["features"], bias=True)
+      biased = outputs["logits"] + params["fc"]["bias"]
       return outputs | {"logits with bias": biased}
 
     return jax.device_get(program(extractor.params, images))
@@ -243,7 +243,7 @@ def test_the_published_size():
   ],
 )
 def test_names_of_the_tensorflow_graph(theirs, ours):
-  convert = inception_weights.to_torchvision
+  convert = inception.to_torchvision
   assert convert(f"layers.{theirs}.weight") == f"{ours}.conv.weight"
   assert convert(f"layers.{theirs}.var") == f"{ours}.bn.running_var"
 
@@ -257,7 +257,7 @@ def test_names_of_the_tensorflow_graph(theirs, ours):
 )
 def test_names_that_the_graph_has_not(name):
   with pytest.raises(Misfit, match=f"it has {name}, which"):
-    inception_weights.to_torchvision(name)
+    inception.to_torchvision(name)
 
 
 @pytest.mark.parametrize(
@@ -275,14 +275,14 @@ def test_tensors_of_another_network(draw_inception, change, message):
   changed = draw_inception(width=1 / 16) | change
   changed = {n: t for n, t in changed.items() if t is not None}
   with pytest.raises(Misfit, match=message):
-    inception_weights.params(changed)
+    inception.from_tensors(changed)
 
 
 def test_counts_of_batches_are_ignored_and_gains_may_be_missing(draw_inception):
   tensors = draw_inception(width=1 / 16)
   ones = {n: np.ones_like(t) for n, t in tensors.items() if "bn.weight" in n}
   counts = {"Conv2d_1a_3x3.bn.num_batches_tracked": np.array(7)}
-  expected = inception_weights.params(tensors | ones)
+  expected = inception.from_tensors(tensors | ones)
   without = {n: t for n, t in tensors.items() if n not in ones}
-  found = inception_weights.params(without | counts)
+  found = inception.from_tensors(without | counts)
   jax.tree.map(np.testing.assert_array_equal, found, expected)

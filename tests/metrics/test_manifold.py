@@ -95,6 +95,6 @@ def test_an_outliers_ball_counts_little_in_density():
   rng = np.random.default_rng(6)
   real = np.concatenate([rng.normal(size=(200, 2)), [[100.0, 0.0]]])
   halfway = rng.normal(size=(200, 2)) + [50.0, 0.0]
-  assert manifold.precision_recall(halfway, real).precision > 0.4
+  assert manifold.precision_recall(halfway, real)[0] > 0.4
   density, coverage = manifold.density_coverage(halfway, real)
   assert density < 0.25 and coverage == pytest.approx(1 / 201)

@@ -1,5 +1,6 @@
 """A pass cut into parts, by one process and by two that are real."""
 
+import functools
 import json
 import pathlib
 import socket
@@ -13,8 +14,8 @@ import pytest
 from scm_jax import errors
 from scm_jax.metrics import accumulator, multihost, streaming
 from scm_jax.metrics.accumulator import Accumulator
-from scm_jax.metrics.pass_checkpoint import PassCheckpoint
-from scm_jax.metrics.pixels import PixelExtractor
+from scm_jax.metrics.array_file import PassCheckpoint
+from scm_jax.metrics.pixels import pixel_extractor
 
 TOTAL, KEEP, DIM, CLASSES = 137, 40, 5, 3
 
@@ -22,9 +23,9 @@ TOTAL, KEEP, DIM, CLASSES = 137, 40, 5, 3
 def _sums(x, logits, mine, keep=KEEP, size=16):
   sums = Accumulator(TOTAL, keep, mine)
   for first in range(mine.start, mine.stop, size):
-    part = slice(first, min(first + size, mine.stop))
-    sums.add({"features": x[part], "logits": logits[part]})
-  return sums.result()
+    part, count = slice(first, first + size), min(size, mine.stop - first)
+    sums.add({"x": {"features": x[part], "logits": logits[part]}}, count)
+  return sums.result().get("x", {})
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,8 @@ def test_any_parts_are_the_whole(cuts):
   logits = rng.normal(size=(TOTAL, CLASSES)).astype(np.float32)
   edges = [0, *cuts, TOTAL]
   parts = [range(*pair) for pair in zip(edges[:-1], edges[1:], strict=True)]
-  found = accumulator.merge(_sums(x, logits, part) for part in parts)
+  sums = [_sums(x, logits, part) for part in parts]
+  found = functools.reduce(accumulator.merge, sums)
   whole = _sums(x, logits, range(TOTAL))
   assert found["moments"].n == TOTAL
   for name in ("mean", "covariance"):
@@ -66,7 +68,7 @@ def test_spans_are_all_samples_once_and_even(total, count, monkeypatch):
 
 
 def test_a_batch_is_shared_evenly(monkeypatch):
-  extraction = streaming.Extraction([PixelExtractor((8, 8, 1))])
+  extraction = streaming.Extraction([pixel_extractor((8, 8, 1))])
   extraction.devices = 4
   for count in (1, 3, 16):
     monkeypatch.setattr(jax, "process_count", lambda count=count: count)
@@ -81,18 +83,18 @@ def test_a_part_goes_on_where_it_was_saved(tmp_path, caplog):
   mine, folder = range(50, 120), tmp_path / "partial"
 
   def begin():
-    return {n: Accumulator(TOTAL, KEEP, mine) for n in "ab"}
+    return Accumulator(TOTAL, KEEP, mine)
 
   def add(sums, start, stop):
-    for part in sums.values():
-      part.add({"features": x[start:stop]})
+    part = {"features": x[start:stop]}
+    sums.add({"a": part, "b": part}, stop - start)
 
   sums, checkpoint = begin(), PassCheckpoint(folder)
   for start, stop in ((50, 60), (60, 82)):
     add(sums, start, stop)
     checkpoint.save(sums, {})
   again, other = begin(), PassCheckpoint(folder)
-  assert other.restore(again, None) and again["a"].count == 32
+  assert other.restore(again, None) and again.count == 32
   add(again, 82, 100)
   other.save(again, {})
   third = begin()
@@ -101,12 +103,12 @@ def test_a_part_goes_on_where_it_was_saved(tmp_path, caplog):
   add(sums, 82, 100)
   add(sums, 100, 120)
   for name in "ab":
-    one, two = sums[name].result(), third[name].result()
+    one, two = sums.result()[name], third.result()[name]
     for field in ("mean", "m2"):
       values = [getattr(s["moments"], field).tobytes() for s in (one, two)]
       assert values[0] == values[1]
     assert one["features"].tobytes() == two["features"].tobytes()
-  small = {"a": Accumulator(TOTAL, KEEP, range(0, 30))}
+  small = Accumulator(TOTAL, KEEP, range(0, 30))
   assert not PassCheckpoint(folder).restore(small, None)
   assert "of 30 expected" in caplog.text
 
@@ -161,7 +163,7 @@ def test_two_processes_share_a_pass(two):
   assert two[0] == two[1]
   rng, found = np.random.default_rng(0), two[0]
   images = rng.integers(0, 256, (700, 8, 8, 1), np.uint8)
-  extraction = streaming.Extraction([PixelExtractor((8, 8, 1))])
+  extraction = streaming.Extraction([pixel_extractor((8, 8, 1))])
   whole = streaming.collect_images(images, extraction, size=50, keep=100)
   pixels = whole["pixels"]
   moments = pixels["moments"]

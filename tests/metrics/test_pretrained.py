@@ -13,7 +13,7 @@ import pytest
 
 from scm_jax import errors
 from scm_jax.interop import safetensors
-from scm_jax.metrics import inception_weights, pretrained
+from scm_jax.metrics import extractors, inception
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def test_a_state_dict_that_pytorch_saved(tensors, tmp_path, zipped):
   state["Mixed_5b.branch1x1.bn.num_batches_tracked"] = torch.tensor(3)
   path = tmp_path / "weights.pth"
   torch.save(state, path, _use_new_zipfile_serialization=zipped)
-  extractor = pretrained.load("inception", path)
+  extractor = extractors.load("inception", path)
   assert (extractor.name, extractor.dim) == ("inception", 128)
-  same(extractor.params, inception_weights.params(tensors))
+  same(extractor.params, inception.from_tensors(tensors))
 
 
 def test_a_whole_module_is_read_by_its_tensors(tmp_path):
@@ -183,9 +183,9 @@ def test_the_network_that_nvidia_pickled(tensors, nvidia, tmp_path):
   path = tmp_path / "inception-2015-12-05.pkl"
   path.write_bytes(nvidia)
   ones = {n: np.ones_like(t) for n, t in tensors.items() if "bn.weight" in n}
-  extractor = pretrained.load("inception-pytorch-fid", path)
+  extractor = extractors.load("inception-pytorch-fid", path)
   assert extractor.name == "inception-pytorch-fid"
-  same(extractor.params, inception_weights.params(tensors | ones))
+  same(extractor.params, inception.from_tensors(tensors | ones))
 
 
 def test_conversion_to_safetensors(command, inception_file, tensors, tmp_path):
@@ -200,8 +200,8 @@ def test_conversion_to_safetensors(command, inception_file, tensors, tmp_path):
   )
   same(safetensors.read(target)[0], tensors)
   same(
-    pretrained.load("inception", target).params,
-    pretrained.load("inception", inception_file).params,
+    extractors.load("inception", target).params,
+    extractors.load("inception", inception_file).params,
   )
 
 
@@ -220,10 +220,10 @@ def test_conversion_refuses_what_load_refuses(
   assert not target.exists()
 
 
-@pytest.mark.parametrize("name", pretrained.NAMES)
+@pytest.mark.parametrize("name", extractors.PUBLISHED)
 def test_a_missing_file_says_what_to_fetch(tmp_path, name):
   with pytest.raises(errors.UserError) as caught:
-    pretrained.load(name, tmp_path / "none.pth")
+    extractors.load(name, tmp_path / "none.pth")
   message = str(caught.value)
   assert f"--weights={name}=FILE" in message and "\n" not in message
   assert "fetch https://" in message
@@ -231,7 +231,7 @@ def test_a_missing_file_says_what_to_fetch(tmp_path, name):
 
 def test_names(inception_file):
   with pytest.raises(errors.ConfigError, match="did you mean 'inception'"):
-    pretrained.load("incepton", inception_file)
+    extractors.load("incepton", inception_file)
 
 
 def test_a_download_that_is_damaged(inception_file, tmp_path):
@@ -241,13 +241,13 @@ def test_a_download_that_is_damaged(inception_file, tmp_path):
   path.write_bytes(data)
   wanted = rf"begins with {digest} and not .*; fetch https"
   with pytest.raises(errors.UserError, match=wanted):
-    pretrained.load("inception", path)
+    extractors.load("inception", path)
   cut = tmp_path / "cut.safetensors"
   cut.write_bytes(data[:1000])
   with pytest.raises(
     errors.UserError, match="not a whole safetensors.*; fetch"
   ):
-    pretrained.load("inception", cut)
+    extractors.load("inception", cut)
 
 
 class Hostile:
@@ -270,7 +270,7 @@ def test_nothing_is_executed(tmp_path, make):
   with pytest.raises(
     errors.UserError, match=r"names builtins\.exec, .*nothing in it was"
   ):
-    pretrained.load("inception", path)
+    extractors.load("inception", path)
 
 
 def test_torchscript_is_refused_in_one_line(tmp_path):
@@ -280,5 +280,5 @@ def test_torchscript_is_refused_in_one_line(tmp_path):
       archive.writestr(f"inception/{name}", b"")
   wanted = "a TorchScript program.*; fetch https"
   with pytest.raises(errors.UserError, match=wanted) as caught:
-    pretrained.load("inception", path)
+    extractors.load("inception", path)
   assert "\n" not in str(caught.value)

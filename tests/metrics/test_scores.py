@@ -13,14 +13,14 @@ from scm_jax.metrics import (
   frechet,
   registry,
   scores,
-  statistic,
   streaming,
 )
 from scm_jax.metrics.accumulator import Accumulator
-from scm_jax.metrics.classifier import ClassifierExtractor
-from scm_jax.metrics.metric import Column, Metric, Options
-from scm_jax.metrics.pass_checkpoint import PassCheckpoint
-from scm_jax.metrics.pixels import PixelExtractor
+from scm_jax.metrics.array_file import PassCheckpoint
+from scm_jax.metrics.classifier import classifier_extractor
+from scm_jax.metrics.extractor import Extractor
+from scm_jax.metrics.metric import Column, Metric, Options, Statistic
+from scm_jax.metrics.pixels import pixel_extractor
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -30,22 +30,15 @@ _KEYS = [
 _ALL = {*_KEYS, "warnings", "num_kept", "num", "num_reference"}
 
 
-class _Rows:
-  """An extractor of another kind: the mean grey of each row of pixels."""
-
-  name = "rows"
-  dim = 8
-  params = ()
-  outputs = ("features",)
-
-  def apply(self, params, images):
-    return {"features": images.astype(np.float32).mean(axis=(2, 3)) / 255}
+def _rows(params, images):
+  """Features of another kind: the mean grey of each row of pixels."""
+  return {"features": images.astype(np.float32).mean(axis=(2, 3)) / 255}
 
 
 @pytest.fixture(scope="module")
 def collect():
   """`collect(images)`: statistics of pixels and rows."""
-  extractors = [PixelExtractor((8, 8, 1)), _Rows()]
+  extractors = [pixel_extractor((8, 8, 1)), Extractor("rows", 8, (), _rows)]
   extraction = streaming.Extraction(extractors)
   return lambda images: streaming.collect_images(images, extraction, size=128)
 
@@ -71,7 +64,7 @@ def test_perfect_and_noisy_images(digits, collect):
 def test_scores_are_plain_numbers_of_the_parts(digits, collect, extract):
   images, reference = digits[0][:100], digits[0][100:250]
   found = scores.score(collect(images), collect(reference))
-  pixels = PixelExtractor((8, 8, 1))
+  pixels = pixel_extractor((8, 8, 1))
   assert found["fd"]["pixels"] == pytest.approx(
     frechet.frechet_distance(
       frechet.feature_stats(extract(pixels, images)),
@@ -90,7 +83,7 @@ def test_moments_alone_give_a_frechet_distance_alone(digits, collect):
   moments = {}
   for name, statistics in theirs.items():
     exact = statistics["moments"]
-    given = frechet.Gaussian(exact.mean, exact.covariance)
+    given = frechet.Moments(None, exact.mean, exact.covariance)
     moments[name] = {"moments": given}
   found, whole = scores.score(mine, moments), scores.score(mine, theirs)
   assert found["fd"] == pytest.approx(whole["fd"], rel=1e-9)
@@ -153,22 +146,14 @@ def test_deviations_are_of_a_sample(digits, collect):
     assert summary["fd_min"][name] == min(values)
 
 
-class _Spread(statistic.Statistic):
-  """The largest logit of each class."""
-
-  name, output, arrays = "largest", "logits", ("largest",)
-
-  def summarize(self, values, batch):
-    return values.max(axis=0)
-
-  def merge(self, parts):
-    return np.max(parts, axis=0)
-
-  def to_arrays(self, summary):
-    return {"largest": summary}
-
-  def from_arrays(self, arrays):
-    return arrays["largest"]
+# The largest logit of each class.
+_LARGEST = Statistic(
+  name="largest",
+  output="logits",
+  arrays=("largest",),
+  summarize=lambda values, batch: values.max(axis=0),
+  merge=lambda parts: np.max(parts, axis=0),
+)
 
 
 def test_a_new_metric_is_its_module_and_a_line(
@@ -176,17 +161,16 @@ def test_a_new_metric_is_its_module_and_a_line(
 ):
   """With a statistic of its own, which is summed, saved and read again."""
   new = Metric(
-    name="spread",
-    statistic=_Spread(),
-    compute=lambda generated, reference, options: {
-      "spread": float(abs(generated - reference).max())
-    },
+    statistic=_LARGEST,
+    compute=lambda generated, reference, options: (
+      float(abs(generated - reference).max()),
+    ),
     keys=("spread",),
     columns=(Column("spread", "spread"),),
   )
   monkeypatch.setattr(registry, "METRICS", (*registry.METRICS, new))
-  classifier = ClassifierExtractor(trained)
-  pixels = PixelExtractor((8, 8, 1))
+  classifier = classifier_extractor(trained)
+  pixels = pixel_extractor((8, 8, 1))
   extraction = streaming.Extraction([classifier, pixels])
   images = digits[0][:300]
   generated, reference = (
@@ -200,12 +184,14 @@ def test_a_new_metric_is_its_module_and_a_line(
   ]
   expected = abs(logits[0] - logits[1]).max()
   assert found["spread"] == {"classifier": pytest.approx(expected, abs=1e-4)}
+  outputs = classifier.apply(classifier.params, images[:4])
   accumulator = Accumulator(4)
-  accumulator.add(classifier.apply(classifier.params, images[:4]))
+  accumulator.add({"classifier": outputs}, 4)
   again, saved = Accumulator(4), PassCheckpoint(tmp_path)
-  saved.save({"classifier": accumulator}, {})
-  assert saved.restore({"classifier": again}, None)
-  summaries = [a.result()["largest"].tobytes() for a in (accumulator, again)]
+  saved.save(accumulator, {})
+  assert saved.restore(again, None)
+  results = [a.result()["classifier"] for a in (accumulator, again)]
+  summaries = [result["largest"].tobytes() for result in results]
   assert summaries[0] == summaries[1]
 
 

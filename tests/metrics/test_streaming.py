@@ -10,17 +10,17 @@ import pytest
 
 from scm_jax import errors
 from scm_jax.metrics import accumulator, frechet, scores, streaming
-from scm_jax.metrics.classifier import ClassifierExtractor
+from scm_jax.metrics.array_file import PassCheckpoint
+from scm_jax.metrics.classifier import classifier_extractor
 from scm_jax.metrics.inception_score import inception_score
 from scm_jax.metrics.metric import Options
-from scm_jax.metrics.pass_checkpoint import PassCheckpoint
-from scm_jax.metrics.pixels import PixelExtractor
+from scm_jax.metrics.pixels import pixel_extractor
 
 
 @pytest.fixture(scope="module")
 def extraction(trained):
-  classifier = ClassifierExtractor(trained)
-  pixels = PixelExtractor((8, 8, 1))
+  classifier = classifier_extractor(trained)
+  pixels = pixel_extractor((8, 8, 1))
   return streaming.Extraction([classifier, pixels])
 
 
@@ -95,9 +95,6 @@ class _Places:
   def state(self):
     return {"seen": self.seen}
 
-  def restore(self, state):
-    self.seen = state["seen"]
-
   def join(self, states):
     self.seen = np.concatenate([state["seen"] for state in states])
 
@@ -153,8 +150,8 @@ def test_float32_features_far_from_zero_lose_nothing():
   x = (3e4 + rng.normal(size=(5000, 3))).astype(np.float32)
   sums = accumulator.Accumulator(len(x))
   for part in np.split(x, 50):
-    sums.add({"features": part})
-  found = sums.result()["moments"]
+    sums.add({"x": {"features": part}}, len(part))
+  found = sums.result()["x"]["moments"]
   np.testing.assert_allclose(found.covariance, np.cov(x.T, dtype=float), 1e-9)
 
 
@@ -174,7 +171,7 @@ def test_samples_that_did_not_come_are_missed(digits, extraction):
 def test_features_that_are_not_finite_are_an_error():
   sums = accumulator.Accumulator(4)
   with pytest.raises(errors.UserError, match="1 of 2 samples have non-finite"):
-    sums.add({"features": np.array([[0.0, 1.0], [np.nan, 0.0]], np.float32)})
+    sums.add({"x": {"features": np.array([[0.0, 1.0], [np.nan, 0.0]])}}, 2)
 
 
 def test_many_features_of_many_sizes_against_a_closed_form():
@@ -185,7 +182,7 @@ def test_many_features_of_many_sizes_against_a_closed_form():
   a, b = np.exp(rng.normal(-4, 4, size=(2, dim)))
   mean = np.zeros(dim)
   first, second = (
-    frechet.Gaussian(mean, (turn * values) @ turn.T) for values in (a, b)
+    frechet.Moments(None, mean, (turn * values) @ turn.T) for values in (a, b)
   )
   expected = np.sum((np.sqrt(a) - np.sqrt(b)) ** 2)
   found = frechet.frechet_distance(first, second)

@@ -14,7 +14,7 @@ import numpy as np
 
 from scm_jax import errors
 from scm_jax.metrics import multihost, streaming
-from scm_jax.metrics.pixels import PixelExtractor
+from scm_jax.metrics.pixels import pixel_extractor
 
 INDEX = int(sys.argv[2])
 
@@ -37,7 +37,7 @@ class Bounds:
 
 def share_a_pass():
   images = np.random.default_rng(0).integers(0, 256, (700, 8, 8, 1), np.uint8)
-  extraction = streaming.Extraction([PixelExtractor((8, 8, 1))])
+  extraction = streaming.Extraction([pixel_extractor((8, 8, 1))])
   bounds, size = Bounds(), extraction.process_batch_size(100)
 
   def batches(samples):

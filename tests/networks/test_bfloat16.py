@@ -54,6 +54,7 @@ def errors(given, exact):
   return norm(given - exact) / norm(exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("double_norm", ["split", "shared"])
 def test_tangents(double_norm, random_params):
   config = dataclasses.replace(TEN_BLOCKS, double_norm=double_norm)

@@ -16,9 +16,9 @@ SIZES = {
   "in_channels": 2,
   "num_classes": 3,
   "channels": 8,
-  "channel_mult": (1, 2),
+  "channel_mult": (1,),
   "num_blocks": 1,
-  "attn_resolutions": (4,),
+  "attn_resolutions": (8,),
   "channels_per_head": 8,
   "guidance": True,
 }
@@ -26,18 +26,22 @@ PLATFORMS = ("tpu", "cuda")
 _TYPE = re.compile("(bf16|f16|f32)>")
 
 
-def products(f, *args, platform):
-  """(types of the operands, precision or "") of a program's products."""
+def products(f, *args):
+  """(types of the operands, precision or "") of a program's products.
+
+  A list for each platform.
+  """
   traced = jax.jit(f).trace(*args)
-  text = traced.lower(lowering_platforms=(platform,)).as_text()
-  found = []
-  for line in text.splitlines():
-    if "stablehlo.dot_general" in line or "stablehlo.convolution" in line:
-      operands = line.rpartition(" : (")[2].partition(") ->")[0]
-      precision = re.findall(r"\b(HIGHEST|HIGH|DEFAULT)\b", line)
-      found.append((_TYPE.findall(operands), precision))
-  assert found
-  return found
+  for platform in PLATFORMS:
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    found = []
+    for line in text.splitlines():
+      if "stablehlo.dot_general" in line or "stablehlo.convolution" in line:
+        operands = line.rpartition(" : (")[2].partition(") ->")[0]
+        precision = re.findall(r"\b(HIGHEST|HIGH|DEFAULT)\b", line)
+        found.append((_TYPE.findall(operands), precision))
+    assert found
+    yield found
 
 
 def gradient_and_tangent(config):
@@ -59,31 +63,34 @@ def gradient_and_tangent(config):
   return f, (params, x, t)
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", [UNetConfig, DDPMppConfig])
-@pytest.mark.parametrize("attention", ["einsum", "chunked"])
-def test_networks(kind, dtype, attention, platform):
+@pytest.mark.parametrize(
+  "kind, dtype, attention",
+  [
+    (UNetConfig, "float32", "einsum"),
+    (UNetConfig, "bfloat16", "chunked"),
+    (DDPMppConfig, "float32", "chunked"),
+    (DDPMppConfig, "bfloat16", "einsum"),
+  ],
+)
+def test_networks(kind, dtype, attention):
   """Of a bfloat16 network these are the products of its time path."""
   config = kind(**SIZES, dtype=jnp.dtype(dtype), attention=attention)
   f, args = gradient_and_tangent(config)
-  found = products(f, *args, platform=platform)
-  wide = [precision for operands, precision in found if "f32" in operands]
-  narrow = [operands for operands, _ in found if "f32" not in operands]
-  assert wide and all(p == ["HIGHEST", "HIGHEST"] for p in wide)
-  assert bool(narrow) == (dtype == "bfloat16")
+  for found in products(f, *args):
+    wide = [precision for operands, precision in found if "f32" in operands]
+    narrow = [operands for operands, _ in found if "f32" not in operands]
+    assert wide and all(p == ["HIGHEST", "HIGHEST"] for p in wide)
+    assert bool(narrow) == (dtype == "bfloat16")
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_precision_is_a_choice(platform):
+def test_precision_is_a_choice():
   config = UNetConfig(**SIZES, precision="high")
   f, args = gradient_and_tangent(config)
-  found = products(f, *args, platform=platform)
-  assert all(precision == ["HIGH", "HIGH"] for _, precision in found)
+  for found in products(f, *args):
+    assert all(precision == ["HIGH", "HIGH"] for _, precision in found)
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_autoencoder(platform):
+def test_autoencoder():
   config = autoencoder.AutoencoderConfig((8, 16), blocks=1, groups=4)
   network = autoencoder.build(config)
   params = jax.eval_shape(network.init, jax.random.key(0))
@@ -91,8 +98,10 @@ def test_autoencoder(platform):
     (network.encode, jnp.ones((2, 8, 8, 3))),
     (network.decode, jnp.ones((2, 4, 4, 4))),
   ):
-    for operands, precision in products(f, params, x, platform=platform):
-      assert operands == ["f32", "f32"] and precision == ["HIGHEST", "HIGHEST"]
+    for found in products(f, params, x):
+      for operands, precision in found:
+        assert operands == ["f32", "f32"]
+        assert precision == ["HIGHEST", "HIGHEST"]
 
 
 @pytest.mark.parametrize("kind", [UNetConfig, DDPMppConfig])
@@ -111,6 +120,6 @@ def test_last_blocks_in_float32(kind, random_params):
   exact = output(dtype=jnp.dtype("float32"))
   errors = [
     np.linalg.norm(output(last_float32=n) - exact)
-    for n in (0, 5, len(low.blocks))
+    for n in (0, 2, len(low.blocks))
   ]
   assert errors[0] > errors[1] > errors[2] > 0

@@ -30,12 +30,20 @@ def millions(preset, **fields):
   return round(networks.parameter_count(params) / 1e6, 1)
 
 
-@pytest.mark.parametrize("size", presets.EDM2)
+@pytest.mark.parametrize(
+  "size",
+  [s if s == "xs" else pytest.param(s, marks=pytest.mark.slow) for s in SIZES],
+)
 def test_edm2(size):
   preset = presets.EDM2[size] | IMAGENET_512
   assert millions(preset, form="edm2") == SIZES[size]
 
 
+def test_every_size_is_edm2s():
+  assert presets.EDM2.keys() == SIZES.keys()
+
+
+@pytest.mark.slow
 def test_trigflow_form():
   """One wiring of the double normalisation adds nothing to EDM2's count."""
   preset = presets.EDM2["s"] | IMAGENET_512

@@ -53,7 +53,9 @@ def compiled(kind, policy):
   return params, step.lower(*arguments).compile()
 
 
-@pytest.mark.parametrize("kind", [UNetConfig, DDPMppConfig])
+@pytest.mark.parametrize(
+  "kind", [UNetConfig, pytest.param(DDPMppConfig, marks=pytest.mark.slow)]
+)
 def test_parameters_and_gradients_are_the_same(kind, random_params):
   params = random_params(networks.build(kind(**TINY)))
   params = jax.tree.map(lambda p: p / 2, params)
@@ -79,6 +81,7 @@ def test_compiled_steps_need_less_memory():
   assert temporary["full"] < 0.95 * temporary["none"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [UNetConfig, DDPMppConfig])
 def test_what_is_kept_for_the_backward_pass(kind):
   """Nothing inside a block, or what convolutions and products gave."""

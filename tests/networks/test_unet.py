@@ -133,9 +133,13 @@ def test_dropout_acts_at_its_resolutions(largest, sides):
   "config",
   [
     dataclasses.replace(TINY, form="edm2", dropout=0.3),
-    dataclasses.replace(TWO_LEVELS, dropout=0.3, guidance=True),
+    dataclasses.replace(TINY, dropout=0.3, guidance=True),
+    pytest.param(
+      dataclasses.replace(TWO_LEVELS, dropout=0.3, guidance=True),
+      marks=pytest.mark.slow,
+    ),
   ],
-  ids=["edm2", "two-levels-guidance"],
+  ids=["edm2", "guidance", "two-levels-guidance"],
 )
 def test_the_derivative_is_exact(config, random_params):
   """`jax.jvp` against central differences, masks of dropout held."""

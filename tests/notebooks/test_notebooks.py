@@ -61,6 +61,7 @@ def random_like(shapes):
   return jax.tree.map(draw, shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_cells_run(path, runs, compilation_cache):
   """Every picture that the shipped notebook shows is drawn."""

@@ -17,14 +17,15 @@ PLAIN = Options(tangent_norm="none", adaptive_weighting=False)
 
 def loss_of(problem, params=None, velocity=None, r=1.0, options=None):
   """Returns the loss where the warm-up is `r`, which one step would end."""
-  return consistency.loss(
-    problem.student,
-    problem.params if params is None else params,
-    problem.point,
-    velocity,
-    dataclasses.replace(options or Options(), warmup_steps=1),
-    r,
-  )
+  options = dataclasses.replace(options or Options(), warmup_steps=1)
+
+  @jax.jit
+  def loss(params):
+    return consistency.loss(
+      problem.student, params, problem.point, velocity, options, r
+    )
+
+  return loss(problem.params if params is None else params)
 
 
 def raw_g(problem, dx_dt, r=1.0):
@@ -103,12 +104,9 @@ def test_at_the_start_of_the_warmup_it_is_velocity_matching(mlp):
     gap = jnp.mean((mlp.sigma_d * F - v) ** 2, (1, 2, 3)) / mlp.sigma_d
     return jnp.mean(jnp.cos(mlp.t) ** 2 * gap)
 
-  grads = jax.grad(
-    lambda params: loss_of(mlp, params, mlp.velocity, 0.0, PLAIN)[0]
-  )(mlp.params)
-  assert_trees_close(
-    grads, jax.grad(matching)(mlp.params), rtol=1e-9, atol=1e-14
-  )
+  loss = lambda params: loss_of(mlp, params, mlp.velocity, 0.0, PLAIN)[0]
+  grads, wanted = (jax.jit(jax.grad(f))(mlp.params) for f in (loss, matching))
+  assert_trees_close(grads, wanted, rtol=1e-9, atol=1e-14)
 
 
 # On data from N(0, c^2 I), all is known in closed form.
@@ -220,7 +218,9 @@ def test_discrete_times(mlp):
   t = jnp.array([1e-9, between, grid[7], 1.5707])
   problem = dataclasses.replace(mlp, F=F, t=t)
   options = Options(derivative="discrete", discrete_steps=18)
-  loss_of(problem, options=options)
+  consistency.loss(
+    problem.student, problem.params, problem.point, None, options, 1
+  )
   there, following = asked
   np.testing.assert_array_equal(there, grid[[1, 5, 7, 18]])
   np.testing.assert_array_equal(following, grid[[0, 4, 6, 17]])

@@ -72,7 +72,7 @@ def test_errors_of_known_tangents():
   t = np.concatenate([low, high])
   bias = np.where(t > 1, 0.05, 0.0)[:, None, None, None]
   g = exact + 0.01 * scale * noise + bias * exact
-  sums = precision.errors(*map(jnp.asarray, (g, exact, t)))
+  sums = jax.jit(precision.errors)(*map(jnp.asarray, (g, exact, t)))
   found = precision.summary(jax.device_get(sums))
   width = math.pi / 2 / diagnostics.TIME_BINS
   at = lambda name, i: found[f"{name}/t={(i + 0.5) * width:.2f}"]
@@ -88,11 +88,11 @@ def test_errors_add_up_over_parts_and_leave_out_what_is_not_finite():
   g, exact = jnp.asarray(rng.normal(size=(2, 12, 3, 1)))
   t = jnp.asarray(rng.uniform(0, 1.5, 12))
   bad = g.at[5].set(jnp.nan)
-  whole = precision.errors(bad, exact, t)
+  errors = jax.jit(precision.errors)
+  whole = errors(bad, exact, t)
   keep = np.delete(np.arange(12), 5)
   parts = [
-    precision.errors(g[part], exact[part], t[part])
-    for part in (keep[:4], keep[4:])
+    errors(g[part], exact[part], t[part]) for part in (keep[:4], keep[4:])
   ]
   total = jax.tree.map(jnp.add, *parts)
   jax.tree.map(

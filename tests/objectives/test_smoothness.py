@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import Array
 
 from scm_jax import networks, trigflow
@@ -103,6 +104,7 @@ def norms_of(form, times):
   return jax.jit(lambda: derivative_norms(F, *data(), times, {}, SIGMA_D))()
 
 
+@pytest.mark.slow
 def test_the_log_noise_embedding_explodes_and_positional_does_not():
   times = jnp.array([0.01, 0.8, 1.56])
   fourier, positional = (norms_of(f, times) for f in ("edm2", "trigflow"))

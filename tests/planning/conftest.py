@@ -22,7 +22,7 @@ FLAGS = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def flags() -> tuple[str, ...]:
   """Flags of a distillation whose state is sharded."""
   return FLAGS

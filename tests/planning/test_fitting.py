@@ -13,13 +13,13 @@ from scm_jax.planning import fitting, memory
 from scm_jax.training import resolve
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(flags):
   """Flags of a run whose state is not sharded."""
   return [flag for flag in flags if "mesh.fsdp" not in flag]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def parse(start):
   """Returns `parse(*argv)`: the config, changed by flags."""
 
@@ -31,33 +31,39 @@ def parse(start):
   return call
 
 
+@pytest.fixture(scope="module")
+def step(parse):
+  """The config's step, traced once for all tests."""
+  return memory.Step(resolve.resolve(parse()))
+
+
 @pytest.fixture
-def limit(monkeypatch):
+def whole(step, parse):
+  """The bytes that the step needs on one device."""
+  return step.need(resolve.resolve(parse()), 1, 1).total
+
+
+@pytest.fixture
+def limit(step, monkeypatch):
   """Returns `limit(bytes)`, which sets the memory of the devices here."""
+  monkeypatch.setattr(memory, "Step", lambda *_: step)
   return lambda count: monkeypatch.setattr(
     fitting, "capacity", lambda device: count
   )
 
 
-def need(config, data=1, fsdp=1):
-  return (
-    memory.Step(resolve.resolve(config))
-    .need(resolve.resolve(config), data, fsdp)
-    .total
-  )
-
-
-def test_silent_where_it_fits_or_nobody_knows(parse, limit, caplog):
+def test_silent_where_it_fits_or_nobody_knows(parse, limit, whole, caplog):
   config = parse()
   assert fitting.capacity(jax.devices("cpu")[0]) is None
   fitting.check(config)
-  limit(need(config))
+  limit(whole)
   fitting.check(config)
   assert not caplog.records
 
 
-def test_what_does_not_fit_is_refused_with_flags_that_make_it_fit(parse, limit):
-  whole = need(parse())
+def test_what_does_not_fit_is_refused_with_flags_that_make_it_fit(
+  parse, limit, whole
+):
   limit(whole // 2)
   with pytest.raises(ConfigError) as error:
     fitting.check(parse())
@@ -68,8 +74,8 @@ def test_what_does_not_fit_is_refused_with_flags_that_make_it_fit(parse, limit):
   fitting.check(parse(escape))
 
 
-def test_a_near_miss_is_tried_with_a_warning(parse, limit, caplog):
-  limit(round(need(parse()) / 1.1))
+def test_a_near_miss_is_tried_with_a_warning(parse, limit, whole, caplog):
+  limit(round(whole / 1.1))
   with caplog.at_level(logging.WARNING):
     fitting.check(parse())
   (record,) = caplog.records
@@ -81,9 +87,8 @@ def test_a_near_miss_is_tried_with_a_warning(parse, limit, caplog):
 
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.2, 0.05])
 @pytest.mark.parametrize("devices", [1, 8])
-def test_suggestions_fit(parse, share, devices):
+def test_suggestions_fit(parse, step, share, devices):
   config = parse()
-  step = memory.Step(resolve.resolve(config))
   room = int(share * step.need(resolve.resolve(config), devices, 1).total)
   found = fitting.suggestion(resolve.resolve(config), step, (devices, 1), room)
   if found is None:  # nothing else was left to try
@@ -102,11 +107,10 @@ def test_suggestions_fit(parse, share, devices):
   assert step.need(changed, devices // fsdp, fsdp) == less
 
 
-def test_nothing_that_costs_speed_is_asked_for_without_need(parse):
+def test_nothing_that_costs_speed_is_asked_for_without_need(parse, step):
   """Smaller passes come before computing again, and that before the host."""
   config = parse()
   config.batch_size = 64
-  step = memory.Step(resolve.resolve(config))
   whole = step.need(resolve.resolve(config), 1, 1)
   flags, _ = fitting.suggestion(
     resolve.resolve(config), step, (1, 1), whole.total - 1

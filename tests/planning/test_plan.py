@@ -115,6 +115,7 @@ def by_kind(traffic):
   return [sum(t["bytes"] for t in traffic if t["kind"] == k) for k in kinds]
 
 
+@pytest.mark.slow
 def test_every_family_counts_what_it_gathers(ddpmpp):
   """A program may gather once for several passes, but not less."""
   gathered, scattered = by_kind(ddpmpp["traffic"])

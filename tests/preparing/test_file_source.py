@@ -9,7 +9,7 @@ from scm_jax.preparing import index, options
 
 
 def listed(path):
-  return options.open_source(options.SourceSpec(str(path))).index()
+  return options.open_source(str(path)).index()
 
 
 def test_folder(tree, photographs):
@@ -35,9 +35,7 @@ def test_zip_is_the_same(tree, photographs, tmp_path):
   assert deep.classes == wanted.classes and deep.ignored == 2
   inside = listed(tmp_path / "deep.zip/a/b")
   assert inside.items == wanted.items
-  source = options.open_source(
-    options.SourceSpec(str(tmp_path / "deep.zip/a/b"))
-  )
+  source = options.open_source(str(tmp_path / "deep.zip/a/b"))
   assert source.read("n00/000.JPEG") == (files["a/b/n00/000.JPEG"], None)
 
 

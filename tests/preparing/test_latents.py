@@ -94,6 +94,7 @@ def test_parts_give_the_same_bytes(stored, prepare, tree, tmp_path, content):
   assert content(tmp_path / "parts") == content(out)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_bytes(stored, tree, tmp_path, content):
   out, flags = stored
   wide = tmp_path / "eight"

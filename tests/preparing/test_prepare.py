@@ -216,10 +216,10 @@ def test_other_settings_are_refused(prepare, photos, tree, tmp_path):
 @pytest.mark.parametrize(
   "flags, message",
   [
-    (["--size=0"], "--size=0: give 1 or more"),
+    (["--size=0"], "--size is 0; it must be positive"),
     ([], "give --size=64, or a --config"),
     (["--size=8", "--shard=2/2"], "--shard=2/2: give I/N"),
-    (["--size=8", "--workers=0"], "--workers=0"),
+    (["--size=8", "--workers=0"], "--workers is 0"),
     (["--size=8", "--name=A b"], "cannot name a dataset"),
     (["--size=9", "--latents"], "make --size a multiple of 8"),
     (["--size=8", "--autoencoder=x"], "--autoencoder is for --latents"),

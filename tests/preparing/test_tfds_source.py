@@ -29,8 +29,7 @@ def test_dataset_of_tfds(prepare, tmp_path, opened, data_dir):
 
 def test_what_is_not_there(tmp_path):
   def listed(name, split="train"):
-    spec = options.SourceSpec(f"tfds:{name}", split, str(tmp_path))
-    return options.open_source(spec).index()
+    return options.open_source(f"tfds:{name}", split, str(tmp_path)).index()
 
   with pytest.raises(ConfigError, match="TFDS has no dataset 'no_such'"):
     listed("no_such")

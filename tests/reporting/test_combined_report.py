@@ -10,7 +10,14 @@ import matplotlib.image
 import pytest
 
 from scm_jax.cli import main
-from scm_jax.reporting import combined_report, page, published, reading, summary
+from scm_jax.reporting import (
+  charts,
+  combined_report,
+  page,
+  published,
+  reading,
+  summary,
+)
 
 FILES = ("quality_compute.png", "size.png", "rows.csv", "report.json",
          "report.html")  # fmt: skip
@@ -43,6 +50,17 @@ class Page(html.parser.HTMLParser):
   def handle_data(self, data):
     if self.open and self.open[-1] in ("td", "th"):
       self.cells[-1][-1] += data
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+  """Charts that take no time, for tests of everything else."""
+  png = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEA"
+    "sTYsJwAAAABJRU5ErkJggg=="
+  )
+  monkeypatch.setattr(charts, "draw_compute", lambda *_: png)
+  monkeypatch.setattr(charts, "draw_sizes", lambda *_: png)
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +106,7 @@ def test_rows_are_sorted_and_complete(family_out):
   assert float(last["ratio_pixels"]) == pytest.approx(1.1)
 
 
-def test_json_is_a_report(family_out, family, tmp_path):
+def test_json_is_a_report(family_out, family, undrawn, tmp_path):
   merged = json.loads((family_out / "report.json").read_text())
   assert {"runs", "reference"} <= set(merged)
   assert len(merged["runs"]) == 3 * 3 * (2 + 3 + 3) + 3
@@ -115,7 +133,7 @@ def test_same_bytes_again(tmp_path, make):
   assert before[0] == before[1]
 
 
-def test_words_are_escaped(tmp_path, make):
+def test_words_are_escaped(undrawn, tmp_path, make):
   run = make.run(
     tmp_path / "<script>alert(1)</script>&",
     [make.record("scd", 1, {"pixels": 1.0}, 9, warnings=["a < b"])],
@@ -134,7 +152,7 @@ def test_words_are_escaped(tmp_path, make):
   assert "<b>" not in text and "<n>" not in text and "a&amp;b" in text
 
 
-def test_what_is_missing_is_noted(tmp_path, make, capsys):
+def test_what_is_missing_is_noted(undrawn, tmp_path, make, capsys):
   run = make.run(tmp_path / "scd", [make.record("scd", 1, {"pixels": 1.0}, 9)])
   content = json.loads((run / "report.json").read_text())
   content["runs"].append({"objective": "sct", "fd": {"dinov2": 2.0}})
@@ -155,7 +173,7 @@ def test_reports_without_distances(tmp_path, make, refused, fd):
   assert "no Fréchet distances" in line
 
 
-def test_two_datasets(tmp_path, make):
+def test_two_datasets(undrawn, tmp_path, make):
   runs = [
     make.run(
       tmp_path / name,

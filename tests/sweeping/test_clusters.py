@@ -135,7 +135,7 @@ def test_google_cloud_has_machines_for_each_run(
   # Buckets cannot be asked here; nothing is there.
   monkeypatch.setattr(runs.Run, "step", 0)
   monkeypatch.setattr(runs.Run, "failure", None)
-  monkeypatch.setattr(scoring, "read", lambda run: [])
+  monkeypatch.setattr(scoring, "read", lambda run: {})
   flags = ("--launcher=gcp", "--launch=--accelerator=v5e:2x4", "--launch=--yes")
   code, out, _, _ = sweep(*flags, "--dry-run", workdir="gs://bucket/s")
   assert code == 0

@@ -105,6 +105,7 @@ def test_the_page_is_made_of_the_table(script, resolved, tmp_path):
     assert f"](reproduction/{name})" in made
 
 
+@pytest.mark.slow
 def test_a_part_of_the_runs_makes_a_part_of_the_page(
   script, resolved, tmp_path
 ):

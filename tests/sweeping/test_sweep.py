@@ -101,6 +101,7 @@ def test_a_failed_run_is_reported_and_tried_again_on_request(
   assert not (tmp_path / "sweep" / "teacher_seed=1" / "failed.json").exists()
 
 
+@pytest.mark.slow
 def test_every_run_failed(sweep, monkeypatch, tmp_path):
   monkeypatch.setenv("FAIL", "teacher_seed=0")
   code, out, _, _ = sweep("--only=teacher_seed=0")
@@ -171,7 +172,7 @@ def test_a_run_of_another_config_is_refused(sweep, tmp_path):
     (["--launcher=gcp"], "bucket"),
     (["--launch=--spot"], "--launch"),
     (["--evaluate=num"], "'num'"),
-    (["--parallel=-1"], "--parallel=-1"),
+    (["--parallel=-1"], "--parallel is -1"),
     (["--only=scd"], "--only=scd"),
   ],
 )

@@ -1,5 +1,6 @@
 """A small run of the digits config, and what it takes to compare two runs."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 
 import jax
@@ -18,6 +20,8 @@ from ml_collections import ConfigDict
 from scm_jax.cli import configs
 from scm_jax.training.processes import cluster
 
+# TensorBoard reads files by itself, without TensorFlow, which loads slowly.
+sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
 DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
 # One level of one block: the same code path, a third of the compilation.
 SMALL = (
@@ -54,7 +58,7 @@ def make_config(flags) -> Callable[..., ConfigDict]:
 
 
 @pytest.fixture(scope="session")
-def train(compilation_cache, data_dir) -> Callable[..., bool]:
+def train(shared_steps, data_dir) -> Callable[..., bool]:
   """`train(config, folder, on_batch)`; see `loop.train`.
 
   `on_batch(step, batch)` sees, and may replace, the batch of each step.
@@ -77,7 +81,8 @@ def train(compilation_cache, data_dir) -> Callable[..., bool]:
         replaced = on_batch(step, batch)
         yield batch if replaced is None else replaced
 
-    return loop.train(config, str(folder), batches)
+    with shared_steps():
+      return loop.train(config, str(folder), batches)
 
   return run
 
@@ -124,7 +129,8 @@ def state_at() -> Callable[[pathlib.Path, int], State]:
   Parameters, the optimiser's state and the averages, by their paths.
   """
 
-  def read(folder: pathlib.Path, step: int) -> State:
+  @functools.cache
+  def read_once(folder: pathlib.Path, step: int) -> State:
     arrays = {}
     for item in ("train", "ema"):
       with ocp.StandardCheckpointer() as reader:
@@ -132,6 +138,10 @@ def state_at() -> Callable[[pathlib.Path, int], State]:
       for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         arrays[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
     return arrays
+
+  def read(folder: pathlib.Path, step: int) -> State:
+    unchanging = folder.name in ("reference", "reference_student")
+    return (read_once if unchanging else read_once.__wrapped__)(folder, step)
 
   return read
 
@@ -255,18 +265,18 @@ def wait_until() -> Callable:
 
 @pytest.fixture(scope="session")
 def printed_by(shared) -> Callable:
-  """`printed_by(name)`: the object that a script in this folder prints.
+  """`printed_by(name, *argv)`: the object that a script in this folder prints.
 
   A process of its own, because devices are counted when jax starts.
   """
 
-  def run(name: str) -> dict:
+  def run(name: str, *argv: str) -> dict:
     script = pathlib.Path(__file__).with_name(f"{name}.py")
 
     def build(folder: pathlib.Path) -> None:
       (folder / "work").mkdir()
       done = subprocess.run(
-        [sys.executable, script, folder / "work"],
+        [sys.executable, script, folder / "work", *argv],
         cwd=DIGITS.parents[1],
         capture_output=True,
         text=True,
@@ -275,7 +285,8 @@ def printed_by(shared) -> Callable:
       (folder / "printed.json").write_text(done.stdout)
       shutil.rmtree(folder / "work")
 
-    return json.loads((shared(name, build) / "printed.json").read_text())
+    folder = shared("-".join((name, *argv)), build)
+    return json.loads((folder / "printed.json").read_text())
 
   return run
 

@@ -11,11 +11,12 @@ import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
+import critic
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scm_jax import networks
+from scm_jax import objectives
 from scm_jax.defaults import get_defaults
 from scm_jax.networks import parameter_count
 from scm_jax.training import program, resolve, sharding
@@ -36,6 +37,10 @@ LAYOUTS = {
   "both": (8, 2, 4, 1, "full"),
   "half": (4, 2, 2, 4, "none"),
   "offloaded": (8, 2, 4, 1, "full", {"offload": ("averages", "moments")}),
+}
+# What few runs use.
+RARE = {
+  "alone": LAYOUTS["alone"],
   # In float16 with a scaled gradient, with gradients summed in float32 by name,
   # in a tangent's own pass, and in a loop that may do a part again.
   "float16": (8, 2, 4, 2, "none", {"network.dtype": "float16"}),
@@ -69,18 +74,18 @@ class Run:
   """One layout's program, with a state and a teacher for it."""
 
   def __init__(self, devices, *layout):
-    self.config = make_config(*layout)
+    self.config = resolve.resolve(make_config(*layout))
     self.mesh = sharding.make_mesh(self.config, jax.devices()[:devices])
-    self.program = program.make(resolve.resolve(self.config), self.mesh)
+    self.program = program.make(self.config, self.mesh)
     self.compiled = self.program.step.lower(*self.program.arguments).compile()
 
   def initialize(self):
     """The state as a new run draws it."""
-    network = networks.build(resolve.resolve(self.config).network)
     # The output gain starts at 0; nothing else would move at first.
     start = {"denoiser": {"out_gain": jnp.ones(())}}
+    start = start | dict.fromkeys(self.config.spec.extra, start)
     where = jax.tree.map(lambda leaf: leaf.sharding, self.program.state)
-    init = lambda: init_state(self.config, network, start)
+    init = lambda: init_state(self.config, start)
     return jax.jit(init, out_shardings=where)()
 
   def take(self, state, teacher):
@@ -171,12 +176,42 @@ def memory(run):
   return [held, run.compiled.memory_analysis().alias_size_in_bytes]
 
 
-def main(folder):
-  runs = {name: Run(*layout) for name, layout in LAYOUTS.items()}
+def second_network(teacher):
+  """How far a critic's gradient on 8 devices is from that on one.
+
+  Also the memories in which its moments rest, scalars apart, and its
+  gradient's size.
+  """
+  objectives.OBJECTIVES["critic"] = critic.CRITIC
+  fields = {"run": "critic"}
+  rest = fields | {"offload": ("moments",)}
+  alone = Run(1, 1, 1, 1, "none", fields)
+  many = Run(8, 2, 4, 2, "none", rest)
+  start = jax.device_get(alone.initialize())
+  after = {}
+  for name, run in {"alone": alone, "many": many}.items():
+    run.take(start, teacher)
+    after[name] = run.step(run.state, 0)[0].extra["critic"]
+  first = lambda extra: extra.opt_state[0].mu
+  size = max(np.abs(x).max() for x in jax.tree.leaves(first(after["alone"])))
+  return {
+    "gradients": difference(first(after["alone"]), first(after["many"])),
+    "size": float(size),
+    "memory": sorted(
+      {
+        x.sharding.memory_kind
+        for x in jax.tree.leaves(first(after["many"]))
+        if x.ndim
+      }
+    ),
+  }
+
+
+def main(folder, rare=""):
+  layouts = RARE if rare else LAYOUTS
+  runs = {name: Run(*layout) for name, layout in layouts.items()}
   result = {name: {} for name in runs}
-  result["reduced_in"] = {name: reduced_in(name) for name in ("", "float32")}
   start = jax.device_get(runs["alone"].initialize())
-  result["fsdp"]["initialized"] = difference(start, runs["fsdp"].initialize())
   # Another network than the student's: its guidance input is missing.
   teacher = jax.tree.map(lambda x: 0.9 * x, dict(start.params))
   del teacher["denoiser"]["embedding"]["emb_guidance"]
@@ -194,7 +229,17 @@ def main(folder):
     result[name]["gradients"] = difference(*moments)
     result[name]["metrics"] = difference(metrics["alone"], metrics[name])
     result[name]["loss"] = float(metrics[name]["loss"])
+  if rare:
+    result["reduced_in"] = {name: reduced_in(name) for name in ("", "float32")}
+    result["second"] = second_network(teacher)
+  else:
+    result["fsdp"]["initialized"] = difference(start, runs["fsdp"].initialize())
+    store(folder, runs, states, result)
+  print(json.dumps(result))
 
+
+def store(folder, runs, states, result):
+  """Notes what is offloaded, and what goes on from a checkpoint."""
   result["offloaded"]["changed"] = difference(
     *(states["both"], states["offloaded"])
   )
@@ -220,8 +265,7 @@ def main(folder):
   )
   result["two"] = {"restored": difference(saved, writer.restore(two))}
   writer.close()
-  print(json.dumps(result))
 
 
 if __name__ == "__main__":
-  main(sys.argv[1])
+  main(*sys.argv[1:])

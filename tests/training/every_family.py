@@ -46,21 +46,14 @@ def make_program(config):
   return program.make(resolve.resolve(config), mesh)
 
 
-def teacher_types(family):
+def types(teacher):
   """The types of the teacher's arrays of two and more dimensions."""
-  teacher = make_program(make_config(family, teacher_dtype="bfloat16")).teacher
   wide = [leaf for leaf in jax.tree.leaves(teacher) if leaf.ndim > 1]
   return sorted({leaf.dtype.name for leaf in wide})
 
 
-def offloaded(family):
-  """The memories of the state's arrays, by field; scalars are left out."""
-  config = make_config(family, offload=("averages", "moments"))
-  return memories(make_program(config).state)
-
-
 def memories(state):
-  """The memories in which a state's arrays lie, by field."""
+  """The memories in which a state's arrays lie, by field; not scalars."""
   found = {}
   for field in ("params", "opt_state", "ema"):
     leaves = [x for x in jax.tree.leaves(getattr(state, field)) if x.ndim]
@@ -69,19 +62,17 @@ def memories(state):
   return found
 
 
-def residuals(family):
+def residuals(family, params):
   """Bytes kept for the backward pass of one image, by remat policy."""
   found = {}
   for policy in POLICIES:
     config = make_config(family, **{"network.remat": policy})
-    params = make_program(config).state.params
     found[policy] = memory.residuals(resolve.resolve(config), params)
   return found
 
 
-def gathered_at_once(family):
+def gathered_at_once(made):
   """The share of gathered elements gathered before anything is computed."""
-  made = make_program(make_config(family, fsdp=4))
   jaxpr = made.step.trace(*made.arguments).jaxpr
   early, late, begun = 0, 0, False
   for equation in equations(jaxpr.jaxpr):
@@ -114,9 +105,8 @@ def traffic(family):
   return {traffic.kind: traffic.bytes for traffic in found}
 
 
-def step(family, fsdp=1, **fields):
-  """The state and the loss after one step from fixed weights, none zero."""
-  made = make_program(make_config(family, fsdp, **fields))
+def loss(made):
+  """The loss of one step from fixed weights, none zero."""
   rng = np.random.default_rng(0)
 
   def draw(leaf):
@@ -133,20 +123,23 @@ def step(family, fsdp=1, **fields):
   labels = np.arange(BATCH, dtype=np.int32) % 3
   place = lambda array, like: jax.device_put(array, like.sharding)
   batch = jax.tree.map(place, {"image": images, "label": labels}, made.batch)
-  state, metrics = made.step(state, teacher, batch, zeros(made.seed))
-  return state, float(metrics["loss"])
+  _, metrics = made.step(state, teacher, batch, zeros(made.seed))
+  return float(metrics["loss"])
 
 
 def main():
   result = {}
   for family in networks.FAMILIES:
+    alone, sharded = (make_program(make_config(family, n)) for n in (1, 4))
+    apart = {"teacher_dtype": "bfloat16", "offload": ("averages", "moments")}
+    lean = make_program(make_config(family, **apart))
     result[family] = {
-      "teacher_types": teacher_types(family),
-      "offloaded": offloaded(family),
-      "residuals": residuals(family),
-      "gathered_at_once": gathered_at_once(family),
+      "teacher_types": types(lean.teacher),
+      "offloaded": memories(lean.state),
+      "residuals": residuals(family, alone.state.params),
+      "gathered_at_once": gathered_at_once(sharded),
       "traffic": traffic(family),
-      "loss": [step(family, fsdp)[1] for fsdp in (1, 4)],
+      "loss": [loss(alone), loss(sharded)],
     }
   print(json.dumps(result))
 

@@ -76,9 +76,9 @@ def config(make_config, monkeypatch):
 def test_a_new_objective_trains_a_new_network(config):
   resolve.check(config)
   mesh = sharding.make_mesh(config, jax.devices()[:1])
-  made = program.make(resolve.resolve(config), mesh)
-  network = networks.build(resolve.resolve(config).network)
-  state = init_state(config, network)
+  run = resolve.resolve(config)
+  made = program.make(run, mesh)
+  state = init_state(run)
   weight = state.params["denoiser"]["weight"]
   assert weight.shape == (1, 3)
   image = np.random.default_rng(0).integers(0, 256, made.batch["image"].shape)

@@ -150,7 +150,9 @@ def test_killed_student_ends_as_if_it_never_was(
   assert read_metrics(folder) == read_metrics(reference_student)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing"])
+@pytest.mark.parametrize(
+  "damage", ["truncated", pytest.param("missing", marks=pytest.mark.slow)]
+)
 def test_damaged_checkpoint_costs_only_time(
   damage,
   reference,
@@ -199,6 +201,7 @@ def test_no_readable_checkpoint_is_one_line(
   assert steps_kept(folder) == [2, 4] and lines_of(folder) == before
 
 
+@pytest.mark.slow
 def test_full_disk_within_a_save(
   small_disk,
   reference,
@@ -260,6 +263,7 @@ sys.exit(main.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_file_size_limit_within_a_save(
   reference,
   copy_at,

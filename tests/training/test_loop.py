@@ -116,8 +116,15 @@ def test_students_continue_to_the_bit(
   assert read_metrics(tmp_path) == read_metrics(reference_student)
 
 
+@pytest.mark.slow
 def test_a_program_from_the_cache_is_the_one_compiled_anew(
-  reference, train, make_config, state_at, assert_equal_states, tmp_path
+  reference,
+  own_steps,
+  train,
+  make_config,
+  state_at,
+  assert_equal_states,
+  tmp_path,
 ):
   """The other runs here mostly read theirs from the compilation cache."""
   folder = jax.config.jax_compilation_cache_dir

@@ -1,6 +1,7 @@
 """Gradients through float16 keep their digits, and no factor shows."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,10 @@ from scm_jax.objectives import Point, Student, consistency
 from scm_jax.training import loss_scaling
 
 CONFIG = UNetConfig(
-  resolution=8,
+  resolution=4,
   in_channels=4,
   channels=16,
-  channel_mult=(1, 2),
+  channel_mult=(1,),
   num_blocks=1,
   attn_resolutions=(4,),
   channels_per_head=16,
@@ -29,27 +30,36 @@ def problem():
   rng = np.random.default_rng(0)
   params = dict(jax.jit(network.init)(jax.random.key(0)))
   params["denoiser"] = dict(params["denoiser"], out_gain=jnp.float32(1))
-  x0, z = (jnp.asarray(rng.normal(0, 0.5, (8, 8, 8, 4)), jnp.float32),) * 2
+  x0, z = (jnp.asarray(rng.normal(0, 0.5, (8, 4, 4, 4)), jnp.float32),) * 2
   return params, Point(x0, z, jnp.linspace(0.1, 1.5, 8), {})
 
 
-def gradients(problem, dtype, scaled, factor=1.0):
-  """Of sCT's loss, whose untrained weighting makes it small."""
-  params, point = problem
+@functools.cache
+def differentiated(dtype, scaled):
+  """`f(params, point, factor)`: the gradient of `factor` times sCT's loss.
+
+  An untrained weighting makes that loss small.
+  """
   network = networks.build(dataclasses.replace(CONFIG, dtype=jnp.dtype(dtype)))
   network = loss_scaling.probed(network)
 
-  def loss(params):
-    options = consistency.Options(warmup_steps=0)
-    student = Student(network.F, network.w)
-    value, _ = consistency.loss(student, params, point, None, options, 1)
-    return factor * value, None
+  def gradient(params, point, factor):
+    def loss(params):
+      options = consistency.Options(warmup_steps=0)
+      student = Student(network.F, network.w)
+      value, _ = consistency.loss(student, params, point, None, options, 1)
+      return factor * value, None
 
-  if not scaled:
-    return jax.jit(jax.grad(loss, has_aux=True))(params)[0]
-  output = jax.ShapeDtypeStruct(point.x0.shape, jnp.float32)
-  scale = lambda params: loss_scaling.gradient(loss, params, output, ())
-  return jax.jit(scale)(params)[0]
+    if not scaled:
+      return jax.grad(loss, has_aux=True)(params)[0]
+    output = jax.ShapeDtypeStruct(point.x0.shape, jnp.float32)
+    return loss_scaling.gradient(loss, params, output, ())[0]
+
+  return jax.jit(gradient)
+
+
+def gradients(problem, dtype, scaled, factor=1.0):
+  return differentiated(dtype, scaled)(*problem, factor)
 
 
 def distance(a, b):

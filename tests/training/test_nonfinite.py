@@ -18,8 +18,8 @@ from scm_jax.training.objective import Objective
 BAD = 3  # the class that overflows inside of the network
 
 
-@pytest.fixture
-def overflowing(monkeypatch):
+@pytest.fixture(scope="module")
+def _overflowing(new_sharing):
   """Makes one label's embedding infinite, while its images are finite."""
   plain = layers.one_hot_label
 
@@ -27,7 +27,14 @@ def overflowing(monkeypatch):
     rows = plain(label, num_classes)
     return jnp.where(label[:, None] == BAD, jnp.inf, rows)
 
-  monkeypatch.setattr(layers, "one_hot_label", embed)
+  with pytest.MonkeyPatch.context() as patch, new_sharing().on():
+    patch.setattr(layers, "one_hot_label", embed)
+    yield
+
+
+@pytest.fixture
+def overflowing(_overflowing, own_steps):
+  """The same; steps are shared among these runs alone."""
 
 
 def labels(*bad_steps):
@@ -63,7 +70,8 @@ def test_a_class_that_overflows_stops_the_run(
 
 def test_or_warns(overflowing, train, make_config, tmp_path, caplog):
   config = make_config(
-    *FLAGS, "--config.total_steps=20", "--config.nonfinite=warn"
+    *(*FLAGS, "--config.total_steps=20", "--config.nonfinite=warn"),
+    "--config.checkpoint_every=20",
   )
   assert train(config, tmp_path, labels(*range(5, 21)))
   warned = [r for r in caplog.records if r.levelno == logging.WARNING]

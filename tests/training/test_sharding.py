@@ -16,6 +16,12 @@ SPLIT = ("data", "fsdp", "both", "half")
 FSDP = {"alone": 1, "data": 1, "fsdp": 8, "both": 4, "half": 2}
 
 
+@pytest.fixture
+def rare_layouts(printed_by):
+  """What the same script prints of layouts that few runs use."""
+  return printed_by("eight_devices", "rare")
+
+
 class Device:
   """Of a topology that is not here."""
 
@@ -48,24 +54,34 @@ def test_loss_and_gradients_are_those_of_one_device(eight_devices, name):
   assert run["loss"] == pytest.approx(eight_devices["alone"]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apart", "isolated", "reduced"])
-def test_other_ways_to_the_same_gradient(eight_devices, name):
+def test_other_ways_to_the_same_gradient(rare_layouts, name):
   """A tangent in a pass of its own; a loop that would do a part again; sums
   over the devices in a type that is named."""
-  run = eight_devices[name]
+  run = rare_layouts[name]
   assert run["gradients"] < 1e-5
   assert run["metrics"] < 1e-5
 
 
-def test_float16_keeps_the_digits_of_the_gradient(eight_devices):
+@pytest.mark.slow
+def test_a_second_network_is_sharded_and_offloaded_too(rare_layouts):
+  second = rare_layouts["second"]
+  assert second["size"] > 1e-4 and second["gradients"] < 1e-5
+  assert second["memory"] == ["pinned_host"]
+
+
+@pytest.mark.slow
+def test_float16_keeps_the_digits_of_the_gradient(rare_layouts):
   """Rounding is 2^-11; without scaling most entries would be lost."""
-  assert eight_devices["float16"]["gradients"] < 0.02
-  assert eight_devices["float16"]["metrics"] < 0.02
+  assert rare_layouts["float16"]["gradients"] < 0.02
+  assert rare_layouts["float16"]["metrics"] < 0.02
 
 
-def test_the_type_in_which_gradients_are_summed(eight_devices):
+@pytest.mark.slow
+def test_the_type_in_which_gradients_are_summed(rare_layouts):
   """Of a bfloat16 network; its time path is float32 in any case."""
-  plain, wide = (eight_devices["reduced_in"][name] for name in ("", "float32"))
+  plain, wide = (rare_layouts["reduced_in"][name] for name in ("", "float32"))
   assert plain["bf16"] > 10 and "bf16" not in wide
   assert wide["f32"] == sum(plain.values())
 

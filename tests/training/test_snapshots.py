@@ -179,7 +179,10 @@ def test_a_run_leaves_snapshots_of_its_widths(run, stored, state_at):
     )
 
 
-@pytest.mark.parametrize("at, lost, last", [(5, 3, 2), (8, 6, 6)])
+@pytest.mark.parametrize(
+  "at, lost, last",
+  [(5, 3, 2), pytest.param(8, 6, 6, marks=pytest.mark.slow)],
+)
 def test_killed_and_continued(
   at, lost, last, run, train, make_config, stored, tmp_path
 ):
@@ -206,17 +209,17 @@ def test_killed_and_continued(
 
 
 def test_a_checkpoint_waits_for_the_snapshots_before_it(
-  train, make_config, monkeypatch, tmp_path
+  train, make_config, tmp_path
 ):
   """A run that continues from the checkpoint would not make them again."""
   events = []
   note = lambda name: lambda self, *args: events.append(name)
-  monkeypatch.setattr(Snapshots, "wait", note("wait"))
-  monkeypatch.setattr(Snapshots, "save", note("snapshot"))
-  monkeypatch.setattr(Checkpoints, "save", note("checkpoint"))
-  assert train(
-    make_config("teacher", *FLAGS, "--config.total_steps=6"), tmp_path
-  )
+  config = make_config("teacher", *FLAGS, "--config.total_steps=6")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Snapshots, "wait", note("wait"))
+    patch.setattr(Snapshots, "save", note("snapshot"))
+    patch.setattr(Checkpoints, "save", note("checkpoint"))
+    assert train(config, tmp_path)
   steps_2_to_4 = "wait checkpoint wait snapshot wait checkpoint"
   step_6 = "wait checkpoint snapshot wait"  # its own snapshot may come later
   assert " ".join(events).startswith(f"{steps_2_to_4} {step_6}")

@@ -10,6 +10,7 @@ import pytest
 from scm_jax.training import workdir
 from scm_jax.training.ema import averaging
 
+pytestmark = pytest.mark.slow
 PATIENCE = 900  # seconds to wait for a process before a test fails
 TEACHERS = ("checkpoint", "snapshots", "guided", "export")
 
@@ -63,7 +64,6 @@ def test_a_run_begins_with_its_own_parts_alone(loaded):
   assert run["left"] == 0
 
 
-@pytest.mark.slow
 def test_two_processes_share_a_teacher(
   pair, start, flags, make_config, read_metrics, monkeypatch, tmp_path
 ):

@@ -56,9 +56,8 @@ def test_a_teacher_of_an_older_version(make_config, tmp_path):
   """Its head saw the time otherwise; it loads, and a student starts from it."""
   config = make_config("teacher", "--config.network.weighting=positional")
   network = networks.build(resolve.resolve(config).network)
-  averages = {
-    averaging.name(a): network.init(jax.random.key(1)) for a in config.ema
-  }
+  params = jax.jit(network.init)(jax.random.key(1))
+  averages = {averaging.name(a): params for a in config.ema}
   path = workdir.write_averages(tmp_path / "old", config, averages, 1, {})
   old = json.loads((path / "config.json").read_text())
   del old["network"]["weighting"]

@@ -8,11 +8,9 @@ import math
 import re
 import struct
 
-import fsspec
 import numpy as np
 import pytest
 from etils import epath
-from etils.epath import gpath
 from fsspec.implementations import memory
 from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
@@ -20,39 +18,12 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.util import tensor_util
 
 from scm_jax.errors import UserError
-from scm_jax.training.monitoring import (
-  append_file,
-  jsonl_writer,
-  tensorboard_writer,
-  writers,
-)
+from scm_jax.training.monitoring import append_file, writers
 from scm_jax.training.monitoring.progress import Progress
-
-
-class FakeBucket(memory.MemoryFileSystem):
-  """A bucket in memory; nothing can be appended to its objects."""
-
-  protocol = ("gcs", "gs")
-
-  @classmethod
-  def _strip_protocol(cls, path):
-    return "/" + str(path).removeprefix("gs://").strip("/")
-
-  def open(self, path, mode="rb", **kwargs):
-    assert "a" not in mode
-    return super().open(path, mode, **kwargs)
 
 
 def offline(*args, **kwargs):
   raise OSError("offline")
-
-
-@pytest.fixture
-def bucket(monkeypatch, tmp_path):
-  """Returns a path in a bucket that is not real, read without TensorFlow."""
-  fsspec.register_implementation("gcs", FakeBucket, clobber=True)
-  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
-  return epath.Path(f"gs://{tmp_path.name}")
 
 
 def steps_in(path):
@@ -61,7 +32,7 @@ def steps_in(path):
 
 def test_one_line_a_step_written_at_once(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = jsonl_writer.JsonlWriter(path, 0)
+  writer = writers.JsonlWriter(path, 0)
   writer.write_scalars(3, {"loss": np.float32(0.5), "count": np.int32(2)})
   line = path.read_text()
   assert json.loads(line) == {"step": 3, "loss": 0.5, "count": 2}
@@ -70,7 +41,7 @@ def test_one_line_a_step_written_at_once(tmp_path):
 
 def test_nonfinite_numbers_become_null(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = jsonl_writer.JsonlWriter(path, 0)
+  writer = writers.JsonlWriter(path, 0)
   writer.write_scalars(1, {"a": math.nan, "b": -math.inf, "c": 1e300})
 
   def reject(word):
@@ -82,11 +53,11 @@ def test_nonfinite_numbers_become_null(tmp_path):
 
 def test_steps_that_will_be_done_again_are_dropped(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = jsonl_writer.JsonlWriter(path, 0)
+  writer = writers.JsonlWriter(path, 0)
   for step in (2, 4, 6):
     writer.write_scalars(step, {"loss": step})
   writer.close()
-  again = jsonl_writer.JsonlWriter(path, 4)
+  again = writers.JsonlWriter(path, 4)
   assert steps_in(path) == [2, 4]
   again.write_scalars(6, {"loss": 0})
   assert steps_in(path) == [2, 4, 6]
@@ -98,20 +69,20 @@ def test_steps_that_will_be_done_again_are_dropped(tmp_path):
 def test_lines_torn_by_a_kill_are_dropped(torn, tmp_path):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"step": 2, "loss": 1.0}\n' + torn)
-  jsonl_writer.JsonlWriter(path, 4).write_scalars(6, {"loss": 0})
+  writers.JsonlWriter(path, 4).write_scalars(6, {"loss": 0})
   assert steps_in(path) == [2, 6]
 
 
 def test_a_complete_line_without_its_end_is_kept(tmp_path):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"step": 2, "loss": 1.0}')
-  jsonl_writer.JsonlWriter(path, 2).write_scalars(4, {"loss": 0})
+  writers.JsonlWriter(path, 2).write_scalars(4, {"loss": 0})
   assert steps_in(path) == [2, 4]
 
 
 def test_images_are_not_written_to_jsonl(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  writer = jsonl_writer.JsonlWriter(path, 0)
+  writer = writers.JsonlWriter(path, 0)
   writer.write_images(1, {"samples": np.zeros((1, 2, 2, 1), np.uint8)})
   writer.close()
   assert path.read_text() == ""
@@ -120,7 +91,7 @@ def test_images_are_not_written_to_jsonl(tmp_path):
 def test_full_disk_is_one_line(small_disk):
   """It is reported once: closing the file does not write again."""
   folder = small_disk(1)
-  lines = jsonl_writer.JsonlWriter(epath.Path(folder) / "metrics.jsonl", 0)
+  lines = writers.JsonlWriter(epath.Path(folder) / "metrics.jsonl", 0)
   writer = writers.create(epath.Path(folder), 0)
   with pytest.raises(UserError, match="/events.*: No space left") as error:
     with writer:
@@ -151,7 +122,7 @@ def test_an_error_is_not_replaced_by_that_of_closing(bucket, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     with writers.create(bucket / "run", 0) as writer:
       writer.write_scalars(1, {"loss": 0.5})
-      monkeypatch.setattr(FakeBucket, "open", offline)
+      monkeypatch.setattr(memory.MemoryFileSystem, "_open", offline)
       raise KeyboardInterrupt
   with pytest.raises(UserError, match="cannot write gs://.*: offline"):
     with writer:  # without another error, that of closing is raised
@@ -163,7 +134,7 @@ def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
   path = bucket / "metrics.jsonl"
   clock = [100.0]
   monkeypatch.setattr(append_file.time, "monotonic", lambda: clock[0])
-  writer = jsonl_writer.JsonlWriter(path, 0)
+  writer = writers.JsonlWriter(path, 0)
   seen = []
   for step in range(1, 6):
     clock[0] += 25
@@ -172,7 +143,7 @@ def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
   assert seen == [[], [], [1, 2, 3], [1, 2, 3], [1, 2, 3]]
   writer.flush()
   assert steps_in(path) == [1, 2, 3, 4, 5]
-  again = jsonl_writer.JsonlWriter(path, 3)
+  again = writers.JsonlWriter(path, 3)
   again.write_scalars(4, {"loss": 1.0})
   again.close()
   assert steps_in(path) == [1, 2, 3, 4]
@@ -197,7 +168,7 @@ def read_events(folder):
 
 
 def test_tensorboard_reads_scalars_and_pictures(tmp_path):
-  writer = tensorboard_writer.TensorBoardWriter(epath.Path(tmp_path))
+  writer = writers.TensorBoardWriter(epath.Path(tmp_path))
   values = {"loss/t=0.10": np.float32(0.1), "big": 1e300, "none": math.nan}
   writer.write_scalars(3, values)
   pictures = np.random.default_rng(0).integers(
@@ -226,8 +197,8 @@ def test_tensorboard_reads_scalars_and_pictures(tmp_path):
 
 
 def test_files_do_not_grow_without_end(tmp_path, monkeypatch):
-  monkeypatch.setattr(tensorboard_writer, "MAX_BYTES", 200)
-  writer = tensorboard_writer.TensorBoardWriter(epath.Path(tmp_path))
+  monkeypatch.setattr(writers, "MAX_BYTES", 200)
+  writer = writers.TensorBoardWriter(epath.Path(tmp_path))
   for step in range(8):
     writer.write_scalars(step, {"a": step, "b": -step})
   writer.close()

@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -26,9 +27,8 @@ STEPS = (1, 2)  # of the consistency model
 class Rates(NamedTuple):
   """What a device does in a second, according to its maker.
 
-  Attributes:
-    flops: floating-point operations in bfloat16.
-    bandwidth: bytes that move between memory and cores.
+  `flops` are floating-point operations in bfloat16, `bandwidth` bytes that move
+  between memory and cores.
   """
 
   flops: float
@@ -44,15 +44,12 @@ def measure(
 ) -> tuple[dict[str, float], dict[str, Any]]:
   """Returns the objects `sample_ms` and `sampling` of `bench --json`.
 
-  Args:
-    config: any run's config.
-    flops: the operations of one network evaluation for one image.
-    rates: the device's rates; None leaves the floors null.
-    repeats: the number of timed calls.
-    batch: the number of images drawn at once to measure throughput.
+  One network evaluation for one image takes `flops` operations. Without the
+  device's rates the floors are null. `repeats` calls are timed; throughput is
+  that of `batch` images drawn at once.
   """
-  student = random_sampler(config, "consistency", batch)
-  teacher = random_sampler(config, "diffusion")
+  student = _random_sampler(config, "consistency", batch)
+  teacher = _random_sampler(config, "diffusion")
   size = parameter_bytes(student.ready.params)
   about: dict[str, Any] = {
     "batch": batch,
@@ -61,18 +58,18 @@ def measure(
   }
   latencies = {}
   for steps in STEPS:
-    latency = median_ms(student, 1, steps, repeats)
-    each = median_ms(student, batch, steps, repeats)
-    floors = [floor_ms(n, steps, size, flops, rates) for n in (1, batch)]
+    latency = _median_ms(student, 1, steps, repeats)
+    each = _median_ms(student, batch, steps, repeats)
+    least = floor_ms(batch, steps, size, flops, rates)
     about[str(steps)] = {
       "ms": latency,
-      "floor_ms": floors[0],
+      "floor_ms": floor_ms(1, steps, size, flops, rates),
       "images_per_second": 1e3 * batch / each,
-      "images_per_second_limit": floors[1] and 1e3 * batch / floors[1],
+      "images_per_second_limit": least and 1e3 * batch / least,
     }
     latencies[str(steps)] = latency
   solver = config.sample.solver_steps
-  latencies["teacher"] = median_ms(teacher, 1, solver, repeats)
+  latencies["teacher"] = _median_ms(teacher, 1, solver, repeats)
   return latencies, about
 
 
@@ -81,13 +78,9 @@ def floor_ms(
 ) -> float | None:
   """Returns the time in ms that memory or arithmetic takes at least.
 
-  Args:
-    batch: the number of images drawn at once.
-    evaluations: the number of network evaluations, each of which reads all
-      parameters.
-    size: the bytes of the parameters.
-    flops: the operations of one evaluation for one image.
-    rates: the device's rates; None has no floor.
+  Each evaluation reads all parameters, `size` bytes, and takes `flops`
+  operations for each image of the batch. There is no floor where rates are not
+  known.
   """
   if rates is None:
     return None
@@ -95,14 +88,15 @@ def floor_ms(
   return 1e3 * evaluations * max(memory, compute)
 
 
-def random_sampler(config: ConfigDict, kind: str, batch: int = 256) -> Sampler:
+def _random_sampler(config: ConfigDict, kind: str, batch: int = 256) -> Sampler:
   """Returns a sampler of the config's network with random weights."""
   config = config.copy_and_resolve_references()
   if OBJECTIVES[config.run].kind != kind:
     config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
   run = resolve.resolve(config)
   sampler = dataclasses.replace(without_weights(run), batch_size=batch)
-  return dataclasses.replace(sampler, params=_random_params(sampler.network))
+  shapes = jax.eval_shape(sampler.network.init, jax.random.key(0))
+  return dataclasses.replace(sampler, params=random_like(shapes))
 
 
 def without_weights(run: Run) -> Sampler:
@@ -121,28 +115,33 @@ def without_weights(run: Run) -> Sampler:
   return export_folder.as_computed(sampler)
 
 
-def _random_params(network: networks.Network) -> Any:
-  """Draws normal weights, all in one program."""
-  key = jax.random.key(0)
-  leaves, tree = jax.tree.flatten(jax.eval_shape(network.init, key))
+def random_like(abstract: Any) -> Any:
+  """Returns arrays of the shapes, types and shardings of a tree.
+
+  They are drawn in one program: normal numbers, zeros where there are integers.
+  """
+  leaves, tree = jax.tree.flatten(abstract)
 
   def draw():
+    keys = jax.random.split(jax.random.key(0), len(leaves))
     return [
-      jax.random.normal(k, leaf.shape, leaf.dtype)
-      for k, leaf in zip(
-        jax.random.split(key, len(leaves)), leaves, strict=True
-      )
+      jax.random.normal(key, leaf.shape, leaf.dtype)
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+      else jnp.zeros(leaf.shape, leaf.dtype)
+      for leaf, key in zip(leaves, keys, strict=True)
     ]
 
-  return jax.tree.unflatten(tree, jax.jit(draw)())
+  where = [leaf.sharding for leaf in leaves]
+  return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
 
 
 def parameter_bytes(params: Any) -> int:
   """Returns the size of parameters without the weighting head's, in bytes."""
-  return sum(leaf.nbytes for leaf in jax.tree.leaves(params["denoiser"]))
+  leaves = jax.tree.leaves(params["denoiser"])
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
+def _median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
   """Measures the time of one batch, from the seed to images on the host."""
   labels = 0 if sampler.network.config.num_classes else None
   seconds = []

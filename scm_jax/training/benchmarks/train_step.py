@@ -32,45 +32,85 @@ def measure(
 ) -> dict[str, Any]:
   """Returns the object that `bench --json` prints; null was not measured.
 
-  Args:
-    config: the run's config.
-    repeats: the number of timed calls of each kind.
-    rates: what each device here does in a second; None if that is not known.
-    sample_batch: the number of images drawn at once, for the throughput of
-      samplers.
+  `repeats` calls of each kind are timed. `rates` is what each device here does
+  in a second, if that is known; `sample_batch` the number of images drawn at
+  once for the throughput of samplers.
   """
   run = resolve.resolve(config)
-  step = time_step(run, repeats)
-  devices = jax.device_count()
-  median = float(np.median(step["ms"]))
-  forward = compiled_flops(lower_forward(run))
+  step = _time_step(run, repeats)
+  devices, flops = jax.device_count(), step["flops"]
+  p10, median, p90 = np.percentile(step["ms"], (10, 50, 90)).tolist()
+  forward = _flops(_lower_forward(run).compile())
   sample_ms, samplers = sampling.measure(
     config, forward / config.batch_size, rates, repeats, sample_batch
   )
-  mfu = None
-  if rates and step["flops"]:
-    mfu = step["flops"] / (median / 1e3) / rates.flops
+  hardware, model = arithmetic(run) if rates else (None, None)
+
+  def utilization(counted: float | None) -> float | None:
+    if counted is None or rates is None:
+      return None
+    return counted / devices / (median / 1e3) / rates.flops
+
   return {
     "device": jax.devices()[0].device_kind,
     "devices": devices,
     "config": describe(run),
     "params": step["params"],
-    "flops": {
-      "forward": forward,
-      "step": step["flops"] and step["flops"] * devices,
-    },
+    "flops": {"forward": forward, "step": flops and flops * devices},
     "flops_in_forwards": flops_in_forwards(config),
-    "step_ms": {
-      "median": median,
-      "p10": float(np.percentile(step["ms"], 10)),
-      "p90": float(np.percentile(step["ms"], 90)),
-    },
+    "step_ms": {"median": median, "p10": p10, "p90": p90},
     "sample_ms": sample_ms,
     "sampling": samplers,
     "images_per_second": config.batch_size / (median / 1e3),
     "peak_bytes": step["peak_bytes"],
-    "mfu": mfu,
+    "mfu": utilization(model),
+    "hfu": utilization(hardware),
   }
+
+
+def count(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
+  """Returns the object that `bench --abstract --json` prints.
+
+  The step is lowered on abstract arrays; no memory for weights, no accelerator
+  and no teacher are needed. FLOPs are XLA's count before its optimisations, for
+  the whole batch, and include what rematerialisation repeats. Bytes are those
+  of a single device that holds all arrays. If it is compiled, too, for this
+  machine's backend, the peak of memory is known.
+  """
+  run = _on_one_device(resolve.check(config))
+  made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
+  step = made.step.lower(*made.arguments)
+  memory = step.compile().memory_analysis() if compiled else None
+  held = {"state": made.state, "teacher": made.teacher, "batch": made.batch}
+  return {
+    "config": describe(run),
+    "params": networks.parameter_count(made.state.params),
+    "teacher_params": made.teacher and networks.parameter_count(made.teacher),
+    "flops": {"forward": _flops(_lower_forward(run)), "step": _flops(step)},
+    "argument_bytes": {
+      name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+      for name, tree in held.items()
+    },
+    "peak_bytes": memory and peak_bytes(memory),
+  }
+
+
+def arithmetic(config: Run) -> tuple[float, float]:
+  """Returns a step's FLOPs of the whole batch, with recomputation and without.
+
+  They are XLA's count before its optimisations, which needs no device and does
+  not depend on the kernels that a device's libraries choose.
+  """
+  run = _on_one_device(config)
+
+  def counted(remat: Any) -> float:
+    network = dataclasses.replace(run.network, remat=remat)
+    given = dataclasses.replace(run, network=network)
+    made = program.make(given, sharding.make_mesh(given, jax.devices()[:1]))
+    return _flops(made.step.lower(*made.arguments))
+
+  hardware = counted(run.network.remat)
+  return hardware, hardware if run.network.remat == "none" else counted("none")
 
 
 def describe(config: Run) -> str:
@@ -78,15 +118,12 @@ def describe(config: Run) -> str:
   return f"run={config.run}, batch_size={config.batch_size}"
 
 
-def on_one_device(config: Run) -> Run:
-  """Returns the config for one device, without microbatches.
-
-  XLA counts the body of the loop over microbatches once.
-  """
+def _on_one_device(config: Run) -> Run:
+  """Returns the config without microbatches, whose loop XLA counts as one."""
   return dataclasses.replace(config, mesh=Mesh(data=1, fsdp=1), microbatches=1)
 
 
-def lower_forward(config: Run) -> jax.stages.Lowered:
+def _lower_forward(config: Run) -> jax.stages.Lowered:
   """Returns one forward pass over the config's batch, lowered."""
   network = networks.build(config.network)
   params = jax.eval_shape(network.init, jax.random.key(0))
@@ -99,10 +136,9 @@ def lower_forward(config: Run) -> jax.stages.Lowered:
   return jax.jit(network.F).lower(params, x, t, cond)
 
 
-def compiled_flops(lowered: jax.stages.Lowered) -> float:
-  """Returns XLA's count for one call, after its optimisations."""
-  analysis = lowered.compile().cost_analysis() or {}
-  return float(analysis.get("flops", float("nan")))
+def _flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:
+  """Returns XLA's count for one call."""
+  return float((program.cost_analysis() or {}).get("flops", float("nan")))
 
 
 def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
@@ -115,34 +151,32 @@ def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
 
   def resolved(objective: str) -> Run:
     config.run = objective
-    return on_one_device(resolve.resolve(config))
+    return _on_one_device(resolve.resolve(config))
 
   def step_flops(run: Run) -> float:
     made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
-    return compiled_flops(made.step.lower(*made.arguments))
+    return _flops(made.step.lower(*made.arguments).compile())
 
-  forward = compiled_flops(lower_forward(resolved(config.run)))
+  forward = _flops(_lower_forward(resolved(config.run)).compile())
   return {
     REPORTED_AS.get(name, name): step_flops(resolved(name)) / forward
     for name in OBJECTIVES
   }
 
 
-def time_step(config: Run, repeats: int) -> dict[str, Any]:
+def _time_step(config: Run, repeats: int) -> dict[str, Any]:
   """Measures the config's own train step on the devices here.
 
-  Returns:
-    `ms`, the milliseconds of each call; `flops` of one device, None where there
-    are microbatches, whose loop XLA counts as one; `peak_bytes` of one device;
-    and `params`, the number of parameters.
+  It returns `ms`, the milliseconds of each call; `flops` of one device, None
+  where there are microbatches, whose loop XLA counts as one; `peak_bytes` of
+  one device; and `params`, the number of parameters.
   """
   mesh = sharding.make_mesh(config)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
-  network = networks.build(config.network)
   where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
-  state = jax.jit(lambda: init_state(config, network), out_shardings=where)()
-  others = [_random_like(tree) for tree in made.arguments[1:]]
+  state = jax.jit(lambda: init_state(config), out_shardings=where)()
+  others = [sampling.random_like(tree) for tree in made.arguments[1:]]
   seconds = []
   for _ in range(repeats + 1):
     start = time.perf_counter()
@@ -160,29 +194,8 @@ def time_step(config: Run, repeats: int) -> dict[str, Any]:
   }
 
 
-def _random_like(abstract: Any) -> Any:
-  """Returns random arrays of the shapes, types and shardings of a tree."""
-  leaves, tree = jax.tree.flatten(abstract)
-
-  def draw():
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    return [
-      jax.random.normal(key, leaf.shape, leaf.dtype)
-      if jnp.issubdtype(leaf.dtype, jnp.floating)
-      else jnp.zeros(leaf.shape, leaf.dtype)
-      for leaf, key in zip(leaves, keys, strict=True)
-    ]
-
-  where = [leaf.sharding for leaf in leaves]
-  return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
-
-
 def peak_bytes(memory: Any) -> int:
-  """Returns a device's bytes: arguments, results, temporaries, aliases once.
-
-  Args:
-    memory: XLA's analysis of a compiled program.
-  """
+  """Returns a device's bytes by XLA's analysis, aliases counted once."""
   return (
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes

@@ -29,31 +29,19 @@ def keep_if_best(
   step: int,
   scores: Mapping[str, float],
 ) -> bool:
-  """Writes `best/` if the model's first score is below the kept model's.
+  """Writes `best/`, and returns True, if a model scores better than that there.
 
-  Args:
-    workdir: the run's workdir.
-    config: the run's config.
-    model: the model with the EMA weights of the config's first width.
-    step: the training step of these weights.
-    scores: the model's scores by name.
-
-  Returns:
-    Whether the model is the best so far.
-
-  Raises:
-    UserError: `best/` cannot be written; the model kept before is still there.
+  Only the first of the scores decides. The model has the EMA weights of the
+  config's first width, after the given step. If `best/` cannot be written, the
+  model kept before is still there.
   """
   recover(workdir)
   name, score = next(iter(scores.items()))
   kept = kept_score(workdir, name)
   if kept is not None and kept <= score:
     return False
-  origin = export_folder.Origin(
-    json.loads(configuration.to_json(config)),
-    step,
-    averaging.name(config.ema[0]),
-  )
+  plain = json.loads(configuration.to_json(config))
+  origin = export_folder.Origin(plain, step, averaging.name(config.ema[0]))
   record = {"by": name, "score": score, "step": step, "scores": dict(scores)}
   with files.replaced_folder(workdir / FOLDER) as folder:
     weights = export_folder.cast(model.weights, "float32")
@@ -63,14 +51,9 @@ def keep_if_best(
 
 
 def kept_score(workdir: epath.Path, name: str) -> float | None:
-  """Reads one score of the model in `best/`.
+  """Returns one score of the model in `best/`; None if there is no such one.
 
-  Args:
-    workdir: the run's workdir.
-    name: the score's name, which need not be the one that chose the model.
-
-  Returns:
-    The score, or None if there is no such model or score.
+  The name need not be that of the score that chose the model.
   """
   file = workdir / FOLDER / SCORE
   try:
@@ -80,11 +63,7 @@ def kept_score(workdir: epath.Path, name: str) -> float | None:
 
 
 def recover(workdir: epath.PathLike) -> None:
-  """Rolls back an update of `best/` that a kill interrupted.
-
-  Raises:
-    UserError: the workdir cannot be written.
-  """
+  """Rolls back an update of `best/` that a kill interrupted."""
   folder = epath.Path(workdir) / FOLDER
   previous = folder.with_name(f"{FOLDER}.previous")  # as versions up to 0.1 did
   if previous.exists() and not folder.exists():

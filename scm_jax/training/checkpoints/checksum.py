@@ -13,11 +13,7 @@ def of(params: Any, value: int = 0) -> int:
   """Returns the CRC-32 of all parameters' bytes.
 
   One array at a time is on the host. Where arrays span processes, all processes
-  must call this.
-
-  Args:
-    params: a tree of arrays.
-    value: the checksum of what comes before them.
+  must call this. `value` is the checksum of what comes before the parameters.
   """
   for leaf in jax.tree.leaves(params):
     value = zlib.crc32(fetch(leaf).tobytes(), value)

@@ -1,9 +1,8 @@
 """Saves and restores checkpoints with Orbax.
 
-A checkpoint has two items: `train` (step, parameters, optimiser state) and
-`ema` (the EMA weights, which are all that sampling needs). Saves are
-asynchronous and become visible whole or not at all. A damaged checkpoint is set
-aside with a warning, and the one before it is used.
+A checkpoint has two items: `train` (step, parameters, optimiser states) and
+`ema` (the EMA weights, which are all that sampling needs). It becomes visible
+whole or not at all. A damaged one is set aside, and the one before it is used.
 """
 
 import contextlib
@@ -23,12 +22,84 @@ from jax.sharding import SingleDeviceSharding
 
 from scm_jax import files
 from scm_jax.errors import UserError
-from scm_jax.training.step import TrainState
+from scm_jax.training.step import Extra, TrainState
 
 FOLDER, DAMAGED = "checkpoints", "checkpoints_damaged"
 
 
-class Checkpoints:
+class Saver:
+  """Saves steps with Orbax, in `path`, while the training goes on.
+
+  Messages call a step's files `what`. A step before the newest one can be
+  saved, too, if `any_order` is set.
+  """
+
+  what, any_order = "checkpoint", False
+
+  def __init__(self, workdir: epath.PathLike, folder: str):
+    # Orbax wants it absolute.
+    self.path = epath.Path(files.absolute(workdir)) / folder
+    self._manager: Any = None  # an ocp.CheckpointManager, once it is open
+    self._saving, self._failed = 0, False
+
+  def wait(self) -> None:
+    """Waits until the last save is on disk, and raises its error."""
+    if self._manager is not None:
+      self._guard(self._manager.wait_until_finished)
+
+  def close(self) -> None:
+    """Waits until the last save is on disk, and ends the threads."""
+    try:
+      self.wait()
+    finally:
+      # A save that failed before fails here again.
+      again = (Exception,) if self._failed else ()
+      with contextlib.suppress(*again):
+        if self._manager is not None:
+          self._manager.close()
+      if self._failed:
+        self._remove_partial()
+
+  def good(self) -> str:
+    """Returns a part of a message that names the last good step's folder."""
+    self._manager.reload()
+    if (step := self._manager.latest_step()) is None:
+      return f"there is no good {self.what} yet"
+    return f"the last good {self.what} is {self.path / str(step)}"
+
+  def _save(self, step: int, **items: Any) -> None:
+    """Starts saving trees by name; raises an error of the previous save."""
+    self.wait()
+    self._saving = step
+    args = {k: ocp.args.StandardSave(tree) for k, tree in items.items()}
+    args = ocp.args.Composite(**args)
+    force = self.any_order
+    self._guard(lambda: self._manager.save(step, args=args, force=force))
+
+  def _guard(self, action: Callable[[], Any]) -> None:
+    """Runs a part of a save; a failure removes its files and is one line."""
+    try:
+      action()
+    except Exception as error:
+      self._failed = True
+      self._remove_partial()
+      raise UserError(
+        f"saving the {self.what} of step {self._saving} in {self.path} failed "
+        f"({one_line(error)}); {self.good()}; make room and run the same "
+        "command again"
+      ) from error
+
+  def _remove_partial(self) -> None:
+    """Removes the files of a failed save, because others may need the room.
+
+    What writes still under way leave is no checkpoint; the next run removes it.
+    """
+    if jax.process_index() == 0:
+      for partial in self.path.glob(f"{self._saving}.*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class Checkpoints(Saver):
   """The checkpoints of one workdir."""
 
   def __init__(
@@ -40,25 +111,20 @@ class Checkpoints:
   ):
     """Opens the folder, and makes it unless it is only read.
 
-    Args:
-      workdir: the run's workdir.
-      keep: the number of newest checkpoints that are kept.
-      keep_every: checkpoints whose step this divides are kept too; 0 for none.
-      reading: whether to change nothing, because a training may be writing
-        there. Otherwise half-written checkpoints of a killed one are removed.
+    The newest `keep` checkpoints are kept, and those whose step `keep_every`
+    divides (0: none). A reader changes nothing, because a training may be
+    writing there; otherwise half-written checkpoints of a killed one are
+    removed.
     """
-    # Orbax wants it absolute.
-    self.path = epath.Path(files.absolute(workdir)) / FOLDER
+    super().__init__(workdir, FOLDER)
     self._options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       keep_period=keep_every or None,
-      enable_async_checkpointing=True,
       cleanup_tmp_directories=not reading,
       create=not reading,
     )
     self._reading = reading
     self._manager = self._open()
-    self._saving, self._failed = 0, False
 
   def _open(self) -> ocp.CheckpointManager:
     whole, part = ocp.StandardCheckpointHandler, ocp.PyTreeCheckpointHandler
@@ -68,77 +134,13 @@ class Checkpoints:
       self.path, options=self._options, item_handlers=handlers
     )
 
-  @property
-  def latest(self) -> int | None:
-    """The step of the newest complete checkpoint, or None."""
-    return self._manager.latest_step()
-
   def save(self, state: TrainState) -> None:
     """Starts saving a state; raises an error of the previous save here."""
-    train = {
-      "step": state.step,
-      "params": state.params,
-      "opt_state": state.opt_state,
-    }
-    self._save(int(state.step), train=train, ema=state.ema)
+    self._save(int(state.step), train=_train_item(state), ema=state.ema)
 
   def save_ema(self, averages: dict[str, Any], step: int) -> None:
     """Starts saving EMA weights alone, which `restore_ema` reads."""
     self._save(step, ema=averages)
-
-  def _save(self, step: int, **items: Any) -> None:
-    self.wait()
-    self._saving = step
-    args = {k: ocp.args.StandardSave(tree) for k, tree in items.items()}
-    args = ocp.args.Composite(**args)
-    self._guard(lambda: self._manager.save(step, args=args))
-
-  def wait(self) -> None:
-    """Waits until the last save is on disk."""
-    self._guard(self._manager.wait_until_finished)
-
-  def close(self) -> None:
-    """Waits until the last save is on disk, and ends the threads."""
-    try:
-      self.wait()
-    finally:
-      # A save that failed before fails here again.
-      again = (Exception,) if self._failed else ()
-      with contextlib.suppress(*again):
-        self._manager.close()
-      if self._failed:
-        self._remove_partial()
-
-  def _remove_partial(self) -> None:
-    """Removes the files of a failed save, because others may need the room.
-
-    They are never taken for a checkpoint. Writes still under way may leave some
-    of them behind; the next run removes those.
-    """
-    if jax.process_index():
-      return
-    for partial in self.path.glob(f"{self._saving}.*"):
-      shutil.rmtree(partial, ignore_errors=True)
-
-  def _guard(self, action: Callable[[], Any]) -> None:
-    """Runs a part of a save; a failure removes its files and is one line."""
-    try:
-      action()
-    except Exception as error:
-      self._failed = True
-      self._remove_partial()
-      raise UserError(
-        f"saving the checkpoint of step {self._saving} in {self.path} failed "
-        f"({one_line(error)}); {self.good()}; make room and run the same "
-        "command again"
-      ) from error
-
-  def good(self) -> str:
-    """Returns a part of a message that names the last good checkpoint."""
-    self._manager.reload()
-    if self.latest is None:
-      return "there is no good checkpoint yet"
-    return f"the last good checkpoint is {self.path / str(self.latest)}"
 
   def restore(self, like: TrainState) -> TrainState | None:
     """Restores the newest state that can be read.
@@ -153,35 +155,23 @@ class Checkpoints:
     Raises:
       UserError: there are checkpoints, but none can be read.
     """
-    train = {
-      "step": like.step,
-      "params": like.params,
-      "opt_state": like.opt_state,
-    }
-    args = {"train": train, "ema": like.ema}
+    args = {"train": _train_item(like), "ema": like.ema}
     steps = self._manager.all_steps()
     items = self._restore_newest(args, steps, set_aside=True)
     if items is None:
       return None
-    return TrainState(**items["train"], ema=items["ema"])
+    extra = items["train"].pop("extra", {})
+    extra = {name: Extra(**fields) for name, fields in extra.items()}
+    return TrainState(**items["train"], ema=items["ema"], extra=extra)
 
   def restore_ema(
     self, like: dict[str, Any], step: int | None = None
   ) -> tuple[dict[str, Any], int]:
-    """Restores the newest EMA weights that can be read.
+    """Returns EMA weights by name of a step, or of the newest that can be read.
 
-    Nothing else is read, and nothing in the folder is changed.
-
-    Args:
-      like: the shapes and types of the wanted EMA weights, by name, and the
-        shardings in which they are read; by default on the first device.
-      step: the step of the only checkpoint to read; None reads the newest.
-
-    Returns:
-      The EMA weights by name, and their step.
-
-    Raises:
-      UserError: there is no such checkpoint that can be read.
+    It returns the step, too. Nothing else is read, and nothing in the folder is
+    changed. `like` has the shapes and types of the wanted EMA weights, by name,
+    and the shardings in which they are read; by default on the first device.
     """
     steps = sorted(self._manager.all_steps())
     if step is not None and step not in steps:
@@ -196,33 +186,30 @@ class Checkpoints:
     return items["ema"], items["at"]
 
   def _restore_newest(self, like, steps, set_aside):
-    steps = sorted(steps, reverse=True)
     like = jax.tree.map(placed, like)
     damaged = []
-    for step in steps:
+    for step in sorted(steps, reverse=True):
       args = {name: self._restoring(tree) for name, tree in like.items()}
       args = ocp.args.Composite(**args)
-      items, failed = None, "another process cannot"
+      items, failed = {}, "another process cannot"
       try:
-        items = self._manager.restore(step, args=args)
+        items = dict(self._manager.restore(step, args=args).items())
         _check_read(items)
       except Exception as error:  # Orbax and TensorStore raise many kinds
-        items, failed = None, one_line(error)
-      if not _everywhere(items is not None) or items is None:
-        logging.warning(
-          "checkpoint %s cannot be read (%s); trying the one before",
-          self.path / str(step),
-          failed,
-        )
-        damaged.append(step)
-        continue
-      if damaged and set_aside:
-        self._set_aside(damaged)
-      return dict(items.items()) | {"at": step}
+        items, failed = {}, one_line(error)
+      if _everywhere(bool(items)):
+        if damaged and set_aside:
+          self._set_aside(damaged)
+        return items | {"at": step}
+      file = self.path / str(step)
+      logging.warning(
+        f"checkpoint {file} cannot be read ({failed}); trying the one before"
+      )
+      damaged.append(step)
     if damaged:
       raise UserError(
         f"none of the checkpoints in {self.path} can be read (steps "
-        f"{', '.join(map(str, steps))}); move the folder away to start anew"
+        f"{', '.join(map(str, damaged))}); move the folder away to start anew"
       )
     return None
 
@@ -241,12 +228,28 @@ class Checkpoints:
     for step in steps if jax.process_index() == 0 else ():
       folder.mkdir(parents=True, exist_ok=True)
       target = folder / str(step)
-      if target.exists():
-        target.rmtree()
+      shutil.rmtree(target, ignore_errors=True)
       shutil.move(self.path / str(step), target)
       logging.warning("moved the damaged checkpoint to %s", target)
     _everywhere(True)  # the move precedes all processes' next look
     self._manager = self._open()
+
+
+def _train_item(state: TrainState) -> dict[str, Any]:
+  """Returns all that is saved of a state apart from the EMAs.
+
+  A run without extra networks has no `extra`, as before there were any.
+  """
+  item = {
+    "step": state.step,
+    "params": state.params,
+    "opt_state": state.opt_state,
+  }
+  extra = {
+    name: {"params": extra.params, "opt_state": extra.opt_state}
+    for name, extra in state.extra.items()
+  }
+  return item | ({"extra": extra} if extra else {})
 
 
 def _everywhere(value: bool) -> bool:
@@ -258,7 +261,7 @@ def _everywhere(value: bool) -> bool:
 
 def _check_read(items: Any) -> None:
   """Raises KeyError for arrays that Orbax silently left out of a part."""
-  for path, leaf in jax.tree_util.tree_leaves_with_path(dict(items.items())):
+  for path, leaf in jax.tree.leaves_with_path(items):
     if not isinstance(leaf, jax.Array):
       raise KeyError(f"no {jax.tree_util.keystr(path)}")
 

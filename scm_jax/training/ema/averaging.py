@@ -6,6 +6,7 @@ step `m <= n` weigh as `m^gamma`. From 1 on it is the half-life in images of an
 exponential average, as in EDM's CIFAR-10 runs (arXiv 2206.00364, Table 8).
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,14 +24,7 @@ MAX_SIGMA_REL = 12**-0.5
 
 
 def check(config: Run) -> None:
-  """Checks the EMAs that a config names.
-
-  Args:
-    config: the whole config; uses `ema` and `snapshot_every`.
-
-  Raises:
-    ConfigError: they cannot be kept.
-  """
+  """Raises ConfigError if the EMAs that a config names cannot be kept."""
   if not config.ema:
     raise ConfigError("config.ema is empty; name an EMA, such as 0.05")
   for ema in config.ema:
@@ -80,12 +74,8 @@ def power_update_weight(step: Array, exponent: float) -> Array:
   """Returns the weight of the new parameters in an update of a power function.
 
   It is `1 - (1 - 1 / step)^(gamma + 1)`, one minus EDM2's beta (Equation 127),
-  computed without the cancellation that would make float32 wrong by per cents
-  after a million steps.
-
-  Args:
-    step: the number of updates, this one included; at least 1.
-    exponent: the power function's gamma.
+  without the cancellation that would make float32 wrong by per cents after a
+  million steps. Steps count from 1; `exponent` is gamma.
   """
   step = jnp.asarray(step, jnp.float32)
   return -jnp.expm1((exponent + 1.0) * jnp.log1p(-1.0 / step))
@@ -96,15 +86,10 @@ def half_life_update_weight(
 ) -> Array:
   """Returns the weight of the new parameters in an update with a half-life.
 
-  It is `1 - 2^(-batch_size / h)`, where `h` is the half-life after its ramp-up.
-
-  Args:
-    step: the number of updates, this one included; at least 1.
-    half_life: the half-life in images.
-    batch_size: the number of images of an update.
-    rampup_ratio: the largest `h`, as a part of the images seen before this
-      update, so that nothing of the initial parameters stays (EDM); 0 for no
-      ramp-up.
+  It is `1 - 2^(-batch_size / h)`, both in images, where `h` is the half-life
+  after its ramp-up: at most `rampup_ratio` of the images seen before this
+  update, so that nothing of the initial parameters stays (EDM); 0 for no
+  ramp-up. Steps count from 1.
   """
   images = jnp.asarray(half_life, jnp.float32)
   if rampup_ratio:
@@ -114,11 +99,9 @@ def half_life_update_weight(
 
 
 def update_weights(config: Run, step: Array) -> dict[str, Array]:
-  """Returns the weight of the new parameters in each EMA, by its name.
+  """Returns the weight of the parameters after update `step` in each EMA.
 
-  Args:
-    config: the whole config; uses `ema`, `ema_rampup_ratio`, `batch_size`.
-    step: the number of updates, this one included; at least 1.
+  Steps count from 1; the weights are by the EMA's name.
   """
 
   def weight(ema: float) -> Array:
@@ -139,19 +122,16 @@ def init(params: Any, emas: Sequence[float]) -> dict[str, Any]:
 def update(
   emas: dict[str, Any], params: Any, weights: dict[str, Array]
 ) -> dict[str, Any]:
-  """Returns the EMAs by name after an update.
+  """Returns the EMAs by name after an update that gave these parameters.
 
-  Args:
-    emas: the EMAs before it, by name.
-    params: the parameters that the update gave.
-    weights: the weight of these parameters in each EMA; see `update_weights`.
+  The weights are those of the parameters in each EMA; see `update_weights`.
   """
 
-  def updated(ema, weight):
-    def mix(old, new):
-      # With a weight of 1 it is the new one exactly, whatever the old one is.
-      return jnp.where(weight >= 1.0, new, old + weight * (new - old))
+  def mix(weight, old, new):
+    # With a weight of 1 it is the new one exactly, whatever the old one is.
+    return jnp.where(weight >= 1.0, new, old + weight * (new - old))
 
-    return jax.tree.map(mix, ema, params)
-
-  return {key: updated(ema, weights[key]) for key, ema in emas.items()}
+  return {
+    key: jax.tree.map(functools.partial(mix, weights[key]), ema, params)
+    for key, ema in emas.items()
+  }

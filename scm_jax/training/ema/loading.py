@@ -1,6 +1,8 @@
 """Loads an EMA of a run: reads it, or reconstructs it from the stored ones."""
 
+import contextlib
 import functools
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,14 +31,6 @@ class LoadedEma(NamedTuple):
   params: Any
   step: int
   fit_error: float | None
-
-
-class _Stored(NamedTuple):
-  """An EMA in a file, which `load()` reads."""
-
-  step: int
-  sigma_rel: float
-  load: Callable[[], Any]
 
 
 def load(
@@ -84,14 +78,8 @@ def reconstruct(
 ) -> LoadedEma:
   """Reconstructs an EMA from the snapshots and the newest checkpoint.
 
-  It logs one line: what was done, and how well it fits.
-
-  Args:
-    path: the workdir.
-    config: the workdir's config.
-    sigma_rel: the relative width of the EMA.
-    like: the shapes, types and shardings of the parameters; see `load`.
-    step: the step of the EMA; None is that of the newest checkpoint.
+  It logs one line: what was done, and how well it fits. The arguments are those
+  of `load`; by default the EMA is of the newest checkpoint's step.
 
   Raises:
     UserError: nothing is stored up to that step, or it cannot be read.
@@ -108,60 +96,48 @@ def reconstruct(
     raise UserError(
       f"{path} has no snapshots; train with config.snapshot_every"
     )
-  stored, newest = _stored_emas(path, config, like, steps)
+  newest, stored = _stored_emas(path, config, like, steps)
   step = newest if step is None else step
-  stored = [s for s in stored if s.step <= step]
+  stored = {key: read for key, read in stored.items() if key[0] <= step}
   if not stored or step > newest:
     raise UserError(
       f"{path} has no EMAs of step {step}: its snapshots begin at step "
       f"{steps[0]}, and its newest checkpoint is of step {newest}"
     )
-  profiles = posthoc.Profile(
-    [s.step for s in stored],
-    [averaging.power_exponent(s.sigma_rel) for s in stored],
-  )
+  times = [time for time, _ in stored]
+  exponents = [averaging.power_exponent(width) for _, width in stored]
+  profiles = posthoc.Profile(times, exponents)
   wanted = posthoc.Profile(step, averaging.power_exponent(sigma_rel))
   coefficients = posthoc.fit(profiles, wanted)
   error = posthoc.fit_error(coefficients, profiles, wanted)
   logging.log(
     logging.WARNING if error > POOR_FIT else logging.INFO,
     f"reconstructing the EMA of width {averaging.name(sigma_rel)} at step "
-    f"{step} from {len(stored)} stored ones (steps {stored[0].step} to "
-    f"{stored[-1].step}); the fit misses {100 * error:.2g} % of its profile",
+    f"{step} from {len(stored)} stored ones (steps {times[0]} to {times[-1]}); "
+    f"the fit misses {100 * error:.2g} % of its profile",
   )
-  params = posthoc.combine(coefficients.tolist(), [s.load for s in stored])
+  params = posthoc.combine(coefficients.tolist(), stored.values())
   return LoadedEma(params, step, error)
 
 
 def _stored_emas(
   path: epath.PathLike, config: Run, like: Any, steps: list[int]
-) -> tuple[list[_Stored], int]:
-  """Returns the EMAs to fit with, in order of time, and the newest step."""
+) -> tuple[int, dict[tuple[int, float], Callable[[], Any]]]:
+  """Returns the newest step, and readers of EMAs by step and relative width."""
   widths = averaging.relative_widths(config)
   # Which of the checkpoints can be read is known once one of them has been.
   newest = _read_checkpoint(path, averaging.name(widths[0]), like)[1]
 
-  def from_snapshot(step, sigma_rel):
-    return snapshots.load(path, step, averaging.name(sigma_rel), like)
+  def read(step: int, sigma_rel: float) -> Any:
+    name = averaging.name(sigma_rel)
+    if step < newest:
+      return snapshots.load(path, step, name, like)
+    # The checkpoint has the same EMAs as a snapshot there, not rounded.
+    return _read_checkpoint(path, name, like, newest)[0]
 
-  def from_checkpoint(step, sigma_rel):
-    params, found = _read_checkpoint(path, averaging.name(sigma_rel), like)
-    if found != step:
-      raise UserError(
-        f"{path} was given the checkpoint of step {found} while that of step "
-        f"{step} was read; run the same command again"
-      )
-    return params
-
-  # The newest checkpoint has the same EMAs as a snapshot there, not rounded.
-  sources = [(s, from_snapshot) for s in steps if s < newest]
-  sources.append((newest, from_checkpoint))
-  stored = [
-    _Stored(step, width, functools.partial(read, step, width))
-    for step, read in sources
-    for width in widths
-  ]
-  return stored, newest
+  times = [step for step in steps if step < newest] + [newest]
+  keys = itertools.product(times, widths)
+  return newest, {key: functools.partial(read, *key) for key in keys}
 
 
 def _read_checkpoint(
@@ -170,9 +146,6 @@ def _read_checkpoint(
   """Returns an EMA of a checkpoint and the checkpoint's step."""
   if not (epath.Path(path) / storage.FOLDER).exists():
     raise UserError(f"{path} has no checkpoint yet; train first")
-  checkpoints = storage.Checkpoints(path, reading=True)
-  try:
-    emas, step = checkpoints.restore_ema({name: like}, step)
-  finally:
-    checkpoints.close()
+  with contextlib.closing(storage.Checkpoints(path, reading=True)) as reader:
+    emas, step = reader.restore_ema({name: like}, step)
   return emas[name], step

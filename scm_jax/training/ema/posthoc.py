@@ -49,14 +49,10 @@ def inner_product(a: Profile, b: Profile) -> NDArray[np.float64]:
 def fit(stored: Profile, wanted: Profile) -> NDArray[np.float64]:
   """Returns the stored EMAs' coefficients in the wanted one (Algorithm 3).
 
-  Args:
-    stored: the profiles of N stored EMAs, `[N]`, all different.
-    wanted: the profile of the wanted EMA.
-
-  Returns:
-    Coefficients `[N]`: the unconstrained optimum, whose sum is 1 up to the
-    error of the fit (EDM2's code divides them by their sum). If the wanted EMA
-    is itself stored, its coefficient is 1 and all others are 0.
+  The coefficients `[N]` of the N stored EMAs, whose profiles all differ, are
+  the unconstrained optimum, whose sum is 1 up to the error of the fit (EDM2's
+  code divides them by their sum). If the wanted EMA is itself stored, its
+  coefficient is 1 and all others are 0.
   """
   same_time = np.equal(stored.time, wanted.time)
   same = same_time & np.equal(stored.exponent, wanted.exponent)
@@ -74,11 +70,7 @@ def fit_error(
   """Returns the norm of the fit's residual over that of the wanted profile.
 
   0 is a perfect fit; 1 is no better than nothing. It is accurate to about 1e-8.
-
-  Args:
-    coefficients: the coefficients of the stored EMAs, `[N]`.
-    stored: the profiles of the stored EMAs, `[N]`.
-    wanted: the profile of the wanted EMA.
+  There is a coefficient for each of the N stored EMAs.
   """
   c = np.asarray(coefficients, np.float64)
   norm = inner_product(wanted, wanted)
@@ -99,32 +91,23 @@ def combine(
 ) -> Any:
   """Returns the sum of stored EMAs times their coefficients, in float32.
 
-  It has the shardings of the stored EMAs.
-
-  Args:
-    coefficients: one number for each stored EMA, not all zero.
-    loads: functions that read the stored EMAs. They are called one after the
-      other, so that no more than two copies of the parameters are in memory.
-      EMAs whose coefficient is zero are not read.
+  It has the shardings of the stored EMAs. The functions that read them are
+  called one after the other, so that no more than two copies of the parameters
+  are in memory. EMAs whose coefficient is zero are not read; not all may be.
   """
+
+  def add(total, factor, ema):
+    scaled = jax.tree.map(lambda x: factor * x.astype(jnp.float32), ema)
+    return scaled if total is None else jax.tree.map(jnp.add, total, scaled)
+
   total = None
   for coefficient, load in zip(coefficients, loads, strict=True):
     if coefficient == 0.0:
       continue
     ema, factor = load(), jnp.float32(coefficient)
     where = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), ema)
-    if total is None:
-      total = jax.jit(_scale, out_shardings=where)(factor, ema)
-    else:
-      add = jax.jit(_add, donate_argnums=0, out_shardings=where)
-      total = add(total, factor, ema)
+    total = jax.jit(add, donate_argnums=0, out_shardings=where)(
+      total, factor, ema
+    )
     del ema  # before the next one is read
   return total
-
-
-def _scale(factor: Any, tree: Any) -> Any:
-  return jax.tree.map(lambda x: factor * x.astype(jnp.float32), tree)
-
-
-def _add(total: Any, factor: Any, tree: Any) -> Any:
-  return jax.tree.map(lambda a, b: a + b, total, _scale(factor, tree))

@@ -17,21 +17,13 @@ class Health:
   """The check of a run's metrics, window by window."""
 
   def __init__(self, config: Run, checkpoints: Checkpoints):
-    """Begins with a healthy run.
-
-    Args:
-      config: the run's config; uses `batch_size`, `divergence_limit` and
-        `nonfinite`.
-      checkpoints: the run's checkpoints, the last of which a message names.
-    """
     self._config, self._checkpoints = config, checkpoints
     self._in_a_row = 0  # steps without a finite gradient before the window
 
   def check(self, window: Window) -> NonfiniteSteps | None:
-    """Checks a window that need not be complete.
+    """Returns a window's steps without a finite gradient; None if it is empty.
 
-    Returns:
-      The steps whose gradient was not finite; None for an empty window.
+    The window need not be complete.
 
     Raises:
       UserError: the loss, the outputs or too many samples are not finite, or
@@ -51,11 +43,7 @@ class Health:
     return bad
 
   def close(self, window: Window) -> None:
-    """Checks a complete window, and warns of gradients zeroed in it.
-
-    Raises:
-      UserError: see `check`.
-    """
+    """Checks a complete window, and warns of gradients zeroed in it."""
     bad = self.check(window)
     if bad is None:
       return
@@ -69,14 +57,14 @@ class Health:
   def _check_values(self, window: Window) -> None:
     config, summary = self._config, window.summary()
     bad_samples = summary["nonfinite_samples"] / window.count
-    rms = summary["output_rms"]
-    if np.isfinite(summary["loss"]) and rms <= config.divergence_limit:
-      if bad_samples <= config.batch_size / 2:
-        return
-    self._stop(
-      f"diverged by step {window.step}: loss {summary['loss']:.4g}, output RMS "
-      f"{rms:.4g}, {bad_samples:.4g} of {config.batch_size} samples not finite"
-    )
+    loss, rms = summary["loss"], summary["output_rms"]
+    bounded = np.isfinite(loss) and rms <= config.divergence_limit
+    if not bounded or bad_samples > config.batch_size / 2:
+      self._stop(
+        f"diverged by step {window.step}: loss {loss:.4g}, output RMS "
+        f"{rms:.4g}, {bad_samples:.4g} of {config.batch_size} samples not "
+        "finite"
+      )
 
   def _stop(self, reason: str) -> None:
     self._checkpoints.wait()

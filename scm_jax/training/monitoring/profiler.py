@@ -16,7 +16,7 @@ class Profiler:
   """A hook that is called with every step and traces a few of them.
 
   The first trace begins after the step `first`, and one more every hour after
-  that. Each takes at least 5 steps and some seconds, or lasts to the end of the
+  that. Each takes at least 5 steps and `seconds`, or lasts to the end of the
   run, and goes to FOLDER/plugins/profile. It is a context manager: a trace that
   has begun is written however the run ends.
   """
@@ -24,13 +24,6 @@ class Profiler:
   def __init__(
     self, folder: os.PathLike[str], first: int, *, seconds: float = 3.0
   ):
-    """Prepares the traces.
-
-    Args:
-      folder: where TensorBoard looks for them.
-      first: the step after which the first one begins.
-      seconds: the least duration of a trace.
-    """
     self._folder, self._next_step = os.fspath(folder), first
     self._seconds = seconds
     self._next_clock = math.inf  # when a later trace is to begin

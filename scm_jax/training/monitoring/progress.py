@@ -12,12 +12,7 @@ class Progress:
   """A progress bar on a terminal, plain lines with an ETA in a log."""
 
   def __init__(self, start: int, total: int):
-    """Starts the clock.
-
-    Args:
-      start: the number of steps done before.
-      total: the number of steps of the whole training.
-    """
+    """Starts the clock after `start` of the training's `total` steps."""
     self._total = total
     self._clock, self._clock_step = time.monotonic(), start
     self._bar = None
@@ -30,22 +25,17 @@ class Progress:
       self._bar.update()
 
   def report(self, step: int, loss: float) -> float:
-    """Shows the step and its loss.
-
-    Returns:
-      The steps per second since the last report.
-    """
+    """Shows a step and its loss; returns the rate since the last report."""
     now = time.monotonic()
     rate = (step - self._clock_step) / max(now - self._clock, 1e-9)
     self._clock, self._clock_step = now, step
     if self._bar:
       self._bar.set_postfix_str(f"loss {loss:.4g}")
       return rate
-    left = int((self._total - step) / max(rate, 1e-9))
-    eta = f"{left // 60}:{left % 60:02d}"
+    minutes, seconds = divmod(int((self._total - step) / max(rate, 1e-9)), 60)
     logging.info(
       f"step {step} of {self._total}, loss {loss:.4g}, {rate:.1f} steps/s, "
-      f"ETA {eta}"
+      f"ETA {minutes}:{seconds:02d}"
     )
     return rate
 

@@ -9,18 +9,13 @@ from typing import Any, Self
 
 
 class Watchdog:
-  """A context manager in which `beat` is expected again and again.
+  """A context manager that reports `patience` seconds without a `beat`.
 
-  It changes nothing in the run. A step that comes late, after a report, is
-  reported again with the time that it took.
+  A patience of 0 reports nothing. A step that comes after a report is reported
+  with the time that it took.
   """
 
   def __init__(self, patience: float):
-    """Prepares the watchdog, which watches only within a `with` block.
-
-    Args:
-      patience: the seconds without a `beat` that are reported; 0 reports none.
-    """
     self._patience = patience
     self._changed = threading.Condition()
     self._step, self._since, self._reported = 0, 0.0, False

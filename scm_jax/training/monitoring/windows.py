@@ -11,11 +11,7 @@ SUMS = ("nonfinite_samples", "nonfinite_gradients")  # all others are means
 
 
 class Window:
-  """The metrics of consecutive steps, kept on the device until they are read.
-
-  Attributes:
-    step: the last step.
-  """
+  """The metrics of steps up to `step`, on the device until they are read."""
 
   def __init__(self):
     self.step = 0
@@ -38,7 +34,6 @@ class Window:
     bin of times that had a sample.
     """
     self._pending = jax.device_get(self._pending)
-    by_time = [metrics.get("by_time", {}) for metrics in self._pending]
     result = {}
     for name in self._pending[0]:
       if name in ("by_time", "left_out"):
@@ -46,15 +41,14 @@ class Window:
       values = np.asarray([m[name] for m in self._pending], np.float64)
       reduce = np.sum if name in SUMS else np.mean
       result[name] = float(reduce(values))
-    if by_time[0]:
-      result |= _means_by_time(by_time)
+    if self._pending[0].get("by_time"):
+      result |= _means_by_time([m["by_time"] for m in self._pending])
     return result
 
   def nonfinite(self, in_a_row_before: int = 0) -> "NonfiniteSteps":
     """Returns the steps in which the gradient was not finite.
 
-    Args:
-      in_a_row_before: the number of such steps in a row just before the window.
+    Just before the window there were `in_a_row_before` such steps.
     """
     self._pending = jax.device_get(self._pending)
     steps, longest, in_a_row = 0, 0, in_a_row_before

@@ -1,18 +1,109 @@
-"""All writers of a run's metrics as one."""
+"""Writes a run's metrics: `metrics.jsonl`, and event files for TensorBoard.
+
+An event file is a sequence of `Event` protos, each framed by TensorBoard's
+`RecordWriter`. As in TensorFlow 2, scalars and images are tensors whose
+metadata name the plugin that shows them. TensorFlow is not needed.
+"""
 
 import contextlib
+import itertools
+import json
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from etils import epath
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util import tensor_util
 
+from scm_jax import image_grid
 from scm_jax.errors import UserError
 from scm_jax.training import workdir
-from scm_jax.training.monitoring.jsonl_writer import JsonlWriter
-from scm_jax.training.monitoring.tensorboard_writer import TensorBoardWriter
+from scm_jax.training.monitoring.append_file import AppendFile
 
-Writer = TensorBoardWriter | JsonlWriter
+# An event file beyond this size is closed and another one begun; TensorBoard
+# reads them all. It bounds the memory and the uploads of an object in a bucket.
+MAX_BYTES = 64 * 2**20
+
+_file_numbers = itertools.count()
+
+
+class JsonlWriter:
+  """A writer of JSON objects, one a line: `step`, then scalars by name."""
+
+  def __init__(self, path: epath.Path, start_step: int):
+    """Opens the file and drops its lines of steps after `start_step`.
+
+    A killed run lost the updates of those steps, and this run repeats them.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if line and _step(line) <= start_step]
+    self._file = AppendFile(path, "".join(x + "\n" for x in kept).encode())
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Writes a line; NaN and infinities, which JSON lacks, become null."""
+    numbers = {k: np.asarray(value).item() for k, value in scalars.items()}
+    known = {k: x if np.isfinite(x) else None for k, x in numbers.items()}
+    self._file.write(f"{json.dumps({'step': step} | known)}\n".encode())
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Does nothing: the file holds scalars alone."""
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+class TensorBoardWriter:
+  """A writer of scalars and images to event files in a folder."""
+
+  def __init__(self, folder: epath.Path):
+    self._folder = folder
+    self._file = self._new_file()
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Writes scalars by name, as float32."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+      values = {k: np.asarray(x, np.float32) for k, x in scalars.items()}
+    self._write(step, scalar_metadata, values)
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Writes images by name, each uint8 [N, H, W, C] with C of 1 or 3."""
+    self._write(step, image_metadata, {k: _texts(x) for k, x in images.items()})
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+  def _write(self, step: int, plugin: Any, tensors: Mapping[str, Any]) -> None:
+    if self._file.size >= MAX_BYTES:
+      self._file.close()
+      self._file = self._new_file()
+    metadata = plugin.create_summary_metadata(None, None)
+    summary = summary_pb2.Summary()
+    for name, values in tensors.items():
+      tensor = tensor_util.make_tensor_proto(values)
+      summary.value.add(tag=name, tensor=tensor, metadata=metadata)
+    _append_event(self._file, step=step, summary=summary)
+
+  def _new_file(self) -> AppendFile:
+    """Begins a file whose name sorts last: TensorBoard reads them by name."""
+    seconds, number = int(time.time()), next(_file_numbers)
+    unique = f"{socket.gethostname()}.{os.getpid()}.{number:04d}"
+    name = f"events.out.tfevents.{seconds:010d}.{unique}.v2"
+    file = AppendFile(self._folder / name)
+    _append_event(file, file_version="brain.Event:2")
+    return file
 
 
 class MultiWriter:
@@ -21,7 +112,7 @@ class MultiWriter:
   All methods raise UserError if a file cannot be written.
   """
 
-  def __init__(self, writers: Sequence[Writer]):
+  def __init__(self, writers: Sequence[TensorBoardWriter | JsonlWriter]):
     self._writers = writers
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -52,12 +143,7 @@ class MultiWriter:
 
 
 def create(path: epath.Path, start_step: int) -> MultiWriter:
-  """Returns the writers of a run.
-
-  Args:
-    path: the run's workdir.
-    start_step: the number of updates after which the run begins or goes on.
-  """
+  """Returns the writers of a workdir, for a run that goes on after a step."""
   lines = JsonlWriter(path / workdir.METRICS, start_step)
   return MultiWriter([TensorBoardWriter(path), lines])
 
@@ -65,3 +151,23 @@ def create(path: epath.Path, start_step: int) -> MultiWriter:
 def nowhere() -> MultiWriter:
   """Returns the writer of all processes but the first: it writes nothing."""
   return MultiWriter([])
+
+
+def _step(line: str) -> float:
+  """Returns the step of a line; infinity where a kill cut the line short."""
+  try:
+    return json.loads(line)["step"]
+  except (ValueError, KeyError, TypeError):
+    return float("inf")
+
+
+def _append_event(file: AppendFile, **fields: Any) -> None:
+  event = event_pb2.Event(wall_time=time.time(), **fields)
+  RecordWriter(file).write(event.SerializeToString())
+
+
+def _texts(images: np.ndarray) -> list[bytes]:
+  """Returns what the image plugin reads: width, height, a PNG of each image."""
+  height, width = images.shape[1:3]
+  pngs = [image_grid.encode_png(image) for image in images]
+  return [b"%d" % width, b"%d" % height, *pngs]

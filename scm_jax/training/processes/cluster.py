@@ -1,15 +1,13 @@
 """Detects the processes of a run and the place of this process among them.
 
-The first of these sources that applies decides:
-
-1. `SCM_COORDINATOR` (`host:port` of process 0), `SCM_NUM_PROCESSES` and
-   `SCM_PROCESS_ID`, which launch scripts and Kubernetes manifests set;
-2. JAX's own detection of Open MPI, Slurm and Cloud TPUs (on GKE and TPU VMs).
-   Its detection of other Kubernetes jobs is left out: it warns, or fails, in
-   every pod that may not read its job from the API server.
+The variables `PLAIN`, which launch scripts and Kubernetes manifests set, come
+before JAX's own detection of Open MPI, Slurm and Cloud TPUs (on GKE and TPU
+VMs). Its detection of other Kubernetes jobs is left out: it warns, or fails, in
+every pod that may not read its job from the API server.
 """
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # No public function of JAX detects without connecting, and connecting aborts
@@ -34,8 +32,7 @@ class Cluster(NamedTuple):
     coordinator: the address of process 0, as `host:port`.
     count: the number of processes.
     index: the index of this process.
-    device: the index of the only GPU of this host that this process uses; None
-      where it uses every device that it sees.
+    device: the only GPU of this host that this process uses; None for all.
   """
 
   coordinator: str
@@ -47,18 +44,17 @@ class Cluster(NamedTuple):
 def detect(timeout: int = 300) -> Cluster | None:
   """Returns the cluster, or None where this process is a run by itself.
 
-  Args:
-    timeout: the seconds to wait until the host name of process 0 is known,
-      which a TPU slice may make known late.
+  It waits up to `timeout` seconds for the host name of process 0, which a TPU
+  slice may make known late.
 
   Raises:
     ConfigError: the environment variables are incomplete or contradictory.
     UserError: the address of process 0 cannot be found out.
   """
-  if any(name in os.environ for name in PLAIN):
-    return _from_variables()
+  if given := [name for name in PLAIN if name in os.environ]:
+    return _from_variables(given)
   found = next(filter(_applies, _DETECTORS), None)
-  if found is None or found.get_process_count() == 1:
+  if found is None or (count := found.get_process_count()) == 1:
     return None
   port = os.environ.get("JAX_COORDINATOR_PORT")
   try:
@@ -68,19 +64,16 @@ def detect(timeout: int = 300) -> Cluster | None:
       f"cannot find process 0 of this run: {error}; check the host names of "
       f"the job, or set {', '.join(PLAIN)}"
     ) from error
-  count = found.get_process_count()
   device = found.get_local_process_id() if _shares_gpus(count) else None
   return Cluster(coordinator, count, found.get_process_id(), device)
 
 
-def _from_variables() -> Cluster | None:
+def _from_variables(given: Sequence[str]) -> Cluster | None:
   """Reads the cluster from this project's own variables."""
-  missing = [name for name in PLAIN if name not in os.environ]
-  if missing:
-    given = next(name for name in PLAIN if name in os.environ)
+  if missing := [name for name in PLAIN if name not in given]:
     raise ConfigError(
-      f"{given} is set, but {' and '.join(missing)} is not; set all three, or "
-      "none of them"
+      f"{given[0]} is set, but {' and '.join(missing)} is not; set all three, "
+      "or none of them"
     )
   coordinator, *numbers = (os.environ[name] for name in PLAIN)
   try:
@@ -109,9 +102,6 @@ def _shares_gpus(count: int) -> bool:
 
   JAX gives every process of Slurm and Open MPI one GPU, also where it is the
   only one of its host, or where the launcher shows it a single GPU.
-
-  Args:
-    count: the number of processes of the run.
   """
   nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", count))
   here = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", -(-count // nodes)))

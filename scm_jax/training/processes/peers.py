@@ -15,7 +15,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from scm_jax.errors import UserError
 from scm_jax.training.processes.cluster import Cluster
@@ -25,13 +25,10 @@ class PeerConnections:
   """The connections of this process: those of process 0 lead to all others."""
 
   def __init__(self, cluster: Cluster, timeout: float, heartbeat: float):
-    """Waits until all processes have come.
+    """Waits `timeout` seconds until all processes have come.
 
-    Args:
-      cluster: the processes of the run, and which of them this one is.
-      timeout: the seconds to wait for the others.
-      heartbeat: the seconds after which a host that vanished, without closing
-        its connections, counts as lost.
+    A host that vanished without closing its connections counts as lost after
+    `heartbeat` seconds.
 
     Raises:
       UserError: some processes did not come; every one that did names them.
@@ -53,23 +50,24 @@ class PeerConnections:
       if self._leaving or not first.acquire(blocking=False):
         return
       if self._is_first:
-        self._send(f"lost {index}")
+        _send(self._sockets, f"lost {index}")
       on_lost(index)
 
     for index, connection in self._sockets.items():
-      threading.Thread(
-        target=_listen, args=(connection, index, report), daemon=True
-      ).start()
+      listening = connection, index, report
+      threading.Thread(target=_listen, args=listening, daemon=True).start()
 
   def leave(self) -> None:
     """Announces that this process ends because its work is done."""
     self._leaving = True
-    self._send("leave")
+    _send(self._sockets, "leave")
 
-  def _send(self, message: str) -> None:
-    for connection in self._sockets.values():
-      with contextlib.suppress(OSError):
-        connection.sendall(f"{message}\n".encode())
+
+def _send(connections: Mapping[int, socket.socket], message: str) -> None:
+  """Sends a line to all who still listen."""
+  for connection in connections.values():
+    with contextlib.suppress(OSError):
+      connection.sendall(f"{message}\n".encode())
 
 
 def _listen(
@@ -87,19 +85,6 @@ def _listen(
 
 def _accept_all(cluster: Cluster, timeout: float) -> dict[int, socket.socket]:
   """Returns the connections of process 0, once every process has called."""
-  connections = _accept(cluster, timeout)
-  missing = sorted(set(range(1, cluster.count)) - connections.keys())
-  verdict = ",".join(map(str, missing)) or "complete"
-  for connection in connections.values():
-    with contextlib.suppress(OSError):
-      connection.sendall(f"{verdict}\n".encode())
-  if missing:
-    raise _missing_error(verdict, cluster, timeout)
-  return connections
-
-
-def _accept(cluster: Cluster, timeout: float) -> dict[int, socket.socket]:
-  """Returns a connection to every process that calls within the timeout."""
   port = int(cluster.coordinator.rpartition(":")[2])
   try:
     server = socket.create_server(("", port), backlog=cluster.count)
@@ -112,8 +97,7 @@ def _accept(cluster: Cluster, timeout: float) -> dict[int, socket.socket]:
   connections: dict[int, socket.socket] = {}
   with server:
     while len(connections) < cluster.count - 1:
-      left = deadline - time.monotonic()
-      if left <= 0:
+      if (left := deadline - time.monotonic()) <= 0:
         break
       server.settimeout(left)
       with contextlib.suppress(OSError):
@@ -121,6 +105,11 @@ def _accept(cluster: Cluster, timeout: float) -> dict[int, socket.socket]:
         word = _read_line(connection, timeout=10)
         if word.isdigit() and 0 < int(word) < cluster.count:
           connections[int(word)] = connection
+  missing = sorted(set(range(1, cluster.count)) - connections.keys())
+  verdict = ",".join(map(str, missing)) or "complete"
+  _send(connections, verdict)
+  if missing:
+    raise _missing_error(verdict, cluster, timeout)
   return connections
 
 
@@ -165,10 +154,7 @@ def _probe_when_silent(connection: socket.socket, heartbeat: float) -> None:
   """Lets the system close a connection whose host does not answer any more."""
   connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
   pause = max(1, int(heartbeat / 8))
-  for name, value in (
-    ("TCP_KEEPIDLE", 4 * pause),
-    ("TCP_KEEPINTVL", pause),
-    ("TCP_KEEPCNT", 4),
-  ):
-    if option := getattr(socket, name, None):
+  values = {"KEEPIDLE": 4 * pause, "KEEPINTVL": pause, "KEEPCNT": 4}
+  for name, value in values.items():
+    if option := getattr(socket, f"TCP_{name}", None):
       connection.setsockopt(socket.IPPROTO_TCP, option, value)

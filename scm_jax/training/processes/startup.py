@@ -26,14 +26,11 @@ def together(task: str = "train") -> Iterator[None]:
   """Joins this process to the others of its run, if there are any.
 
   It must be entered before anything uses a device. When a process is lost or
-  fails, all others end, and each of them says why.
+  fails, all others end, and each of them says why, beginning with the task.
 
   The environment variable `SCM_INIT_TIMEOUT` is the seconds to wait for all
   processes to come up (300), `SCM_HEARTBEAT_TIMEOUT` the seconds after which a
   silent process counts as lost (100).
-
-  Args:
-    task: the subcommand's name, which begins the messages about lost processes.
 
   Raises:
     ConfigError: the environment variables are incomplete or contradictory.
@@ -46,7 +43,17 @@ def together(task: str = "train") -> Iterator[None]:
     yield
     return
   peers = PeerConnections(here, timeout, heartbeat)
-  _initialize_jax(here, timeout, heartbeat)
+  jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  jax.distributed.initialize(
+    here.coordinator,
+    here.count,
+    here.index,
+    local_device_ids=None if here.device is None else [here.device],
+    cluster_detection_method="deactivate",  # `cluster.detect` has done it
+    initialization_timeout=timeout,
+    heartbeat_timeout_seconds=heartbeat,
+    shutdown_timeout_seconds=60,
+  )
   if here.index:  # process 0 logs for all, warnings and errors aside
     logging.getLogger().setLevel(logging.WARNING)
   logging.info("process 0 of %d, at %s", here.count, here.coordinator)
@@ -70,27 +77,11 @@ def is_main() -> bool:
 
 def _seconds(name: str, default: int) -> int:
   text = os.environ.get(name, str(default))
-  if not text.isdigit() or not int(text):
-    raise ConfigError(
-      f"the environment variable {name}={text} must be a whole number of "
-      "seconds, at least 1"
-    )
-  return int(text)
-
-
-def _initialize_jax(
-  here: cluster.Cluster, timeout: int, heartbeat: int
-) -> None:
-  jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  jax.distributed.initialize(
-    here.coordinator,
-    here.count,
-    here.index,
-    local_device_ids=None if here.device is None else [here.device],
-    cluster_detection_method="deactivate",  # `cluster.detect` has done it
-    initialization_timeout=timeout,
-    heartbeat_timeout_seconds=heartbeat,
-    shutdown_timeout_seconds=60,
+  if text.isdigit() and int(text):
+    return int(text)
+  raise ConfigError(
+    f"the environment variable {name}={text} must be a whole number of "
+    "seconds, at least 1"
   )
 
 
@@ -101,8 +92,8 @@ _loss_message = ""  # which this message names
 def _exit_after_loss(task: str, index: int) -> None:
   """Ends this process because process `index` is lost.
 
-  The main thread may be waiting for the lost process in a collective operation,
-  for long. If it fails by itself within `GRACE` seconds, it reports the loss.
+  The main thread may be waiting for that process in a collective operation. If
+  it fails by itself within `GRACE` seconds, it reports the loss.
   """
   global _loss_message
   _loss_message = (

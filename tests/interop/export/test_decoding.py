@@ -122,6 +122,7 @@ def run(code, *argv, cwd, **env):
   return done.stdout
 
 
+@pytest.mark.slow
 def test_the_example_decodes_with_jax_alone(folder, model_of, tmp_path):
   code = (
     "import runpy, sys; sys.modules.update(scm_jax=None, flax=None); "
@@ -135,6 +136,7 @@ def test_the_example_decodes_with_jax_alone(folder, model_of, tmp_path):
   np.testing.assert_allclose(np.int32(drawn), np.int32(wanted), atol=1)
 
 
+@pytest.mark.slow
 def test_two_devices_decode_their_own_images(folder, expected, tmp_path):
   """In groups of two of a device's three; no image leaves its device."""
   code = """

@@ -77,15 +77,15 @@ def sample(pipe, model, steps, guidance=1.0, **options):
   "name, steps, guidance",
   [
     ("student", 1, 1.7),
-    ("student", 2, 1.0),
+    pytest.param("student", 2, 1.0, marks=pytest.mark.slow),
     ("student", 4, 1.7),
-    ("student-edm2", 2, 1.7),
-    ("unlabelled", 2, 1.0),
+    pytest.param("student-edm2", 2, 1.7, marks=pytest.mark.slow),
+    pytest.param("unlabelled", 2, 1.0, marks=pytest.mark.slow),
     ("unlabelled-edm2", 1, 1.0),
     ("teacher", 2, 1.0),
-    ("teacher-edm2", 2, 1.7),
+    pytest.param("teacher-edm2", 2, 1.7, marks=pytest.mark.slow),
     ("teacher-guided", 1, 1.7),
-    ("teacher-dpm", 1, 1.0),
+    pytest.param("teacher-dpm", 1, 1.0, marks=pytest.mark.slow),
     ("teacher-dpm", 4, 1.7),
   ],
 )
@@ -218,6 +218,7 @@ def test_a_network_that_always_had_labels_needs_them(load):
   pipe.register_to_config(unconditional=True)
 
 
+@pytest.mark.slow
 def test_neither_trainer_nor_jax_is_needed(
   export_of, model_of, draw, home, tmp_path
 ):

@@ -259,9 +259,9 @@ def test_other_files_are_not_replaced(model_of, tmp_path):
   "argv, said",
   [
     (["--formats=onxx"], "no format 'onxx'; did you mean"),
-    (["--formats=,"], "--formats is empty"),
-    (["--steps=1,0"], "--steps=1,0: give different positive whole numbers"),
-    (["--steps=2,2"], "--steps=2,2: give different"),
+    (["--formats=,"], "--formats: ','"),
+    (["--steps=1,0"], "--steps is 0; it must be positive"),
+    (["--steps=2,2"], "--steps has a number twice"),
     (["--num=-1"], "--num is -1"),
     (["--dtype=int8"], "invalid choice: 'int8'"),
     (["--out=gs://bucket/x"], "an export is written to a local disk"),

@@ -22,7 +22,10 @@ def relative(a, b):
 
 @pytest.mark.parametrize(
   "name, guidance",
-  [("deep", 1.7), ("unlabelled-edm2", 1.0)],
+  [
+    pytest.param("deep", 1.7, marks=pytest.mark.slow),
+    ("unlabelled-edm2", 1.0),
+  ],
 )
 def test_samples_agree_with_the_trainers(
   name, guidance, export_of, model_of, draw, caplog

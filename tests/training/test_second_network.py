@@ -1,0 +1,79 @@
+"""An objective may train, keep and restore a network beside the student's."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from scm_jax import objectives
+from scm_jax.training import workdir
+
+WEIGHT = "train['extra']['critic']['params']['denoiser']['conv_in']['weight']"
+
+
+class Crash(Exception):
+  """Stands for anything that ends a process."""
+
+
+def crash_at(step):
+  def on_batch(at, batch):
+    if at == step:
+      raise Crash
+
+  return on_batch
+
+
+@pytest.fixture
+def registered(monkeypatch):
+  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
+  import critic
+
+  monkeypatch.setitem(objectives.OBJECTIVES, "critic", critic.CRITIC)
+
+
+@pytest.fixture
+def make(registered, make_config, reference):
+  """`make(**fields)`: the config of the reference student, with a critic."""
+
+  def config(**fields):
+    config = make_config("scd", f"--config.teacher={reference}").unlock()
+    config.run = "critic"
+    config.objective.critic_learning_rate = 1e-3
+    config.objective.update(fields)
+    return config
+
+  return config
+
+
+def test_both_are_trained_and_resumed_to_the_bit(
+  make, train, state_at, assert_equal_states, reference_student, tmp_path
+):
+  whole, cut = tmp_path / "whole", tmp_path / "cut"
+  assert train(make(), whole)
+  with pytest.raises(Crash):
+    train(make(), cut, crash_at(6))
+  assert train(make(), cut)
+  end = state_at(whole, 8)
+  assert_equal_states(state_at(cut, 8), end)
+  # The student is the one that it would have been without a critic.
+  alone = state_at(reference_student, 8)
+  assert_equal_states({name: end[name] for name in alone}, alone)
+  # The critic learns, by its own rate.
+  extra = {name for name in end if name.startswith("train['extra']['critic']")}
+  assert extra == end.keys() - alone.keys()
+  moved = state_at(whole, 2)[WEIGHT] - end[WEIGHT]
+  assert np.abs(moved).max() > 0
+
+  # Nothing of it is in what is drawn from and exported.
+  model, _ = workdir.load(whole)
+  assert set(model.params) == {"denoiser", "weighting"}
+
+
+def test_it_begins_as_the_teacher_and_moves_by_its_own_rate(
+  make, train, state_at, reference, tmp_path
+):
+  teacher, _ = workdir.load(reference)
+  start = np.asarray(teacher.params["denoiser"]["conv_in"]["weight"])
+  assert train(make(critic_learning_rate=0.0), tmp_path)
+  still = state_at(tmp_path, 8)[WEIGHT]
+  np.testing.assert_allclose(still, start, rtol=1e-5, atol=1e-7)
