@@ -77,6 +77,11 @@ def table(result: dict) -> str:
   for kind, count in (result["collectives"] or {}).items():
     sent = _bytes(result["collective_bytes"][kind])
     lines[f"  {kind}"] = f"{sent} in {count}"
+  total = result["collective_bytes_per_step"]
+  overlapped = result["overlapped_collective_bytes"]
+  if total and overlapped is not None:
+    share = f"{overlapped / total:.0%}"
+    lines["  while it computes"] = f"{_bytes(overlapped)}, {share}"
   involuntary = str(result["involuntary_rematerializations"])
   lines["involuntary full rematerializations"] = involuntary
   lines["compiled in"] = f"{result['compile_seconds']:.0f} s"

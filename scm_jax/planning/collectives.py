@@ -3,12 +3,13 @@
 Bytes are those that one device sends if each collective runs as a ring, which
 sends as few as possible: in a group of n devices, `(n - 1) / n` of an
 all-gather's result or a reduce-scatter's operand, and twice that for an
-all-reduce. What is inside a loop counts once for each iteration.
+all-reduce. What is inside a loop counts once for each iteration. The text lists
+instructions in the order in which they start.
 """
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +24,11 @@ _OTHERS = {
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$", re.MULTILINE)
 _INSTRUCTION = re.compile(
-  r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z\d\-]*)\("
+  r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>.*?) "
+  r"(?P<opcode>[a-z][a-z\d\-]*)\("
 )
+_NAME = re.compile(r"%([\w.\-]+)")
+_COMPUTES = "fusion convolution dot custom-call while call".split()
 _SHAPE = re.compile(r"\b(pred|[a-z]+)(\d*)\w*\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
@@ -49,12 +53,14 @@ class Collective(NamedTuple):
     times: how often a step runs it.
     bytes: how many bytes a device sends each time.
     group: the positions in the mesh of the first group of devices.
+    overlapped: whether something is computed between its start and its end.
   """
 
   kind: str
   times: int
   bytes: float
   group: tuple[int, ...]
+  overlapped: bool = False
 
 
 def parse(text: str, devices: int) -> list[Collective]:
@@ -73,8 +79,11 @@ def parse(text: str, devices: int) -> list[Collective]:
         visit(called, count * trips)
 
   visit(entry, 1)
+  starts = {line for lines in bodies.values() for line in _overlapped(lines)}
+  # A collective may be all of a computation that is called asynchronously.
+  called = {name for name, _ in _calls(starts)}
   return [
-    collective
+    collective._replace(overlapped=line in starts or name in called)
     for name, lines in bodies.items()
     if times[name]
     for line in lines
@@ -99,14 +108,30 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
   return dict(zip(names, lines, strict=True)), names[marks.index("ENTRY ")]
 
 
-def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
+def _overlapped(lines: list[str]) -> set[str]:
+  """Returns the lines of a computation that start an overlapped instruction."""
+  found, running = set(), {}
+  for line in lines:
+    instruction = _INSTRUCTION.match(line)
+    opcode = instruction["opcode"] if instruction else ""
+    if instruction and opcode.endswith("-start"):
+      running[instruction["name"]] = line
+    elif opcode.endswith("-done"):
+      for name in _NAME.findall(line):
+        running.pop(name, None)
+    elif opcode in _COMPUTES:
+      found.update(running.values())
+  return found
+
+
+def _calls(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
   """Yields the computations that a computation calls, and how often."""
   for line in lines:
     found = _INSTRUCTION.match(line)
     # The end of an asynchronous call names the same computation as its start.
-    if not found or found[2].endswith(("-done", "-update")):
+    if not found or found["opcode"].endswith(("-done", "-update")):
       continue
-    loop = _TRIPS.search(line) if found[2] == "while" else None
+    loop = _TRIPS.search(line) if found["opcode"] == "while" else None
     trips = int(loop[1]) if loop else 1
     for _, name in _CALLED.findall(line):
       yield name, trips
@@ -118,7 +143,7 @@ def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
 def _collective(line: str, times: int, devices: int) -> Collective | None:
   """Returns the collective of a line, or None for any other instruction."""
   found = _INSTRUCTION.match(line)
-  opcode = found[2].removesuffix("-start") if found else ""
+  opcode = found["opcode"].removesuffix("-start") if found else ""
   kind = _OTHERS.get(opcode, opcode)
   if not found or kind not in KINDS:
     return None
@@ -126,10 +151,10 @@ def _collective(line: str, times: int, devices: int) -> Collective | None:
   size = len(group)
   if size < 2:
     return None
-  shapes = [array_bytes(*shape) for shape in _SHAPE.findall(found[1])]
-  if found[2] == "collective-permute-start":
+  shapes = [array_bytes(*shape) for shape in _SHAPE.findall(found["shape"])]
+  if found["opcode"] == "collective-permute-start":
     shapes = shapes[1:2]  # operand, result, contexts
-  elif found[2].endswith("-start") and kind != "all-reduce":
+  elif found["opcode"].endswith("-start") and kind != "all-reduce":
     shapes = shapes[len(shapes) // 2 :]  # operands, results
   factor = {
     "all-reduce": 2 * (size - 1) / size,

@@ -126,6 +126,7 @@ def _compiled(config: Run, target: Target, mesh: Any) -> dict[str, Any]:
     "temp_bytes": memory.temp_size_in_bytes,
     "aliased_bytes": memory.alias_size_in_bytes,
     "collectives": collectives.counts(sent),
+    "overlapped": round(sum(c.times * c.bytes for c in sent if c.overlapped)),
     "traffic": _traffic(sent, target.domain),
   }
 
