@@ -80,8 +80,11 @@ def table(result: dict) -> str:
   total = result["collective_bytes_per_step"]
   overlapped = result["overlapped_collective_bytes"]
   if total and overlapped is not None:
-    share = f"{overlapped / total:.0%}"
-    lines["  while it computes"] = f"{_bytes(overlapped)}, {share}"
+    beside = result["collective_bytes_beside_products"]
+    lines["  while it computes"] = (
+      f"{_bytes(overlapped)}, {overlapped / total:.0%}; "
+      f"{_bytes(beside)} beside convolutions and products"
+    )
   involuntary = str(result["involuntary_rematerializations"])
   lines["involuntary full rematerializations"] = involuntary
   lines["compiled in"] = f"{result['compile_seconds']:.0f} s"

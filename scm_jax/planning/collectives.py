@@ -7,9 +7,10 @@ all-reduce. What is inside a loop counts once for each iteration. The text lists
 instructions in the order in which they start.
 """
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 KINDS: tuple[str, ...] = tuple(
   "all-gather all-reduce reduce-scatter all-to-all collective-permute".split()
 )
+PRODUCT, OTHER = "product", "other"
 _OTHERS = {
   "ragged-all-to-all": "all-to-all",
   "collective-broadcast": "all-gather",
@@ -28,7 +30,8 @@ _INSTRUCTION = re.compile(
   r"(?P<opcode>[a-z][a-z\d\-]*)\("
 )
 _NAME = re.compile(r"%([\w.\-]+)")
-_COMPUTES = "fusion convolution dot custom-call while call".split()
+_COMPUTES = "fusion custom-call while call".split()
+_LIBRARY = re.compile(r'custom_call_target="__(?:cudnn|cublas|onednn)')
 _SHAPE = re.compile(r"\b(pred|[a-z]+)(\d*)\w*\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
@@ -53,14 +56,15 @@ class Collective(NamedTuple):
     times: how often a step runs it.
     bytes: how many bytes a device sends each time.
     group: the positions in the mesh of the first group of devices.
-    overlapped: whether something is computed between its start and its end.
+    meanwhile: what is computed between its start and its end: `PRODUCT` if
+      there is a convolution or a product, `OTHER`, or "" for nothing.
   """
 
   kind: str
   times: int
   bytes: float
   group: tuple[int, ...]
-  overlapped: bool = False
+  meanwhile: str = ""
 
 
 def parse(text: str, devices: int) -> list[Collective]:
@@ -79,11 +83,14 @@ def parse(text: str, devices: int) -> list[Collective]:
         visit(called, count * trips)
 
   visit(entry, 1)
-  starts = {line for lines in bodies.values() for line in _overlapped(lines)}
+  products, meanwhile = _products(bodies), {}
+  for lines in bodies.values():
+    meanwhile |= _meanwhile(lines, products)
   # A collective may be all of a computation that is called asynchronously.
-  called = {name for name, _ in _calls(starts)}
+  for line, what in list(meanwhile.items()):
+    meanwhile |= {name: what for name, _ in _calls([line])}
   return [
-    collective._replace(overlapped=line in starts or name in called)
+    collective._replace(meanwhile=meanwhile.get(line, meanwhile.get(name, "")))
     for name, lines in bodies.items()
     if times[name]
     for line in lines
@@ -108,9 +115,28 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
   return dict(zip(names, lines, strict=True)), names[marks.index("ENTRY ")]
 
 
-def _overlapped(lines: list[str]) -> set[str]:
-  """Returns the lines of a computation that start an overlapped instruction."""
-  found, running = set(), {}
+def _products(bodies: dict[str, list[str]]) -> set[str]:
+  """Returns the computations that multiply matrices, or call one that does."""
+
+  @functools.cache
+  def multiplies(name: str) -> bool:
+    lines = bodies.get(name, [])
+    called = (name for name, _ in _calls(lines))
+    return any(map(_multiplies, lines)) or any(map(multiplies, called))
+
+  return set(filter(multiplies, bodies))
+
+
+def _multiplies(line: str) -> bool:
+  found = _INSTRUCTION.match(line)
+  opcode = found["opcode"] if found else ""
+  library = opcode == "custom-call" and _LIBRARY.search(line)
+  return opcode in ("convolution", "dot") or bool(library)
+
+
+def _meanwhile(lines: list[str], products: set[str]) -> dict[str, str]:
+  """Returns what is computed meanwhile, by the lines that start something."""
+  found, running = {}, {}
   for line in lines:
     instruction = _INSTRUCTION.match(line)
     opcode = instruction["opcode"] if instruction else ""
@@ -119,12 +145,14 @@ def _overlapped(lines: list[str]) -> set[str]:
     elif opcode.endswith("-done"):
       for name in _NAME.findall(line):
         running.pop(name, None)
+    elif _multiplies(line) or products & {n for n, _ in _calls([line])}:
+      found |= dict.fromkeys(running.values(), PRODUCT)
     elif opcode in _COMPUTES:
-      found.update(running.values())
+      found = dict.fromkeys(running.values(), OTHER) | found
   return found
 
 
-def _calls(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
+def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
   """Yields the computations that a computation calls, and how often."""
   for line in lines:
     found = _INSTRUCTION.match(line)
@@ -135,7 +163,8 @@ def _calls(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
     trips = int(loop[1]) if loop else 1
     for _, name in _CALLED.findall(line):
       yield name, trips
-    for names in _BRANCHES.findall(line):
+    conditional = found["opcode"] == "conditional"
+    for names in _BRANCHES.findall(line) if conditional else ():
       for name in names.split(","):
         yield name.strip().lstrip("%"), 1
 

@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -126,9 +127,16 @@ def _compiled(config: Run, target: Target, mesh: Any) -> dict[str, Any]:
     "temp_bytes": memory.temp_size_in_bytes,
     "aliased_bytes": memory.alias_size_in_bytes,
     "collectives": collectives.counts(sent),
-    "overlapped": round(sum(c.times * c.bytes for c in sent if c.overlapped)),
+    "overlapped": _total(c for c in sent if c.meanwhile),
+    "beside_products": _total(
+      c for c in sent if c.meanwhile == collectives.PRODUCT
+    ),
     "traffic": _traffic(sent, target.domain),
   }
+
+
+def _total(sent: Iterable[collectives.Collective]) -> int:
+  return round(sum(c.times * c.bytes for c in sent))
 
 
 def _traffic(

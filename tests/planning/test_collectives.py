@@ -66,11 +66,11 @@ def test_by_hand():
     [
       collectives.Collective("all-gather", 3, 4 * 8 * 2 * 3 / 4, (0, 1, 2, 3)),
       collectives.Collective("reduce-scatter", 3, 8 * 4 * 3.0, (0, 1, 2, 3)),
-      collectives.Collective("all-gather", 1, 32 * 4 / 2, (0, 4), True),
+      collectives.Collective("all-gather", 1, 32 * 4 / 2, (0, 4), "product"),
       # Along the axis of 4 of devices that are numbered in columns.
       collectives.Collective("all-reduce", 1, 22 * 2 * 3 / 4, (0, 1, 2, 3)),
       collectives.Collective(
-        "all-gather", 1, 16 * 4 * 7 / 8, tuple(range(8)), True
+        "all-gather", 1, 16 * 4 * 7 / 8, tuple(range(8)), "other"
       ),
       collectives.Collective("reduce-scatter", 1, 8.0 * 7, tuple(range(8))),
       collectives.Collective("collective-permute", 1, 20.0, (0, 1)),
@@ -83,6 +83,29 @@ def test_by_hand():
     "all-to-all": 0,
     "collective-permute": 1,
   }
+
+
+@pytest.mark.parametrize(
+  "opcode, meanwhile", [("convolution", "product"), ("add", "other")]
+)
+def test_what_is_computed_in_a_fusion(opcode, meanwhile):
+  text = f"""\
+HloModule jit_step, is_scheduled=true
+
+%fused (a: f32[4]) -> f32[4] {{
+  %a = f32[4]{{0}} parameter(0)
+  ROOT %b = f32[4]{{0}} {opcode}(%a, %a)
+}}
+
+ENTRY %main (p: f32[4]) -> f32[4] {{
+  %p = f32[4]{{0}} parameter(0)
+  %start = f32[4]{{0}} all-reduce-start(%p), replica_groups={{{{0,1}}}}
+  %c = f32[4]{{0}} fusion(%p), kind=kLoop, calls=%fused
+  ROOT %done = f32[4]{{0}} all-reduce-done(%start)
+}}
+"""
+  (found,) = collectives.parse(text, devices=2)
+  assert found.meanwhile == meanwhile
 
 
 def test_real(run_in_process):
@@ -109,8 +132,8 @@ def test_real(run_in_process):
     devices=4,
   )
   gather, reduce = sorted(collectives.parse(text, devices=4))
-  assert gather == ("all-gather", 5, 6 * 6 * 4 / 2, (0, 1), False)
-  assert reduce == ("all-reduce", 1, 3 * 6 * 4, (0, 2), False)
+  assert gather == ("all-gather", 5, 6 * 6 * 4 / 2, (0, 1), "")
+  assert reduce == ("all-reduce", 1, 3 * 6 * 4, (0, 2), "")
 
 
 def test_no_program():
