@@ -8,14 +8,15 @@ and those of `config.objective` the options of the objectives
 """
 
 import dataclasses
-from typing import Any, Literal
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from scm_jax import networks, schema
 from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import OBJECTIVES, Options, Spec
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,11 +346,18 @@ GROUPS = {
 }
 
 
-def get_defaults() -> ConfigDict:
+def get_defaults() -> "ConfigDict":
   """Returns a config with every field; what has no default is empty or zero."""
+  from ml_collections import ConfigDict  # who has a `Run` does without
+
+  return ConfigDict(get_fields())
+
+
+def get_fields() -> dict[str, Any]:
+  """Returns the fields of `get_defaults` as a dict, the groups' in dicts."""
   fields = schema.options(Run)
   fields |= {name: schema.options(kind) for name, kind in GROUPS.items()}
-  return ConfigDict(fields | {"network": _network(), "objective": _objective()})
+  return fields | {"network": _network(), "objective": _objective()}
 
 
 def _network() -> dict[str, Any]:

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from scm_jax.cli import configs, console, flags
+from scm_jax.cli import configs, console, flags, platforms
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   if args.compile and not args.abstract:
     raise ConfigError("--compile is for --abstract; bench compiles without it")
   flags.check(args, "repeats", "sample_batch", least=1)
+  platforms.announce()
 
   from scm_jax.training import resolve
   from scm_jax.training.benchmarks import train_step

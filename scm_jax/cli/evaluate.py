@@ -3,7 +3,7 @@
 import argparse
 import signal
 
-from scm_jax.cli import flags
+from scm_jax.cli import flags, platforms
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -95,6 +95,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   runtime = flags.build(request.RuntimeOptions, args)
   out = epath.Path(args.out or args.workdir[0])
   with startup.together("evaluate"):
+    platforms.announce()
     if jax.process_count() > 1:
       # JAX catches it there. Nothing need be saved: the statistics are on disk.
       signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from scm_jax.cli import flags
+from scm_jax.cli import flags, platforms
 
 EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check(args, "steps", "num", "batch_size", least=1)
   flags.check_times(args.t_mid)
   changes = flags.sampler_changes(args, "t_mid", "batch_size")
+  platforms.announce()
 
   from etils import epath
 

@@ -105,9 +105,7 @@ def _abstract(run: Run, target: Target) -> tuple[Sampler, NamedSharding]:
   """Returns a sampler of shapes alone, and where on the target they lie."""
   device = topology.devices(target)[0]
   where = NamedSharding(Mesh(np.asarray([device]), ("data",)), PartitionSpec())
-  sampler = dataclasses.replace(
-    sampling.without_weights(run), guidance=run.sample.guidance
-  )
+  sampler = sampling.without_weights(run)
   network = sampler.network
 
   def folded():

@@ -125,6 +125,7 @@ def test_reports_of_the_same_question_are_equal(
   assert run["fd"] == {"pixels": same["fd"]["pixels"]}
 
 
+@pytest.mark.slow
 def test_other_weights_at_the_same_step_are_another_question(
   runs, command, score_cache, tmp_path
 ):

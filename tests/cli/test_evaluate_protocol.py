@@ -104,14 +104,13 @@ def test_old_scores_can_be_had_by_flags(evaluate):
   assert {run["labels"] for run in report["runs"]} == {"data"}
 
 
-def test_all_settings_are_the_configs_unless_flags_say_otherwise(
-  evaluate, configured
-):
-  """Of a teacher that is guided, and of a student that cannot be."""
-  own = {"guidance": 1.5, "solver": "dpm_solver", "solver_steps": 3}
-  own |= {"t_mid": 0.9, "sigma_max": 40.0}
-  teacher = configured("teacher", **own)
-  report, text = evaluate(workdir=teacher)
+OWN = {"guidance": 1.5, "solver": "dpm_solver", "solver_steps": 3}
+OWN |= {"t_mid": 0.9, "sigma_max": 40.0}
+
+
+def test_all_settings_are_the_configs(evaluate, configured):
+  """Of a teacher that is guided."""
+  report, text = evaluate(workdir=configured("teacher", **OWN))
   [many, one] = report["runs"]
   used = {"guidance": 1.5, "sigma_max": 40.0, "dtype": "float32"}
   assert used.items() <= many.items() and used.items() <= one.items()
@@ -119,16 +118,20 @@ def test_all_settings_are_the_configs_unless_flags_say_otherwise(
   assert (one["steps"], one["nfe"]) == (1, 2)
   assert "solver dpm_solver, sigma_max 40.0, dtype float32" in text
 
+
+@pytest.mark.slow
+def test_flags_say_otherwise_and_a_student_cannot_be_guided(
+  evaluate, configured
+):
   changed = "--guidance=2", "--solver=heun", "--teacher-steps=2"
-  other, _ = evaluate(
-    *changed, "--sigma-max=80", "--dtype=bfloat16", workdir=teacher
-  )
+  changed = *changed, "--sigma-max=80", "--dtype=bfloat16"
+  other, _ = evaluate(*changed, workdir=configured("teacher", **OWN))
   [run] = other["runs"]
   found = [run[key] for key in ("guidance", "solver", "steps", "nfe")]
   assert found == [2.0, "heun", 2, 6]
   assert (run["sigma_max"], run["dtype"]) == (80.0, "bfloat16")
 
-  [run] = evaluate(workdir=configured("scd", **own))[0]["runs"]
+  [run] = evaluate(workdir=configured("scd", **OWN))[0]["runs"]
   assert (run["guidance"], run["t_mid"], run["sigma_max"]) == (1.0, 0.9, 40.0)
 
 

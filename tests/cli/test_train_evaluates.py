@@ -47,6 +47,7 @@ def test_scores_in_training_and_the_best_kept(command, flags, runs, tmp_path):
   assert checksum.of(model.params) != checksum.of({}) and about["ema"]
 
 
+@pytest.mark.slow
 def test_scores_in_training_are_against_the_reference(
   command, flags, tmp_path, caplog
 ):

@@ -57,7 +57,14 @@ def differ(programs):
   return all(a != b for a, b in itertools.combinations(texts, 2))
 
 
-@pytest.mark.parametrize(("family", "field"), chosen(FAMILIES))
+@pytest.mark.parametrize(
+  ("family", "field"),
+  [
+    # Whose backward passes training/test_every_family.py looks at.
+    pytest.param(*pair, marks=pytest.mark.slow) if pair[1] == "remat" else pair
+    for pair in chosen(FAMILIES)
+  ],
+)
 def test_values_of_a_network_make_different_programs(family, field):
   kind = FAMILIES[family]
   allowed = schema.choices(kind)[field]

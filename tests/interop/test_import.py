@@ -226,7 +226,9 @@ def test_adaptation_and_distillation(command, imported, caplog, tmp_path):
   assert "2 network evaluations each" in said and images.std() > 5
 
 
-@pytest.mark.parametrize("run", ["teacher", "scd"])
+@pytest.mark.parametrize(
+  "run", ["scd", pytest.param("teacher", marks=pytest.mark.slow)]
+)
 def test_guidance_that_the_teacher_cannot_give(
   run, refused_line, command, pickles, tmp_path
 ):

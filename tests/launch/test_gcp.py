@@ -101,6 +101,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "advice"), REFUSALS)
 def test_a_failed_create_is_explained_and_cleaned_up(cloud, error, advice):
   fault = ("instances create", f"ERROR: {error}", "partial")
@@ -112,6 +113,7 @@ def test_a_failed_create_is_explained_and_cleaned_up(cloud, error, advice):
   assert "nothing is left" in left
 
 
+@pytest.mark.slow
 def test_machines_that_cannot_be_deleted_are_named(cloud):
   faults = [("instances create", FULL, "partial"), ("delete", "ERROR: no")]
   result = cloud("create", *GPU, "--yes", faults=faults)
@@ -120,6 +122,7 @@ def test_machines_that_cannot_be_deleted_are_named(cloud):
   assert "scm-my-run-0" in last and f"delete --name={NAME}" in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [TPU, GPU])
 def test_an_interrupted_create_is_cleaned_up(cloud, flags):
   fault = ("compute create", "interrupt")
@@ -128,6 +131,7 @@ def test_an_interrupted_create_is_cleaned_up(cloud, flags):
   assert len(cloud.history) == 2 and not cloud.machines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "call", ["describe", "pip wheel", "storage rm", "storage cp"]
 )
@@ -191,6 +195,7 @@ def test_a_preempted_slice_is_made_again_until_the_run_is_complete(cloud):
   assert states == ["waiting", "gone", "gone"]
 
 
+@pytest.mark.slow
 def test_preempted_machines_start_again_and_deleted_ones_are_made(cloud):
   cloud("create", *GPU, "--yes", "--spot")
   reports = [
@@ -209,6 +214,7 @@ def test_preempted_machines_start_again_and_deleted_ones_are_made(cloud):
   assert delete.startswith("delete ") and not cloud.machines
 
 
+@pytest.mark.slow
 def test_a_watch_that_gives_up_names_what_goes_on(cloud):
   cloud("create", *GPU, "--yes")
   reports = [TRAINING, (TRAINING, {"scm-my-run-1": None})]
@@ -219,6 +225,7 @@ def test_a_watch_that_gives_up_names_what_goes_on(cloud):
   assert f"delete --name={NAME}" in result.stderr
 
 
+@pytest.mark.slow
 def test_run_waits_for_room_but_not_for_permissions(cloud):
   faults = [("queued create", FULL, 1), ("queued create", DENIED)]
   result = cloud("run", *TPU, "--yes", faults=faults, reports=[TRAINING] * 9)
@@ -227,6 +234,7 @@ def test_run_waits_for_room_but_not_for_permissions(cloud):
   assert "roles/tpu.admin" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_failed_training_ends_the_run(cloud, keep):
   cloud("create", *TPU, "--yes")
@@ -237,6 +245,7 @@ def test_a_failed_training_ends_the_run(cloud, keep):
   assert cloud.machines == ({NAME} if keep else set())
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_deleted_is_not_made_again(cloud):
   cloud("create", *TPU, "--yes")
   reports = [TRAINING, (TRAINING, {NAME: None}), TRAINING]
@@ -275,6 +284,7 @@ def test_delete_of_nothing_is_done(cloud):
   assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["queued delete", "tpu-vm list"])
 def test_a_failed_delete_says_what_may_be_left(cloud, call):
   cloud("create", *TPU, "--yes")
@@ -301,6 +311,7 @@ def test_a_job_in_a_cluster_is_deleted_with_its_pods(cloud):
   assert not cloud.machines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("call", "error", "advice"),
   [

@@ -142,6 +142,7 @@ def test_tokens_as_pytorch(images, trained):
   assert relative(tokens(tensors, images), expected) < 2e-5
 
 
+@pytest.mark.slow
 def test_tokens_as_transformers(images):
   torch = pytest.importorskip("torch")
   transformers = pytest.importorskip("transformers")

@@ -30,6 +30,7 @@ def torch_resize(images, height, width, **options):
   return x.permute(0, 2, 3, 1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "wanted"), SIZES)
 def test_bilinear_as_tensorflow_1(draw, size, wanted):
   tf = pytest.importorskip("tensorflow")

@@ -86,6 +86,7 @@ def trained(kind):
   return jnp.exp(network.w(params, t)) * velocity_error(t)
 
 
+@pytest.mark.slow
 def test_features_of_the_noise_level_follow_a_teachers_error():
   """At 2.5 deviations of the proposal either way, as in the middle."""
   off = lambda kind: np.abs(np.log(trained(kind)))

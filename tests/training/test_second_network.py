@@ -23,12 +23,14 @@ def crash_at(step):
   return on_batch
 
 
-@pytest.fixture
-def registered(monkeypatch):
-  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
-  import critic
+@pytest.fixture(scope="module")
+def registered():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(pathlib.Path(__file__).parent)
+    import critic
 
-  monkeypatch.setitem(objectives.OBJECTIVES, "critic", critic.CRITIC)
+    patch.setitem(objectives.OBJECTIVES, "critic", critic.CRITIC)
+    yield
 
 
 @pytest.fixture
@@ -69,6 +71,7 @@ def test_both_are_trained_and_resumed_to_the_bit(
   assert set(model.params) == {"denoiser", "weighting"}
 
 
+@pytest.mark.slow
 def test_it_begins_as_the_teacher_and_moves_by_its_own_rate(
   make, train, state_at, reference, tmp_path
 ):

@@ -150,14 +150,15 @@ def test_a_checkpoint_of_8_devices_is_read_on_2(eight_devices):
   assert eight_devices["two"]["restored"] == 0
 
 
-def test_what_rests_on_the_host(eight_devices):
+@pytest.mark.slow
+def test_what_rests_on_the_host(rare_layouts):
   """It changes no bit, stays there in training, and comes back there."""
-  run = eight_devices["offloaded"]
+  run = rare_layouts["offloaded"]
   assert run["changed"] == 0
   host, device = ["pinned_host"], ["device"]
   there = {"params": device, "opt_state": host, "ema": host}
   assert run["after_a_step"] == run["kinds"] == there
-  assert eight_devices["both"]["kinds"]["ema"] == device
+  assert rare_layouts["both"]["kinds"]["ema"] == device
   assert run["restored"] == 0 and run["continued"] < 1e-5
 
 
@@ -214,6 +215,7 @@ def test_passes_hold_as_many_images_as_they_may(devices, limit):
   assert sharding.microbatches(config, devices) == 4
 
 
+@pytest.mark.slow
 def test_passes_are_microbatches(make_config):
   """The step of either field is the same program."""
 

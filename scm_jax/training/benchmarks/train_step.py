@@ -6,12 +6,12 @@ Weights and data are random; neither a workdir nor a dataset is needed.
 import copy
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from scm_jax import networks
 from scm_jax.defaults import Mesh, Run
@@ -20,12 +20,15 @@ from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
 from scm_jax.training.step import init_state
 
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
 # The keys in `flops_in_forwards` of objectives that have another name there.
 REPORTED_AS = {"teacher": "diffusion"}
 
 
 def measure(
-  config: ConfigDict,
+  config: "ConfigDict",
   repeats: int = 10,
   rates: sampling.Rates | None = None,
   sample_batch: int = 64,
@@ -37,7 +40,7 @@ def measure(
   once for the throughput of samplers.
   """
   run = resolve.resolve(config)
-  step = _time_step(run, repeats)
+  step = time_step(run, repeats)
   devices, flops = jax.device_count(), step["flops"]
   p10, median, p90 = np.percentile(step["ms"], (10, 50, 90)).tolist()
   forward = _flops(_lower_forward(run).compile())
@@ -68,7 +71,7 @@ def measure(
   }
 
 
-def count(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
+def count(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
   """Returns the object that `bench --abstract --json` prints.
 
   The step is lowered on abstract arrays; no memory for weights, no accelerator
@@ -78,15 +81,17 @@ def count(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
   machine's backend, the peak of memory is known.
   """
   run = _on_one_device(resolve.check(config))
-  made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
-  step = made.step.lower(*made.arguments)
-  memory = step.compile().memory_analysis() if compiled else None
+  made, step = _lower_step(run, _counter())
+  memory = None
+  if compiled:
+    _, here = _lower_step(run, jax.devices()[0])
+    memory = here.compile().memory_analysis()
   held = {"state": made.state, "teacher": made.teacher, "batch": made.batch}
   return {
     "config": describe(run),
     "params": networks.parameter_count(made.state.params),
     "teacher_params": made.teacher and networks.parameter_count(made.teacher),
-    "flops": {"forward": _flops(_lower_forward(run)), "step": _flops(step)},
+    "flops": {"forward": forward_arithmetic(run), "step": _flops(step)},
     "argument_bytes": {
       name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
       for name, tree in held.items()
@@ -106,11 +111,31 @@ def arithmetic(config: Run) -> tuple[float, float]:
   def counted(remat: Any) -> float:
     network = dataclasses.replace(run.network, remat=remat)
     given = dataclasses.replace(run, network=network)
-    made = program.make(given, sharding.make_mesh(given, jax.devices()[:1]))
-    return _flops(made.step.lower(*made.arguments))
+    return _flops(_lower_step(given, _counter())[1])
 
   hardware = counted(run.network.remat)
   return hardware, hardware if run.network.remat == "none" else counted("none")
+
+
+def forward_arithmetic(config: Run) -> float:
+  """Returns the FLOPs of one forward pass over the batch, as `arithmetic`."""
+  with jax.default_device(_counter()):
+    return _flops(_lower_forward(config))
+
+
+def _counter() -> jax.Device:
+  """Returns the device whose client counts: accelerators' plugins need not."""
+  try:
+    return jax.devices("cpu")[0]
+  except RuntimeError:  # the CPU is not among the platforms that the user chose
+    return jax.devices()[0]
+
+
+def _lower_step(
+  config: Run, device: jax.Device
+) -> tuple[program.Program, jax.stages.Lowered]:
+  made = program.make(config, sharding.make_mesh(config, [device]))
+  return made, made.step.lower(*made.arguments)
 
 
 def describe(config: Run) -> str:
@@ -141,7 +166,7 @@ def _flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:
   return float((program.cost_analysis() or {}).get("flops", float("nan")))
 
 
-def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
+def flops_in_forwards(config: "ConfigDict") -> dict[str, float]:
   """Returns the FLOPs of each objective's train step, in forward passes.
 
   Guidance, which is not part of the objective, is left out.
@@ -154,8 +179,7 @@ def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
     return _on_one_device(resolve.resolve(config))
 
   def step_flops(run: Run) -> float:
-    made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
-    return _flops(made.step.lower(*made.arguments).compile())
+    return _flops(_lower_step(run, jax.devices()[0])[1].compile())
 
   forward = _flops(_lower_forward(resolved(config.run)).compile())
   return {
@@ -164,14 +188,16 @@ def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
   }
 
 
-def _time_step(config: Run, repeats: int) -> dict[str, Any]:
-  """Measures the config's own train step on the devices here.
+def time_step(
+  config: Run, repeats: int, devices: Sequence[Any] | None = None
+) -> dict[str, Any]:
+  """Measures the config's own train step, on all devices here unless named.
 
   It returns `ms`, the milliseconds of each call; `flops` of one device, None
   where there are microbatches, whose loop XLA counts as one; `peak_bytes` of
   one device; and `params`, the number of parameters.
   """
-  mesh = sharding.make_mesh(config)
+  mesh = sharding.make_mesh(config, devices)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
   where = jax.tree.map(lambda leaf: leaf.sharding, made.state)

@@ -303,6 +303,7 @@ def test_what_is_no_model(tmp_path):
     scm_jax.lod  # noqa: B018
 
 
+@pytest.mark.slow
 def test_two_devices_and_the_light_core(export_of, sampler, images, tmp_path):
   """The same images from a batch cut in two, without training's packages."""
   path = str(export_of("student", formats=()))
