@@ -242,6 +242,29 @@ class SamplerState:
     """The number of devices that share a batch."""
     return self.batch_sharding.num_devices if self.batch_sharding else 1
 
+  @property
+  def platform(self) -> str:
+    """The platform of the devices that draw, as JAX names it."""
+    if self.batch_sharding is None:
+      return jax.default_backend()
+    return self.batch_sharding.mesh.devices.flat[0].platform
+
+  @functools.cached_property
+  def ready(self) -> Self:
+    """This sampler with its weights folded, for drawing alone.
+
+    Its parameters are those that the networks' `fold` returns: no call computes
+    anything from weights alone. The samples are the same.
+    """
+    second = self.guidance_network
+    if not (self.network.fold or (second and second.fold)):
+      return self
+    ready = self.with_weights(
+      _folded(self.network, second, self.weights, self.platform)
+    )
+    vars(ready)["ready"] = ready  # it need not be folded again
+    return ready
+
   def noise_draws(self, steps: int) -> int:
     """Returns how many draws of noise a sample takes."""
     return steps if self.rules.fresh_noise else 1
@@ -269,3 +292,18 @@ class SamplerState:
     return dataclasses.replace(
       jax.device_put(self, whole), batch_sharding=batch_sharding
     )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 3))
+def _folded(
+  network: networks.Network,
+  second: networks.Network | None,
+  weights: Any,
+  platform: str,
+) -> Any:
+  """Folds the weights of a network and of its guidance network."""
+  if network.fold:
+    weights = network.fold(weights, platform)
+  if second and second.fold:
+    weights = {**weights, "guide": second.fold(weights["guide"], platform)}
+  return weights

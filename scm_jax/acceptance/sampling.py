@@ -49,7 +49,7 @@ def _measured(
   """Returns the time of one batch, and the least that it can take."""
   evaluations = sampler.evaluations(steps, sampler.guidance)
   repeats = 2 if tiny else max(3, 40 // evaluations)
-  count = sum(x.nbytes for x in jax.tree.leaves(sampler.params["denoiser"]))
+  count = sampling.parameter_bytes(sampler.ready.params)
   card, rates = targets.card_here(jax.devices()[0].device_kind), None
   if card is not None and card.flops:
     rates = sampling.Rates(card.flops, card.bandwidth)

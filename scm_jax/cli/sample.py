@@ -32,6 +32,8 @@ FLAGS = {
   **flags.EMA,
   **flags.AUTOENCODER,
   "--batch-size=N": "images at once on all devices; default the config's",
+  "--compiled=DIR": "folder that keeps compiled programs, which only you may "
+  "write into; the next command need not compile them",
   "--out=DIR": "folder of samples.npz and grid.png; default WORKDIR/samples",
 }
 GRID = 400  # images in grid.png at most
@@ -54,7 +56,13 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   import scm_jax
   from scm_jax.training import workdir
 
-  sampler = scm_jax.load(args.workdir, args.ema, args.dtype, args.autoencoder)
+  sampler = scm_jax.load(
+    args.workdir,
+    args.ema,
+    args.dtype,
+    args.autoencoder,
+    compiled=args.compiled or "",
+  )
   sampler = dataclasses.replace(sampler, **changes)
   steps = args.steps or sampler.steps
   guidance = sampler.guidance_scale(args.guidance)

@@ -46,6 +46,9 @@ class Network(NamedTuple):
       network that takes `target`.
     config: what it was built from.
     constraint: where the optimiser keeps its weights.
+    fold: `fold(params, platform)`, parameters that `F` takes in place of
+      `params` and computes nothing from, for sampling alone; `platform` is that
+      of the devices. None if `F` computes nothing from parameters anyway.
   """
 
   init: Callable[[jax.Array], Params]
@@ -53,6 +56,7 @@ class Network(NamedTuple):
   w: Callable[..., jax.Array]
   config: NetworkConfig
   constraint: Constraint = FREE
+  fold: Callable[[Params, str], Params] | None = None
 
 
 @functools.cache
@@ -98,7 +102,14 @@ def build(config: NetworkConfig) -> Network:
 
   if config.published:
     F = trigflow.network_from_edm(F, config.sigma_d)
-  return Network(init, F, w, config, family.constraint)
+
+  def fold(params, platform):
+    assert family.fold is not None
+    denoiser = family.fold(config, params["denoiser"], platform)
+    return {**params, "denoiser": denoiser}
+
+  network = Network(init, F, w, config, family.constraint)
+  return network._replace(fold=fold) if family.fold else network
 
 
 def family_name(config: NetworkConfig) -> str:

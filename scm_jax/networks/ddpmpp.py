@@ -189,7 +189,7 @@ class DDPMpp(nn.Module):
     dtypes = c.dtypes()
 
     def block(name, x, features, **kwargs):
-      config = dataclasses.replace(c, dtype=next(dtypes))
+      config = dataclasses.replace(c, dtype=dtypes[name])
       return Residual(config, features, name=name, **kwargs)(x, emb, train)
 
     x = _conv(c.channels, 3, c.dtype, "conv_in")(x)

@@ -165,9 +165,14 @@ def _check_fields(
 
 def model(run: Run, average: Any) -> Sampler:
   """Returns the sampler of a run's EMA, whose arrays stay in their shards."""
+  return sampler(run, constrained(run, average))
+
+
+def sampler(run: Run, params: Any) -> Sampler:
+  """Returns the sampler of parameters that need no constraint any more."""
   return Sampler(
     network=networks.build(run.network),
-    params=constrained(run, average),
+    params=params,
     codec=run.codec,
     kind=run.spec.kind,
     t_mid=run.sample.t_mid,

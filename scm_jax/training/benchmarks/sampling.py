@@ -1,7 +1,8 @@
 """Measuring how long a sample takes, beside the least that hardware allows.
 
-Weights are random, in float32, and the network computes as in training, as
-`scm_jax.load` has it by default. One device draws, without an autoencoder.
+Weights are random, and the network computes as in training, as `scm_jax.load`
+has it by default: an evaluation reads them folded (`Sampler.ready`). One device
+draws, without an autoencoder.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scm_jax import networks
+from scm_jax.defaults import Run
 from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
@@ -50,8 +51,7 @@ def measure(
   """
   student = _random_sampler(config, "consistency", batch)
   teacher = _random_sampler(config, "diffusion")
-  weights = jax.tree.leaves(student.params["denoiser"])
-  size = sum(leaf.nbytes for leaf in weights)
+  size = parameter_bytes(student.ready.params)
   about: dict[str, Any] = {
     "batch": batch,
     "parameter_bytes": size,
@@ -97,17 +97,16 @@ def _random_sampler(
   if OBJECTIVES[config.run].kind != kind:
     config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
   run = resolve.resolve(config)
-  sampler = Sampler(
-    network=networks.build(run.network),
-    params=None,
-    codec=run.codec,
-    kind=kind,
-    batch_size=batch,
-    solver=run.sample.solver,
+  sampler = dataclasses.replace(
+    without_weights(run), guidance=1.0, batch_size=batch
   )
-  sampler = export_folder.as_computed(sampler)
   shapes = jax.eval_shape(sampler.network.init, jax.random.key(0))
   return dataclasses.replace(sampler, params=random_like(shapes))
+
+
+def without_weights(run: Run) -> Sampler:
+  """Returns the sampler of a run's network, which has no parameters yet."""
+  return export_folder.as_computed(resolve.sampler(run, None))
 
 
 def random_like(abstract: Any) -> Any:
@@ -128,6 +127,12 @@ def random_like(abstract: Any) -> Any:
 
   where = [leaf.sharding for leaf in leaves]
   return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
+
+
+def parameter_bytes(params: Any) -> int:
+  """Returns the size of parameters without the weighting head's, in bytes."""
+  leaves = jax.tree.leaves(params["denoiser"])
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:

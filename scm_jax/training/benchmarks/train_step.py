@@ -54,7 +54,7 @@ def measure(
   return {
     "device": jax.devices()[0].device_kind,
     "devices": devices,
-    "config": _describe(run),
+    "config": describe(run),
     "params": step["params"],
     "flops": {"forward": forward, "step": hardware},
     "flops_in_forwards": flops_in_forwards(config),
@@ -85,7 +85,7 @@ def count(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
     memory = here.compile().memory_analysis()
   held = {"state": made.state, "teacher": made.teacher, "batch": made.batch}
   return {
-    "config": _describe(run),
+    "config": describe(run),
     "params": networks.parameter_count(made.state.params),
     "teacher_params": made.teacher and networks.parameter_count(made.teacher),
     "flops": {"forward": forward_arithmetic(run), "step": _flops(step)},
@@ -136,7 +136,7 @@ def _lower_step(
   return made, made.step.lower(*made.arguments)
 
 
-def _describe(config: Run) -> str:
+def describe(config: Run) -> str:
   """Returns the config's line in reports."""
   return f"run={config.run}, batch_size={config.batch_size}"
 
