@@ -8,8 +8,7 @@ from scm_jax.objectives import OBJECTIVES
 def small(arg: str):
   """Returns a config for greyscale digits, and whether it is `tiny`."""
   choice = parse_arg(arg, run=tuple(OBJECTIVES), tiny=False)
-  config = get_defaults()
-  config.run = choice.run
+  config = get_defaults(choice.run)
   config.ema = (0.10, 0.05, 0.20)  # wider than the paper's, for short runs
   config.optimizer.decay_steps = 2000
   config.checkpoint_every = 500
@@ -28,7 +27,8 @@ def small(arg: str):
   else:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.cooldown = 2 / 3
-    config.objective.warmup_steps = 500
+    if config.objective.warmup_steps:
+      config.objective.warmup_steps = 500
   return config, choice.tiny
 
 

@@ -23,7 +23,8 @@ def get_config(arg: str = ""):
   # The activations of small batches fit into the processor's cache, and a run
   # of minutes lacks updates rather than images.
   config.batch_size = 32
-  config.total_steps = {"teacher": 4000, "scd": 5000, "sct": 3000}[config.run]
+  steps = {"teacher": 4000, "sct": 3000}
+  config.total_steps = steps.get(config.run, 5000)
 
   config.data.name = "scm_digits"
   config.data.size = 8

@@ -92,12 +92,13 @@ def get_config(arg: str = ""):
   if choice.run == "teacher":
     config.objective.P_mean, config.objective.P_std = -0.4, 1.0  # Table 5
     config.sample.guidance = 1.4 if smallest else 1.2  # best FID, Table 6
-  else:
+  elif choice.run in paper.PUBLISHED:
     config.objective.P_mean, config.objective.P_std = -0.8, 1.6  # Table 5
   if choice.run == "sct":
     config.total_steps = 100_000  # Table 5
-  if choice.run == "scd":
-    config.total_steps = 200_000  # Table 5
+  elif choice.run != "teacher":
+    config.total_steps = 200_000  # sCD: Table 5
+  if paper.asks_teacher(choice.run):
     config.objective.guidance = "sampled"  # Section 5.2
     config.objective.guidance_range = (1.0, 2.0)  # Section 5.2, Table 5
     config.sample.guidance = 1.4 if smallest else 1.2  # 2 steps, Table 6

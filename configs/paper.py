@@ -14,6 +14,7 @@ from scm_jax.networks import presets
 from scm_jax.objectives import OBJECTIVES
 
 RUNS = tuple(OBJECTIVES)
+PUBLISHED = ("teacher", "sct", "scd")  # those whose settings the paper has
 HARDWARE = ("gpu", "tpu")  # values of the argument `on`
 
 
@@ -41,14 +42,14 @@ class Column:
 
 def start(run: str):
   """Returns the defaults with the settings of Section G for all runs."""
-  config = get_defaults()
-  config.run = run
+  config = get_defaults(run)
   config.sigma_d = 0.5  # Section 3
   config.log_every = 100  # ours
   # EDM2's for teachers (Section 4.2); for students see networks/weighting.py.
   config.network.weighting = "fourier" if run == "teacher" else "positional"
-  config.objective.tangent_c = 0.1  # Section 4.2
-  config.objective.warmup_steps = 10_000  # H, Section 4.2
+  if run in PUBLISHED:
+    config.objective.tangent_c = 0.1  # Section 4.2
+    config.objective.warmup_steps = 10_000  # H, Section 4.2
   config.sample.t_mid = 1.1  # G.2
   config.sample.sigma_max = 80.0  # G.2
   return config
@@ -98,9 +99,17 @@ def imagenet(run: str, size: str, column: Column, on: str):
     config.teacher_ema = column.teacher_ema
     # A hundredth (G.2), rounded: 0.007 * 0.01 is 7.000000000000001e-05.
     optimizer.learning_rate = round(column.learning_rate * 0.01, 10)
-    config.network.dropout = getattr(column, f"{run}_dropout")
+    # Runs that the paper does not have begin from the settings of sCD.
+    dropout = getattr(column, f"{run}_dropout", column.scd_dropout)
+    config.network.dropout = dropout
     config.network.dropout_resolution = 16  # G.2
   return config
+
+
+def asks_teacher(run: str) -> bool:
+  """Returns whether every step of a run evaluates a teacher."""
+  spec = OBJECTIVES[run]
+  return spec.asks_teacher(spec.options())
 
 
 def _set_precision(config, on: str) -> None:
@@ -111,7 +120,7 @@ def _set_precision(config, on: str) -> None:
   # TPUs have no float16. Three bfloat16 products are more precise than it. sCT
   # does not need them: its tangent is large, and mostly noise of the data.
   config.network.dtype = "bfloat16"
-  if config.run == "scd":
+  if asks_teacher(config.run):
     config.objective.tangent_dtype = "float32"
     config.objective.tangent_precision = "high"
 
@@ -136,7 +145,7 @@ def shrink(config) -> None:
   network.channels_per_head = 8
   network.attn_resolutions = (config.data.size // 2,)
 
-  if config.run != "teacher":
+  if config.run != "teacher" and config.objective.warmup_steps:
     config.objective.warmup_steps = 4
   if config.optimizer.decay_steps:
     config.optimizer.decay_steps = 4

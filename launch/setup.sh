@@ -7,11 +7,14 @@ usage() {
 usage: launch/setup.sh [EXTRAS]
 
 Creates the virtual environment .venv in the repository and installs the project
-there in editable form with EXTRAS (default: train; several: train,test). pip
-runs only if pyproject.toml, the extras or the environment's Python have changed.
-The command can be interrupted and run again at any time.
+there in editable form with EXTRAS (default: train; several: train,test), and the
+build of JAX for this machine: with an NVIDIA driver CUDA's, on a TPU VM the
+TPU's, else the CPU's. pip runs only if pyproject.toml, the extras, the hardware
+or the environment's Python have changed. The command can be interrupted and run
+again at any time.
 
-  PYTHON=...  the Python to use (default: 3.12, 3.11, which are tested, or 3.13)
+  PYTHON=...      the Python to use (default: 3.12, 3.11, both tested, or 3.13)
+  SCM_DEVICE=...  cpu, cuda (or cuda12, cuda13) or tpu, whatever hardware is here
 END
 }
 
@@ -24,6 +27,7 @@ case ${1:-train} in
 esac
 extras=${1:-train}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+source "$root/launch/lib/hardware.sh"
 cd "$root"
 venv=$root/.venv
 stamp=$venv/scm-jax-installed # fingerprint of the last complete installation
@@ -105,15 +109,33 @@ quietly() {
 
 why() { grep -i '^error' "$log" | tail -n 1 || true; }
 
+# Returns whether a list of extras names one of these.
+names() { [[ ,$1, =~ ,($2), ]]; }
+
 main() {
-  local python wanted reason
+  local python wanted reason hardware installed other
   mkdir -p "$root/.cache"
   # Of two scripts at once, the second waits and then finds everything installed.
   if command -v flock > /dev/null; then
     exec 9> "$root/.cache/setup.lock"
     flock 9
   fi
-  wanted=$(union "$extras" "$(installed_extras)")
+  installed=$(installed_extras)
+  hardware=$(hardware_extra 2> >(sed 's/^/setup: /' >&2)) || exit
+  # The builds for CUDA 12 and 13 exclude each other. A newer driver also runs
+  # the older one.
+  if [[ $hardware == cuda13 && ${SCM_DEVICE:-} != cuda13 ]] &&
+    names "$extras,$installed" 'cuda12|plan-gpu'; then
+    hardware=cuda12
+  fi
+  if [[ $hardware == cuda12 ]]; then other=cuda13; else other='cuda12|plan-gpu'; fi
+  if [[ $hardware == cuda1? ]] && names "$installed" "$other"; then
+    say "making .venv anew, for CUDA ${hardware#cuda}"
+    rm -rf "$venv"
+    installed=$(tr ',' '\n' <<< "$installed" | sed -E "/^($other)\$/d" |
+      paste -s -d , -)
+  fi
+  wanted=$(union "$extras,$hardware" "$installed")
   if usable_venv &&
     [[ $(cat "$stamp" 2> /dev/null) == "$(fingerprint)"$'\n'"$wanted" ]]; then
     return

@@ -146,7 +146,7 @@ if [[ -n $dry_run ]]; then do_ cd "$root"; fi
 do_ launch/setup.sh train
 if [[ -z $dry_run ]]; then
   ((gpus == 0)) || has_cuda || die 'JAX in .venv has no GPU support:' \
-    "run .venv/bin/python -m pip install 'jax[cuda12]', then this command again"
+    "run SCM_DEVICE=cuda launch/setup.sh, then this command again"
   command -v sbatch > /dev/null || die 'there is no sbatch: is this a login node?'
 fi
 do_ mkdir -p "$logs"

@@ -8,14 +8,15 @@ and those of `config.objective` the options of the objectives
 """
 
 import dataclasses
-from typing import Any, Literal
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from scm_jax import networks, schema
 from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import OBJECTIVES, Options, Spec
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Sample:
 
   Attributes:
     t_mid: second time of the 2-step sampler, radians (Section G.2).
+    gamma: part of a flow map's noise that is fresh in each step, 0 to 1.
     sigma_max: noise level that sampling starts from.
     solver: solver of teachers: `heun` or `dpm_solver`.
     solver_steps: steps of that solver; 32 of Heun's are 63 evaluations (G.2).
@@ -146,6 +148,7 @@ class Sample:
   """
 
   t_mid: float = 1.1
+  gamma: float = 0.0
   sigma_max: float = 80.0
   solver: Literal["heun", "dpm_solver"] = "heun"
   solver_steps: int = 32
@@ -345,11 +348,27 @@ GROUPS = {
 }
 
 
-def get_defaults() -> ConfigDict:
-  """Returns a config with every field; what has no default is empty or zero."""
+def get_defaults(run: str = "teacher") -> "ConfigDict":
+  """Returns a config with every field; what has no default is empty or zero.
+
+  Args:
+    run: the objective, whose own defaults `config.objective` has.
+
+  Raises:
+    ConfigError: there is no such objective.
+  """
+  from ml_collections import ConfigDict  # who has a `Run` does without
+
+  return ConfigDict(get_fields(run))
+
+
+def get_fields(run: str = "teacher") -> dict[str, Any]:
+  """Returns the fields of `get_defaults` as a dict, the groups' in dicts."""
+  spec = schema.pick(OBJECTIVES, run, "config.run")
   fields = schema.options(Run)
   fields |= {name: schema.options(kind) for name, kind in GROUPS.items()}
-  return ConfigDict(fields | {"network": _network(), "objective": _objective()})
+  groups = {"network": _network(), "objective": _objective(spec)}
+  return fields | groups | {"run": run}
 
 
 def _network() -> dict[str, Any]:
@@ -360,9 +379,9 @@ def _network() -> dict[str, Any]:
   return fields | {"dtype": "float32"}
 
 
-def _objective() -> dict[str, Any]:
-  """Returns the options of all objectives; the first one's defaults."""
+def _objective(chosen: Spec) -> dict[str, Any]:
+  """Returns the options of all objectives, with the defaults of one."""
   fields: dict[str, Any] = {}
-  for spec in reversed(OBJECTIVES.values()):
+  for spec in (*reversed(OBJECTIVES.values()), chosen):
     fields |= schema.options(spec.options)
   return fields

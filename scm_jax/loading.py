@@ -7,6 +7,7 @@ import os
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scm_jax.errors import UserError
@@ -22,6 +23,7 @@ def load(
   autoencoder: str | None = None,
   *,
   average: float = 0.0,
+  compiled: str | os.PathLike[str] = "",
 ) -> Sampler:
   """Loads a trained network, ready to draw on all devices.
 
@@ -35,11 +37,17 @@ def load(
     autoencoder: the file of the autoencoder that decodes a network of latents;
       "" draws small previews instead; None is the model's own.
     average: the former name of `ema`.
+    compiled: the folder that keeps all programs that this process compiles
+      from now on, for processes to come, such as one beside an export. Its
+      programs are run as they are, so that nobody else may write into it. ""
+      leaves it to JAX.
 
   Raises:
     UserError: the folder is neither an export nor a workdir, is damaged, or
       does not hold the EMA weights.
   """
+  if compiled:
+    _keep_programs(compiled)
   ema = ema or average
   if export_folder.description(path):
     sampler, _ = export_folder.read(path, ema=ema)
@@ -52,6 +60,14 @@ def load(
   # Every device holds the parameters, and computes its part of a batch.
   mesh = Mesh(np.asarray(jax.devices()), ("data",))
   return sampler.on(NamedSharding(mesh, PartitionSpec("data")))
+
+
+def _keep_programs(folder: str | os.PathLike[str]) -> None:
+  """Makes JAX keep compiled programs in a folder."""
+  jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+  # All of them: those that compile in less than a second are several.
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  compilation_cache.reset_cache()  # JAX chose a folder when it first compiled
 
 
 def _load_workdir(

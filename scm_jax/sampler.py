@@ -111,9 +111,9 @@ class Sampler(SamplerState):
     is a scale as `guidance_scale` returns it; see `sample` for the rest.
     """
     return programs.draw_from_seed(
-      self,
-      jnp.int32(seed),
-      jnp.float32(guidance),
+      self.ready,
+      np.int32(seed),
+      np.float32(guidance),
       programs.put(self, (index, label)),
       steps=steps,
       guided=self.extrapolates(guidance),
@@ -199,8 +199,8 @@ class Sampler(SamplerState):
     scale = self.guidance_scale(guidance)
     program = functools.partial(
       program,
-      self,
-      jnp.float32(scale),
+      self.ready,
+      np.float32(scale),
       steps=steps,
       guided=self.extrapolates(scale),
     )
@@ -250,8 +250,8 @@ class Sampler(SamplerState):
       transform = known.transform
     program = functools.partial(
       programs.draw_edit,
-      self,
-      jnp.float32(self.guidance_scale(guidance)),
+      self.ready,
+      np.float32(self.guidance_scale(guidance)),
       times=editing.times(
         steps, start, self.codec.sigma_d, self.t_mid, self.sigma_max
       ),

@@ -71,6 +71,20 @@ def _consistency_path(
   return samplers.consistency(F, noise, cond, times, sigma_d)
 
 
+def _map_path(
+  sampler: "SamplerState",
+  F: Callable[..., Array],
+  noise: Array,
+  cond: networks.Cond,
+  steps: int,
+) -> tuple[Array, samplers.Path]:
+  sigma_d = sampler.codec.sigma_d
+  times = samplers.consistency_times(
+    steps, sigma_d, sampler.t_mid, sampler.sigma_max
+  )
+  return samplers.flow_map(F, noise, cond, times, sigma_d, sampler.gamma)
+
+
 def _diffusion_path(
   sampler: "SamplerState",
   F: Callable[..., Array],
@@ -102,6 +116,16 @@ KINDS = {
     few_steps=True,
     edits=True,
   ),
+  "map": Kind(
+    path=_map_path,
+    default_steps=lambda sampler: 2,
+    fresh_noise=True,
+    evaluations=lambda sampler, steps: steps,
+    settings=("t_mid", "gamma"),
+    guidance_is_input=True,
+    few_steps=True,
+    edits=True,
+  ),
   "diffusion": Kind(
     path=_diffusion_path,
     default_steps=lambda sampler: sampler.solver_steps,
@@ -125,9 +149,11 @@ class SamplerState:
     codec: the map between stored data and the network's data, which decodes
       samples.
     kind: how the network is sampled, a name in `KINDS`: `consistency` for a
-      network that maps a noisy sample to data at once, `diffusion` for one that
-      gives a trajectory's velocity.
-    t_mid: the second time of a consistency model's 2-step sampler, in radians.
+      network that maps a noisy sample to data at once, `map` for one that maps
+      it to any earlier time, `diffusion` for one that gives a trajectory's
+      velocity.
+    t_mid: the second time of a 2-step sampler, in radians.
+    gamma: how much of a flow map's noise is fresh in each step, from 0 to 1.
     sigma_max: the noise level that sampling starts from.
     solver: a diffusion model's ODE solver, a name in `SOLVERS`.
     solver_steps: the solver's number of steps unless the caller chooses.
@@ -149,6 +175,7 @@ class SamplerState:
   codec: codecs.Codec
   kind: str = "consistency"
   t_mid: float = samplers.T_MID
+  gamma: float = 0.0
   sigma_max: float = trigflow.SIGMA_MAX
   solver: str = "heun"
   solver_steps: int = 32
@@ -215,6 +242,29 @@ class SamplerState:
     """The number of devices that share a batch."""
     return self.batch_sharding.num_devices if self.batch_sharding else 1
 
+  @property
+  def platform(self) -> str:
+    """The platform of the devices that draw, as JAX names it."""
+    if self.batch_sharding is None:
+      return jax.default_backend()
+    return self.batch_sharding.mesh.devices.flat[0].platform
+
+  @functools.cached_property
+  def ready(self) -> Self:
+    """This sampler with its weights folded, for drawing alone.
+
+    Its parameters are those that the networks' `fold` returns: no call computes
+    anything from weights alone. The samples are the same.
+    """
+    second = self.guidance_network
+    if not (self.network.fold or (second and second.fold)):
+      return self
+    ready = self.with_weights(
+      _folded(self.network, second, self.weights, self.platform)
+    )
+    vars(ready)["ready"] = ready  # it need not be folded again
+    return ready
+
   def noise_draws(self, steps: int) -> int:
     """Returns how many draws of noise a sample takes."""
     return steps if self.rules.fresh_noise else 1
@@ -242,3 +292,18 @@ class SamplerState:
     return dataclasses.replace(
       jax.device_put(self, whole), batch_sharding=batch_sharding
     )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 3))
+def _folded(
+  network: networks.Network,
+  second: networks.Network | None,
+  weights: Any,
+  platform: str,
+) -> Any:
+  """Folds the weights of a network and of its guidance network."""
+  if network.fold:
+    weights = network.fold(weights, platform)
+  if second and second.fold:
+    weights = {**weights, "guide": second.fold(weights["guide"], platform)}
+  return weights

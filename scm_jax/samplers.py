@@ -8,6 +8,7 @@ diffrax's, because their steps are EDM's and DPM-Solver's in the papers' own
 coordinates, and their bits are what exports are compared with.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -97,6 +98,49 @@ def consistency(
     x_t = z if i == 0 else trigflow.interpolate(x0, z, t)
     x0 = trigflow.denoise(F(x_t / sigma_d, t, cond), x_t, t, sigma_d)
     steps.append((x_t, x0))
+  x_ts, x0s = (jnp.stack(seen) for seen in zip(*steps, strict=True))
+  return x0, Path(jnp.asarray(times, noise.dtype), x_ts, x0s)
+
+
+def flow_map(
+  F: Callable,
+  noise: Array,
+  cond: dict[str, Array],
+  times: tuple[float, ...],
+  sigma_d: float,
+  gamma: float = 0.0,
+) -> tuple[Array, Path]:
+  """Samples in several jumps of a flow map, with or without fresh noise.
+
+  Each jump from `t` to the next time `t'` goes on to `arctan(sqrt(1 - gamma^2)
+  tan t')`, from where fresh noise leads back to `t'` (CTM, arXiv 2310.02279).
+  So `gamma = 0` adds no noise, and `gamma = 1` samples as `consistency` does.
+
+  Args:
+    F: the flow map's network, with its parameters bound, which is told the time
+      at which each jump ends as `cond["target"]`.
+    noise: as for `consistency`; with `gamma = 0` only the first is used.
+    cond: the batch's condition.
+    times: radians, decreasing; the last jump ends at 0.
+    sigma_d: the data's standard deviation.
+    gamma: how much noise is fresh, from 0 to 1.
+
+  Returns:
+    Samples `x0`, `[B, ...]`; and the steps that led to them.
+  """
+  batch, steps = noise.shape[1], []
+  x_t = x0 = sigma_d * noise[0]
+  for i, (time, after) in enumerate(zip(times, (*times[1:], 0.0), strict=True)):
+    end = math.atan(math.sqrt(1 - gamma**2) * math.tan(after))
+    t, s = (jnp.full((batch,), u, noise.dtype) for u in (time, end))
+    output = F(x_t / sigma_d, t, cond | {"target": s})
+    x0 = trigflow.denoise(output, x_t, t, sigma_d)
+    steps.append((x_t, x0))
+    if after:
+      x_t = trigflow.denoise(output, x_t, t - s, sigma_d)
+      x_t *= math.cos(after) / math.cos(end)
+      if gamma:
+        x_t += gamma * math.sin(after) * sigma_d * noise[i + 1]
   x_ts, x0s = (jnp.stack(seen) for seen in zip(*steps, strict=True))
   return x0, Path(jnp.asarray(times, noise.dtype), x_ts, x0s)
 

@@ -2,7 +2,9 @@
 
 import functools
 import importlib.util
+import json
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -57,3 +59,16 @@ def test_samples_of_the_own_network_lie_near_the_spiral():
   assert measure(params)[0] < 0.5 * data
   spread, distance = measure(student)
   assert 0.8 * data < spread < 1.2 * data and distance < 0.1
+
+
+@pytest.mark.slow
+def test_compare_pytorch(monkeypatch, capsys):
+  """Both frameworks make their steps."""
+  pytest.importorskip("torch")
+  argv = ["compare_pytorch", "--arg=tiny", "--repeats=1"]
+  argv += [f"--config={EXAMPLES.parent / 'configs/digits.py'}"]
+  monkeypatch.setattr(sys, "argv", argv)
+  load("compare_pytorch").main()
+  rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  assert [row["run"] for row in rows] == ["teacher", "sct", "scd"]
+  assert all(row["scm_jax_over"]["pytorch"] > 0 for row in rows)

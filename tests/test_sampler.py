@@ -54,6 +54,17 @@ def teacher():
   return build("diffusion")
 
 
+def test_weights_are_folded_once(student):
+  """The sampler keeps its parameters, and draws from folded ones."""
+  ready = student.ready
+  assert ready is student.ready and ready.ready is ready
+  assert ready.parameters == student.parameters
+  folded = jax.tree.leaves(ready.params)
+  raw = jax.tree.leaves(student.params)
+  assert any(not np.array_equal(a, b) for a, b in zip(folded, raw, strict=True))
+  np.testing.assert_array_equal(ready.sample(LABELS), student.sample(LABELS))
+
+
 @pytest.fixture(scope="module")
 def images(student):
   return student.sample(LABELS)

@@ -156,3 +156,39 @@ def test_noise_is_a_function_of_seed_and_index():
   correlation = np.corrcoef(many) - np.eye(16)
   assert np.abs(correlation).max() < 0.8
   assert abs(many.mean()) < 0.2 and abs(many.std() - 1) < 0.2
+
+
+def map_F(u, t, cond):
+  """The network of `f(x, t, s) = spread(s) / spread(t) x`."""
+  wide = lambda x: trigflow.expand(x, u)
+  s = cond["target"]
+  variance = lambda t: (jnp.cos(t) * C) ** 2 + (jnp.sin(t) * SIGMA_D) ** 2
+  ratio = jnp.sqrt(variance(s) / variance(t))
+  return u * wide((jnp.cos(t - s) - ratio) / jnp.sin(t - s))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_flow_maps_draw_the_data(steps, gamma):
+  """Without fresh noise by the trajectory; with it, data of that variance."""
+  times = samplers.consistency_times(steps, SIGMA_D)
+  with jax.enable_x64(True):
+    noise = normal(steps, 20_000, 1)
+    x0, path = samplers.flow_map(map_F, noise, {}, times, SIGMA_D, gamma)
+    if not gamma:
+      end = C / spread(times[0]) * SIGMA_D
+      np.testing.assert_allclose(x0, end * noise[0], rtol=1e-10)
+    for x_t, t in zip(path.x_t, times, strict=True):
+      assert np.std(x_t) == pytest.approx(spread(t), rel=0.02)
+  assert np.std(x0) == pytest.approx(C, rel=0.02)
+
+
+@pytest.mark.parametrize("steps, gamma", [(1, 0.0), (1, 0.5), (4, 1.0)])
+def test_flow_maps_with_fresh_noise_are_consistency_models(steps, gamma):
+  """In one step, or where every jump ends at data: to the bit in one."""
+  times = samplers.consistency_times(steps, SIGMA_D)
+  noise = normal(steps, 8, 3)
+  ours, _ = samplers.flow_map(map_F, noise, {}, times, SIGMA_D, gamma)
+  at_data = lambda u, t, cond: map_F(u, t, {"target": jnp.zeros_like(t)})
+  theirs, _ = samplers.consistency(at_data, noise, {}, times, SIGMA_D)
+  np.testing.assert_allclose(ours, theirs, rtol=0 if steps == 1 else 1e-5)

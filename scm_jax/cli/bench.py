@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from scm_jax.cli import configs, console, flags
+from scm_jax.cli import configs, console, flags, platforms
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -19,6 +19,7 @@ FLAGS = {
   "samplers' throughput; default 64",
   "--abstract": "count FLOPs and bytes from shapes, for configs of any size, "
   "and run nothing",
+  "--layers": "time every distinct convolution and product of the network",
   "--compile": "with --abstract: also compile here, to find the peak memory",
   **flags.JSON,
 }
@@ -30,16 +31,22 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   config = configs.parse_config(config_argv)
   if args.compile and not args.abstract:
     raise ConfigError("--compile is for --abstract; bench compiles without it")
+  if args.layers and args.abstract:
+    raise ConfigError("--layers times layers, and --abstract runs nothing")
   flags.check(args, "repeats", "sample_batch", least=1)
+  platforms.announce()
 
   from scm_jax.training import resolve
-  from scm_jax.training.benchmarks import train_step
+  from scm_jax.training.benchmarks import layers, train_step
 
   # The teacher's weights are random, so that the config need not name one.
   config.teacher = config.teacher or "random"
-  resolve.check(config)
+  checked = resolve.check(config)
   if args.abstract:
     result, show = train_step.count(config, args.compile), abstract_table
+  elif args.layers:
+    result = layers.measure(checked, args.repeats, _rates())
+    show = layers_table
   else:
     rates, batch = _rates(), args.sample_batch
     result = train_step.measure(config, args.repeats, rates, batch)
@@ -114,3 +121,21 @@ def abstract_table(result: dict) -> str:
 
 def _gib(count: int) -> str:
   return f"{count / 2**30:.2f} GiB"
+
+
+def layers_table(result: dict) -> str:
+  """Returns the result of `--layers` as lines for a terminal."""
+  import pandas as pd
+
+  rows = []
+  for layer in result["layers"]:
+    shapes = " * ".join("x".join(map(str, s)) for s in layer["shapes"])
+    row = {"layer": f"{layer['kind']} {shapes}", "count": layer["count"]}
+    for name, ms in layer["ms"].items():
+      rate = layer["flops_per_second"][name] / 1e9
+      row[name] = f"{ms:.3f} ms, {rate:.0f} GFLOP/s"
+      if layer["pytorch_ms"]:
+        row[name] += f" (PyTorch {layer['pytorch_ms'][name]:.3f} ms)"
+    rows.append(row | {"share": f"{layer['share']:.1%}"})
+  head = f"{result['device']}, {result['config']}, step {result['step_ms']:.1f}"
+  return f"{head} ms\n{pd.DataFrame(rows).to_string(index=False)}"

@@ -3,7 +3,7 @@
 import argparse
 import signal
 
-from scm_jax.cli import flags
+from scm_jax.cli import flags, platforms
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -28,9 +28,11 @@ FLAGS = {
   "--guidance=S,...": "guidance scales, for networks that take one; default "
   "each config's",
   "--ema=SIGMA_REL,...": "EMA widths, as in sample; default the config's first",
-  "--t-mid=T,...": "second times of students' samplers; default each config's. "
-  "Of several scales, EMA widths or times the best combination is selected on "
-  "--select-num images of another seed, and reported on fresh ones",
+  "--t-mid=T,...": "second times of students' samplers; default each config's",
+  "--gamma=PART,...": "parts of flow maps' noise that are fresh in each step; "
+  "default each config's. Of several scales, EMA widths, times or parts, the "
+  "best combination is selected on --select-num images of another seed, and "
+  "reported on fresh ones",
   "--select-num=N": "images to select by; default 0, as many as are reported. "
   "With fewer, --select-by=fd favours candidates that vary less",
   "--select-by=SCORE": "score to select by, such as fd, the Fréchet distance "
@@ -63,13 +65,12 @@ FLAGS = {
   "--allow-few": "compute Fréchet distances of fewer images than features",
   "--save-samples": "keep the images, as OUT/samples/*.npy",
 }
-add_arguments = flags.adder(
-  FLAGS, teacher_steps=(), guidance=(), t_mid=(), weights=()
-)
+_EMPTY = ("teacher_steps", "guidance", "t_mid", "gamma", "weights")
+add_arguments = flags.adder(FLAGS, **dict.fromkeys(_EMPTY, ()))
 # The flags of how a network draws, which images from elsewhere do not have.
 _DRAWING = (
-  "steps teacher_steps guidance ema t_mid select_num select_by labels solver "
-  "sigma_max dtype autoencoder save_samples"
+  "steps teacher_steps guidance ema t_mid gamma select_num select_by labels "
+  "solver sigma_max dtype autoencoder save_samples"
 ).split()
 
 
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check(args, "num", "guidance", "ema", "t_mid", "select_num", least=0)
   flags.check(args, "keep", "batch_size", "seeds", least=0)
   flags.check_times(*args.t_mid)
+  flags.check_parts(*args.gamma)
   if args.select_num == 1:
     raise ConfigError("--select-num is 1; it must be at least 2, or 0 for all")
   changes = tuple(flags.sampler_changes(args).items())
@@ -109,6 +111,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   runtime = flags.build(request.RuntimeOptions, args)
   out = epath.Path(args.out or args.workdir[0])
   with startup.together("evaluate"):
+    platforms.announce()
     if jax.process_count() > 1:
       # JAX catches it there. Nothing need be saved: the statistics are on disk.
       signal.signal(signal.SIGTERM, signal.SIG_DFL)

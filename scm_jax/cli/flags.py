@@ -14,7 +14,8 @@ from scm_jax.errors import ConfigError
 from scm_jax.interop.export_request import DTYPES
 
 _TYPES = dict.fromkeys(("N", "L"), int)
-_TYPES |= dict.fromkeys(("S", "T", "SIGMA", "SIGMA_REL", "LOW", "GBPS"), float)
+_NUMBERS = ("S", "T", "PART", "SIGMA", "SIGMA_REL", "LOW", "GBPS")
+_TYPES |= dict.fromkeys(_NUMBERS, float)
 _WORDS = {int: "whole numbers, such as 1,2", float: "numbers", str: "names"}
 
 T = TypeVar("T")
@@ -121,6 +122,13 @@ def check_times(*times: float | None) -> None:
   for time in times:
     if time is not None and not 0 < time < 1.57:
       raise ConfigError(f"--t-mid={time:g}: a time must lie between 0 and pi/2")
+
+
+def check_parts(*parts: float | None) -> None:
+  """Raises ConfigError for parts of the noise that are not from 0 to 1."""
+  for part in parts:
+    if part is not None and not 0 <= part <= 1:
+      raise ConfigError(f"--gamma={part:g}: a part must be from 0 to 1")
 
 
 def sampler_changes(args: argparse.Namespace, *more: str) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_task(name: str, argv: list[str]) -> int:
   module_name, summary = TASKS[name]
   console.start()
-  platforms.skip_absent_tpu(os.environ)
+  platforms.choose(os.environ)
   module = importlib.import_module(module_name)
   parser = _Parser(
     prog=f"scm-jax {name}",

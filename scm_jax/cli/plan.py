@@ -10,7 +10,9 @@ scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl \\
     --target=a100-80gb:8x8
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=s --target=v5e:4x4 \\
     --search
-scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json"""
+scm-jax plan --config=configs/digits.py:run=scd --target=cpu:8 --json
+scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl --target=h200 \\
+    --sample --steps=2"""
 
 FLAGS = {
   "config": configs.FLAGS,
@@ -18,23 +20,32 @@ FLAGS = {
   "HOSTSxDEVICES; v5e or v6e:XxY; v5p:XxYxZ; cpu:N",
   "--search": "find the fastest mesh, microbatches and remat policy that fit, "
   "with the config's global batch",
+  "--sample": "compile the sampler for one device instead; --target needs no "
+  "topology",
+  "--steps=N": "of the sampler; default that of the run's kind",
+  "--batch=N": "images that the sampler draws at once; default 1",
   "--host-gbps=GBPS": "Gb/s of the network of a GPU host; default a DGX's",
   **flags.JSON,
 }
-add_arguments = flags.adder(FLAGS, ["target"])
+add_arguments = flags.adder(FLAGS, ["target"], batch=1)
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
-  """Compiles the train step for the target and prints what it needs."""
-  from scm_jax.planning import plan, search, targets
+  """Compiles for the target and prints what the program needs."""
+  from scm_jax.planning import plan, sampling, search, targets
 
-  target = targets.parse(args.target)
+  flags.check(args, "steps", "batch", least=1)
+  target = (targets.parse_one if args.sample else targets.parse)(args.target)
   config = configs.parse_config(config_argv)
   if args.host_gbps is not None:
     target = target.with_network(args.host_gbps)
 
   # Only a teacher's shapes are needed, so that the config need not name one.
   config.teacher = config.teacher or "random"
+  if args.sample:
+    result = sampling.plan(config, target, args.steps, args.batch)
+    print(json.dumps(result) if args.json else sampling_table(result))
+    return
   ask = search.search if args.search else plan.plan
   result = ask(config, target)
   print(json.dumps(result) if args.json else table(result))
@@ -66,11 +77,49 @@ def table(result: dict) -> str:
   for kind, count in (result["collectives"] or {}).items():
     sent = _bytes(result["collective_bytes"][kind])
     lines[f"  {kind}"] = f"{sent} in {count}"
+  total = result["collective_bytes_per_step"]
+  overlapped = result["overlapped_collective_bytes"]
+  if total and overlapped is not None:
+    beside = result["collective_bytes_beside_products"]
+    lines["  while it computes"] = (
+      f"{_bytes(overlapped)}, {overlapped / total:.0%}; "
+      f"{_bytes(beside)} beside convolutions and products"
+    )
   involuntary = str(result["involuntary_rematerializations"])
   lines["involuntary full rematerializations"] = involuntary
   lines["compiled in"] = f"{result['compile_seconds']:.0f} s"
   lines |= _times(result["estimate"]) if result["estimate"] else {}
   lines |= _search(result["search"]) if "search" in result else {}
+  return console.aligned(lines)
+
+
+def sampling_table(result: dict) -> str:
+  """Returns what a sampler needs as lines for a terminal."""
+  moved, least = result["bytes_moved"], result["least_bytes"]
+  usable = _bytes(result["device_bytes"])
+  lines = {
+    "target": f"{result['target']}, one device",
+    "sampler": f"{result['kind']}, {result['steps']} steps, "
+    f"{result['evaluations']} evaluations, {result['batch']} image(s), "
+    f"{result['dtype']}",
+    "parameters": f"{result['params'] / 1e6:.2f} M, "
+    f"{_bytes(result['parameter_bytes'])} as an evaluation reads them",
+    "bytes read and written": f"{_bytes(moved)}, {moved / least:.2f} times "
+    f"{_bytes(least)}, the operands and results of all products",
+    "passes over weights alone": f"{result['weight_kernels']} kernels that "
+    f"write {_bytes(result['weight_kernel_bytes'])}",
+    "kernels": f"{result['kernels']}: {result['library_calls']} library calls, "
+    f"{result['fusions']} fusions",
+    "FLOPs": f"{result['flops']:.3g}",
+    "memory": f"{_bytes(result['peak_bytes'])} of {usable}, temporaries "
+    f"{_bytes(result['temp_bytes'])}",
+    "compiled in": f"{result['compile_seconds']:.0f} s",
+  }
+  if result["floor_ms"]:
+    lines["latency"] = (
+      f"{result['predicted_ms']:.2f} ms predicted, "
+      f"{result['floor_ms']:.2f} ms at least"
+    )
   return console.aligned(lines)
 
 

@@ -1,14 +1,17 @@
-"""Keeps JAX from looking for TPUs on machines that have none.
+"""Chooses the platform that JAX starts, and says which one it is.
 
-libtpu is installed on such machines to compile for TPUs (`scm-jax plan`). JAX
-then starts it to see whether there is a TPU, and it prints several lines of
-warnings on standard error, which no option turns off.
+libtpu is installed on machines without TPUs to compile for them (`scm-jax
+plan`). JAX then starts it to see whether there is a TPU, and it prints several
+lines of warnings on standard error, which no option turns off.
 """
 
 import importlib.util
+import logging
 import os
 import pathlib
 from collections.abc import MutableMapping
+
+from scm_jax import schema
 
 # What users or Google's machines set where there are TPUs.
 _TPU_VARIABLES = (
@@ -25,22 +28,39 @@ _CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
 # PCI classes of Google's other devices, its disks and network cards.
 _NO_TPU_CLASSES = ("0x01", "0x02")
 _GOOGLE = "0x1ae0"
+# `JAX_PLATFORMS` for the values of `SCM_DEVICE`, which launch/setup.sh takes.
+_CHOICES = {
+  "cpu": "cpu",
+  "cuda": "cuda,cpu",
+  "cuda12": "cuda,cpu",
+  "cuda13": "cuda,cpu",
+  "tpu": "tpu,cpu",
+}
 
 
-def skip_absent_tpu(
+def choose(
   environment: MutableMapping[str, str], root: str | os.PathLike = "/"
 ) -> None:
-  """Sets `JAX_PLATFORMS` if libtpu is installed and no TPU can be present.
+  """Sets `JAX_PLATFORMS` if `SCM_DEVICE` is set, or no TPU can be present.
 
   Must run before `jax` is imported. It changes nothing where the user has set
-  `JAX_PLATFORMS`, where there may be a TPU, or where there is a GPU for which
-  JAX has no CUDA plugin.
+  `JAX_PLATFORMS`. Without `SCM_DEVICE` it changes nothing where libtpu is not
+  installed, where there may be a TPU, or where there is a GPU for which JAX has
+  no CUDA plugin.
 
   Args:
     environment: the variables of this process, which are changed in place.
     root: the root of the file system in which devices are looked for.
+
+  Raises:
+    ConfigError: `SCM_DEVICE` has no such value.
   """
-  if "JAX_PLATFORMS" in environment or not _installed("libtpu"):
+  if "JAX_PLATFORMS" in environment:
+    return
+  if device := environment.get("SCM_DEVICE"):
+    environment["JAX_PLATFORMS"] = schema.pick(_CHOICES, device, "SCM_DEVICE")
+    return
+  if not _installed("libtpu"):
     return
   if any(name in environment for name in _TPU_VARIABLES) or _has_tpu(root):
     return
@@ -48,6 +68,39 @@ def skip_absent_tpu(
     environment["JAX_PLATFORMS"] = "cpu"
   elif has_nvidia_gpu(root):
     environment["JAX_PLATFORMS"] = "cuda,cpu"
+
+
+def announce(root: str | os.PathLike = "/") -> None:
+  """Logs what JAX runs on; warns where an accelerator is here and not used.
+
+  It starts JAX's devices, which must not happen before the processes of a run
+  have found each other.
+
+  Args:
+    root: the root of the file system in which devices are looked for.
+  """
+  import jax
+
+  kind, count = jax.devices()[0].device_kind, jax.device_count()
+  name = "CPU" if kind == "cpu" else kind
+  logging.info("running on %d x %s, with jax %s", count, name, jax.__version__)
+  asked = os.environ.get("JAX_PLATFORMS", "").startswith("cpu")
+  if jax.default_backend() == "cpu" and not asked:
+    _warn_of_unused(root)
+
+
+def _warn_of_unused(root: str | os.PathLike) -> None:
+  if _has_device(root, _NVIDIA_DEVICES):
+    name, extra, plugins = "an NVIDIA GPU", "cuda12", _CUDA_PLUGINS
+  elif _has_tpu(root):
+    name, extra, plugins = "a TPU", "tpu", ("libtpu",)
+  else:
+    return
+  if any(map(_installed, plugins)):
+    remedy = "JAX says above why it could not start it"
+  else:
+    remedy = f"run launch/setup.sh, or pip install 'scm-jax[{extra}]'"
+  logging.warning("%s is here, but JAX runs on the CPU; %s", name, remedy)
 
 
 def has_nvidia_gpu(root: str | os.PathLike = "/") -> bool:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from scm_jax import files
-from scm_jax.cli import configs, flags
+from scm_jax.cli import configs, flags, platforms
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   config = configs.parse_config(config_argv) if config_argv else None
   data = config.data if config else defaults.Data()
   options = _options(args, data)
+  if options.encoder:
+    platforms.announce()
 
   from scm_jax.preparing import dataset
 

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from scm_jax.cli import flags
+from scm_jax.cli import flags, platforms
 
 EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
@@ -26,10 +26,14 @@ FLAGS = {
   "network that cannot be guided",
   "--t-mid=T": "second time of a consistency model's sampler, in radians; the "
   "default is the config's",
+  "--gamma=PART": "how much of a flow map's noise is fresh in each step, 0 to "
+  "1; the default is the config's",
   "--seed=N": "image i is a function of the seed, i and its label; default 0",
   **flags.EMA,
   **flags.AUTOENCODER,
   "--batch-size=N": "images at once on all devices; default the config's",
+  "--compiled=DIR": "folder that keeps compiled programs, which only you may "
+  "write into; the next command need not compile them",
   "--out=DIR": "folder of samples.npz and grid.png; default WORKDIR/samples",
 }
 GRID = 400  # images in grid.png at most
@@ -43,14 +47,22 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Writes `samples.npz` (uint8 NHWC and labels) and `grid.png`."""
   flags.check(args, "steps", "num", "batch_size", least=1)
   flags.check_times(args.t_mid)
-  changes = flags.sampler_changes(args, "t_mid", "batch_size")
+  flags.check_parts(args.gamma)
+  changes = flags.sampler_changes(args, "t_mid", "gamma", "batch_size")
+  platforms.announce()
 
   from etils import epath
 
   import scm_jax
   from scm_jax.training import workdir
 
-  sampler = scm_jax.load(args.workdir, args.ema, args.dtype, args.autoencoder)
+  sampler = scm_jax.load(
+    args.workdir,
+    args.ema,
+    args.dtype,
+    args.autoencoder,
+    compiled=args.compiled or "",
+  )
   sampler = dataclasses.replace(sampler, **changes)
   steps = args.steps or sampler.steps
   guidance = sampler.guidance_scale(args.guidance)

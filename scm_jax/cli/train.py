@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from scm_jax.cli import configs, flags
+from scm_jax.cli import configs, flags, platforms
 
 EXAMPLE = """\
 scm-jax train --config=configs/digits.py:run=teacher --workdir=runs/teacher
@@ -25,6 +25,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   from scm_jax.training.processes import startup
 
   with startup.together():
+    platforms.announce()
     _train(config, args.workdir)
 
 

@@ -108,6 +108,7 @@ class DrawnImages:
       model.network.config,
       (guide.config if guide else None, model.kind),
       (model.t_mid, model.sigma_max, model.solver),
+      *([model.gamma] if "gamma" in model.rules.settings else []),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
       checksum.of((model.weights, model.decoder)),

@@ -13,8 +13,8 @@ from scm_jax.metrics.accumulator import KEPT
 class CandidateGrid:
   """The runs and samplers to evaluate; an empty tuple means each config's own.
 
-  Where several guidance scales, EMA widths or second times are given, the best
-  combination is selected on samples of another seed.
+  Where several guidance scales, EMA widths, second times or gammas are given,
+  the best combination is selected on samples of another seed.
   """
 
   workdirs: tuple[str, ...]  # trained runs, in the order of the report
@@ -23,11 +23,13 @@ class CandidateGrid:
   guidance: tuple[float, ...] = ()  # scales, for networks that take one
   ema: tuple[float, ...] = (0.0,)  # widths; 0 is each config's first
   t_mid: tuple[float, ...] = ()  # second times of students' samplers
+  gamma: tuple[float, ...] = ()  # fresh parts of flow maps' noise
 
   @property
   def selects(self) -> bool:
     """Returns whether a run may have several candidates."""
-    return any(len(x) > 1 for x in (self.guidance, self.ema, self.t_mid))
+    varied = (self.guidance, self.ema, self.t_mid, self.gamma)
+    return any(len(values) > 1 for values in varied)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Request:
     if not self.images:
       del fields["images"]
     parts = [fields.pop(name) for name in ("grid", "networks", "protocol")]
+    if not self.grid.gamma:
+      del parts[0]["gamma"]  # reports of earlier versions do not have it
     return fields | {key: x for part in parts for key, x in part.items()}
 
 

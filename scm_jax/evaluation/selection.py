@@ -62,13 +62,18 @@ def groups(grid: CandidateGrid, load: Load) -> Iterator[list[DrawnImages]]:
     if first.kind == "diffusion":
       steps = grid.teacher_steps or dict.fromkeys((first.solver_steps, 1))
     for count in steps:
-      times = grid.t_mid if "t_mid" in first.settings(count, 1.0) else ()
+      own = first.settings(count, 1.0)
+      varied = {
+        name: values
+        for name in ("t_mid", "gamma")
+        if name in own and (values := getattr(grid, name))
+      }
       found = []
-      of_run = itertools.product(grid.ema, scales, times or (None,))
-      for width, scale, time in of_run:
+      of_run = itertools.product(grid.ema, scales, *varied.values())
+      for width, scale, *settings in of_run:
         model, metadata = load(path, width)
-        if time is not None:
-          model = dataclasses.replace(model, t_mid=time)
+        changes: dict[str, Any] = dict(zip(varied, settings, strict=True))
+        model = dataclasses.replace(model, **changes)
         found.append(DrawnImages(model, count, scale, metadata, path))
       yield found
 

@@ -28,8 +28,9 @@ _SINGLE = {
   "denoiser/embedding/fourier/phases": "unet.emb_fourier.phases",
   "denoiser/embedding/emb_noise/weight": "unet.emb_noise.weight",
   "denoiser/embedding/emb_label/weight": "unet.emb_label.weight",
-  # EDM2 has no input of the guidance scale; our exports do.
+  # EDM2 has no inputs of a guidance scale or a second time; our exports do.
   "denoiser/embedding/emb_guidance/kernel": "unet.emb_guidance.weight",
+  "denoiser/embedding/emb_target/kernel": "unet.emb_target.weight",
   "denoiser/conv_out/weight": "unet.out_conv.weight",
   "denoiser/out_gain": "unet.out_gain",
   "weighting/fourier/frequencies": "logvar_fourier.freqs",

@@ -66,6 +66,7 @@ def write(folder: Any, sampler: Sampler, origin: Origin) -> None:
       "t_mid": sampler.t_mid,
       "sigma_max": sampler.sigma_max,
       "solver": sampler.solver,
+      **{name: getattr(sampler, name) for name in sampler.rules.settings},
     },
     "parameters": sampler.parameters,
     "step": origin.step,

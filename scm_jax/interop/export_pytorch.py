@@ -80,17 +80,18 @@ def write_unet(folder: pathlib.Path, sampler: Sampler) -> None:
 def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
   """Writes the pipeline, and the scheduler or the guidance network it needs."""
   shutil.copy(_SOURCES / "pipeline.py", folder)
-  consistency, none = sampler.kind == "consistency", [None, None]
+  none, few = [None, None], sampler.rules.few_steps
+  scheduled = sampler.kind == "consistency"
   unet = ["unet_trigflow", "UNetTrigFlow"]
   decoded = autoencoder.attached(sampler)  # every export writes its folder
   index: dict[str, Any] = {
     "_class_name": ["pipeline", "SCMPipeline"],
     "_diffusers_version": DIFFUSERS_VERSION,
     "unet": unet,
-    "scheduler": ["diffusers", "SCMScheduler"] if consistency else none,
+    "scheduler": ["diffusers", "SCMScheduler"] if scheduled else none,
     "guide": unet if sampler.guidance_network else none,
     "vae": ["diffusers", "AutoencoderKL"] if decoded else none,
-    "consistency": consistency,
+    "consistency": few,
     "steps": sampler.steps,
     "t_mid": sampler.t_mid,
     "sigma_max": sampler.sigma_max,
@@ -98,13 +99,15 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
     "guidance": sampler.guidance_scale(),
     "unconditional": sampler.unconditional,
   }
+  if sampler.kind == "map":
+    index |= {"flow_map": True, "gamma": sampler.gamma}
   write_json(folder / "model_index.json", index)
   if sampler.guidance_network:
     second = dataclasses.replace(
       sampler, network=sampler.guidance_network, params=sampler.guidance_params
     )
     write_unet(folder / "guide", second)
-  if consistency:
+  if scheduled:
     (folder / "scheduler").mkdir()
     scheduler = {
       "_class_name": "SCMScheduler",

@@ -63,7 +63,7 @@ def restore(
   """Returns the parameters that a target network takes from a source network.
 
   Between networks of one form, all parameters are copied except those that one
-  of the two lacks because it takes no guidance scale, and a weighting head of
+  of the two lacks because it is not told as much, and a weighting head of
   another kind. The rest of the target's parameters must be initialised.
   """
   given = traverse_util.flatten_dict(params)
@@ -88,7 +88,11 @@ def restore(
       negate = other_sign and path[: len(forms.sign)] == forms.sign
       taken[path] = -there if negate else there
       kinds["negated" if negate else "copied"].append(name)
-    elif reads_other_inputs or modulates or "emb_guidance" in path:
+    elif (
+      reads_other_inputs
+      or modulates
+      or networks.ADDED_LAYERS.intersection(path)
+    ):
       kinds["fresh"] += [name] * (here is not None)
       kinds["unused"] += [name] * (there is not None)
     else:

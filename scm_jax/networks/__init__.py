@@ -13,7 +13,11 @@ import jax.numpy as jnp
 
 from scm_jax import trigflow
 from scm_jax.networks import ddpmpp, dropout, unet
-from scm_jax.networks.config import AUGMENTATIONS, NetworkConfig
+from scm_jax.networks.config import (
+  ADDED_LAYERS,
+  AUGMENTATIONS,
+  NetworkConfig,
+)
 from scm_jax.networks.ddpmpp import DDPMpp, DDPMppConfig
 from scm_jax.networks.family import FREE, Constraint, Family, Forms
 from scm_jax.networks.unet import UNet, UNetConfig
@@ -35,19 +39,24 @@ class Network(NamedTuple):
     init: `init(key) -> params`, a dict of `denoiser` and `weighting`.
     F: `F(params, x, t, cond, *, rngs=None, train=False)`, `[B, H, W, C]` and
       `[B]` radians to `[B, H, W, C]` float32; `cond` holds `label` and, where
-      the network takes them, `guidance` and `augment`; `rngs`, if it trains
-      with dropout, a key for each sample as `dropout` (`[B]`, or one to be
-      split).
-    w: `w(params, t)`, the adaptive log-weight `[B]`.
+      the network takes them, `guidance`, `target` (radians `[B]`) and
+      `augment`; `rngs`, if it trains with dropout, a key for each sample as
+      `dropout` (`[B]`, or one to be split).
+    w: `w(params, t)`, the adaptive log-weight `[B]`; `w(params, t, s)` of a
+      network that takes `target`.
     config: what it was built from.
     constraint: where the optimiser keeps its weights.
+    fold: `fold(params, platform)`, parameters that `F` takes in place of
+      `params` and computes nothing from, for sampling alone; `platform` is that
+      of the devices. None if `F` computes nothing from parameters anyway.
   """
 
   init: Callable[[jax.Array], Params]
   F: Callable[..., jax.Array]
-  w: Callable[[Params, jax.Array], jax.Array]
+  w: Callable[..., jax.Array]
   config: NetworkConfig
   constraint: Constraint = FREE
+  fold: Callable[[Params, str], Params] | None = None
 
 
 @functools.cache
@@ -70,7 +79,9 @@ def build(config: NetworkConfig) -> Network:
     cond = null_cond(config, 1)
     return {
       "denoiser": denoiser.init(net_key, x, t, cond)["params"],
-      "weighting": weighting.init(weighting_key, t)["params"],
+      "weighting": weighting.init(
+        weighting_key, t, t if config.target else None
+      )["params"],
     }
 
   # JAX's own default would make bfloat16 or TensorFloat-32 of float32 products
@@ -83,15 +94,22 @@ def build(config: NetworkConfig) -> Network:
     with precise(), dropout.per_sample(keys, x.shape[0]):
       return denoiser.apply(variables, x, t, cond, train)
 
-  def w(params, t):
+  def w(params, t, s=None):
     if config.published or config.weighting_head == "fourier":
       t = jnp.log(trigflow.time_to_sigma(_inside(t), config.sigma_d)) / 4
     with precise():
-      return weighting.apply({"params": params["weighting"]}, t)
+      return weighting.apply({"params": params["weighting"]}, t, s)
 
   if config.published:
     F = trigflow.network_from_edm(F, config.sigma_d)
-  return Network(init, F, w, config, family.constraint)
+
+  def fold(params, platform):
+    assert family.fold is not None
+    denoiser = family.fold(config, params["denoiser"], platform)
+    return {**params, "denoiser": denoiser}
+
+  network = Network(init, F, w, config, family.constraint)
+  return network._replace(fold=fold) if family.fold else network
 
 
 def family_name(config: NetworkConfig) -> str:
@@ -108,12 +126,14 @@ def _inside(t: jax.Array) -> jax.Array:
 
 
 def null_cond(config: NetworkConfig, batch: int) -> Cond:
-  """Returns the condition "no label", guidance 1, not augmented, `[batch]`."""
+  """Returns "no label", guidance 1, target 0, not augmented, `[batch]`."""
   cond = {}
   if config.num_classes:
     cond["label"] = jnp.full((batch,), config.num_classes, jnp.int32)
   if config.guidance:
     cond["guidance"] = jnp.ones((batch,), jnp.float32)
+  if config.target:
+    cond["target"] = jnp.zeros((batch,), jnp.float32)
   if config.augment:
     cond["augment"] = jnp.zeros((batch, AUGMENTATIONS), jnp.float32)
   return cond
@@ -126,6 +146,7 @@ def parameter_count(params: Params) -> int:
 
 
 __all__ = [
+  "ADDED_LAYERS",
   "AUGMENTATIONS",
   "FAMILIES",
   "FREE",

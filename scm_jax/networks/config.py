@@ -1,7 +1,6 @@
 """What the configs of denoising networks have in common."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -11,6 +10,10 @@ from scm_jax.errors import ConfigError
 
 Dtype = Any
 
+# Fields of `NetworkConfig`, and keys of the condition: one number a sample.
+ADDED_INPUTS = ("guidance", "target")
+# The layers that read them, which a network may lack.
+ADDED_LAYERS = frozenset(f"emb_{name}" for name in ADDED_INPUTS)
 AUGMENTATIONS = 9  # numbers that say how a sample was augmented
 
 
@@ -23,6 +26,7 @@ class NetworkConfig:
     in_channels: channels of the data.
     num_classes: labels; 0 is an unconditional network.
     guidance: whether the guidance scale is an input (Section 5.2).
+    target: whether the time at which a jump ends is an input (flow maps).
     augment: whether what was done to the data is an input: the numbers of
       `data.augmentation`, zero in sampling.
     sigma_d: standard deviation of the data, by which the published forms turn
@@ -50,6 +54,7 @@ class NetworkConfig:
   in_channels: int = schema.fixed()
   num_classes: int = schema.fixed(0)
   guidance: bool = schema.fixed(False)
+  target: bool = schema.fixed(False)
   augment: bool = schema.fixed(False)
   sigma_d: float = schema.fixed(0.5)
   form: str = "trigflow"
@@ -68,6 +73,11 @@ class NetworkConfig:
   def published(self) -> bool:
     """Whether the network takes EDM's convention of time, `c_noise`."""
     return self.form != "trigflow"
+
+  @property
+  def added_inputs(self) -> tuple[str, ...]:
+    """The numbers that a student is told and its teacher need not be."""
+    return tuple(n for n in ADDED_INPUTS if getattr(self, n))
 
   @property
   def weighting_head(self) -> str:
@@ -111,21 +121,32 @@ class LevelsConfig(NetworkConfig):
       )
 
   @property
-  def blocks(self) -> int:
-    """Residual blocks of the encoder and the decoder together."""
-    levels = len(self.channel_mult)
-    return levels * (2 * self.num_blocks + 1) + 2 * (levels - 1) + 2
+  def blocks(self) -> tuple[str, ...]:
+    """The names of the encoder's and the decoder's blocks, first to last."""
+    sides = [self.resolution >> i for i in range(len(self.channel_mult))]
+    names = []
+    for side in sides:
+      names += [f"enc_{side}_down"] if side != sides[0] else []
+      names += [f"enc_{side}_{i}" for i in range(self.num_blocks)]
+    for side in reversed(sides):
+      first = ("in0", "in1") if side == sides[-1] else ("up",)
+      parts = (*first, *range(self.num_blocks + 1))
+      names += [f"dec_{side}_{part}" for part in parts]
+    return tuple(names)
 
-  def dtypes(self) -> Iterator[Dtype]:
-    """Yields the type that each block computes in, first to last."""
+  def dtypes(self) -> dict[str, Dtype]:
+    """Returns the type that each block computes in, by name, first to last."""
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    late = min(self.last_float32, self.blocks)
-    yield from [self.dtype] * (self.blocks - late) + [wide] * late
+    early = len(self.blocks) - self.last_float32
+    return {
+      name: self.dtype if i < early else wide
+      for i, name in enumerate(self.blocks)
+    }
 
   @property
   def output_dtype(self) -> Dtype:
     """The type that the layer after the last block computes in."""
-    return list(self.dtypes())[-1]
+    return self.dtypes()[self.blocks[-1]]
 
   @property
   def embedding_channels(self) -> int:

@@ -79,11 +79,11 @@ class Embedding(nn.Module):
     # Published: sines before cosines, of unit amplitude.
     features = layers.positional_features(t, c.channels) / 2**0.5
     emb = jnp.roll(features, c.channels // 2, axis=-1)
-    if c.guidance:
-      scale = layers.positional_features(cond["guidance"], c.channels)
-      # Starts at zero: the student begins as its teacher, whatever the scale.
+    for name in c.added_inputs:
+      features = layers.positional_features(cond[name], c.channels)
+      # Starts at zero: the student begins as its teacher, whatever the input.
       zeros = nn.initializers.zeros
-      emb += dense(c.channels, "emb_guidance", zeros)(scale.astype(t.dtype))
+      emb += dense(c.channels, f"emb_{name}", zeros)(features.astype(t.dtype))
     if c.augment:
       # Zero at first, where EDM draws it: to a new network it is all one what
       # was done to its data.
@@ -189,7 +189,7 @@ class DDPMpp(nn.Module):
     dtypes = c.dtypes()
 
     def block(name, x, features, **kwargs):
-      config = dataclasses.replace(c, dtype=next(dtypes))
+      config = dataclasses.replace(c, dtype=dtypes[name])
       return Residual(config, features, name=name, **kwargs)(x, emb, train)
 
     x = _conv(c.channels, 3, c.dtype, "conv_in")(x)

@@ -61,9 +61,14 @@ class Family(NamedTuple):
     module: the class of its Linen modules, which take a config.
     constraint: where the optimiser keeps its weights.
     forms: how a network of one form starts from one of another.
+    fold: computes from a module's parameters, once for many evaluations, what
+      its layers would compute from them in each: `fold(config, params,
+      platform) -> params`. The module takes either and gives the same output.
+      None is nothing.
   """
 
   config: type[NetworkConfig]
   module: Callable[..., nn.Module]
   constraint: Constraint = FREE
   forms: Forms = Forms()
+  fold: Callable[[Any, Any, str], Any] | None = None

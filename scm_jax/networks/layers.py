@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
-from scm_jax.networks import magnitude, sharded
+from scm_jax.networks import folding, magnitude, sharded
 
 Dtype = Any
 
@@ -29,29 +29,45 @@ class Linear(nn.Module):
   @nn.compact
   def __call__(self, x: Array, gain: Array | float = 1.0) -> Array:
     """Maps `[..., C]` or `[B, H, W, C]` to `features` channels."""
-    w = self._scaled_weight((*self.kernel, x.shape[-1], self.features), gain)
+    shape = (*self.kernel, x.shape[-1], self.features)
+    w, axes = self._weight(shape, gain)
     x = x.astype(self.dtype)
     if self.kernel in ((), (1, 1)):
       return x @ w.reshape(w.shape[-2:])
     return lax.conv_general_dilated(
-      x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+      x, w, (1, 1), "SAME", dimension_numbers=("NHWC", axes, "NHWC")
     )
 
-  def _scaled_weight(
+  def _weight(
     self, shape: tuple[int, ...], gain: Array | float
-  ) -> Array:
-    """Returns the whole weight, of unit output magnitude times the gain."""
-    # Scaled in float32 before the cast, so bfloat16 rounds only once (and a
-    # teacher's weights, kept in bfloat16, but once more).
-    scale = gain / math.prod(shape[:-1]) ** 0.5
-    wide = lambda w: w.astype(jnp.promote_types(w.dtype, jnp.float32))
+  ) -> tuple[Array, str]:
+    """Returns the whole weight, of unit output magnitude, and its axes."""
     given = self.get_variable("params", magnitude.WEIGHT)
+    if isinstance(given, folding.Folded):  # the gain is in it
+      return given.value.astype(self.dtype), given.axes
     if isinstance(given, sharded.Shard):
-      part = dataclasses.replace(given, value=wide(given.value) * scale)
-      return sharded.gather(part, self.dtype)
+      part = dataclasses.replace(given, value=scaled(given.value, shape, gain))
+      return sharded.gather(part, self.dtype), folding.PLAIN
     init = nn.initializers.normal(stddev=1.0)
     weight = self.param(magnitude.WEIGHT, init, shape)
-    return (wide(weight) * scale).astype(self.dtype)
+    return scaled(weight, shape, gain).astype(self.dtype), folding.PLAIN
+
+
+def scaled(
+  weight: Array, shape: tuple[int, ...], gain: Array | float = 1.0
+) -> Array:
+  """Scales a weight, or a part of it, to unit output magnitude times the gain.
+
+  The result is float32 or wider, so that a layer in bfloat16 rounds only once
+  (and a teacher's weights, kept in bfloat16, but once more).
+
+  Args:
+    weight: the weight, or this device's part.
+    shape: the whole weight's shape, `[..., in, out]`.
+    gain: multiplies it.
+  """
+  wide = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
+  return wide * (gain / math.prod(shape[:-1]) ** 0.5)
 
 
 def resample(x: Array, mode: str) -> Array:

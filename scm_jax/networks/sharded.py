@@ -123,7 +123,7 @@ def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:
   def F(params, x, t, cond, **kwargs):
     return network.F(wrapped("denoiser", params), x, t, cond, **kwargs)
 
-  def w(params, t):
-    return network.w(wrapped("weighting", params), t)
+  def w(params, *times):
+    return network.w(wrapped("weighting", params), *times)
 
   return network._replace(F=F, w=w)

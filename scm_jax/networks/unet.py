@@ -10,14 +10,14 @@ Arrays are `[B, H, W, C]`. The time path is float32; the rest is computed in
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import schema
-from scm_jax.networks import layers, magnitude, rematerialization
+from scm_jax.networks import folding, layers, magnitude, rematerialization
 from scm_jax.networks.attention import attend
 from scm_jax.networks.config import LevelsConfig
 from scm_jax.networks.family import Family, Forms
@@ -65,17 +65,17 @@ class Embedding(nn.Module):
     # float32, or float64 where a test asks for it: never narrower.
     linear = lambda name: layers.Linear(width, dtype=t.dtype, name=name)
     emb = linear("emb_noise")(noise)
-    if c.guidance:
-      scale = layers.positional_features(cond["guidance"], c.channels)
-      # Starts at zero: the student begins as its teacher, whatever the scale.
+    for name in c.added_inputs:
+      features = layers.positional_features(cond[name], c.channels)
+      # Starts at zero: the student begins as its teacher, whatever the input.
       zeros = nn.initializers.zeros
       emb += nn.Dense(
         width,
         use_bias=False,
         kernel_init=zeros,
-        name="emb_guidance",
+        name=f"emb_{name}",
         dtype=t.dtype,
-      )(scale)
+      )(features)
     if c.num_classes:
       label = layers.one_hot_label(cond["label"], c.num_classes)
       label = linear("emb_label")(label.astype(t.dtype))
@@ -198,7 +198,7 @@ class UNet(nn.Module):
     dtypes = c.dtypes()
 
     def block(name, features, **kwargs):
-      config = dataclasses.replace(c, dtype=next(dtypes))
+      config = dataclasses.replace(c, dtype=dtypes[name])
       return Residual(config, features, name=name, **kwargs)
 
     x = layers.Linear(c.channels, (3, 3), c.dtype, name="conv_in")(x)
@@ -242,6 +242,30 @@ class UNet(nn.Module):
     return out(x, gain).astype(wide)
 
 
+def fold(config: UNetConfig, params: Any, platform: str) -> Any:
+  """Returns the U-Net's parameters as its layers read them when it samples.
+
+  Args:
+    config: of the network.
+    params: the U-Net's parameters.
+    platform: where it samples.
+  """
+  dtypes = config.dtypes() | {"conv_in": config.dtype}
+  dtypes |= {"conv_out": config.output_dtype}
+
+  def ready(path: tuple[str, ...], leaf: Array) -> Array | folding.Folded:
+    if path[-1] != magnitude.WEIGHT:
+      return leaf
+    gain = params["out_gain"] if path[0] == "conv_out" else 1.0
+    weight = layers.scaled(leaf, leaf.shape, gain)
+    # The time path is float32.
+    if path[0] in dtypes and "modulation" not in path:
+      weight = weight.astype(dtypes[path[0]])
+    return folding.ordered(weight, platform)
+
+  return folding.folded(params, ready)
+
+
 FAMILY = Family(
   UNetConfig,
   UNet,
@@ -251,4 +275,5 @@ FAMILY = Family(
     modulation=frozenset({"modulation"}),
     sign=("denoiser", "out_gain"),
   ),
+  fold,
 )

@@ -16,6 +16,8 @@ be of any frequency. There are three heads:
   zero.
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -28,13 +30,14 @@ FEATURES = 128
 class Weighting(nn.Module):
   """The log-weight `w_phi`, `[B]` to `[B]`: EDM2's log-variance, negated.
 
-  It is given `t`, or for Fourier features `ln(sigma) / 4`.
+  It is given `t`, or for Fourier features `ln(sigma) / 4`; and the time `s` at
+  which the jump ends, where there is one.
   """
 
   head: str = "positional"
 
   @nn.compact
-  def __call__(self, t: Array) -> Array:
+  def __call__(self, t: Array, s: Array | None = None) -> Array:
     t = t.astype(jnp.promote_types(t.dtype, jnp.float32))
     if self.head == "positional":
       features = layers.positional_features(t, FEATURES)
@@ -43,6 +46,9 @@ class Weighting(nn.Module):
     if self.head == "edm2":
       return -layers.Linear(1, name="linear")(features)[:, 0]
     zeros = nn.initializers.zeros
-    return nn.Dense(1, kernel_init=zeros, dtype=t.dtype, name="linear")(
-      features
-    )[:, 0]
+    linear = functools.partial(nn.Dense, 1, kernel_init=zeros, dtype=t.dtype)
+    w = linear(name="linear")(features)
+    if s is not None:
+      ends = layers.positional_features(s, FEATURES)
+      w += linear(name="emb_target", use_bias=False)(ends)
+    return w[:, 0]

@@ -1,23 +1,38 @@
-"""The sCM objective (Algorithm 1), for training (sCT) and distillation (sCD).
+"""The sCM objective (Algorithm 1) and its like with two times.
 
-The two differ only in the velocity `dx_t/dt` along which the derivative is
-taken: the sample's own, or a teacher's.
+Training (sCT) and distillation (sCD) differ only in the velocity `dx_t/dt`
+along which the derivative is taken: the sample's own, or a teacher's. Flow maps
+(`objectives.flow_map`), which jump to any time `s` and not to data alone, have
+the same loss with other options.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import schema, trigflow
-from scm_jax.objectives import diagnostics, spec, tangent, weighting
+from scm_jax.errors import ConfigError
+from scm_jax.objectives import (
+  derivatives,
+  diagnostics,
+  jumps,
+  spec,
+  weighting,
+)
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.spec import Spec, Student
-from scm_jax.objectives.tangent import Direction
+from scm_jax.objectives.tangent import Jump
 from scm_jax.objectives.velocity import Velocity
+
+Derivative = Literal["jvp", "finite_difference", "discrete", "relative", "easy"]
+Ends = Literal["zero", "segment", "below", "pair", "gap"]
+Norm = Literal["l2", "rms", "clip", "relaxed", "none"]
+Prior = Literal["none", "inverse_sigma", "sine", "easy"]
+Scale = Literal["cos", "ayf", "meanflow", "average"]
+Warmup = Literal["linear", "variance_exact", "rectified_flow"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +41,33 @@ class Options(spec.Options):
 
   Attributes:
     warmup_steps: `H`, steps over which the tangent's second term is warmed up.
-    warmup: `linear`, the paper's; or `variance_exact`, rCM's
-      (`tangent.WARMUPS`).
+    warmup: `linear`, the paper's; `variance_exact`, rCM's; or `rectified_flow`,
+      AYF's (`tangent.WARMUPS`).
+    warmup_limit: the warm-up's last value; 1 is the whole tangent.
     derivative: how the network is differentiated: `jvp` (exactly),
-      `finite_difference`, or `discrete` (dsCD, Appendix E).
+      `finite_difference`, `discrete` (dsCD, Appendix E), `relative` (a step of
+      a part of the way to `s`, as in alpha-Flow), or `easy` (ECT's step).
     finite_difference_step: the step of `finite_difference`.
     discrete_steps: `N` of `discrete`, points of EDM's rho = 7 grid.
+    anneal_steps: first and last step of the sigmoid by which the part of
+      `relative` falls from 1 (which learns the velocity) to `SMALLEST_PART`.
+    easy_base, easy_stage: `q` of ECT, whose step is the part `n / q^(k + 1)` of
+      the noise level in the stage `k`; and how many steps a stage has.
+    along: the velocity along which the network is differentiated: `velocity`,
+      the teacher's or the sample's own; or `network`, the network's own at
+      `s = t`, which has less noise than the sample's (iMF).
+    ends: how the time `s` at which a jump ends is drawn (`ENDS`): `zero`, at
+      data, as in sCM; `segment`, the lower end of the segment that `t` is in;
+      `below`, evenly below `t`; `pair`, as a second time from `t`'s proposal;
+      or `gap`, AYF's.
+    segments: the number of equal segments of `[0, pi/2]`, for `segment`.
+    gap_mean, gap_std: of the logit of `t - s` in a rectified flow's time, for
+      `gap`.
+    equal_share: the part of the samples with `s = t`, which learn the velocity.
+    tangent_scale: the tangent's scale (`tangent.SCALES`).
+    kappa: `sigma_d` over the standard deviation of the noise of the rectified
+      flow in which a scale, a warm-up or a proposal is published: 1 where its
+      data vary as its noise does, as latents do; 0.5 for images in [-1, 1].
     tangent_norm: how the tangent is normalised (`tangent.NORMALIZATIONS`).
     tangent_c: the constant of the normalisation.
     tangent_dtype: the type in which the network and the teacher compute where
@@ -39,22 +75,59 @@ class Options(spec.Options):
       Otherwise the tangent has a pass of its own.
     tangent_precision: the precision of the products in that pass, as in
       `NetworkConfig`.
-    prior_weight: `none`, the paper's; or `inverse_sigma`, the further factor
-      `1 / (sigma_d tan t)` that some implementations have.
+    error_power: `p` of MeanFlow's weight, the error divided by
+      `(error + error_floor)^p` without its gradient; 0 is none.
+    error_floor: what is added to the error there.
+    prior_weight: a further factor: `none`, the paper's; `inverse_sigma`, the
+      `1 / (sigma_d tan t)` that some implementations have; `sine`, FACM's; or
+      `easy`, ECT's `cos t / n`.
     reduction: `mean`, the paper's division by `D`; or `sum`.
   """
 
   warmup_steps: int = 10_000
-  warmup: Literal["linear", "variance_exact"] = "linear"
-  derivative: Literal["jvp", "finite_difference", "discrete"] = "jvp"
+  warmup: Warmup = "linear"
+  warmup_limit: float = 1.0
+  derivative: Derivative = "jvp"
   finite_difference_step: float = 1e-3
   discrete_steps: int = 1024
-  tangent_norm: Literal["l2", "rms", "clip", "none"] = "l2"
+  anneal_steps: tuple[int, int] = (0, 400_000)
+  easy_base: float = 2.0
+  easy_stage: int = 25_000
+  along: Literal["velocity", "network"] = "velocity"
+  ends: Ends = "zero"
+  segments: int = 1
+  gap_mean: float = -0.6
+  gap_std: float = 1.6
+  equal_share: float = 0.0
+  tangent_scale: Scale = "cos"
+  kappa: float = 1.0
+  tangent_norm: Norm = "l2"
   tangent_c: float = 0.1
   tangent_dtype: Literal["", "float32", "bfloat16", "float16", "float64"] = ""
   tangent_precision: Literal["highest", "high", "default"] = "highest"
-  prior_weight: Literal["none", "inverse_sigma"] = "none"
+  error_power: float = 0.0
+  error_floor: float = 1e-3
+  prior_weight: Prior = "none"
   reduction: Literal["mean", "sum"] = "mean"
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for values that do not go together."""
+    super().__post_init__()
+    if self.two_times and self.derivative in ("discrete", "easy"):
+      raise ConfigError(
+        f"derivative is {self.derivative!r}, whose steps end at 0; with ends="
+        f"{self.ends!r} and equal_share={self.equal_share} choose 'relative'"
+      )
+    if self.along == "network" and not self.two_times:
+      raise ConfigError(
+        "along is 'network', which asks for the velocity at s = t; a network "
+        "that jumps to 0 alone has none, so choose 'velocity'"
+      )
+
+  @property
+  def two_times(self) -> bool:
+    """Whether jumps end at other times than 0, which the network is told."""
+    return self.ends != "zero" or self.equal_share > 0
 
   @property
   def tangent_pass(self) -> tuple[str, str] | None:
@@ -63,19 +136,11 @@ class Options(spec.Options):
       return None
     return self.tangent_dtype, self.tangent_precision
 
-
-class Tangent(NamedTuple):
-  """The network's value and its tangent.
-
-  Attributes:
-    output: `F(x_t / sigma_d, t)`, `[B, ...]`.
-    g: the tangent before its normalisation, `[B, ...]`.
-    dF: `cos(t) sin(t) dF/dt`; zero when the derivative is `discrete`.
-  """
-
-  output: Array
-  g: Array
-  dF: Array
+  @property
+  def forwards(self) -> int:
+    """Passes over the network's weights before the backward pass."""
+    passes = {"jvp": 1, "finite_difference": 3}
+    return passes.get(self.derivative, 2) + (self.along == "network")
 
 
 def loss(
@@ -104,15 +169,17 @@ def loss(
     of the gradient that depend on it become NaN: zero times infinity.
   """
   valid = diagnostics.finite(point.x0)
-  point = on_grid(point, options)
+  point = jumps.prepared(point, options)
   point = point._replace(x0=diagnostics.select(valid, point.x0))
   t = point.t
   if student.tangent_F is None:
-    output, g, dF = tangents(student.F, params, point, velocity, options, step)
+    output, g, rate = derivatives.tangents(
+      student.F, params, point, velocity, options, step
+    )
     valid &= diagnostics.finite(output, g)
   else:
     fixed = jax.lax.stop_gradient(params)
-    _, g, dF = tangents(
+    _, g, rate = derivatives.tangents(
       student.tangent_F, fixed, point, velocity, options, step
     )
     # What overflowed here is not shown to the pass that is differentiated.
@@ -125,17 +192,19 @@ def loss(
     output = spec.evaluate(student.F, params, x_t / options.sigma_d, t, point)
     valid &= diagnostics.finite(output)
   g_norm = diagnostics.norms(g)
-  g = diagnostics.select(valid, g)
-  g = tangent.normalize_tangent(g, t, options.tangent_norm, options.tangent_c)
+  g = derivatives.normalized(diagnostics.select(valid, g), point, options)
   output = diagnostics.select(valid, output)
   target = jax.lax.stop_gradient(output + g)
-  error = _reduce(jnp.square(output - target), t, options)
+  there = jumps.of(point, options)
+  error = _reduce(jnp.square(output - target), there, options)
+  if options.error_power:
+    error = _self_weighted(error, there, options)
   log_weight = jnp.zeros_like(t)
   if options.adaptive_weighting:
-    log_weight = student.w(params, t)
+    ends = () if there.s is None else (there.s,)
+    log_weight = student.w(params, t, *ends)
   scale = weighting.unit_scale(options.weighting_unit, point.x0)
   total, per_sample = weighting.weigh(error, log_weight, valid, scale)
-  rate = diagnostics.norms(dF) / (jnp.cos(t) * jnp.sin(t))
   return total, jax.lax.stop_gradient(
     {
       "loss": total,
@@ -150,38 +219,6 @@ def loss(
   )
 
 
-def tangents(
-  F: Callable,
-  params: Any,
-  point: Point,
-  velocity: Velocity | None,
-  options: Options,
-  step: Array | float,
-) -> Tangent:
-  """Computes the network's value and its raw tangent, as the options say.
-
-  The gradient of the value is the network's; the tangent has none.
-
-  Args:
-    F: the network function (see `Student`).
-    params: its parameters.
-    point: the batch, with its times on the grid where there is one.
-    velocity: the teacher for sCD; None for sCT.
-    options: the choices.
-    step: updates done, for the tangent's warm-up.
-  """
-  t, sigma_d = point.t, options.sigma_d
-  x_t = trigflow.interpolate(point.x0, point.z, t)
-  if velocity is None:
-    dx_dt = trigflow.data_velocity(point.x0, point.z, t)
-  else:
-    dx_dt = jax.lax.stop_gradient(velocity(x_t, t, point.cond))
-  primal = lambda u, t: spec.evaluate(F, params, u, t, point)
-  take = schema.pick(DERIVATIVES, options.derivative, "derivative")
-  r = jnp.minimum(1.0, step / max(options.warmup_steps, 1))
-  return take(primal, Direction(x_t, dx_dt, t, sigma_d), r, options)
-
-
 def raw_tangent(
   student: Student,
   params: Any,
@@ -191,103 +228,46 @@ def raw_tangent(
   step: Array | float,
 ) -> Array:
   """Returns the tangent before its normalisation, with `loss`'s arguments."""
-  point = on_grid(point, options)
+  point = jumps.prepared(point, options)
   F = student.tangent_F or student.F
-  return tangents(F, params, point, velocity, options, step).g
+  return derivatives.tangents(F, params, point, velocity, options, step).g
 
 
-def _by_jvp(primal, direction, r, options) -> Tangent:
-  """Takes the tangent of the exact derivative."""
-  output, dF = tangent.by_jvp(primal, direction)
-  g = tangent.consistency_tangent(direction, output, dF, r, options.warmup)
-  return Tangent(output, g, dF)
-
-
-def _by_finite_difference(primal, direction, r, options) -> Tangent:
-  """Takes the tangent of the derivative by central differences."""
-  size = options.finite_difference_step
-  output, dF = tangent.by_finite_difference(primal, direction, size)
-  g = tangent.consistency_tangent(direction, output, dF, r, options.warmup)
-  return Tangent(output, g, dF)
-
-
-def _discrete(primal, direction, r, options) -> Tangent:
-  """Takes dsCD's tangent, over one step of the grid."""
-  x_t, _, t, sigma_d = direction
-  output = primal(x_t / sigma_d, t)
-  t_next = _successors(t, options)
-  g = tangent.discrete_tangent(direction, primal, output, t_next, r)
-  return Tangent(output, g, jnp.zeros_like(g))
-
-
-DERIVATIVES = {
-  "jvp": _by_jvp,
-  "finite_difference": _by_finite_difference,
-  "discrete": _discrete,
-}
-# Passes over the network's weights before the backward pass, by derivative.
-_FORWARDS = {"jvp": 1, "finite_difference": 3, "discrete": 2}
-
-
-def _reduce(squares: Array, t: Array, options: Options) -> Array:
+def _reduce(squares: Array, there: Jump, options: Options) -> Array:
   """Returns each sample's squared norm, divided and weighted."""
   axes = tuple(range(1, squares.ndim))
   reduce = schema.pick(REDUCTIONS, options.reduction, "reduction")
   factor = schema.pick(PRIORS, options.prior_weight, "prior_weight")
-  return factor(reduce(squares, axis=axes), t, options.sigma_d)
+  return factor(reduce(squares, axis=axes), there)
+
+
+def _self_weighted(error: Array, there: Jump, options: Options) -> Array:
+  """Returns MeanFlow's loss, of the error of the average velocity.
+
+  That is `c_t sigma_d / kappa` times the error of `F` (arXiv 2505.13447).
+  """
+  own = error * (there.radii[0] * options.sigma_d / options.kappa) ** 2
+  weight = (own + options.error_floor) ** options.error_power
+  return own / jax.lax.stop_gradient(weight)
 
 
 REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}
 PRIORS = {
-  "none": lambda error, t, sigma_d: error,
-  "inverse_sigma": lambda error, t, sigma_d: (
-    error / trigflow.time_to_sigma(t, sigma_d)
+  "none": lambda error, jump: error,
+  "inverse_sigma": lambda error, jump: (
+    error / trigflow.time_to_sigma(jump.t, jump.sigma_d)
+  ),
+  "sine": lambda error, jump: error * _sine(jump),
+  "easy": lambda error, jump: (
+    error * jnp.cos(jump.t) / derivatives.easy_part(jump)
   ),
 }
 
 
-def on_grid(point: Point, options: Options) -> Point:
-  """Returns the batch with its times on the grid, where there is one (dsCD)."""
-  if options.derivative != "discrete":
-    return point
-  grid, t = time_grid(options.discrete_steps, options.sigma_d), point.t
-  return point._replace(t=grid[_places(t, grid)].astype(t.dtype))
-
-
-def _successors(t: Array, options: Options) -> Array:
-  """Returns the grid points one below those that `on_grid` gives."""
-  grid = time_grid(options.discrete_steps, options.sigma_d)
-  return grid[_places(t, grid) - 1].astype(t.dtype)
-
-
-def _places(t: Array, grid: Array) -> Array:
-  """Returns the index of the first grid point that is not below a time."""
-  return jnp.clip(jnp.searchsorted(grid, t), 1, grid.size - 1)
-
-
-def time_grid(
-  steps: int,
-  sigma_d: float,
-  sigma_min: float = 0.002,
-  sigma_max: float = trigflow.SIGMA_MAX,
-  rho: float = 7.0,
-) -> Array:
-  """Returns EDM's grid on the circle, `0 = t_0 < ... < t_N` (Appendix E).
-
-  Args:
-    steps: `N`.
-    sigma_d: the data's standard deviation.
-    sigma_min: noise level of `t_1`.
-    sigma_max: noise level of `t_N`.
-    rho: exponent of the grid.
-
-  Returns:
-    Radians `[N + 1]`.
-  """
-  low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-  sigmas = jnp.linspace(low, high, steps) ** rho
-  times = trigflow.sigma_to_time(sigmas, sigma_d)
-  return jnp.concatenate([jnp.zeros(1), times])
+def _sine(jump: Jump) -> Array:
+  """Returns FACM's weight of jumps, `sin(pi/2 tau)`; 1 where `s = t`."""
+  tau = jump.kappa * jnp.sin(jump.t) / jump.radii[0]
+  return jnp.where(jump.span > 0, jnp.sin(jnp.pi / 2 * tau), 1.0)
 
 
 SCT = Spec(
@@ -298,8 +278,34 @@ SCT = Spec(
   kind="consistency",
   options=Options,
   loss=loss,
-  forwards=lambda options: _FORWARDS[options.derivative],
+  draw=jumps.draw,
+  takes_target=lambda options: options.two_times,
+  forwards=lambda options: options.forwards,
   tangent=raw_tangent,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class EasyOptions(Options):
+  """ECT (arXiv 2406.14548) as an L2-normalised tangent; CIFAR-10's settings."""
+
+  P_mean: float = -1.1
+  P_std: float = 2.0
+  warmup_steps: int = 0
+  derivative: Derivative = "easy"
+  tangent_c: float = 1e-6
+  adaptive_weighting: bool = False
+  prior_weight: Prior = "easy"
+  reduction: Literal["mean", "sum"] = "sum"
+
+
+ECT = dataclasses.replace(
+  SCT,
+  label="ECT",
+  color="#AA4499",
+  marker="p",
+  description="a consistency model by easy consistency tuning (ECT)",
+  options=EasyOptions,
 )
 SCD = dataclasses.replace(
   SCT,

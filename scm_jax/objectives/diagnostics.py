@@ -69,6 +69,6 @@ def rms(valid: Array, x: Array) -> Array:
   return jnp.sqrt(mean(valid, squares))
 
 
-def select(valid: Array, x: Array, other: float = 0.0) -> Array:
+def select(valid: Array, x: Array, other: Array | float = 0.0) -> Array:
   """Returns `x` where the sample is valid, `other` elsewhere."""
   return jnp.where(valid.reshape((-1,) + (1,) * (x.ndim - 1)), x, other)

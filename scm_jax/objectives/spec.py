@@ -59,14 +59,19 @@ class Options:
     schema.check(self)
 
   @property
+  def two_times(self) -> bool:
+    """Whether the network is told a second time, at which its jump ends."""
+    return False
+
+  @property
   def tangent_pass(self) -> tuple[str, str] | None:
     """Type and precision of the tangent's own pass; None if it has none."""
     return None
 
 
-def _no_weight(params: Any, t: Array) -> Array:
+def _no_weight(params: Any, t: Array, s: Array | None = None) -> Array:
   """Returns the log-weight 0 for every sample."""
-  del params
+  del params, s
   return jnp.zeros_like(t)
 
 
@@ -77,7 +82,8 @@ class Student(NamedTuple):
     F: `F(params, x, t, cond)`, `[B, ...]` and radians `[B]` to `[B, ...]`. It
       may also take the keywords `rngs` (random streams, for dropout) and
       `train`; what it does not take, it is not given.
-    w: `w(params, t)`, the adaptive log-weight `[B]`; 0 unless given.
+    w: `w(params, t)`, the adaptive log-weight `[B]`; 0 unless given. Where
+      jumps end at times `s` other than 0 it is `w(params, t, s)`.
     tangent_F: the same network in another precision, for the tangent alone,
       which then has a pass of its own; None takes the tangent in the pass that
       gives the value.
@@ -86,7 +92,7 @@ class Student(NamedTuple):
   """
 
   F: Callable[..., Array]
-  w: Callable[[Any, Array], Array] = _no_weight
+  w: Callable[..., Array] = _no_weight
   tangent_F: Callable[..., Array] | None = None
   extra: "dict[str, Student]" = {}
 
@@ -183,6 +189,7 @@ class Spec:
       `Point` is in its `drawn`.
     asks_teacher: whether every step evaluates a teacher's velocity.
     takes_guidance: whether the network takes the guidance scale as an input.
+    takes_target: whether it takes the time at which a jump ends as an input.
     forwards: passes over the network's weights before the backward pass.
     tangent: the tangent before its normalisation, with the arguments of
       `loss`, for checks of its precision; None for a loss without one.
@@ -199,6 +206,7 @@ class Spec:
   draw: Callable[[Array, int, Any], dict[str, Array]] = draw_times
   asks_teacher: Callable[[Any], bool] = never
   takes_guidance: Callable[[Any], bool] = never
+  takes_target: Callable[[Any], bool] = never
   forwards: Callable[[Any], int] = lambda options: 1
   tangent: Callable[..., Array] | None = None
   extra: dict[str, ExtraNetwork] = dataclasses.field(default_factory=dict)

@@ -3,9 +3,11 @@
 Bytes are those that one device sends if each collective runs as a ring, which
 sends as few as possible: in a group of n devices, `(n - 1) / n` of an
 all-gather's result or a reduce-scatter's operand, and twice that for an
-all-reduce. What is inside a loop counts once for each iteration.
+all-reduce. What is inside a loop counts once for each iteration. The text lists
+instructions in the order in which they start.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import numpy as np
 KINDS: tuple[str, ...] = tuple(
   "all-gather all-reduce reduce-scatter all-to-all collective-permute".split()
 )
+PRODUCT, OTHER = "product", "other"
 _OTHERS = {
   "ragged-all-to-all": "all-to-all",
   "collective-broadcast": "all-gather",
@@ -23,8 +26,12 @@ _OTHERS = {
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$", re.MULTILINE)
 _INSTRUCTION = re.compile(
-  r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z\d\-]*)\("
+  r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>.*?) "
+  r"(?P<opcode>[a-z][a-z\d\-]*)\("
 )
+_NAME = re.compile(r"%([\w.\-]+)")
+_COMPUTES = "fusion custom-call while call".split()
+_LIBRARY = re.compile(r'custom_call_target="__(?:cudnn|cublas|onednn)')
 _SHAPE = re.compile(r"\b(pred|[a-z]+)(\d*)\w*\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
@@ -49,12 +56,15 @@ class Collective(NamedTuple):
     times: how often a step runs it.
     bytes: how many bytes a device sends each time.
     group: the positions in the mesh of the first group of devices.
+    meanwhile: what is computed between its start and its end: `PRODUCT` if
+      there is a convolution or a product, `OTHER`, or "" for nothing.
   """
 
   kind: str
   times: int
   bytes: float
   group: tuple[int, ...]
+  meanwhile: str = ""
 
 
 def parse(text: str, devices: int) -> list[Collective]:
@@ -73,8 +83,14 @@ def parse(text: str, devices: int) -> list[Collective]:
         visit(called, count * trips)
 
   visit(entry, 1)
+  products, meanwhile = _products(bodies), {}
+  for lines in bodies.values():
+    meanwhile |= _meanwhile(lines, products)
+  # A collective may be all of a computation that is called asynchronously.
+  for line, what in list(meanwhile.items()):
+    meanwhile |= {name: what for name, _ in _calls([line])}
   return [
-    collective
+    collective._replace(meanwhile=meanwhile.get(line, meanwhile.get(name, "")))
     for name, lines in bodies.items()
     if times[name]
     for line in lines
@@ -99,18 +115,56 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
   return dict(zip(names, lines, strict=True)), names[marks.index("ENTRY ")]
 
 
+def _products(bodies: dict[str, list[str]]) -> set[str]:
+  """Returns the computations that multiply matrices, or call one that does."""
+
+  @functools.cache
+  def multiplies(name: str) -> bool:
+    lines = bodies.get(name, [])
+    called = (name for name, _ in _calls(lines))
+    return any(map(_multiplies, lines)) or any(map(multiplies, called))
+
+  return set(filter(multiplies, bodies))
+
+
+def _multiplies(line: str) -> bool:
+  found = _INSTRUCTION.match(line)
+  opcode = found["opcode"] if found else ""
+  library = opcode == "custom-call" and _LIBRARY.search(line)
+  return opcode in ("convolution", "dot") or bool(library)
+
+
+def _meanwhile(lines: list[str], products: set[str]) -> dict[str, str]:
+  """Returns what is computed meanwhile, by the lines that start something."""
+  found, running = {}, {}
+  for line in lines:
+    instruction = _INSTRUCTION.match(line)
+    opcode = instruction["opcode"] if instruction else ""
+    if instruction and opcode.endswith("-start"):
+      running[instruction["name"]] = line
+    elif opcode.endswith("-done"):
+      for name in _NAME.findall(line):
+        running.pop(name, None)
+    elif _multiplies(line) or products & {n for n, _ in _calls([line])}:
+      found |= dict.fromkeys(running.values(), PRODUCT)
+    elif opcode in _COMPUTES:
+      found = dict.fromkeys(running.values(), OTHER) | found
+  return found
+
+
 def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
   """Yields the computations that a computation calls, and how often."""
   for line in lines:
     found = _INSTRUCTION.match(line)
     # The end of an asynchronous call names the same computation as its start.
-    if not found or found[2].endswith(("-done", "-update")):
+    if not found or found["opcode"].endswith(("-done", "-update")):
       continue
-    loop = _TRIPS.search(line) if found[2] == "while" else None
+    loop = _TRIPS.search(line) if found["opcode"] == "while" else None
     trips = int(loop[1]) if loop else 1
     for _, name in _CALLED.findall(line):
       yield name, trips
-    for names in _BRANCHES.findall(line):
+    conditional = found["opcode"] == "conditional"
+    for names in _BRANCHES.findall(line) if conditional else ():
       for name in names.split(","):
         yield name.strip().lstrip("%"), 1
 
@@ -118,7 +172,7 @@ def _calls(lines: list[str]) -> Iterator[tuple[str, int]]:
 def _collective(line: str, times: int, devices: int) -> Collective | None:
   """Returns the collective of a line, or None for any other instruction."""
   found = _INSTRUCTION.match(line)
-  opcode = found[2].removesuffix("-start") if found else ""
+  opcode = found["opcode"].removesuffix("-start") if found else ""
   kind = _OTHERS.get(opcode, opcode)
   if not found or kind not in KINDS:
     return None
@@ -126,10 +180,10 @@ def _collective(line: str, times: int, devices: int) -> Collective | None:
   size = len(group)
   if size < 2:
     return None
-  shapes = [array_bytes(*shape) for shape in _SHAPE.findall(found[1])]
-  if found[2] == "collective-permute-start":
+  shapes = [array_bytes(*shape) for shape in _SHAPE.findall(found["shape"])]
+  if found["opcode"] == "collective-permute-start":
     shapes = shapes[1:2]  # operand, result, contexts
-  elif found[2].endswith("-start") and kind != "all-reduce":
+  elif found["opcode"].endswith("-start") and kind != "all-reduce":
     shapes = shapes[len(shapes) // 2 :]  # operands, results
   factor = {
     "all-reduce": 2 * (size - 1) / size,

@@ -52,6 +52,8 @@ def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
     "collective_bytes_per_step": round(total(traffic)),
     "collective_bytes": sent,
     "minimum_collective_bytes_per_step": least,
+    "overlapped_collective_bytes": compiled.get("overlapped"),
+    "collective_bytes_beside_products": compiled.get("beside_products"),
     replicated: compiled[replicated],
     "compile_seconds": compiled["compile_seconds"],
     "estimate": _estimate(config, target, answer, traffic),

@@ -118,6 +118,7 @@ _FORMS = {
   "tpu": ("XxY", "8x8"),
   "gpu": ("HOSTSxDEVICES", "8x8"),
 }
+_SMALLEST = {"cpu": "1", "v5p": "2x2x1", "tpu": "2x2", "gpu": "1x1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +180,18 @@ def parse(text: str) -> Target:
   # Virtual devices share the memory of this machine.
   memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   return Target(text, kind, sizes, Card("cpu", memory // sizes[0]))
+
+
+def parse_one(text: str) -> Target:
+  """Returns the target as `parse` does; a kind alone is its smallest.
+
+  Raises:
+    ConfigError: as `parse`.
+  """
+  if text in KINDS:
+    platform = CARDS[text].platform if text in CARDS else "cpu"
+    text += ":" + (_SMALLEST.get(text) or _SMALLEST[platform])
+  return parse(text)
 
 
 def card_here(device_kind: str) -> Card | None:

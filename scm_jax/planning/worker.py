@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from scm_jax.planning import (
   arithmetic,
   collectives,
   estimate,
+  sampling,
   targets,
   topology,
 )
@@ -44,11 +46,15 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     request: has `config` (JSON text) and `target`, and any of
       `compile`: true to answer `compiled`, the compiled train step's figures;
       `flops`: true to answer `flops`, those of one step, by pass;
-      `meshes`: pairs of sizes (data, fsdp), to answer `arithmetic` for each.
+      `meshes`: pairs of sizes (data, fsdp), to answer `arithmetic` for each;
+      `sample`: the arguments of `sampling.compiled`, to answer `sample` alone.
   """
   config = configuration.from_json(request["config"])
   target = targets.parse(request["target"])
   run = resolve.check(config)
+  if "sample" in request:
+    found = sampling.compiled(run, target, **request["sample"])
+    return {"sample": found}
   result: dict[str, Any] = {}
   arithmetic_on = functools.partial(
     _arithmetic, run, target, arithmetic.trace(run)
@@ -121,8 +127,16 @@ def _compiled(config: Run, target: Target, mesh: Any) -> dict[str, Any]:
     "temp_bytes": memory.temp_size_in_bytes,
     "aliased_bytes": memory.alias_size_in_bytes,
     "collectives": collectives.counts(sent),
+    "overlapped": _total(c for c in sent if c.meanwhile),
+    "beside_products": _total(
+      c for c in sent if c.meanwhile == collectives.PRODUCT
+    ),
     "traffic": _traffic(sent, target.domain),
   }
+
+
+def _total(sent: Iterable[collectives.Collective]) -> int:
+  return round(sum(c.times * c.bytes for c in sent))
 
 
 def _traffic(

@@ -2,11 +2,10 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from scm_jax import networks, schema
 from scm_jax.defaults import GROUPS, Run, get_defaults
@@ -16,11 +15,14 @@ from scm_jax.sampler import Sampler
 from scm_jax.training import offload
 from scm_jax.training.ema import averaging
 
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
 _T = TypeVar("_T")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
-def resolve(config: ConfigDict) -> Run:
+def resolve(config: "ConfigDict") -> Run:
   """Returns a config as a frozen, typed value.
 
   Raises:
@@ -45,12 +47,13 @@ def resolve(config: ConfigDict) -> Run:
     in_channels=config.data.channels,
     num_classes=config.data.num_classes,
     guidance=spec.takes_guidance(objective),
+    target=spec.takes_target(objective),
     sigma_d=config.sigma_d,
   )
   return _group(config, "", Run, network=network, objective=objective, **groups)
 
 
-def check(config: ConfigDict) -> Run:
+def check(config: "ConfigDict") -> Run:
   """Returns a config that can be trained, resolved.
 
   Raises:
@@ -100,7 +103,7 @@ def _group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:
     raise ConfigError(f"config.{prefix}{error}") from None
 
 
-def _dtype(config: ConfigDict) -> Any:
+def _dtype(config: "ConfigDict") -> Any:
   """Returns the type that the network computes in."""
   if config.network.dtype not in DTYPES:
     raise ConfigError(
@@ -133,7 +136,7 @@ def _check_objective(run: Run) -> None:
     )
 
 
-def _check_unused(config: ConfigDict) -> None:
+def _check_unused(config: "ConfigDict") -> None:
   """Raises ConfigError for fields that the network or the objective lacks.
 
   The config has the fields of all families and of all objectives. One that the
@@ -146,10 +149,10 @@ def _check_unused(config: ConfigDict) -> None:
 
 
 def _check_fields(
-  config: ConfigDict, group: str, kinds: dict[str, type], chosen: str
+  config: "ConfigDict", group: str, kinds: dict[str, type], chosen: str
 ) -> None:
   """Raises ConfigError for a changed field that the chosen kind lacks."""
-  defaults = get_defaults()[group]
+  defaults = get_defaults(config.run)[group]
   for name in set(defaults) - set(schema.options(kinds[chosen])) - {"family"}:
     if config[group][name] == defaults[name]:
       continue
@@ -162,12 +165,18 @@ def _check_fields(
 
 def model(run: Run, average: Any) -> Sampler:
   """Returns the sampler of a run's EMA, whose arrays stay in their shards."""
+  return sampler(run, constrained(run, average))
+
+
+def sampler(run: Run, params: Any) -> Sampler:
+  """Returns the sampler of parameters that need no constraint any more."""
   return Sampler(
     network=networks.build(run.network),
-    params=constrained(run, average),
+    params=params,
     codec=run.codec,
     kind=run.spec.kind,
     t_mid=run.sample.t_mid,
+    gamma=run.sample.gamma,
     sigma_max=run.sample.sigma_max,
     solver=run.sample.solver,
     solver_steps=run.sample.solver_steps,

@@ -111,7 +111,8 @@ def load_config(path: epath.PathLike) -> ConfigDict:
   Raises:
     UserError: there is none, or it is damaged.
   """
-  return configuration.complete(_read_config(path), get_defaults())
+  config = _read_config(path)
+  return configuration.complete(config, get_defaults(config.run))
 
 
 def _read_config(path: epath.PathLike) -> ConfigDict:

@@ -8,6 +8,7 @@ import pytest
 
 from scm_jax.cli import bench, configs
 from scm_jax.networks import weighting
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.planning import targets
 from scm_jax.training import resolve
 from scm_jax.training.benchmarks import sampling, train_step
@@ -43,7 +44,9 @@ def test_json(command, flags):
   assert result["device"] == jax.devices()[0].device_kind
   assert result["devices"] == 1 and isinstance(result["config"], str)
   assert result["flops"].keys() == {"forward", "step"}
-  assert result["flops_in_forwards"].keys() == {"diffusion", "sct", "scd"}
+  assert result["flops_in_forwards"].keys() == {
+    train_step.REPORTED_AS.get(name, name) for name in OBJECTIVES
+  }
   assert result["step_ms"].keys() == {"median", "p10", "p90"}
   assert result["sample_ms"].keys() == {"1", "2", "teacher"}
   sampling = result["sampling"]
@@ -170,3 +173,22 @@ def test_arithmetic_is_counted_with_and_without_what_is_computed_again(flags):
   again, same = counted("full")
   assert same == model
   assert 1.1 * model < again < 2 * model
+
+
+def test_layers(command, flags):
+  """Each in every direction; together they are the network's arithmetic."""
+  argv = [*flags("scd", *BARE), "--layers", "--repeats=1", "--json"]
+  code, out, err = command("bench", *argv)
+  assert (code, err) == (0, "")
+  result = json.loads(out)
+  config = configs.parse_config(flags("scd", *BARE, "--config.teacher=random"))
+  total = sum(row["count"] * row["flops"] for row in result["layers"])
+  forward = train_step.forward_arithmetic(resolve.resolve(config))
+  assert 0.7 * forward < total < forward
+  for row in result["layers"]:
+    assert row["ms"].keys() == {"forward", "tangent", "input", "weight"}
+    assert all(ms > 0 for ms in row["ms"].values()) and row["share"] > 0
+    assert row["pytorch_ms"] is None  # there is no GPU
+  sizes = [row["shapes"][0][0] for row in result["layers"]]
+  assert config.batch_size in sizes
+  assert "GFLOP/s" in bench.layers_table(result)

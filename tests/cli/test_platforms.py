@@ -1,12 +1,15 @@
-"""JAX looks for a TPU only where there may be one."""
+"""JAX looks for a TPU only where there may be one; what is used is said."""
 
+import logging
 import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from scm_jax.cli import platforms
+from scm_jax.errors import ConfigError
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def chosen(tmp_path, monkeypatch):
       (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
       (tmp_path / path).write_text(text)
     monkeypatch.setattr(platforms, "_installed", modules.__contains__)
-    platforms.skip_absent_tpu(environment, tmp_path)
+    platforms.choose(environment, tmp_path)
     return environment.get("JAX_PLATFORMS")
 
   return choose
@@ -93,3 +96,56 @@ sys.modules["task"] = types.SimpleNamespace(
 main.TASKS = {"task": ("task", "starts JAX")}
 main.main(["task"])
 """
+
+
+def test_the_device_can_be_chosen(chosen):
+  assert chosen(SCM_DEVICE="cpu", modules=()) == "cpu"
+  assert chosen(GPU, CUDA, SCM_DEVICE="cpu") == "cpu"
+  assert chosen(SCM_DEVICE="cuda", modules=()) == "cuda,cpu"
+  assert chosen(SCM_DEVICE="cuda", JAX_PLATFORMS="tpu") == "tpu"
+  with pytest.raises(ConfigError, match="SCM_DEVICE"):
+    chosen(SCM_DEVICE="cud")
+
+
+@pytest.fixture
+def announced(tmp_path, monkeypatch, caplog):
+  """`announced(files, modules, asked)`: what is logged at INFO, and warned.
+
+  `asked` is the user's `JAX_PLATFORMS`; JAX itself runs on the CPU.
+  """
+
+  def announce(files=(), modules=(), asked=None):
+    for path, text in dict(files).items():
+      (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+      (tmp_path / path).write_text(text)
+    jax.devices()  # they start with the settings of all tests
+    monkeypatch.setattr(platforms, "_installed", modules.__contains__)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if asked is not None:
+      monkeypatch.setenv("JAX_PLATFORMS", asked)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+      platforms.announce(tmp_path)
+    said = [r.message for r in caplog.records if r.levelno == logging.INFO]
+    warned = [r.message for r in caplog.records if r.levelno > logging.INFO]
+    return said, warned
+
+  return announce
+
+
+def test_the_device_is_named(announced):
+  said, warned = announced()
+  assert f"{jax.device_count()} x CPU" in said[0] and warned == []
+
+
+def test_an_unused_accelerator_is_warned_of(announced):
+  _, [warning] = announced(GPU)
+  assert "NVIDIA GPU" in warning and "scm-jax[cuda12]" in warning
+  _, [warning] = announced(GPU, CUDA)
+  assert "scm-jax[cuda12]" not in warning  # it is installed, and failed
+  assert announced(GPU, asked="cpu")[1] == []  # the user's choice
+
+
+def test_an_unused_tpu_is_warned_of(announced):
+  _, [warning] = announced({"dev/accel0": ""})
+  assert "TPU" in warning and "scm-jax[tpu]" in warning

@@ -38,7 +38,14 @@ def test_script_is_executable(script):
   assert os.access(script, os.X_OK)
 
 
-HELPFUL = ("setup.sh", "test.sh", "local.sh", "slurm.sh", "gcp.sh")
+HELPFUL = (
+  "accelerator.sh",
+  "gcp.sh",
+  "local.sh",
+  "setup.sh",
+  "slurm.sh",
+  "test.sh",
+)
 
 
 @pytest.mark.parametrize("name", HELPFUL)

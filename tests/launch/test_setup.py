@@ -42,7 +42,7 @@ def setup(repo, program, bash):
     result = bash(
       repo / "launch" / "setup.sh",
       *args,
-      env={**os.environ, "PYTHON": str(fake), **env},
+      env={**os.environ, "PYTHON": str(fake), "SCM_DEVICE": "cpu", **env},
     )
     return result, log.read_text().splitlines()
 
@@ -82,7 +82,8 @@ def test_installs_again_when_the_folder_moved(setup, repo, bash, program):
   )
   shutil.copy(moved / "python", moved / ".venv" / "bin" / "python")
   (moved / "log").write_text("")
-  env = {**os.environ, "PYTHON": str(moved / "python")}
+  python = str(moved / "python")
+  env = {**os.environ, "PYTHON": python, "SCM_DEVICE": "cpu"}
   assert bash(moved / "launch" / "setup.sh", env=env).returncode == 0
   assert (moved / "log").read_text() == "pip .[train]\n"
 
@@ -103,7 +104,12 @@ def test_an_interrupted_installation_is_tried_again(setup, repo):
   (repo / "log").write_text("")
   process = subprocess.Popen(
     [str(repo / "launch" / "setup.sh")],
-    env={**os.environ, "PYTHON": str(repo / "python"), "SLOW_PIP": "1"},
+    env={
+      **os.environ,
+      "PYTHON": str(repo / "python"),
+      "SCM_DEVICE": "cpu",
+      "SLOW_PIP": "1",
+    },
     stderr=subprocess.PIPE,
     text=True,
   )
@@ -159,3 +165,27 @@ def test_a_tested_suitable_python_is_taken(setup, repo, program):
   assert result.returncode == 0, result.stderr
   assert calls == ["venv", "pip .[train]"]
   assert "making .venv with python3.11" in result.stderr
+
+
+def test_the_hardware_adds_its_build(setup):
+  assert setup(SCM_DEVICE="tpu")[1][-1] == "pip .[tpu,train]"
+  assert setup(SCM_DEVICE="cpu")[1] == []  # it stays
+  assert setup(SCM_DEVICE="cuda12")[1] == ["pip .[cuda12,tpu,train]"]
+
+
+def test_the_cuda_builds_exclude_each_other(setup, repo, program):
+  setup(SCM_DEVICE="cuda12")
+  # A newer driver runs it as well, unless the newer build is asked for.
+  program(repo / "nvidia-smi", "echo 580.65.06, 9.0")
+  path = f"{repo}{os.pathsep}{os.environ['PATH']}"
+  assert setup(SCM_DEVICE="", PATH=path)[1] == []
+  calls = setup(SCM_DEVICE="cuda13")[1]
+  assert calls == ["venv", "pip .[cuda13,train]"]
+  calls = setup("plan-gpu", SCM_DEVICE="cuda12")[1]
+  assert calls == ["venv", "pip .[cuda12,plan-gpu,train]"]
+
+
+def test_an_unknown_device_is_one_line(setup):
+  result, calls = setup(SCM_DEVICE="gpu")
+  assert (result.returncode, calls) == (2, [])
+  assert result.stderr.count("\n") == 1 and "cuda13" in result.stderr

@@ -42,7 +42,9 @@ def derivative(config, params):
     primal = lambda u, t: network.F(params, u, t, cond)
     x_t = trigflow.interpolate(x0, z, t)
     dx_dt = trigflow.data_velocity(x0, z, t)
-    return tangent.by_jvp(primal, tangent.Direction(x_t, dx_dt, t, 0.5))
+    return tangent.by_jvp(
+      primal, tangent.Direction(x_t, dx_dt, tangent.Jump(t, 0.5))
+    )
 
   return both(params)
 

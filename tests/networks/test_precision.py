@@ -119,6 +119,7 @@ def test_last_blocks_in_float32(kind, random_params):
 
   exact = output(dtype=jnp.dtype("float32"))
   errors = [
-    np.linalg.norm(output(last_float32=n) - exact) for n in (0, 2, low.blocks)
+    np.linalg.norm(output(last_float32=n) - exact)
+    for n in (0, 2, len(low.blocks))
   ]
   assert errors[0] > errors[1] > errors[2] > 0

@@ -13,7 +13,7 @@ from jax import Array
 from scm_jax import networks, trigflow
 from scm_jax.networks import magnitude
 from scm_jax.objectives import Point, Student
-from scm_jax.objectives.tangent import Direction
+from scm_jax.objectives.tangent import Direction, Jump
 
 SIGMA_D = 0.5
 BATCH = 4
@@ -49,7 +49,7 @@ class Problem:
 
   def direction(self, dx_dt: Array) -> Direction:
     """The noisy samples and the direction in which they go."""
-    return Direction(self.x_t, dx_dt, self.t, self.sigma_d)
+    return Direction(self.x_t, dx_dt, Jump(self.t, self.sigma_d))
 
   def primal(self, u: Array, t: Array) -> Array:
     """The network at `(x / sigma_d, t)`, dropout on."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scm_jax import trigflow
-from scm_jax.objectives import consistency, diagnostics, tangent
+from scm_jax.objectives import consistency, diagnostics, jumps, tangent
 from scm_jax.objectives.consistency import Options
 
 PLAIN = Options(tangent_norm="none", adaptive_weighting=False)
@@ -184,7 +184,7 @@ def test_reduction_and_prior_weight(mlp):
 def test_other_derivatives_approach_the_exact_one(mlp):
   # Times that are points of the grid, so that dsCD does not move them.
   steps = 100_000
-  grid = consistency.time_grid(steps, 0.5)
+  grid = jumps.time_grid(steps, 0.5)
   index = jnp.array([40_000, 60_000, 75_000, 95_000])
   problem = dataclasses.replace(mlp, t=grid[index])
   value = lambda **fields: float(
@@ -204,7 +204,7 @@ def test_other_derivatives_approach_the_exact_one(mlp):
 
 
 def test_discrete_times(mlp):
-  grid = np.asarray(consistency.time_grid(18, 0.5))
+  grid = np.asarray(jumps.time_grid(18, 0.5))
   assert len(grid) == 19 and grid[0] == 0 and np.all(np.diff(grid) > 0)
   np.testing.assert_allclose(0.5 * np.tan(grid[1]), 0.002)
   np.testing.assert_allclose(0.5 * np.tan(grid[-1]), 80)
@@ -248,3 +248,45 @@ def test_metrics_by_time(mlp):
   np.testing.assert_allclose(by_time["loss"].sum() / 4, metrics["loss"])
   F = problem.primal(problem.x_t / 0.5, t)
   np.testing.assert_allclose(metrics["output_rms"], np.sqrt(np.mean(F**2)))
+
+
+@pytest.mark.parametrize("step", [0, 250])
+def test_ect_is_the_published_loss(mlp, step):
+  """Up to its factor `q^(k + 1) / 2`; in the first stage most steps end at 0.
+
+  The loss is `||D(x_sigma) - D(x_r)|| / (sigma - r)` with shared noise.
+  """
+  options = consistency.EasyOptions(easy_stage=100)
+  stage, wide = step // 100, lambda x: trigflow.expand(x, mlp.x0)
+  sigma = 0.5 * jnp.tan(mlp.t)
+  part = (1 + 8 / (1 + jnp.exp(sigma))) / 2.0 ** (stage + 1)
+  r = jnp.maximum(sigma * (1 - part), 0.0)
+
+  def D(params, sigma):
+    t = jnp.arctan(sigma / 0.5)
+    x_t = trigflow.interpolate(mlp.x0, mlp.z, t)
+    F = dataclasses.replace(mlp, params=params).primal(x_t / 0.5, t)
+    return trigflow.denoise(F, x_t, t, 0.5)
+
+  def published(params):
+    there = jax.lax.stop_gradient(D(params, r))
+    there = jnp.where(wide(r) > 0, there, mlp.x0)
+    far = diagnostics.norms(D(params, sigma) - there)
+    return jnp.mean(far / (sigma - r))
+
+  def ours(params):
+    loss, _ = consistency.loss(
+      mlp.student, params, mlp.point, None, options, step
+    )
+    return loss
+
+  # Where a step would pass 0 it ends there, and the weight is not its length's.
+  inside = bool(jnp.all(part < 1))
+  assert inside == (step > 0)
+  if inside:
+    theirs = jax.grad(published)(mlp.params)
+    scale = 2.0 ** (stage + 1) / 2
+    found = jax.tree.map(lambda x: scale * x, jax.grad(ours)(mlp.params))
+    assert_trees_close(found, theirs, rtol=1e-4, atol=1e-6)
+  else:
+    assert np.isfinite(ours(mlp.params))

@@ -10,7 +10,13 @@ import pytest
 
 from scm_jax import schema, trigflow
 from scm_jax.errors import ConfigError
-from scm_jax.objectives import consistency, tangent, weighting
+from scm_jax.objectives import (
+  consistency,
+  derivatives,
+  jumps,
+  tangent,
+  weighting,
+)
 from scm_jax.objectives.consistency import Options
 
 
@@ -154,10 +160,11 @@ def test_normalisations():
   rng = np.random.default_rng(0)
   g = rng.normal(size=(4, 2, 2, 3)) * wide([1e-3, 0.1, 1.0, 1e4])
   t = jnp.array([0.1, 0.7, 1.2, 1.5])
+  jump = tangent.Jump(t, 0.5)
   c = 0.1
   norm = lambda v: np.sqrt(np.sum(np.square(v), axis=(1, 2, 3)))
   apply = lambda kind: np.asarray(
-    tangent.normalize_tangent(jnp.asarray(g), t, kind, c)
+    tangent.normalize_tangent(jnp.asarray(g), jump, kind, c)
   )
   np.testing.assert_array_equal(apply("none"), g)
   np.testing.assert_allclose(norm(apply("l2")), norm(g) / (norm(g) + c))
@@ -184,10 +191,12 @@ def test_every_option_has_its_code():
   tables = {
     "tangent_norm": tangent.NORMALIZATIONS,
     "warmup": tangent.WARMUPS,
-    "derivative": consistency.DERIVATIVES,
+    "derivative": derivatives.DERIVATIVES,
     "reduction": consistency.REDUCTIONS,
     "prior_weight": consistency.PRIORS,
     "weighting_unit": weighting.UNITS,
+    "ends": jumps.ENDS,
+    "tangent_scale": tangent.SCALES,
   }
   for field, table in tables.items():
     assert set(schema.choices(Options)[field]) == set(table)
@@ -195,4 +204,4 @@ def test_every_option_has_its_code():
 
 def test_a_normalisation_that_there_is_not_is_an_error(mlp):
   with pytest.raises(ConfigError, match="tangent_norm is 'RMS'"):
-    tangent.normalize_tangent(mlp.x0, mlp.t, "RMS", 0.1)
+    tangent.normalize_tangent(mlp.x0, tangent.Jump(mlp.t, 0.5), "RMS", 0.1)

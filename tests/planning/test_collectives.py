@@ -39,6 +39,7 @@ ENTRY %main (p0: f32[8]) -> f32[8] {
   %loop = (s32[], /*index=1*/f32[8]{0}) while(%init), condition=%condition, \
 body=%body, backend_config={"known_trip_count":{"n":"3"}}
   %start = ((f32[16]{0}), f32[32]{0}) async-start(%q), calls=%wrapped
+  %product = f32[4,4]{1,0} dot(%a, %b), lhs_contracting_dims={1}
   %done = f32[32]{0} async-done(%start), calls=%wrapped
   %reduce-start = (f32[4]{0}, u8[6]{0}) all-reduce-start(%u, %v), \
 replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, to_apply=%add
@@ -48,6 +49,7 @@ replica_groups={}, dimensions={0}
   %scatter-start = ((f32[16]{0}), f32[2]{0}) reduce-scatter-start(%r), \
 replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%add
   %scatter-done = f32[2]{0} reduce-scatter-done(%scatter-start)
+  %computed = f32[4]{0} fusion(%p0), kind=kLoop, calls=%add
   %gather-done = f32[16]{0} all-gather-done(%gather-start)
   %moved = f32[5]{0} collective-permute(%z), \
 source_target_pairs={{0,1},{1,0}}
@@ -58,15 +60,18 @@ source_target_pairs={{0,1},{1,0}}
 
 
 def test_by_hand():
+  """Two gathers are overlapped, one of them the one in a call."""
   found = collectives.parse(MODULE, devices=8)
   assert sorted(found) == sorted(
     [
       collectives.Collective("all-gather", 3, 4 * 8 * 2 * 3 / 4, (0, 1, 2, 3)),
       collectives.Collective("reduce-scatter", 3, 8 * 4 * 3.0, (0, 1, 2, 3)),
-      collectives.Collective("all-gather", 1, 32 * 4 / 2, (0, 4)),
+      collectives.Collective("all-gather", 1, 32 * 4 / 2, (0, 4), "product"),
       # Along the axis of 4 of devices that are numbered in columns.
       collectives.Collective("all-reduce", 1, 22 * 2 * 3 / 4, (0, 1, 2, 3)),
-      collectives.Collective("all-gather", 1, 16 * 4 * 7 / 8, tuple(range(8))),
+      collectives.Collective(
+        "all-gather", 1, 16 * 4 * 7 / 8, tuple(range(8)), "other"
+      ),
       collectives.Collective("reduce-scatter", 1, 8.0 * 7, tuple(range(8))),
       collectives.Collective("collective-permute", 1, 20.0, (0, 1)),
     ]
@@ -78,6 +83,29 @@ def test_by_hand():
     "all-to-all": 0,
     "collective-permute": 1,
   }
+
+
+@pytest.mark.parametrize(
+  "opcode, meanwhile", [("convolution", "product"), ("add", "other")]
+)
+def test_what_is_computed_in_a_fusion(opcode, meanwhile):
+  text = f"""\
+HloModule jit_step, is_scheduled=true
+
+%fused (a: f32[4]) -> f32[4] {{
+  %a = f32[4]{{0}} parameter(0)
+  ROOT %b = f32[4]{{0}} {opcode}(%a, %a)
+}}
+
+ENTRY %main (p: f32[4]) -> f32[4] {{
+  %p = f32[4]{{0}} parameter(0)
+  %start = f32[4]{{0}} all-reduce-start(%p), replica_groups={{{{0,1}}}}
+  %c = f32[4]{{0}} fusion(%p), kind=kLoop, calls=%fused
+  ROOT %done = f32[4]{{0}} all-reduce-done(%start)
+}}
+"""
+  (found,) = collectives.parse(text, devices=2)
+  assert found.meanwhile == meanwhile
 
 
 def test_real(run_in_process):
@@ -104,8 +132,8 @@ def test_real(run_in_process):
     devices=4,
   )
   gather, reduce = sorted(collectives.parse(text, devices=4))
-  assert gather == ("all-gather", 5, 6 * 6 * 4 / 2, (0, 1))
-  assert reduce == ("all-reduce", 1, 3 * 6 * 4, (0, 2))
+  assert gather == ("all-gather", 5, 6 * 6 * 4 / 2, (0, 1), "")
+  assert reduce == ("all-reduce", 1, 3 * 6 * 4, (0, 2), "")
 
 
 def test_no_program():

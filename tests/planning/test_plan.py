@@ -25,6 +25,8 @@ KEYS = {
   "flops_per_step",
   "collectives",
   "collective_bytes_per_step",
+  "overlapped_collective_bytes",
+  "collective_bytes_beside_products",
   "involuntary_rematerializations",
   "fits",
   "device_bytes",
@@ -161,7 +163,12 @@ def test_too_small(compiled, config):
 def test_compiler_out_of_memory(answer, config, monkeypatch):
   """A compiler that gives up tells the peak and no more."""
   told = ("argument", "temp", "aliased")
-  dropped = {f"{name}_bytes" for name in told} | {"collectives", "traffic"}
+  dropped = {f"{name}_bytes" for name in told} | {
+    "collectives",
+    "traffic",
+    "overlapped",
+    "beside_products",
+  }
   short = {k: v for k, v in answer["compiled"].items() if k not in dropped}
   monkeypatch.setattr(
     compiler, "ask", lambda *_, **__: answer | {"compiled": short}

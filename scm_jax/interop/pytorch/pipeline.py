@@ -8,7 +8,8 @@
     images = pipe(class_labels=[3, 7], num_inference_steps=2).images
 
 This file needs diffusers, and nothing of the trainer. A consistency model takes
-one step, two, or more, with diffusers' `SCMScheduler`. A diffusion model (its
+one step, two, or more, with diffusers' `SCMScheduler`, and so does a flow map
+(`"flow_map": true`), without a scheduler. A diffusion model (its
 `model_index.json` says `"consistency": false`) takes the many steps of an ODE
 solver instead, EDM's second-order Heun or DPM-Solver++ 2M, and has no
 scheduler.
@@ -37,6 +38,8 @@ class SCMPipeline(DiffusionPipeline):
       None is the model itself without labels.
     vae: the autoencoder of a network of latents, diffusers' `AutoencoderKL`.
     consistency: whether the network is a consistency or a diffusion model.
+    flow_map: whether it is a flow map, which is told where each step ends.
+    gamma: how much of a flow map's noise is fresh in each step, from 0 to 1.
     steps: the default of `num_inference_steps`.
     t_mid: the second time of a consistency model's sampler, in radians.
     sigma_max: the noise level that sampling starts from.
@@ -62,6 +65,8 @@ class SCMPipeline(DiffusionPipeline):
     solver: str = "heun",
     guidance: float = 1.0,
     unconditional: bool = True,
+    flow_map: bool = False,
+    gamma: float = 0.0,
   ):
     super().__init__()
     self.register_modules(unet=unet, scheduler=scheduler, guide=guide, vae=vae)
@@ -73,6 +78,8 @@ class SCMPipeline(DiffusionPipeline):
       solver=solver,
       guidance=guidance,
       unconditional=unconditional,
+      flow_map=flow_map,
+      gamma=gamma,
     )
 
   @torch.no_grad()
@@ -122,7 +129,7 @@ class SCMPipeline(DiffusionPipeline):
     solvers = {"heun": self._heun, "dpm_solver": self._dpm_solver}
     sample = solvers[self.config.solver]
     if self.config.consistency:
-      sample = self._consistency
+      sample = self._flow_map if self.config.flow_map else self._consistency
     data = self._restore(sample(F, z, steps, generator))
     images = self._images(data, output_type)
     return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -153,6 +160,24 @@ class SCMPipeline(DiffusionPipeline):
     for t in self.progress_bar(self.scheduler.timesteps[:-1]):
       velocity = sigma_d * F(x / sigma_d, t)
       x = self.scheduler.step(velocity, t, x, generator).prev_sample
+    return x
+
+  def _flow_map(self, F, z: Tensor, steps: int, generator) -> Tensor:
+    """Draws samples by jumps, each with fresh noise at its end if gamma asks.
+
+    Noise leads from where a jump ends to the time at which the next begins.
+    """
+    sigma_d, gamma = self.unet.sigma_d, self.config.gamma
+    x, times = sigma_d * z, [*self.times(steps), 0.0]
+    pairs = list(zip(times[:-1], times[1:], strict=True))
+    for t, after in self.progress_bar(pairs):
+      end = math.atan(math.sqrt(1 - gamma**2) * math.tan(after))
+      velocity = sigma_d * F(x / sigma_d, t, end)
+      x = math.cos(t - end) * x - math.sin(t - end) * velocity
+      if after and gamma:
+        fresh = sigma_d * self._noise(x.shape, generator).to(x.device)
+        x = x * (math.cos(after) / math.cos(end))
+        x = x + gamma * math.sin(after) * fresh
     return x
 
   def _heun(self, F, z: Tensor, steps: int, generator) -> Tensor:
@@ -204,13 +229,14 @@ class SCMPipeline(DiffusionPipeline):
     return np.append(np.linspace(*powers, steps) ** RHO, 0.0).tolist()
 
   def _network(self, label: Tensor | None, scale: float):
-    """Returns `F(x_t / sigma_d, t)` with labels and guidance bound."""
+    """Returns `F(x_t / sigma_d, t, s=0)` with labels and guidance bound."""
 
-    def evaluate(network, u, t, label):
+    def evaluate(network, u, t, label, s=0.0):
       t = torch.full((len(u),), float(t), device=u.device)
-      return network(u, t, label, torch.full_like(t, scale))
+      added = torch.full_like(t, scale), torch.full_like(t, s)
+      return network(u, t, label, *added)
 
-    F = lambda u, t: evaluate(self.unet, u, t, label)
+    F = lambda u, t, s=0.0: evaluate(self.unet, u, t, label, s)
     if scale == 1.0 or self.unet.config["guidance"]:
       return F
     if why := self._guidance_refusal():

@@ -180,6 +180,8 @@ class UNetTrigFlow(nn.Module):
     self.emb_noise = Linear(c["channels"], emb)
     if c["guidance"]:
       self.emb_guidance = nn.Linear(c["channels"], emb, bias=False)
+    if c.get("target"):
+      self.emb_target = nn.Linear(c["channels"], emb, bias=False)
     if c["num_classes"]:
       self.emb_label = Linear(c["num_classes"], emb)
     self.enc, skips = self._encoder(widths)
@@ -279,6 +281,7 @@ class UNetTrigFlow(nn.Module):
     t: Tensor,
     label: Tensor | None = None,
     guidance: Tensor | None = None,
+    target: Tensor | None = None,
   ) -> Tensor:
     """Returns TrigFlow's `F`, `[B, C, H, W]` float32.
 
@@ -288,8 +291,11 @@ class UNetTrigFlow(nn.Module):
       label: classes `[B]`; `num_classes`, or None, means no label.
       guidance: the guidance scale `[B]`, for a network that takes it; None is
         1.
+      target: the time at which the jump ends, radians `[B]`, for a flow map;
+        None is 0.
     """
-    emb = self.embed(t.float(), label, guidance)
+    added = {"guidance": guidance, "target": target}
+    emb = self.embed(t.float(), label, added)
     x = x.to(self.dtype)
     x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     skips = []
@@ -305,19 +311,22 @@ class UNetTrigFlow(nn.Module):
     return -out if self.config["form"] == "edm2" else out
 
   def embed(
-    self, t: Tensor, label: Tensor | None, guidance: Tensor | None
+    self, t: Tensor, label: Tensor | None, added: dict[str, Tensor | None]
   ) -> Tensor:
-    """Maps time, label and guidance to one float32 vector for each sample."""
+    """Maps time, label and added inputs to one float32 vector a sample."""
     c = self.config
     if c["form"] == "edm2":
       noise = self.emb_fourier((c["sigma_d"] * t.tan()).log() / 4)
     else:
       noise = positional_features(t, c["channels"])
     emb = self.emb_noise(noise)
-    if c["guidance"]:
-      scale = torch.ones_like(t) if guidance is None else guidance.float()
-      scale = positional_features(scale, c["channels"])
-      emb = emb + functional.linear(scale, self.emb_guidance.weight.float())
+    for name, default in (("guidance", 1.0), ("target", 0.0)):
+      if c.get(name):
+        given = added[name]
+        value = torch.full_like(t, default) if given is None else given.float()
+        features = positional_features(value, c["channels"])
+        weight = getattr(self, f"emb_{name}").weight
+        emb = emb + functional.linear(features, weight.float())
     if c["num_classes"]:
       if label is None:
         label = torch.full_like(t, c["num_classes"], dtype=torch.long)

@@ -1,23 +1,26 @@
 """Measuring how long a sample takes, beside the least that hardware allows.
 
-Weights are random, in float32, and the network computes as in training, as
-`scm_jax.load` has it by default. One device draws, without an autoencoder.
+Weights are random, and the network computes as in training, as `scm_jax.load`
+has it by default: an evaluation reads them folded (`Sampler.ready`). One device
+draws, without an autoencoder.
 """
 
 import dataclasses
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from scm_jax import networks
+from scm_jax.defaults import Run
 from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 STEPS = (1, 2)  # of the consistency model
 
@@ -34,7 +37,7 @@ class Rates(NamedTuple):
 
 
 def measure(
-  config: ConfigDict,
+  config: "ConfigDict",
   flops: float,
   rates: Rates | None,
   repeats: int,
@@ -48,8 +51,7 @@ def measure(
   """
   student = _random_sampler(config, "consistency", batch)
   teacher = _random_sampler(config, "diffusion")
-  weights = jax.tree.leaves(student.params["denoiser"])
-  size = sum(leaf.nbytes for leaf in weights)
+  size = parameter_bytes(student.ready.params)
   about: dict[str, Any] = {
     "batch": batch,
     "parameter_bytes": size,
@@ -57,8 +59,8 @@ def measure(
   }
   latencies = {}
   for steps in STEPS:
-    latency = _median_ms(student, 1, steps, repeats)
-    each = _median_ms(student, batch, steps, repeats)
+    latency = median_ms(student, 1, steps, repeats)
+    each = median_ms(student, batch, steps, repeats)
     least = floor_ms(batch, steps, size, flops, rates)
     about[str(steps)] = {
       "ms": latency,
@@ -68,7 +70,7 @@ def measure(
     }
     latencies[str(steps)] = latency
   solver = config.sample.solver_steps
-  latencies["teacher"] = _median_ms(teacher, 1, solver, repeats)
+  latencies["teacher"] = median_ms(teacher, 1, solver, repeats)
   return latencies, about
 
 
@@ -87,23 +89,24 @@ def floor_ms(
   return 1e3 * evaluations * max(memory, compute)
 
 
-def _random_sampler(config: ConfigDict, kind: str, batch: int = 256) -> Sampler:
+def _random_sampler(
+  config: "ConfigDict", kind: str, batch: int = 256
+) -> Sampler:
   """Returns a sampler of the config's network with random weights."""
   config = config.copy_and_resolve_references()
   if OBJECTIVES[config.run].kind != kind:
     config.run = next(n for n, spec in OBJECTIVES.items() if spec.kind == kind)
   run = resolve.resolve(config)
-  sampler = Sampler(
-    network=networks.build(run.network),
-    params=None,
-    codec=run.codec,
-    kind=kind,
-    batch_size=batch,
-    solver=run.sample.solver,
+  sampler = dataclasses.replace(
+    without_weights(run), guidance=1.0, batch_size=batch
   )
-  sampler = export_folder.as_computed(sampler)
   shapes = jax.eval_shape(sampler.network.init, jax.random.key(0))
   return dataclasses.replace(sampler, params=random_like(shapes))
+
+
+def without_weights(run: Run) -> Sampler:
+  """Returns the sampler of a run's network, which has no parameters yet."""
+  return export_folder.as_computed(resolve.sampler(run, None))
 
 
 def random_like(abstract: Any) -> Any:
@@ -126,7 +129,13 @@ def random_like(abstract: Any) -> Any:
   return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
 
 
-def _median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
+def parameter_bytes(params: Any) -> int:
+  """Returns the size of parameters without the weighting head's, in bytes."""
+  leaves = jax.tree.leaves(params["denoiser"])
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
   """Measures the time of one batch, from the seed to images on the host."""
   labels = 0 if sampler.network.config.num_classes else None
   seconds = []

@@ -5,27 +5,31 @@ Weights and data are random; neither a workdir nor a dataset is needed.
 
 import copy
 import dataclasses
+import math
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from scm_jax import networks
-from scm_jax.defaults import Mesh, Run
+from scm_jax.defaults import Mesh, Run, get_defaults
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
 from scm_jax.training.step import init_state
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 # The keys in `flops_in_forwards` of objectives that have another name there.
 REPORTED_AS = {"teacher": "diffusion"}
 
 
 def measure(
-  config: ConfigDict,
+  config: "ConfigDict",
   repeats: int = 10,
   rates: sampling.Rates | None = None,
   sample_batch: int = 64,
@@ -34,41 +38,37 @@ def measure(
 
   `repeats` calls of each kind are timed. `rates` is what each device here does
   in a second, if that is known; `sample_batch` the number of images drawn at
-  once for the throughput of samplers.
+  once for the throughput of samplers. FLOPs are of the whole batch, as counted
+  by `arithmetic`.
   """
   run = resolve.resolve(config)
-  step = _time_step(run, repeats)
-  devices, flops = jax.device_count(), step["flops"]
+  step = time_step(run, repeats)
+  devices = jax.device_count()
   p10, median, p90 = np.percentile(step["ms"], (10, 50, 90)).tolist()
-  forward = _flops(_lower_forward(run).compile())
+  forward = forward_arithmetic(run)
   sample_ms, samplers = sampling.measure(
     config, forward / config.batch_size, rates, repeats, sample_batch
   )
-  hardware, model = arithmetic(run) if rates else (None, None)
-
-  def utilization(counted: float | None) -> float | None:
-    if counted is None or rates is None:
-      return None
-    return counted / devices / (median / 1e3) / rates.flops
-
+  hardware, model = arithmetic(run)
+  peak = devices * (median / 1e3) * (rates.flops if rates else math.nan)
   return {
     "device": jax.devices()[0].device_kind,
     "devices": devices,
-    "config": _describe(run),
+    "config": describe(run),
     "params": step["params"],
-    "flops": {"forward": forward, "step": flops and flops * devices},
+    "flops": {"forward": forward, "step": hardware},
     "flops_in_forwards": flops_in_forwards(config),
     "step_ms": {"median": median, "p10": p10, "p90": p90},
     "sample_ms": sample_ms,
     "sampling": samplers,
     "images_per_second": config.batch_size / (median / 1e3),
     "peak_bytes": step["peak_bytes"],
-    "mfu": utilization(model),
-    "hfu": utilization(hardware),
+    "mfu": rates and model / peak,
+    "hfu": rates and hardware / peak,
   }
 
 
-def count(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
+def count(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
   """Returns the object that `bench --abstract --json` prints.
 
   The step is lowered on abstract arrays; no memory for weights, no accelerator
@@ -78,15 +78,17 @@ def count(config: ConfigDict, compiled: bool = False) -> dict[str, Any]:
   machine's backend, the peak of memory is known.
   """
   run = _on_one_device(resolve.check(config))
-  made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
-  step = made.step.lower(*made.arguments)
-  memory = step.compile().memory_analysis() if compiled else None
+  made, step = _lower_step(run, counter())
+  memory = None
+  if compiled:
+    _, here = _lower_step(run, jax.devices()[0])
+    memory = here.compile().memory_analysis()
   held = {"state": made.state, "teacher": made.teacher, "batch": made.batch}
   return {
-    "config": _describe(run),
+    "config": describe(run),
     "params": networks.parameter_count(made.state.params),
     "teacher_params": made.teacher and networks.parameter_count(made.teacher),
-    "flops": {"forward": _flops(_lower_forward(run)), "step": _flops(step)},
+    "flops": {"forward": forward_arithmetic(run), "step": _flops(step)},
     "argument_bytes": {
       name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
       for name, tree in held.items()
@@ -101,19 +103,40 @@ def arithmetic(config: Run) -> tuple[float, float]:
   They are XLA's count before its optimisations, which needs no device and does
   not depend on the kernels that a device's libraries choose.
   """
-  run = _on_one_device(config)
-
-  def counted(remat: Any) -> float:
-    network = dataclasses.replace(run.network, remat=remat)
-    given = dataclasses.replace(run, network=network)
-    made = program.make(given, sharding.make_mesh(given, jax.devices()[:1]))
-    return _flops(made.step.lower(*made.arguments))
-
-  hardware = counted(run.network.remat)
-  return hardware, hardware if run.network.remat == "none" else counted("none")
+  hardware = _step_flops(config)
+  if config.network.remat == "none":
+    return hardware, hardware
+  network = dataclasses.replace(config.network, remat="none")
+  return hardware, _step_flops(dataclasses.replace(config, network=network))
 
 
-def _describe(config: Run) -> str:
+def _step_flops(config: Run) -> float:
+  """Returns the FLOPs of a step, for the whole batch."""
+  return _flops(_lower_step(_on_one_device(config), counter())[1])
+
+
+def forward_arithmetic(config: Run) -> float:
+  """Returns the FLOPs of one forward pass over the batch, as `arithmetic`."""
+  with jax.default_device(counter()):
+    return _flops(_lower_forward(config))
+
+
+def counter() -> jax.Device:
+  """Returns the device whose client counts: accelerators' plugins need not."""
+  try:
+    return jax.devices("cpu")[0]
+  except RuntimeError:  # the CPU is not among the platforms that the user chose
+    return jax.devices()[0]
+
+
+def _lower_step(
+  config: Run, device: jax.Device
+) -> tuple[program.Program, jax.stages.Lowered]:
+  made = program.make(config, sharding.make_mesh(config, [device]))
+  return made, made.step.lower(*made.arguments)
+
+
+def describe(config: Run) -> str:
   """Returns the config's line in reports."""
   return f"run={config.run}, batch_size={config.batch_size}"
 
@@ -141,37 +164,36 @@ def _flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:
   return float((program.cost_analysis() or {}).get("flops", float("nan")))
 
 
-def flops_in_forwards(config: ConfigDict) -> dict[str, float]:
+def flops_in_forwards(config: "ConfigDict") -> dict[str, float]:
   """Returns the FLOPs of each objective's train step, in forward passes.
 
   Guidance, which is not part of the objective, is left out.
   """
-  config = copy.deepcopy(config)
-  config.objective.guidance = "none"
+  own = config.run
 
   def resolved(objective: str) -> Run:
-    config.run = objective
-    return _on_one_device(resolve.resolve(config))
+    given = copy.deepcopy(config)
+    if objective != own:
+      given.objective = get_defaults(objective).objective
+    given.run, given.objective.guidance = objective, "none"
+    return resolve.resolve(given)
 
-  def step_flops(run: Run) -> float:
-    made = program.make(run, sharding.make_mesh(run, jax.devices()[:1]))
-    return _flops(made.step.lower(*made.arguments).compile())
-
-  forward = _flops(_lower_forward(resolved(config.run)).compile())
+  forward = forward_arithmetic(resolved(own))
   return {
-    REPORTED_AS.get(name, name): step_flops(resolved(name)) / forward
+    REPORTED_AS.get(name, name): _step_flops(resolved(name)) / forward
     for name in OBJECTIVES
   }
 
 
-def _time_step(config: Run, repeats: int) -> dict[str, Any]:
-  """Measures the config's own train step on the devices here.
+def time_step(
+  config: Run, repeats: int, devices: Sequence[Any] | None = None
+) -> dict[str, Any]:
+  """Measures the config's own train step, on all devices here unless named.
 
-  It returns `ms`, the milliseconds of each call; `flops` of one device, None
-  where there are microbatches, whose loop XLA counts as one; `peak_bytes` of
-  one device; and `params`, the number of parameters.
+  It returns `ms`, the milliseconds of each call; `peak_bytes` of one device;
+  and `params`, the number of parameters.
   """
-  mesh = sharding.make_mesh(config)
+  mesh = sharding.make_mesh(config, devices)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
   where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
@@ -183,12 +205,9 @@ def _time_step(config: Run, repeats: int) -> dict[str, Any]:
     state, metrics = compiled(state, *others)
     jax.block_until_ready((state, metrics))
     seconds.append(time.perf_counter() - start)
-  parts = sharding.microbatches(config, mesh.size)
   memory = compiled.memory_analysis()
-  analysis = compiled.cost_analysis() or {}
   return {
     "ms": 1e3 * np.asarray(seconds[1:]),  # the first call warms up
-    "flops": analysis.get("flops") if parts == 1 else None,
     "peak_bytes": memory and peak_bytes(memory),
     "params": networks.parameter_count(state.params),
   }

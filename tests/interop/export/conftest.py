@@ -41,6 +41,7 @@ MODELS = {
   "deep-gained": ("consistency", DEEP | NO_LABELS | {"double_norm": "gained"}),
   "latents": ("consistency", {"in_channels": 4}),
   "decoded": ("consistency", {"in_channels": 4}),
+  "map": ("map", {"guidance": True, "target": True}),
   "teacher": ("diffusion", {}),
   "teacher-edm2": ("diffusion", {"form": "edm2"}),
   "teacher-dpm": ("diffusion", {}),
@@ -77,6 +78,8 @@ def model_of(autoencoder_folder) -> Callable[[str], Sampler]:
       smaller, theirs = build({"num_classes": 0, "channels": 4}, seed=1)
       second = {"guidance_network": smaller, "guidance_params": theirs}
     model = Sampler(network, params, codec, kind, solver_steps=4, **second)
+    if name == "map":
+      return dataclasses.replace(model, gamma=0.6)
     if name == "teacher-dpm":
       return dataclasses.replace(model, solver="dpm_solver")
     if name == "decoded":
@@ -95,7 +98,8 @@ def export_of(model_of, tmp_path_factory) -> Callable[..., pathlib.Path]:
   @functools.cache
   def write(name: str, **fields: Any) -> pathlib.Path:
     model = model_of(name)
-    run = "scd" if model.kind == "consistency" else "teacher"
+    runs = {"consistency": "scd", "map": "ayf", "diffusion": "teacher"}
+    run = runs[model.kind]
     origin = export.Origin({"run": run, "network": {}}, 7, "0.050")
     request = export.Request(**{"num": 0} | fields)
     return export.write(model, origin, root / f"{next(number)}", request)

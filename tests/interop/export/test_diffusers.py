@@ -82,6 +82,7 @@ def sample(pipe, model, steps, guidance=1.0, **options):
     pytest.param("student-edm2", 2, 1.7, marks=pytest.mark.slow),
     pytest.param("unlabelled", 2, 1.0, marks=pytest.mark.slow),
     ("unlabelled-edm2", 1, 1.0),
+    ("map", 3, 1.7),
     ("teacher", 2, 1.0),
     pytest.param("teacher-edm2", 2, 1.7, marks=pytest.mark.slow),
     ("teacher-guided", 1, 1.7),

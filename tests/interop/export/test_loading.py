@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import scm_jax
 from scm_jax import editing
@@ -65,6 +66,32 @@ def test_one_program_for_a_shape(sampler):
   for seed in range(2):
     counted.sample([seed] * 3, steps=1, seed=seed, guidance=1 + seed)
   chex.clear_trace_counter()
+
+
+@pytest.fixture
+def compiled_in(tmp_path):
+  """Returns a new folder; JAX's own one is back in use afterwards."""
+  names = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  yield tmp_path / "compiled"
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+def test_kept_programs(export_of, images, compiled_in):
+  """What one process compiled, the next reads: nothing is added."""
+  folder, kept = export_of("student", formats=()), []
+  for _ in range(2):
+    jax.clear_caches()  # as in a new process
+    sampler = scm_jax.load(folder, compiled=compiled_in)
+    np.testing.assert_array_equal(sampler.sample(LABELS), images)
+    kept.append(sorted(file.name for file in compiled_in.glob("*-cache")))
+  assert kept[0] == kept[1]
+  assert any("draw_from_seed" in name for name in kept[0])
 
 
 def test_defaults_of_a_teacher(export_of):

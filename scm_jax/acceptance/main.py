@@ -1,0 +1,183 @@
+"""Runs the parts, each in a process, within some minutes.
+
+    python -m scm_jax.acceptance.main --minutes=25 --out=runs/accelerator
+
+It imports no jax: the devices belong to the parts' processes.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from scm_jax.acceptance import page, parts, record
+
+NEEDED = ("jax", "flax", "optax", "orbax")  # by every part
+FIRST = "machine"
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs what is left to do; returns 1 if a part or a check failed."""
+  parser = argparse.ArgumentParser(prog="launch/accelerator.sh")
+  parser.add_argument("--minutes", type=float, default=25.0)
+  parser.add_argument("--out", type=pathlib.Path, required=True)
+  parser.add_argument("--tiny", action="store_true")
+  parser.add_argument("--parts", default="", help="names, A,B,...")
+  args = parser.parse_args(argv)
+  names = list(parts.TINY if args.tiny else parts.PARTS)
+  names = args.parts.split(",") if args.parts else names
+  if missing := [n for n in NEEDED if importlib.util.find_spec(n) is None]:
+    _say(f"not installed: {', '.join(missing)}; nothing can be measured")
+    return 1
+  if unknown := set(names) - set(parts.PARTS):
+    parser.error(f"--parts: there is no {', '.join(sorted(unknown))}")
+  args.out.mkdir(parents=True, exist_ok=True)
+  book = record.Record(args.out)
+  end = time.monotonic() + 60 * args.minutes
+
+  def save() -> None:
+    book.write()
+    (args.out / page.FILE).write_text(page.page(book, names))
+
+  share = 0.1 if args.tiny else 1.0  # of the time that a part usually takes
+  left = book.remaining(names)
+  for name in sorted(left, key=lambda name: name != FIRST):
+    if end - time.monotonic() < 60 * share * parts.PARTS[name].minutes:
+      continue  # a shorter one may still fit
+    run(name, book.part(name), save, args.out, end, args.tiny)
+    save()
+    if name == FIRST and book.state(name) == record.FAILED:
+      break  # there is nothing that could be measured
+  failures = book.failures()
+  left = book.remaining(names)
+  left = [name for name in left if book.state(name) != record.IMPOSSIBLE]
+  if left:
+    _say(f"not done: {', '.join(left)}; the same command continues")
+  for failure in failures:
+    _say(f"failed: {failure}")
+  _say(f"the page is {args.out / page.FILE}, its numbers {record.FILE}")
+  return 1 if failures else 0
+
+
+def run(
+  name: str,
+  entry: dict[str, Any],
+  save: Callable[[], None],
+  out: pathlib.Path,
+  end: float,
+  tiny: bool,
+) -> None:
+  """Runs one part in a process, and records what it yields as it goes.
+
+  Args:
+    name: the part.
+    entry: its entry in the record, which is changed.
+    save: writes the record; called after each result.
+    out: the folder of the results; what the process says goes to its log.
+    end: when it is killed, on `time.monotonic`'s clock.
+    tiny: whether it takes its small form.
+  """
+  part = parts.PARTS[name]
+  entry.pop("why", None)
+  if missing := part.missing():
+    entry["state"] = record.IMPOSSIBLE
+    entry["why"] = f"not installed: {', '.join(missing)}"
+    _say(f"{part.title}: {entry['why']}")
+    return
+  _say(f"{part.title} ...")
+  start, log = time.monotonic(), out / "accelerator.log"
+  lines: list[str] = []
+  with log.open("a") as errors:
+    errors.write(f"==> {name}\n")
+    errors.flush()
+    process = subprocess.Popen(
+      [sys.executable, "-m", "scm_jax.acceptance.worker"],
+      env=_environment(part),
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=errors,
+      text=True,
+      process_group=0,  # so that its own processes end with it
+    )
+    timer = threading.Timer(end - start, _kill, [process])
+    timer.start()
+    try:
+      assert process.stdin and process.stdout
+      request = {
+        "module": part.module,
+        "options": dict(part.options),
+        "tiny": tiny,
+        "have": entry["results"],
+        "out": str(out),
+      }
+      process.stdin.write(json.dumps(request))
+      process.stdin.close()
+      for line in process.stdout:
+        if not _take(line, entry["results"]):
+          lines.append(line.strip())
+        save()
+      process.wait()
+    finally:
+      timer.cancel()
+      _kill(process)
+  entry["seconds"] += time.monotonic() - start
+  entry["state"] = record.DONE
+  if process.returncode:
+    late = time.monotonic() >= end
+    entry["state"] = record.CUT if late else record.FAILED
+    if not late:
+      entry["why"] = _reason(lines, process.returncode)
+  _say(f"{part.title}: {entry['state']} after {entry['seconds']:.0f} s")
+
+
+def _take(line: str, results: dict[str, Any]) -> bool:
+  """Records a result that a part's process prints; False for other lines."""
+  try:
+    said = json.loads(line)
+    results[said["key"]] = said["value"]
+  except (ValueError, TypeError, KeyError):
+    return False
+  return True
+
+
+def _reason(lines: list[str], code: int) -> str:
+  said = next((line for line in reversed(lines) if line), "")
+  return said[:400] or f"its process ended with code {code}"
+
+
+def _environment(part: parts.Part) -> dict[str, str]:
+  """Returns the variables of a part's process."""
+  env = dict(os.environ)
+  if part.devices:  # as much of the memory as `plan` counts with
+    env.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+  platforms = env.get("JAX_PLATFORMS", "")
+  if platforms and "cpu" not in platforms:
+    env["JAX_PLATFORMS"] = f"{platforms},cpu"  # which counts operations
+  if part.flags:
+    env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {part.flags}".strip()
+  return env
+
+
+def _kill(process: subprocess.Popen) -> None:
+  """Ends a process and all that it has started."""
+  try:
+    os.killpg(process.pid, signal.SIGKILL)
+  except ProcessLookupError:
+    pass
+
+
+def _say(text: str) -> None:
+  print(f"accelerator: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the part, too
+  sys.exit(main())

@@ -1,0 +1,134 @@
+"""The parts of an acceptance, those that matter most first.
+
+A part is a function `measure(request) -> Iterator[(key, value)]`, which yields
+each result as soon as it is known, and skips those that the request has. It
+runs in a process of its own, so that nothing that it does can end the others.
+"""
+
+import dataclasses
+import importlib.util
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+SIZES = ("s", "m", "l", "xl", "xxl")
+CORRECTNESS = "scm_jax.acceptance.correctness"
+DIGITS = "scm_jax.acceptance.digits"
+LAYERS = "scm_jax.acceptance.layers"
+MACHINE = "scm_jax.acceptance.machine"
+RESUMPTION = "scm_jax.acceptance.resumption"
+SAMPLING = "scm_jax.acceptance.sampling"
+STEPS = "scm_jax.acceptance.steps"
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
+class Request(NamedTuple):
+  """What a part is asked.
+
+  Attributes:
+    options: the options of the part's entry, such as the network's size.
+    tiny: whether to take the smallest networks and few repetitions.
+    have: the results of earlier calls, by key.
+    out: the folder of all results, for files that a later call continues.
+  """
+
+  options: Mapping[str, Any]
+  tiny: bool
+  have: Mapping[str, Any]
+  out: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """An entry of the registry.
+
+  Attributes:
+    title: its title on the page.
+    module: the module that has its `measure`.
+    options: what distinguishes it from other parts of that module.
+    minutes: a part is not begun when less than this is left.
+    needs: packages that it needs beside jax, flax, optax, orbax and chex.
+    flags: flags that are added to `XLA_FLAGS`.
+    devices: whether its process uses the devices itself. Otherwise it starts
+      others that do, and must leave them the memory.
+  """
+
+  title: str
+  module: str
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  minutes: float = 1.0
+  needs: tuple[str, ...] = ()
+  flags: str = ""
+  devices: bool = True
+
+  def missing(self) -> list[str]:
+    """Returns the packages that it needs and that are not installed."""
+    return [n for n in self.needs if importlib.util.find_spec(n) is None]
+
+
+# Minutes that a part takes at most, most of them for compilation.
+_MINUTES = {"s": 1.0, "m": 1.5, "l": 2.0, "xl": 2.5, "xxl": 3.0}
+
+
+def _sampling(size: str) -> Part:
+  title, options = f"Sampling, {size.upper()}", {"size": size}
+  return Part(title, SAMPLING, options, _MINUTES[size])
+
+
+def _step(run: str, size: str, flags: str = "") -> Part:
+  title = f"Train step of {run}, {size.upper()}"
+  if flags:
+    title += ", deterministic"
+  options = {"run": run, "size": size}
+  return Part(title, STEPS, options, _MINUTES[size], flags=flags)
+
+
+_MAIN_JOB = (
+  "absl",
+  "array_record",
+  "clu",
+  "grain",
+  "matplotlib",
+  "ml_collections",
+  "pandas",
+  "PIL",
+  "sklearn",
+  "tensorboard",
+  "tensorflow_datasets",
+  "textalloc",
+  "tqdm",
+)
+
+PARTS: dict[str, Part] = {
+  "machine": Part("The machine", MACHINE, minutes=0.5),
+  "correctness": Part("Correctness", CORRECTNESS, minutes=2.0),
+  "sample-xxl": _sampling("xxl"),
+  "step-scd-xxl": _step("scd", "xxl"),
+  "resumption": Part(
+    "Resumption",
+    RESUMPTION,
+    minutes=1.5,
+    flags=DETERMINISTIC,
+    devices=False,
+  ),
+  "layers": Part("Layers of XXL", LAYERS, {"run": "scd", "size": "xxl"}, 3.0),
+  "sample-s": _sampling("s"),
+  "step-scd-s": _step("scd", "s"),
+  "step-scd-s-deterministic": _step("scd", "s", DETERMINISTIC),
+  "digits": Part(
+    "The main job on digits", DIGITS, {}, 2.0, _MAIN_JOB, devices=False
+  ),
+  "step-sct-xxl": _step("sct", "xxl"),
+  "step-sct-s": _step("sct", "s"),
+  **{f"sample-{size}": _sampling(size) for size in SIZES[1:-1]},
+  **{
+    f"step-{run}-{size}": _step(run, size)
+    for size in SIZES[1:-1]
+    for run in ("scd", "sct")
+  },
+}
+# What `--tiny` does: each kind of part once.
+TINY = (
+  *("machine", "correctness", "resumption"),
+  *("sample-s", "step-scd-s", "layers"),
+)

@@ -1,0 +1,72 @@
+"""The runs that are measured, and what is known of them beforehand.
+
+`reference.json` has, for every config, the fields that differ from the defaults
+(so that ml_collections is not needed), and what a CPU computed; `reference`
+makes it.
+"""
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+from scm_jax import defaults
+from scm_jax.defaults import Run
+from scm_jax.training import resolve
+
+REFERENCE = pathlib.Path(__file__).with_name("reference.json")
+DIGITS = "configs/digits.py:run={run}"
+IMAGENET = "configs/imagenet512.py:run={run},size={size}"
+TINY = ",tiny"
+
+
+class _Fields(dict):
+  """A dict whose entries are attributes too, as those of a ConfigDict."""
+
+  __getattr__ = dict.__getitem__
+
+  def to_dict(self) -> dict[str, Any]:
+    return self
+
+
+@functools.cache
+def reference() -> dict[str, Any]:
+  """Returns what `reference.json` holds."""
+  return json.loads(REFERENCE.read_text())
+
+
+def digits(objective: str, tiny: bool) -> str:
+  """Returns the name of a run on digits."""
+  return DIGITS.format(run=objective) + (TINY if tiny else "")
+
+
+def imagenet(objective: str, size: str, tiny: bool) -> str:
+  """Returns the name of a run on ImageNet's latents."""
+  name = IMAGENET.format(run=objective, size=size)
+  return name + (TINY if tiny else "")
+
+
+def run(name: str, **changes: Any) -> Run:
+  """Returns the run that `--config=NAME` describes, from its stored fields.
+
+  Args:
+    name: one of the names that `reference.json` has.
+    **changes: other values of fields, by their dotted names.
+  """
+  return from_fields(reference()["configs"][name] | changes)
+
+
+def from_fields(changed: dict[str, Any]) -> Run:
+  """Returns the run of the defaults and of other fields by dotted name."""
+  fields = _Fields(defaults.get_fields(changed.get("run", "teacher")))
+  fields["teacher"] = "random"  # its weights are drawn
+  for group in (*defaults.GROUPS, "network", "objective"):
+    fields[group] = _Fields(fields[group])
+  for name, value in changed.items():
+    group, _, field = name.rpartition(".")
+    (fields[group] if group else fields)[field] = _tuples(value)
+  return resolve.resolve(fields)
+
+
+def _tuples(value: Any) -> Any:
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,178 @@
+"""The tangents of a batch, as an objective's options say."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from scm_jax import schema, trigflow
+from scm_jax.objectives import diagnostics, jumps, spec, tangent
+from scm_jax.objectives.point import Point
+from scm_jax.objectives.tangent import Direction, Jump
+from scm_jax.objectives.velocity import Velocity
+
+ANNEALING = 25.0  # steepness of alpha-Flow's sigmoid, as published
+SMALLEST_PART = 0.005  # below it the published code takes the derivative
+
+
+class Tangent(NamedTuple):
+  """The network's value and its tangent.
+
+  Attributes:
+    output: `F(x_t / sigma_d, t)`, `[B, ...]`.
+    g: the tangent before its normalisation, `[B, ...]`.
+    rate: the norm of `dF/dt`, `[B]`; zero where no derivative is taken.
+  """
+
+  output: Array
+  g: Array
+  rate: Array
+
+
+def tangents(
+  F: Callable,
+  params: Any,
+  point: Point,
+  velocity: Velocity | None,
+  options: Any,
+  step: Array | float,
+) -> Tangent:
+  """Computes the network's value and its raw tangent, as the options say.
+
+  The gradient of the value is the network's; the tangent has none.
+
+  Args:
+    F: the network function (see `Student`).
+    params: its parameters.
+    point: the batch, as `prepared` returns it.
+    velocity: the teacher for sCD; None for sCT.
+    options: the choices.
+    step: updates done, for the tangent's warm-up.
+  """
+  t, sigma_d = point.t, options.sigma_d
+  x_t = trigflow.interpolate(point.x0, point.z, t)
+  if velocity is None:
+    dx_dt = trigflow.data_velocity(point.x0, point.z, t)
+  else:
+    dx_dt = jax.lax.stop_gradient(velocity(x_t, t, point.cond))
+  step_along = Direction(x_t, dx_dt, jumps.of(point, options))
+  if options.along == "network":
+    fixed, at_t = jax.lax.stop_gradient(params), jumps.told(point, t)
+    own = spec.evaluate(F, fixed, x_t / sigma_d, t, at_t)
+    step_along = step_along._replace(along=sigma_d * own)
+  primal = lambda u, t: spec.evaluate(F, params, u, t, point)
+  take = schema.pick(DERIVATIVES, options.derivative, "derivative")
+  found = take(primal, step_along, step, options)
+  if not options.two_times:
+    return found
+  # A jump of no length has the velocity alone to learn.
+  moves = step_along.jump.span > 0
+  gap = sigma_d * jax.lax.stop_gradient(found.output) - dx_dt
+  still = -step_along.wide(step_along.jump.a) * gap
+  return found._replace(
+    g=diagnostics.select(moves, found.g, still),
+    rate=jnp.where(moves, found.rate, 0.0),
+  )
+
+
+def _warmup(step: Array | float, options: Any) -> Array:
+  """Returns `r`."""
+  r = jnp.minimum(1.0, step / max(options.warmup_steps, 1))
+  return options.warmup_limit * r
+
+
+def _by_jvp(primal, direction, step, options) -> Tangent:
+  """Takes the tangent of the exact derivative."""
+  output, dF = tangent.by_jvp(primal, direction)
+  return _derived(direction, output, dF, step, options)
+
+
+def _by_finite_difference(primal, direction, step, options) -> Tangent:
+  """Takes the tangent of the derivative by central differences."""
+  size = options.finite_difference_step
+  output, dF = tangent.by_finite_difference(primal, direction, size)
+  return _derived(direction, output, dF, step, options)
+
+
+def _derived(direction, output, dF, step, options) -> Tangent:
+  """Returns the tangent of a derivative."""
+  r, there = _warmup(step, options), direction.jump
+  g = tangent.consistency_tangent(direction, output, dF, r, options.warmup)
+  rate = diagnostics.norms(dF) / (there.a * jnp.sin(there.span))
+  return Tangent(output, g, rate)
+
+
+def _discrete(primal, direction, step, options) -> Tangent:
+  """Takes dsCD's tangent, over one step of the grid."""
+  t = direction.jump.t
+  output = primal(direction.x_t / options.sigma_d, t)
+  t_next, r = jumps.successors(t, options), _warmup(step, options)
+  g = tangent.discrete_tangent(direction, primal, output, t_next, r)
+  return Tangent(output, g, jnp.zeros_like(t))
+
+
+def _relative(primal, direction, step, options) -> Tangent:
+  """Takes alpha-Flow's tangent, over a part of the way (arXiv 2510.20771).
+
+  The part `alpha` falls from 1, where the tangent is the velocity's error, by a
+  sigmoid. The result is the published residual over `alpha`.
+  """
+  there = direction.jump
+  first, last = options.anneal_steps
+  progress = (step - first) / max(last - first, 1)
+  alpha = jax.nn.sigmoid(ANNEALING * (0.5 - progress))
+  alpha = jnp.where(alpha > 1 - SMALLEST_PART, 1.0, alpha)
+  delta = jnp.maximum(alpha, SMALLEST_PART) * there.span
+  output = primal(direction.x_t / options.sigma_d, there.t)
+  g = tangent.discrete_tangent(
+    direction, primal, output, there.t - delta, _warmup(step, options)
+  )
+  g *= direction.wide(jnp.sinc(delta / jnp.pi))
+  return Tangent(output, g, jnp.zeros_like(there.t))
+
+
+def _easy(primal, direction, step, options) -> Tangent:
+  """Takes ECT's tangent, over a step that shrinks by stages."""
+  there = direction.jump
+  stage = jnp.floor_divide(step, options.easy_stage)
+  part = easy_part(there) * options.easy_base ** -(stage + 1.0)
+  sigma = trigflow.time_to_sigma(there.t, there.sigma_d)
+  left = jnp.maximum(1 - part, 0.0)
+  t_next = trigflow.sigma_to_time(sigma * left, there.sigma_d)
+  output = primal(direction.x_t / options.sigma_d, there.t)
+  g = tangent.discrete_tangent(direction, primal, output, t_next, 1.0)
+  return Tangent(output, g, jnp.zeros_like(there.t))
+
+
+def easy_part(jump: Jump) -> Array:
+  """Returns ECT's `n = 1 + 8 sigmoid(-sigma)`."""
+  sigma = trigflow.time_to_sigma(jump.t, jump.sigma_d)
+  return 1 + 8 * jax.nn.sigmoid(-sigma)
+
+
+# take(primal, direction, step, options)
+DERIVATIVES = {
+  "jvp": _by_jvp,
+  "finite_difference": _by_finite_difference,
+  "discrete": _discrete,
+  "relative": _relative,
+  "easy": _easy,
+}
+
+
+def normalized(g: Array, point: Point, options: Any) -> Array:
+  """Returns the tangent normalised, and where `s = t` the velocity's error.
+
+  That error is not normalised: with a velocity from data the normalised one
+  would vanish at a median of the velocities, not at their mean.
+  """
+  there = jumps.of(point, options)
+  bounded = tangent.normalize_tangent(
+    g, there, options.tangent_norm, options.tangent_c
+  )
+  if not options.two_times:
+    return bounded
+  error = g / trigflow.expand(options.sigma_d * there.a, g)
+  return diagnostics.select(there.span > 0, bounded, error)

@@ -1,0 +1,134 @@
+"""Flow maps: objectives whose networks jump from any time to any other.
+
+All have the loss of `consistency` and differ in their options: where jumps end,
+the scale and norm of the tangent, and the weight. Their defaults are the
+published ones for ImageNet's latents (`kappa` 1).
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+from scm_jax.objectives import consistency
+from scm_jax.objectives.spec import Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(consistency.Options):
+  """Options of flow maps.
+
+  Attributes:
+    target: whose velocity is followed: `data`, the sample's own; or `teacher`.
+  """
+
+  target: Literal["data", "teacher"] = "teacher"
+
+
+@dataclasses.dataclass(frozen=True)
+class Multistep(Options):
+  """Multistep sCD: sCM in each of several segments of the time."""
+
+  ends: consistency.Ends = "segment"
+  segments: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignYourFlow(Options):
+  """AYF's EMD loss (arXiv 2506.14603).
+
+  The law of the times is a third-party reading; the authors publish no code.
+  """
+
+  ends: consistency.Ends = "gap"
+  tangent_scale: consistency.Scale = "ayf"
+  warmup: consistency.Warmup = "rectified_flow"
+  warmup_limit: float = 0.99
+  adaptive_weighting: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanFlow(Options):
+  """MeanFlow (arXiv 2505.13447).
+
+  Both times are logit-normal(-0.4, 1) in the rectified flow of latents of unit
+  deviation, which is `P_mean = -0.4 + ln(sigma_d / kappa)`.
+  """
+
+  P_mean: float = -1.09
+  P_std: float = 1.0
+  target: Literal["data", "teacher"] = "data"
+  ends: consistency.Ends = "pair"
+  equal_share: float = 0.75
+  tangent_scale: consistency.Scale = "meanflow"
+  tangent_norm: consistency.Norm = "none"
+  warmup_steps: int = 0
+  adaptive_weighting: bool = False
+  error_power: float = 1.0
+  error_floor: float = 0.01
+  reduction: Literal["mean", "sum"] = "sum"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImprovedMeanFlow(MeanFlow):
+  """iMF (arXiv 2512.02012): the derivative is along the network's velocity."""
+
+  along: Literal["velocity", "network"] = "network"
+  equal_share: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaFlow(MeanFlow):
+  """alpha-Flow (arXiv 2510.20771), which takes no derivative.
+
+  The error that its weight is a function of is a mean over pixels. The
+  published code divides it by `alpha^2` more in the weight alone.
+  """
+
+  derivative: consistency.Derivative = "relative"
+  equal_share: float = 0.5
+  tangent_scale: consistency.Scale = "average"
+  error_floor: float = 1e-3
+  reduction: Literal["mean", "sum"] = "mean"
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchoredConsistency(Options):
+  """FACM (arXiv 2507.03738): sCM, anchored by the velocity at `s = t`.
+
+  The published anchor is a second loss on every sample, with a cosine distance
+  besides; here half of the samples have it, without.
+  """
+
+  equal_share: float = 0.5
+  tangent_scale: consistency.Scale = "meanflow"
+  tangent_norm: consistency.Norm = "relaxed"
+  warmup_steps: int = 0
+  adaptive_weighting: bool = False
+  error_power: float = 0.5
+  prior_weight: consistency.Prior = "sine"
+
+
+def _spec(label: str, color: str, marker: str, options: type[Options]) -> Spec:
+  """Returns the spec of one kind of flow map."""
+  return dataclasses.replace(
+    consistency.SCT,
+    label=label,
+    color=color,
+    marker=marker,
+    description=f"a flow map ({label})",
+    kind="map",
+    options=options,
+    asks_teacher=_asks_teacher,
+    takes_guidance=lambda options: options.guidance == "sampled",
+  )
+
+
+def _asks_teacher(options: Any) -> bool:
+  return options.target == "teacher"
+
+
+MULTISTEP = _spec("MS-sCD", "#56B4E9", "^", Multistep)
+AYF = _spec("AYF", "#009E73", "v", AlignYourFlow)
+MEANFLOW = _spec("MeanFlow", "#CC79A7", "P", MeanFlow)
+IMF = _spec("iMF", "#E69F00", "X", ImprovedMeanFlow)
+FACM = _spec("FACM", "#999933", "d", AnchoredConsistency)
+ALPHA_FLOW = _spec("α-Flow", "#882255", "h", AlphaFlow)

@@ -1,0 +1,86 @@
+"""Counts the convolutions and products of a traced program: FLOPs and bytes.
+
+They are what a program must do at least: everything between two of them can be
+computed while their results are on the chip.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Cost(NamedTuple):
+  """What the convolutions and products of a program cost.
+
+  Attributes:
+    flops: multiplications and additions, without those with padding.
+    bytes: the bytes of all operands and results.
+  """
+
+  flops: float
+  bytes: float
+
+  def __add__(self, other: tuple[Any, ...]) -> "Cost":
+    return Cost(self.flops + other[0], self.bytes + other[1])
+
+
+def cost(jaxpr: Any) -> Cost:
+  """Returns what a program's products cost, loops included.
+
+  Args:
+    jaxpr: the program, as `jax.make_jaxpr` or `jax.jit(f).trace` give it.
+  """
+  total = Cost(0.0, 0.0)
+  for equation in jaxpr.eqns:
+    count = _COUNTS.get(equation.primitive.name)
+    if count:
+      arrays = (*equation.invars, *equation.outvars)
+      size = sum(v.aval.size * v.aval.dtype.itemsize for v in arrays)
+      total += Cost(count(equation), size)
+    times = equation.params.get("length", 1)  # of a scan
+    for inner in _inner(equation.params):
+      flops, size = cost(inner)
+      total += Cost(times * flops, times * size)
+  return total
+
+
+def _inner(params: Any) -> list[Any]:
+  """Returns the programs among an equation's parameters."""
+  leaves = jax.tree.leaves(params, is_leaf=lambda p: hasattr(p, "eqns"))
+  return [leaf for leaf in leaves if hasattr(leaf, "eqns")]
+
+
+def _product(equation: Any) -> float:
+  """Returns the FLOPs of a product of matrices."""
+  (contracted, _), _ = equation.params["dimension_numbers"]
+  shape = equation.invars[0].aval.shape
+  return (
+    2.0
+    * equation.outvars[0].aval.size
+    * math.prod(shape[axis] for axis in contracted)
+  )
+
+
+def _convolution(equation: Any) -> float:
+  """Returns the FLOPs of a convolution whose input is not dilated."""
+  params = equation.params
+  dimensions = params["dimension_numbers"]
+  image, kernel = (v.aval.shape for v in equation.invars)
+  result = equation.outvars[0].aval.shape
+  taps = 1
+  for i, axis in enumerate(dimensions.rhs_spec[2:]):
+    positions = np.arange(result[dimensions.out_spec[2 + i]])
+    first = positions * params["window_strides"][i] - params["padding"][i][0]
+    steps = np.arange(kernel[axis]) * params["rhs_dilation"][i]
+    read = first[:, None] + steps
+    taps *= np.sum((read >= 0) & (read < image[dimensions.lhs_spec[2 + i]]))
+  channels = kernel[dimensions.rhs_spec[0]] * kernel[dimensions.rhs_spec[1]]
+  return 2.0 * image[dimensions.lhs_spec[0]] * float(taps) * channels
+
+
+_COUNTS = {
+  "conv_general_dilated": _convolution,
+  "dot_general": _product,
+}

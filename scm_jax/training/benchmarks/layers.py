@@ -1,0 +1,180 @@
+"""Times every distinct convolution and product of a network, one by one.
+
+A compiler now and then chooses a bad kernel for one shape and direction, which
+a step's time hides. Each layer is timed alone, forward, as a value with its
+tangent, and as the gradients by its input and by its weight, at the size of a
+microbatch. Where PyTorch sees a GPU, the same layer is timed there.
+"""
+
+import collections
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scm_jax import networks
+from scm_jax.defaults import Run
+from scm_jax.training import sharding
+from scm_jax.training.benchmarks import pytorch_layers, sampling, train_step
+
+SECONDS = 0.02  # that a measurement of one layer lasts at least
+_NAMES = {
+  "conv_general_dilated": "convolution",
+  "dot_general": "product",
+}
+
+
+class Layer(NamedTuple):
+  """A convolution or product, as the network's trace has it.
+
+  Attributes:
+    primitive: JAX's primitive.
+    arrays: the shapes and types of its two operands.
+    params: the primitive's parameters, as sorted pairs.
+  """
+
+  primitive: Any
+  arrays: tuple[jax.ShapeDtypeStruct, ...]
+  params: tuple[tuple[str, Any], ...]
+
+  def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
+    """Computes the layer."""
+    return self.primitive.bind(x, w, **dict(self.params))
+
+  def directions(self) -> dict[str, Callable[..., Any]]:
+    """Returns what is timed, as functions of input, weight and output."""
+    by = lambda f, array, out: jax.linear_transpose(f, array)(out)
+    return {
+      "forward": lambda x, w, y: self(x, w),
+      "tangent": lambda x, w, y: jax.jvp(lambda x: self(x, w), (x,), (x,)),
+      "input": lambda x, w, y: by(lambda x: self(x, w), x, y),
+      "weight": lambda x, w, y: by(lambda w: self(x, w), w, y),
+    }
+
+
+def measure(
+  run: Run, repeats: int, rates: sampling.Rates | None
+) -> dict[str, Any]:
+  """Returns the object that `bench --layers --json` prints.
+
+  `share` is the part of a step that a layer's passes would take one after
+  another; layers of which it is largest are first.
+
+  Args:
+    run: the run's config.
+    repeats: how often each direction is timed; the median counts.
+    rates: what the device does in a second, if that is known.
+  """
+  step = float(np.median(train_step.time_step(run, repeats)["ms"]))
+  parts = sharding.microbatches(run, jax.device_count())
+  rows = [time_layer(run, *item, repeats) for item in of_network(run).items()]
+  for row in rows:
+    row["share"] = parts * row["step_ms"] / step
+  return {
+    "device": jax.devices()[0].device_kind,
+    "config": f"run={run.run}, batch_size={run.batch_size}",
+    "step_ms": step,
+    "peak_flops_per_second": rates and rates.flops,
+    "layers": sorted(rows, key=lambda row: -row["share"]),
+  }
+
+
+def of_network(config: Run) -> dict[Layer, int]:
+  """Returns the network's distinct layers, and how many there are of each."""
+  network = networks.build(config.network)
+  devices = jax.device_count()
+  batch = config.batch_size // devices // sharding.microbatches(config, devices)
+  params = jax.eval_shape(network.init, jax.random.key(0))
+  side, channels = config.data.size, config.data.channels
+  x = jax.ShapeDtypeStruct((batch, side, side, channels), jnp.float32)
+  t = jax.ShapeDtypeStruct((batch,), jnp.float32)
+  cond = jax.eval_shape(lambda: networks.null_cond(network.config, batch))
+  traced = jax.make_jaxpr(network.F)(params, x, t, cond)
+  return dict(collections.Counter(_layers(traced.jaxpr)))
+
+
+def _layers(jaxpr: Any) -> Iterator[Layer]:
+  """Yields the layers of a program, those in a loop as often as it runs."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name in _NAMES:
+      arrays = tuple(
+        jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)
+        for v in equation.invars
+      )
+      params = tuple(sorted(equation.params.items()))
+      yield Layer(equation.primitive, arrays, params)
+    is_program = lambda value: hasattr(value, "eqns")
+    inner = jax.tree.leaves(equation.params, is_leaf=is_program)
+    for program in filter(is_program, inner):
+      yield from list(_layers(program)) * equation.params.get("length", 1)
+
+
+def time_layer(
+  run: Run, layer: Layer, count: int, repeats: int
+) -> dict[str, Any]:
+  """Times one layer in all directions.
+
+  Args:
+    run: the run's config.
+    layer: the layer.
+    count: how many of it the network has.
+    repeats: how often each direction is timed; the median counts.
+
+  Returns:
+    What it is, its FLOPs, and times in milliseconds: `ms` and `pytorch_ms` by
+    direction, and `step_ms` of all its passes in a microbatch's step.
+  """
+  key = jax.random.key(0)
+  x, w = (jax.random.normal(key, a.shape, a.dtype) for a in layer.arrays)
+  apply = lambda x, w: layer(x, w)
+  shape = jax.eval_shape(apply, x, w)
+  y = jnp.ones(shape.shape, shape.dtype)
+  with jax.default_device(train_step.counter()):
+    lowered = jax.jit(apply).lower(*layer.arrays)
+  flops = float((lowered.cost_analysis() or {}).get("flops", float("nan")))
+  ms = {
+    name: _median_ms(functools.partial(jax.jit(f), x, w, y), repeats)
+    for name, f in layer.directions().items()
+  }
+  return {
+    "kind": _NAMES[layer.primitive.name],
+    "shapes": [list(a.shape) for a in layer.arrays],
+    "dtype": jnp.dtype(layer.arrays[0].dtype).name,
+    "count": count,
+    "flops": flops,
+    "ms": ms,
+    "flops_per_second": {
+      name: flops * (2 if name == "tangent" else 1) / (1e-3 * value)
+      for name, value in ms.items()
+    },
+    "pytorch_ms": pytorch_layers.measure(layer, repeats),
+    "step_ms": count * _in_step(run, ms),
+  }
+
+
+def _in_step(config: Run, ms: dict[str, float]) -> float:
+  """Returns the milliseconds that one layer takes in a microbatch's step."""
+  value = ms["tangent"] if config.spec.tangent else ms["forward"]
+  guided = config.objective.guidance != "none"
+  teacher = (1 + guided) * ms["forward"] if config.asks_teacher else 0.0
+  return value + ms["input"] + ms["weight"] + teacher
+
+
+def _median_ms(call: Callable[[], Any], repeats: int) -> float:
+  """Measures a call, so often at once that the clock's steps do not matter."""
+  jax.block_until_ready(call())  # compiles
+
+  def seconds(times: int) -> float:
+    start = time.perf_counter()
+    results = [call() for _ in range(times)]
+    jax.block_until_ready(results)
+    return time.perf_counter() - start
+
+  times = max(1, min(100, round(SECONDS / seconds(1))))
+  return 1e3 * float(
+    np.median([seconds(times) for _ in range(repeats)]) / times
+  )

@@ -1,0 +1,275 @@
+"""Objectives with two times: their tangents, fixed points and limits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scm_jax import trigflow
+from scm_jax.objectives import (
+  OBJECTIVES,
+  consistency,
+  derivatives,
+  diagnostics,
+  flow_map,
+  jumps,
+  tangent,
+)
+from scm_jax.objectives.tangent import Direction, Jump
+
+S = np.array([0.0, 0.3, 1.1, 1.2])  # the third jump is of no length
+SCALES = tuple(tangent.SCALES)
+MAPS = {n: s.options for n, s in OBJECTIVES.items() if s.kind == "map"}
+C = 0.3  # the deviation of data that are normal, where all is known
+
+
+def at(problem, **cond):
+  """The problem's batch with jumps to `S`, and a network that sees `S`."""
+
+  untold, weight = problem.F, problem.w
+
+  def F(params, u, t, cond, **keywords):
+    turn = trigflow.expand(jnp.cos(cond["target"]), u)
+    return untold(params, u * turn, t, cond, **keywords) * turn
+
+  w = lambda params, t, s: weight(params, t) * jnp.cos(s)
+  problem = dataclasses.replace(
+    problem, F=F, w=w, cond=problem.cond | {"target": jnp.asarray(S)} | cond
+  )
+  return problem, problem.point._replace(drawn={"s": jnp.asarray(S)})
+
+
+def loss_of(problem, point, options, params, velocity=None, step=1.0):
+  return consistency.loss(
+    problem.student, params, point, velocity, options, step
+  )
+
+
+def close(a, b, **tolerances):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **tolerances), a, b
+  )
+
+
+@pytest.mark.parametrize("warmup", tangent.WARMUPS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_tangent_is_the_derivative_of_the_jump(mlp, scale, warmup):
+  """`g = a df/dt` with `s` fixed, whatever the velocity."""
+  problem, _ = at(mlp)
+  jump = Jump(problem.t, problem.sigma_d, S, scale, kappa=0.7)
+  dx_dt = problem.velocity(problem.x_t, problem.t, problem.cond)
+
+  def f(x_t, t):
+    F = problem.primal(x_t / problem.sigma_d, t)
+    return trigflow.denoise(F, x_t, t - S, problem.sigma_d)
+
+  _, df_dt = jax.jvp(
+    f, (problem.x_t, problem.t), (dx_dt, jnp.ones_like(problem.t))
+  )
+  direction = Direction(problem.x_t, dx_dt, jump)
+  F, dF = tangent.by_jvp(problem.primal, direction)
+  g = tangent.consistency_tangent(direction, F, dF, 1.0, warmup)
+  close(g, direction.wide(jump.a) * df_dt, rtol=1e-12, atol=1e-14)
+
+
+def gaussian_F(params, u, t, cond, **kwargs):
+  """Networks whose jumps are exact at `c = C` and no tilt."""
+  del kwargs
+  wide = lambda x: trigflow.expand(x, u)
+  spread = lambda t: jnp.sqrt(
+    (jnp.cos(t) * params["c"]) ** 2 + (jnp.sin(t) * 0.5) ** 2
+  )
+  s = cond["target"]
+  safe = jnp.where(t > s, t - s, 1.0)
+  slope = (jnp.cos(safe) - spread(t - safe) / spread(t)) / jnp.sin(safe)
+  v = jnp.cos(t) * jnp.sin(t) * (0.5**2 - params["c"] ** 2) / spread(t) ** 2
+  slope = jnp.where(t > s, slope, v)
+  return u * wide(slope) + params["tilt"] * wide(jnp.sin(t))
+
+
+def gaussian_velocity(x_t, t, cond):
+  exact = {"c": C, "tilt": 0.0}
+  return 0.5 * gaussian_F(exact, x_t / 0.5, t, cond | {"target": t})
+
+
+@pytest.mark.parametrize("name", sorted(MAPS.keys() - {"alphaflow"}))
+def test_the_exact_map_is_stationary(mlp, name):
+  """On normal data, for jumps to any time."""
+  options = MAPS[name](warmup_limit=1.0, kappa=0.8)
+  problem = dataclasses.replace(mlp, F=gaussian_F, w=lambda p, t, s: 0 * t)
+  point = problem.point._replace(drawn={"s": jnp.asarray(S)})
+  gradient = jax.jit(
+    jax.grad(
+      lambda p: loss_of(problem, point, options, p, gaussian_velocity, 1e9)[0]
+    )
+  )
+  exact = {"c": C, "tilt": 0.0}
+  for value in gradient(exact).values():
+    assert abs(value) < 1e-10
+  for leaf in exact:
+    elsewhere = gradient(exact | {leaf: exact[leaf] + 0.1})
+    assert max(abs(v) for v in elsewhere.values()) > 1e-4
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_jump_of_no_length_learns_the_velocity(mlp, name):
+  """The gradient is that of half the squared error over sigma_d."""
+  problem, point = at(mlp, target=mlp.t)
+  point = point._replace(drawn={"s": mlp.t})
+  options = MAPS[name](
+    adaptive_weighting=False,
+    error_power=0.0,
+    reduction="mean",
+    prior_weight="none",
+  )
+
+  def matching(params):
+    F = problem.F(
+      params,
+      problem.x_t / 0.5,
+      problem.t,
+      point.cond,
+      rngs=point.rngs,
+      train=True,
+    )
+    v = problem.velocity(problem.x_t, problem.t, point.cond)
+    return jnp.mean((F - v / 0.5) ** 2)
+
+  ours = jax.grad(
+    lambda p: loss_of(problem, point, options, p, problem.velocity)[0]
+  )(problem.params)
+  close(ours, jax.grad(matching)(problem.params), rtol=1e-9, atol=1e-13)
+
+
+def test_one_segment_is_scm_to_the_bit(mlp):
+  """And so is any network that is not told where jumps end."""
+  w = lambda params, t, s=None: mlp.w(params, t)
+  problem = dataclasses.replace(mlp, w=w)
+  told = problem.point._replace(drawn={"s": jnp.zeros_like(mlp.t)})
+
+  def run(point, options):
+    return jax.jit(
+      jax.value_and_grad(
+        lambda p: loss_of(problem, point, options, p, mlp.velocity)[0]
+      )
+    )(problem.params)
+
+  ours = run(told, flow_map.Multistep(segments=1))
+  close(ours, run(problem.point, consistency.Options()), rtol=0)
+
+
+def rectified(problem, point, params, power, floor, kappa):
+  """MeanFlow's loss as published, in a rectified flow with noise of std nu."""
+  nu = problem.sigma_d / kappa
+  tau = lambda t: kappa * jnp.sin(t) / (jnp.cos(t) + kappa * jnp.sin(t))
+  circle = lambda tau: jnp.arctan2(tau, kappa * (1 - tau))
+  noise = point.z / problem.sigma_d * nu
+  wide = lambda x: trigflow.expand(x, point.x0)
+  r, begin = tau(S), tau(point.t)
+  z = wide(1 - begin) * point.x0 + wide(begin) * noise
+  v = noise - point.x0
+
+  def u(params, z, tau):
+    t = circle(tau)
+    c = jnp.cos(t) + kappa * jnp.sin(t)
+    x_t = wide(c) * z
+    F = problem.F(
+      params, x_t / problem.sigma_d, t, point.cond, rngs=point.rngs, train=True
+    )
+    slope = kappa * jnp.cos(t) - jnp.sin(t)
+    return (wide(c) * problem.sigma_d * F - wide(slope) * x_t) / kappa
+
+  frozen = jax.lax.stop_gradient(params)
+  _, du = jax.jvp(
+    lambda z, tau: u(frozen, z, tau), (z, begin), (v, jnp.ones_like(begin))
+  )
+  target = v - wide(begin - r) * du
+  squares = jnp.sum((u(params, z, begin) - target) ** 2, (1, 2, 3))
+  weight = jax.lax.stop_gradient((squares + floor) ** power)
+  return jnp.mean(squares / weight)
+
+
+@pytest.mark.parametrize("kappa", [0.5, 1.0])
+@pytest.mark.parametrize("power", [0.0, 0.75])
+def test_meanflow_is_the_published_loss(mlp, kappa, power):
+  """Its value and gradient are those of a rectified flow's average velocity."""
+  problem, point = at(mlp)
+  options = flow_map.MeanFlow(
+    error_power=power or 1e-30, error_floor=0.2, kappa=kappa
+  )
+  ours = jax.value_and_grad(
+    lambda p: loss_of(problem, point, options, p, None, 1e9)[0]
+  )(problem.params)
+  theirs = jax.value_and_grad(
+    lambda p: rectified(problem, point, p, power, 0.2, kappa)
+  )(problem.params)
+  close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_imf_has_meanflows_gradient_where_the_network_has_the_velocity(mlp):
+  """Only the direction of the derivative is another one."""
+  problem, point = at(mlp)
+  own = lambda x, t, cond: (
+    0.5
+    * problem.F(
+      problem.params,
+      x / 0.5,
+      t,
+      cond | {"target": t},
+      rngs=point.rngs,
+      train=True,
+    )
+  )
+
+  def gradient(options):
+    loss = lambda p: loss_of(problem, point, options, p, own, 1e9)[0]
+    return jax.grad(loss)(problem.params)
+
+  grads = map(gradient, (flow_map.MeanFlow(), flow_map.ImprovedMeanFlow()))
+  close(*grads, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("step, error", [(0, 0.0), (10**9, 0.02)])
+def test_alpha_flow_goes_from_velocities_to_the_derivative(mlp, step, error):
+  """Its first part is the whole way, its last a two-hundredth of it."""
+  problem, point = at(mlp)
+  options = flow_map.AlphaFlow(anneal_steps=(10, 20))
+  found = derivatives.tangents(
+    problem.F, problem.params, point, problem.velocity, options, step
+  )
+  F = np.asarray(found.output)
+  gap = problem.velocity(problem.x_t, problem.t, point.cond) / 0.5 - F
+  expected = gap
+  if step:
+    exact = dataclasses.replace(options, derivative="jvp")
+    expected = derivatives.tangents(
+      problem.F, problem.params, point, problem.velocity, exact, step
+    ).g
+  far = diagnostics.norms(found.g - expected) / diagnostics.norms(expected)
+  assert max(far) <= error + 1e-12
+
+
+@pytest.mark.parametrize("name", jumps.ENDS)
+def test_jumps_end_where_their_law_says(name):
+  options = consistency.Options(
+    ends=name, equal_share=0.25, segments=3, kappa=0.5
+  )
+  drawn = jumps.draw(jax.random.key(0), 4096, options)
+  t, s = np.asarray(drawn["t"]), np.asarray(drawn["s"])
+  assert np.all((s >= 0) & (s <= t) & (t < np.pi / 2))
+  assert np.mean(s == t) == pytest.approx(0.25, abs=0.03)
+  rest = s[s < t]
+  if name in ("zero", "segment"):
+    ends = np.unique(np.round(rest / (np.pi / 6), 4))
+    assert set(ends) == ({0} if name == "zero" else {0, 1, 2})
+  else:
+    assert np.std(rest) > 0.05
+  if name == "gap":
+    tau = 0.5 * np.tan(t) / (1 + 0.5 * np.tan(t))
+    end = 0.5 * np.tan(s) / (1 + 0.5 * np.tan(s))
+    gap = (tau - end)[s < t]
+    logit = np.log(gap / (1 - gap))
+    assert np.mean(logit) == pytest.approx(-0.6, abs=0.1)
+    assert np.std(logit) == pytest.approx(1.6, abs=0.1)
