@@ -11,7 +11,8 @@ from scm_jax.training.benchmarks import layers
 def measure(request: Request) -> Iterator[tuple[str, Any]]:
   """Yields each layer's times, those with the most arithmetic first."""
   options = request.options
-  name = runs.imagenet(options["run"], options["size"], request.tiny)
+  size = "s" if request.tiny else options["size"]
+  name = runs.imagenet(options["run"], size, request.tiny)
   images = 2 if request.tiny else 16
   fixed = {"batch_size": images, "microbatches": 1, "mesh.fsdp": 1}
   run = runs.run(name, **fixed)

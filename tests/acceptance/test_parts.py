@@ -84,6 +84,7 @@ def test_what_is_done_is_not_repeated(accept, tmp_path):
   assert (tmp_path / "broken").read_text() == "xx"
 
 
+@pytest.mark.slow
 def test_the_time_ends_a_part_and_the_next_call_goes_on(accept):
   code, found = accept("endless", "good", minutes=0.05)
   assert code == 0

@@ -13,6 +13,7 @@ def run():
   return runs.run(name, **{"network.dtype": "bfloat16"})
 
 
+@pytest.mark.slow
 def test_the_plan_is_that_of_the_card(run):
   step, card = memory.Step(run), targets.CARDS["h200"]
   flops = {

@@ -95,6 +95,7 @@ def test_choices_by_kid_and_at_full_size_need_no_warning(
   assert not any("fewer than" in line for line in run["warnings"])
 
 
+@pytest.mark.slow
 def test_old_scores_can_be_had_by_flags(evaluate):
   """The classes that were the default, and a teacher's scale and solver."""
   flags = "--labels=data", "--teacher-steps=3,1", "--guidance=1"
@@ -135,6 +136,7 @@ def test_flags_say_otherwise_and_a_student_cannot_be_guided(
   assert (run["guidance"], run["t_mid"], run["sigma_max"]) == (1.0, 0.9, 40.0)
 
 
+@pytest.mark.slow
 def test_the_configs_reference_is_the_default(evaluate, configured, tmp_path):
   file = tmp_path / "reference.npy"
   images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), np.uint8)

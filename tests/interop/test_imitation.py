@@ -107,6 +107,7 @@ def test_the_fitted_embedding_follows_the_old_one():
   assert abs(correlation(drawn, theirs)) < 0.3
 
 
+@pytest.mark.slow
 def test_filters_on_the_sphere_are_the_best_there():
   rng = np.random.default_rng(5)
   features = rng.normal(size=(40, 6)) * [3, 1, 1, 0.3, 0.1, 0.01]

@@ -91,6 +91,7 @@ def test_moments_alone_give_a_frechet_distance_alone(digits, collect):
   assert found["kid"] == found["precision"] == found["coverage"] == {}
 
 
+@pytest.mark.slow
 def test_floor_is_small_reproducible_and_says_its_sizes(digits, collect):
   images, labels = digits
   real = collect(images)

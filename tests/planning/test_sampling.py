@@ -106,6 +106,7 @@ def _plugin(name):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "target",
   [

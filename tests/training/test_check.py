@@ -60,6 +60,7 @@ def test_a_check_finds_what_rounds(
     assert 1e-4 < min(scalars.values()) and max(scalars.values()) < 1
 
 
+@pytest.mark.slow
 def test_a_tangent_in_float32_is_checked_as_it_is_taken(
   reference, train, make_config, read_metrics, tmp_path
 ):

@@ -94,7 +94,7 @@ def test_killed_at_any_moment_ends_as_if_it_never_was(
   process.send_signal(signal.SIGTERM)
   assert process.wait(PATIENCE) == 0
   log = process.log.read_text().splitlines()
-  assert f"continuing from step {max(_complete(folder, saved - 1))}" in log[0]
+  assert f"continuing from step {max(_complete(folder, saved - 1))}" in log[1]
   [stopped] = re.findall(
     r"stopped by a signal; .* saved at step (\d+)", log[-1]
   )
@@ -286,7 +286,7 @@ def test_file_size_limit_within_a_save(
   assert "checkpoint of step 6 in" in said and "(File too large)" in said
   assert f"the last good checkpoint is {folder}/checkpoints/4;" in said
   timed = re.compile(
-    r"\d\d:\d\d:\d\d (continuing from step 4|step \d of 8, .*)"
+    r"\d\d:\d\d:\d\d (running on .*|continuing from step 4|step \d of 8, .*)"
   )
   assert log and all(timed.fullmatch(line) for line in log), log
   assert steps_kept(folder) == [2, 4]

@@ -68,6 +68,7 @@ def test_a_class_that_overflows_stops_the_run(
   assert max(steps_kept(tmp_path)) == 12
 
 
+@pytest.mark.slow
 def test_or_warns(overflowing, train, make_config, tmp_path, caplog):
   config = make_config(
     *(*FLAGS, "--config.total_steps=20", "--config.nonfinite=warn"),
@@ -79,6 +80,7 @@ def test_or_warns(overflowing, train, make_config, tmp_path, caplog):
   assert len(texts) == 8 and all(f"label {BAD}" in text for text in texts)
 
 
+@pytest.mark.slow
 def test_a_few_steps_warn_alone(
   overflowing, train, make_config, read_metrics, tmp_path, caplog
 ):

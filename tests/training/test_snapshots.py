@@ -283,6 +283,7 @@ def test_a_snapshots_own_width_and_step_come_back_exactly(run, stored):
   assert_same(made.params, stored(run)[6, 0.05])
 
 
+@pytest.mark.slow
 def test_a_poor_fit_is_a_warning(run, caplog):
   workdir.load(run, 0.01)
   [record] = [x for x in caplog.records if "reconstructing" in x.message]
@@ -304,6 +305,7 @@ def test_numbers_that_name_no_ema(run):
     workdir.load(run, 700.0)
 
 
+@pytest.mark.slow
 def test_a_teacher_of_any_width(run, make_config, tmp_path):
   """A reconstructed teacher, too, must stay the same for its student's run."""
   flags = f"--config.teacher={run}", "--config.teacher_ema=0.07"
@@ -327,6 +329,7 @@ def test_a_teacher_of_any_width(run, make_config, tmp_path):
     initialization.load_teacher(resolve.resolve(config), tmp_path, begun=True)
 
 
+@pytest.mark.slow
 def test_a_workdir_of_emas(run, make_config, train, tmp_path):
   """It loads like any workdir, is no run, and appears whole or not at all."""
   config = workdir.load_config(run)

@@ -10,6 +10,7 @@ import pytest
 
 from scm_jax.defaults import get_defaults
 from scm_jax.networks import magnitude
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import train_step
 from scm_jax.training.step import init_state, seed_of, zero_nonfinite
@@ -182,27 +183,41 @@ def test_zero_nonfinite():
   assert bad == 3
 
 
-def test_flops_in_forward_passes():
-  """No pass is made twice: 1 forward and 2 backward; the derivative; a teacher.
-
-  Convolutions have to outweigh the rest, as they do in a network of use.
-  """
+def wide_config():
+  """Convolutions outweigh the rest, as they do in a network of use."""
   config = small_config("scd")
   config.batch_size = 32
   config.data.size = 8
   config.network.update(channels=64, dropout=0.0)
-  flops = train_step.flops_in_forwards(config)
+  return config
+
+
+def test_flops_in_forward_passes(monkeypatch):
+  """No pass is made twice: 1 forward, 2 backward; the derivative; a teacher."""
+  few = {name: OBJECTIVES[name] for name in ("teacher", "sct", "scd")}
+  monkeypatch.setattr(train_step, "OBJECTIVES", few)
+  flops = train_step.flops_in_forwards(wide_config())
   assert 2.9 <= flops["diffusion"] <= 3.1
   assert 3.9 <= flops["sct"] <= 4.15
   assert 4.9 <= flops["scd"] <= 5.2
 
 
 @pytest.mark.slow
+def test_flops_of_other_objectives():
+  """A second time, another scale or another norm costs no pass."""
+  flops = train_step.flops_in_forwards(wide_config())
+  of_data, of_teacher = ("meanflow", "ect"), ("ms_scd", "ayf", "facm")
+  for known, names in {"sct": of_data, "scd": of_teacher}.items():
+    for name in names:
+      assert flops[name] == pytest.approx(flops[known], abs=0.2)
+  assert flops["imf"] == pytest.approx(flops["sct"] + 1, abs=0.2)
+  # A student's sample (3), teacher and critic on it, and the critic's loss (3).
+  assert flops["scd_vsd"] == pytest.approx(flops["scd"] + 8, abs=0.5)
+
+
+@pytest.mark.slow
 def test_a_tangent_with_a_pass_of_its_own_costs_one_forward_pass_more():
-  config = small_config("scd")
-  config.batch_size = 32
-  config.data.size = 8
-  config.network.update(channels=64, dropout=0.0)
+  config = wide_config()
   flops = train_step.flops_in_forwards(config)
   config.objective.tangent_dtype = "float32"
   apart = train_step.flops_in_forwards(config)

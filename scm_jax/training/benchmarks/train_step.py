@@ -173,8 +173,10 @@ def flops_in_forwards(config: "ConfigDict") -> dict[str, float]:
 
   def resolved(objective: str) -> Run:
     given = copy.deepcopy(config)
-    if objective != own:
-      given.objective = get_defaults(objective).objective
+    ours, theirs = (get_defaults(name).objective for name in (own, objective))
+    for field, default in theirs.items():
+      if default != ours[field]:
+        given.objective[field] = default
     given.run, given.objective.guidance = objective, "none"
     return resolve.resolve(given)
 
