@@ -57,6 +57,12 @@ class Kind:
   edits: bool
 
 
+def _few_times(sampler: "SamplerState", steps: int) -> tuple[float, ...]:
+  return samplers.consistency_times(
+    steps, sampler.codec.sigma_d, sampler.t_mid, sampler.sigma_max
+  )
+
+
 def _consistency_path(
   sampler: "SamplerState",
   F: Callable[..., Array],
@@ -64,10 +70,7 @@ def _consistency_path(
   cond: networks.Cond,
   steps: int,
 ) -> tuple[Array, samplers.Path]:
-  sigma_d = sampler.codec.sigma_d
-  times = samplers.consistency_times(
-    steps, sigma_d, sampler.t_mid, sampler.sigma_max
-  )
+  times, sigma_d = _few_times(sampler, steps), sampler.codec.sigma_d
   return samplers.consistency(F, noise, cond, times, sigma_d)
 
 
@@ -78,10 +81,7 @@ def _map_path(
   cond: networks.Cond,
   steps: int,
 ) -> tuple[Array, samplers.Path]:
-  sigma_d = sampler.codec.sigma_d
-  times = samplers.consistency_times(
-    steps, sigma_d, sampler.t_mid, sampler.sigma_max
-  )
+  times, sigma_d = _few_times(sampler, steps), sampler.codec.sigma_d
   return samplers.flow_map(F, noise, cond, times, sigma_d, sampler.gamma)
 
 

@@ -120,15 +120,17 @@ def loss(
     diffusion.Options(options.sigma_d, weighting_unit=options.weighting_unit),
     step,
   )
+  total += options.matching_weight * matching + critic
   metrics |= jax.lax.stop_gradient(
     {
+      "loss": total,
       "matching_norm": diagnostics.mean(valid, size),
       "critic_loss": critic,
       "critic_mse": seen["mse"],
       "valid": valid,
     }
   )
-  return total + options.matching_weight * matching + critic, metrics
+  return total, metrics
 
 
 def rolled_out(

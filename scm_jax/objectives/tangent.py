@@ -235,7 +235,8 @@ def _relaxed(g: Array, jump: Jump, c: float) -> Array:
   del c
   radius = jump.radii[0]
   bound = trigflow.expand(jump.kappa / (jump.sigma_d * radius), g)
-  part = 1 - jnp.sqrt(jnp.cos(jump.t) / radius)
+  # The cosine of the float32 that is next to pi/2 is negative.
+  part = 1 - jnp.sqrt(jnp.maximum(jnp.cos(jump.t), 0.0) / radius)
   return trigflow.expand(part, g) * jnp.clip(g, -bound, bound)
 
 
