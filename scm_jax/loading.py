@@ -4,6 +4,7 @@ An export needs jax, flax and numpy alone; a workdir needs `scm-jax[train]`.
 """
 
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -14,6 +15,15 @@ from scm_jax.errors import UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
 from scm_jax.sampler import Sampler
+
+# The exports that come with the package, each in a folder of its name.
+PRETRAINED = pathlib.Path(__file__).with_name("pretrained")
+
+
+def pretrained() -> list[str]:
+  """Returns the names of the exports that come with the package, for `load`."""
+  exports = PRETRAINED.glob(f"*/{export_folder.CONFIG}")
+  return sorted(path.parent.name for path in exports)
 
 
 def load(
@@ -29,7 +39,8 @@ def load(
 
   Args:
     path: an export's folder, a workdir, or one of its checkpoints
-      (`DIR/checkpoints/STEP`); the newest checkpoint of a workdir is read.
+      (`DIR/checkpoints/STEP`); the newest checkpoint of a workdir is read; or,
+      where there is no such folder, a name that `pretrained` returns.
     ema: the width (or half-life in images) of the EMA weights; 0 is the first
       one in the run's config.
     dtype: float32, bfloat16 or float16, in which the weights are kept and the
@@ -49,6 +60,8 @@ def load(
   if compiled:
     _keep_programs(compiled)
   ema = ema or average
+  if not os.path.exists(path) and os.fspath(path) in pretrained():
+    path = PRETRAINED / path
   if export_folder.description(path):
     sampler, _ = export_folder.read(path, ema=ema)
     if autoencoder is None:
