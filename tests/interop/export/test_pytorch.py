@@ -138,7 +138,7 @@ def test_edm2s_names_are_written_with_safetensors_alone(export_of):
 def test_every_parameter_is_written(model_of):
   """The U-Net's, and nothing of the weighting head."""
   model = model_of("deep")
-  found = export_pytorch.tensors(model.params, resolution=8)
+  found = export_pytorch.tensors(model.params, side=8)
   ours = export_folder.flatten(model.params["denoiser"])
   assert sorted(t.size for t in found.values()) == sorted(
     leaf.size for leaf in ours.values()
