@@ -23,6 +23,7 @@ MODELS = (
   "deep-edm2",
   "deep-shared",
   "deep-gained",
+  "patches",
 )
 TIMES = np.array([1e-3, 0.3, 1.1, 1.5, 1.5645], np.float32)
 LABELS = np.array([0, 2, 3, 1, 0])  # 3 is "no label"
@@ -77,7 +78,7 @@ def ask(unet, u):
   "name",
   [
     name
-    if name in ("student", "deep-edm2", "deep-gained")
+    if name in ("student", "deep-edm2", "deep-gained", "patches")
     else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS
   ],
