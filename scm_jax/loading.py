@@ -4,7 +4,6 @@ An export needs jax, flax and numpy alone; a workdir needs `scm-jax[train]`.
 """
 
 import os
-import pathlib
 
 import jax
 import numpy as np
@@ -15,15 +14,6 @@ from scm_jax.errors import UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
 from scm_jax.sampler import Sampler
-
-# The exports that come with the package, each in a folder of its name.
-PRETRAINED = pathlib.Path(__file__).with_name("pretrained")
-
-
-def pretrained() -> list[str]:
-  """Returns the names of the exports that come with the package, for `load`."""
-  exports = PRETRAINED.glob(f"*/{export_folder.CONFIG}")
-  return sorted(path.parent.name for path in exports)
 
 
 def load(
@@ -38,9 +28,9 @@ def load(
   """Loads a trained network, ready to draw on all devices.
 
   Args:
-    path: an export's folder, a workdir, or one of its checkpoints
-      (`DIR/checkpoints/STEP`); the newest checkpoint of a workdir is read; or,
-      where there is no such folder, a name that `pretrained` returns.
+    path: an export's folder, the name of a network that comes with the package
+      (`mnist-scd`), a workdir, or one of its checkpoints
+      (`DIR/checkpoints/STEP`); the newest checkpoint of a workdir is read.
     ema: the width (or half-life in images) of the EMA weights; 0 is the first
       one in the run's config.
     dtype: float32, bfloat16 or float16, in which the weights are kept and the
@@ -60,8 +50,6 @@ def load(
   if compiled:
     _keep_programs(compiled)
   ema = ema or average
-  if not os.path.exists(path) and os.fspath(path) in pretrained():
-    path = PRETRAINED / path
   if export_folder.description(path):
     sampler, _ = export_folder.read(path, ema=ema)
     if autoencoder is None:

@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket
 
 from scm_jax import errors
 from scm_jax.errors import UserError
-from scm_jax.serving import replies, requests
+from scm_jax.serving import fields, replies, requests
 from scm_jax.serving.engine import Engine
 from scm_jax.serving.models import SIZES, TIMES, Model
 from scm_jax.serving.stream import Stream
@@ -146,7 +146,7 @@ class _Api:
     except ClientDisconnect:
       raise HTTPException(400, "the request is not complete") from None
     action = request.path_params["action"]
-    return requests.read(self._models, action, requests.parse(bytes(body)))
+    return requests.read(self._models, action, fields.parse(bytes(body)))
 
 
 async def _answer_http_error(request: Request, error: Any) -> Response:

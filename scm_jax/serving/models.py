@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scm_jax import loading
 from scm_jax.errors import UserError
+from scm_jax.interop import export_folder
 from scm_jax.sampler import Sampler
 
 # What clients may choose from. Each combination is one compiled program.
@@ -97,10 +97,10 @@ def find(paths: Sequence[str]) -> dict[str, str]:
   """
   if paths:
     return dict(zip(_names(paths), paths, strict=True))
-  shipped = loading.pretrained()
+  shipped = export_folder.pretrained()
   if not shipped:
     raise UserError(
-      f"no trained network came with the package (in {loading.PRETRAINED}); "
+      f"no trained network came with the package (in {export_folder.PRETRAINED}); "
       "name a workdir or an export with --workdir=DIR"
     )
   return {name: name for name in shipped}

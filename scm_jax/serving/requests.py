@@ -6,19 +6,16 @@ sends is ever a path.
 """
 
 import base64
-import binascii
 import dataclasses
 import functools
-import json
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from scm_jax import errors
 from scm_jax.errors import UserError
-from scm_jax.serving import walk
+from scm_jax.serving import fields, walk
 from scm_jax.serving.models import GUIDANCE, SIZES, TIMES, Model
 
 _SEEDS = (0, 2**31 - 1)
@@ -61,12 +58,12 @@ class Request:
     own = sampler.guidance_scale()
     request = {
       "model": model,
-      "labels": _labels(body),
-      "num": _choice(body, "num", 16, SIZES),
-      "steps": _choice(body, "steps", sampler.steps, model.steps),
-      "seed": _whole(body, "seed", 0, _SEEDS),
-      "guidance": _number(body, "guidance", own, GUIDANCE),
-      "t_mid": _choice(
+      "labels": fields.labels(body),
+      "num": fields.choice(body, "num", 16, SIZES),
+      "steps": fields.choice(body, "steps", sampler.steps, model.steps),
+      "seed": fields.whole(body, "seed", 0, _SEEDS),
+      "guidance": fields.number(body, "guidance", own, GUIDANCE),
+      "t_mid": fields.choice(
         body, "t_mid", sampler.t_mid, model.times or (sampler.t_mid,)
       ),
     }
@@ -155,7 +152,7 @@ class Walk(Request):
   @classmethod
   def read_more(cls, model: Model, body: Mapping[str, Any]) -> dict[str, Any]:
     del model
-    return {"at": _number(body, "at", 0.0, _PLACES)}
+    return {"at": fields.number(body, "at", 0.0, _PLACES)}
 
   def draw(self) -> np.ndarray:
     sampler = self.model.at(self.t_mid)
@@ -206,10 +203,10 @@ class Edit(Request):
     if known is None and start is None:
       raise UserError("an edit needs 'known', or 'start', or both")
     if known is not None:
-      known = _bytes(body, "known", (height, width)) > 0
+      known = fields.array(body, "known", (height, width)) > 0
     if start is not None:
-      start = _choice(body, "start", None, TIMES)
-    image = _bytes(body, "image", (height, width, channels))
+      start = fields.choice(body, "start", None, TIMES)
+    image = fields.array(body, "image", (height, width, channels))
     return {"image": image, "known": known, "start": start}
 
   @property
@@ -267,7 +264,7 @@ def read(models: Mapping[str, Model], action: Any, body: Any) -> Request:
   """
   if not isinstance(action, str) or action not in ACTIONS:
     raise UserError(
-      f"there is no action {_short(action)}; choose from {', '.join(ACTIONS)}"
+      f"there is no action {fields.short(action)}; choose from {', '.join(ACTIONS)}"
     )
   if not isinstance(body, dict):
     raise UserError("the request must be a JSON object")
@@ -276,109 +273,14 @@ def read(models: Mapping[str, Model], action: Any, body: Any) -> Request:
   for name in body:
     if name not in known:
       raise UserError(
-        f"there is no field {_short(name)}; {errors.hint(name, known)}"
+        f"there is no field {fields.short(name)}; {errors.hint(name, known)}"
       )
   name = body.get("model") or next(iter(models))
   if not isinstance(name, str) or name not in models:
     raise UserError(
-      f"there is no model {_short(name)}; choose from {', '.join(models)}"
+      f"there is no model {fields.short(name)}; choose from {', '.join(models)}"
     )
   return kind.read(models[name], body)
-
-
-def parse(data: bytes) -> Any:
-  """Returns the value of a JSON text.
-
-  Raises:
-    UserError: it is not JSON.
-  """
-  try:
-    return json.loads(data)
-  except (ValueError, RecursionError):
-    raise UserError("the request is not JSON") from None
-
-
-def _labels(body: Mapping[str, Any]) -> tuple[int, ...] | None:
-  given = body.get("labels")
-  if given is None:
-    return None
-  labels = given if isinstance(given, list) else [given]
-  fits = lambda label: _is_whole(label) and 0 <= label < 2**31
-  if not 0 < len(labels) <= max(SIZES) or not all(map(fits, labels)):
-    raise UserError(
-      "'labels' must be a class, a list of at most "
-      f"{max(SIZES)} classes, or null for every class in turn"
-    )
-  return tuple(labels)
-
-
-def _whole(
-  body: Mapping[str, Any], name: str, default: int, bounds: tuple[int, int]
-) -> int:
-  value = body.get(name, default)
-  if not _is_whole(value) or not bounds[0] <= value <= bounds[1]:
-    raise UserError(
-      f"{name!r} is {_short(value)}, but must be a whole number from "
-      f"{bounds[0]} to {bounds[1]}"
-    )
-  return value
-
-
-def _number(
-  body: Mapping[str, Any],
-  name: str,
-  default: float,
-  bounds: tuple[float, float],
-) -> float:
-  value = body.get(name, default)
-  if not _is_number(value) or not bounds[0] <= value <= bounds[1]:
-    raise UserError(
-      f"{name!r} is {_short(value)}, but must be a number from {bounds[0]:g} "
-      f"to {bounds[1]:g}"
-    )
-  return float(value)
-
-
-def _choice(
-  body: Mapping[str, Any], name: str, default: Any, choices: Sequence[Any]
-) -> Any:
-  """Returns the choice that a value equals, up to a rounded last digit."""
-  value = body.get(name, default)
-  if _is_number(value):
-    for choice in choices:
-      if math.isclose(value, choice, abs_tol=1e-6):
-        return choice
-  listed = ", ".join(f"{choice:g}" for choice in choices)
-  raise UserError(f"{name!r} is {_short(value)}, but must be one of {listed}")
-
-
-def _bytes(
-  body: Mapping[str, Any], name: str, shape: tuple[int, ...]
-) -> np.ndarray:
-  try:
-    data = base64.b64decode(body.get(name) or "", validate=True)
-  except (TypeError, ValueError, binascii.Error):
-    data = b""
-  if len(data) != math.prod(shape):
-    wanted = " x ".join(map(str, shape))
-    raise UserError(f"{name!r} must be {wanted} bytes, encoded in base64")
-  return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def _is_whole(value: Any) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-  if isinstance(value, float):
-    return math.isfinite(value)
-  return _is_whole(value) and abs(value) < 2**53
-
-
-def _short(value: Any) -> str:
-  """Returns a value for a message, cut off where it is long."""
-  text = json.dumps(value)
-  return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _as_python(array: np.ndarray) -> str:

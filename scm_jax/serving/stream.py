@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from scm_jax.errors import UserError
-from scm_jax.serving import replies, requests
+from scm_jax.serving import fields, replies, requests
 from scm_jax.serving.engine import Engine
 from scm_jax.serving.models import Model
 
@@ -51,7 +51,7 @@ class Stream:
   async def _answer(self, text: str) -> None:
     head: dict[str, Any] = {"id": None, "view": None}
     try:
-      await self._draw(requests.parse(text.encode()), head)
+      await self._draw(fields.parse(text.encode()), head)
     except UserError as error:
       await self._send(head | {"error": " ".join(str(error).split())})
     finally:
