@@ -100,8 +100,9 @@ def find(paths: Sequence[str]) -> dict[str, str]:
   shipped = export_folder.pretrained()
   if not shipped:
     raise UserError(
-      f"no trained network came with the package (in {export_folder.PRETRAINED}); "
-      "name a workdir or an export with --workdir=DIR"
+      "no trained network came with the package (in "
+      f"{export_folder.PRETRAINED}); name a workdir or an export with "
+      "--workdir=DIR"
     )
   return {name: name for name in shipped}
 

@@ -69,7 +69,9 @@ class Request:
     }
     sampler.guidance_scale(request["guidance"])
     sampler.labels(request["labels"], request["num"])
-    return cls(**request, **cls.read_more(model, body))
+    if request["steps"] == 1:
+      request["t_mid"] = sampler.t_mid  # not used, and one program
+    return cls(**request | cls.read_more(model, body))
 
   @classmethod
   def read_more(cls, model: Model, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,12 +80,11 @@ class Request:
     return {}
 
   @property
-  def program(self) -> Hashable:
-    """What the compiled program depends on: equal requests share one."""
+  def program(self) -> tuple[Hashable, ...]:
+    """What the compiled program depends on."""
     guided = self.model.sampler.extrapolates(self.guidance)
-    t_mid = self.t_mid if self.steps > 1 else None
     name = type(self).__name__
-    return name, self.model.name, self.num, self.steps, t_mid, guided
+    return name, self.model.name, self.num, self.steps, self.t_mid, guided
 
   @property
   def evaluations(self) -> int:
@@ -106,7 +107,7 @@ class Request:
   def _load(self) -> str:
     """Returns the line that loads the network."""
     sampler, change = self.model.sampler, ""
-    if self.steps > 1 and self.t_mid != sampler.t_mid:
+    if self.t_mid != sampler.t_mid:
       change = f".changed(t_mid={self.t_mid!r})"
     return f"sampler = scm_jax.load({self.model.path!r}){change}\n"
 
@@ -204,17 +205,18 @@ class Edit(Request):
       raise UserError("an edit needs 'known', or 'start', or both")
     if known is not None:
       known = fields.array(body, "known", (height, width)) > 0
-    if start is not None:
-      start = fields.choice(body, "start", None, TIMES)
     image = fields.array(body, "image", (height, width, channels))
-    return {"image": image, "known": known, "start": start}
+    found = {"image": image, "known": known, "start": start}
+    if start is None:
+      return found
+    start = fields.choice(body, "start", None, TIMES)
+    # The second time is not used then, and one program does.
+    return found | {"start": start, "t_mid": model.sampler.t_mid}
 
   @property
-  def program(self) -> Hashable:
+  def program(self) -> tuple[Hashable, ...]:
     """What the compiled program depends on."""
-    t_mid = self.t_mid if self.start is None else None
-    size = self.model.name, self.num, self.steps
-    return "Edit", *size, t_mid, self.start, self.known is None
+    return *super().program, self.start, self.known is None
 
   def draw(self) -> np.ndarray:
     return self.model.at(self.t_mid).edit(
@@ -264,7 +266,8 @@ def read(models: Mapping[str, Model], action: Any, body: Any) -> Request:
   """
   if not isinstance(action, str) or action not in ACTIONS:
     raise UserError(
-      f"there is no action {fields.short(action)}; choose from {', '.join(ACTIONS)}"
+      f"there is no action {fields.short(action)}; choose from "
+      f"{', '.join(ACTIONS)}"
     )
   if not isinstance(body, dict):
     raise UserError("the request must be a JSON object")

@@ -112,7 +112,7 @@ def _announce(options: Options, listener: socket.socket, token: str) -> None:
 
 
 def _has_browser() -> bool:
-  """Returns whether there is a screen: text browsers would take the terminal."""
+  """Returns whether there is a screen; text browsers take the terminal."""
   screens = ("DISPLAY", "WAYLAND_DISPLAY")
   return sys.platform in ("darwin", "win32") or any(map(os.getenv, screens))
 

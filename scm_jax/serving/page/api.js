@@ -39,7 +39,8 @@ request = urllib.request.Request(
     token ? `, "Authorization": "Bearer ${token}"` : ""
   }},
 )
-images = np.load(io.BytesIO(urllib.request.urlopen(request).read()))["samples"]`;
+answer = urllib.request.urlopen(request).read()
+images = np.load(io.BytesIO(answer))["samples"]`;
   stage.replaceChildren(
     make(
       "div",
@@ -48,9 +49,10 @@ images = np.load(io.BytesIO(urllib.request.urlopen(request).read()))["samples"]`
       make(
         "p",
         {},
-        "This page is a client of it. Requests are JSON, pictures come back ",
-        "as PNG or, with ?format=npz, as arrays. A request that cannot be ",
-        "answered gets the status 400 and ",
+        "This page is a client of it. Requests are JSON. Pictures come back ",
+        "as PNG, or as NumPy arrays with ",
+        make("code", {}, "?format=npz"),
+        ". A request that cannot be answered gets the status 400 and ",
         make("code", {}, '{"error": "one sentence"}'),
         ".",
       ),

@@ -13,17 +13,20 @@ export class Brush {
     this.changed = changed;
     this.way = "strokes"; // or "inpaint"
     this.color = "#ffffff";
-    this.size = Math.max(1.5, shape[1] / 12);
+    this.size = Math.max(1.5, Math.round(shape[1] / 6) / 2); // pixels
     const [height, width] = shape;
     this.paper = make("canvas", { width, height }); // the image
     this.marks = make("canvas", { width, height }); // what is to draw anew
     const size = { width: ZOOM * width, height: ZOOM * height };
-    this.canvas = make("canvas", { className: "sketch", tabIndex: 0, ...size });
-    this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute(
-      "aria-label",
-      "A canvas to draw on. Arrow keys move the pen, space lowers and lifts it.",
-    );
+    this.canvas = make("canvas", {
+      className: "sketch",
+      tabIndex: 0,
+      role: "img",
+      "aria-label":
+        "A canvas to draw on. Arrow keys move the pen, space lowers and " +
+        "lifts it.",
+      ...size,
+    });
     this.pen = null; // where the keyboard's pen is
     this.down = false;
     this.listen();

@@ -19,7 +19,8 @@ export function show(app, stage, panel) {
     verdict.textContent = "";
     const began = performance.now();
     // Those of few steps first: they need not wait for a solver.
-    const order = [...all].sort((a, b) => b.model.few_steps - a.model.few_steps);
+    const few = ({ model }) => Number(model.few_steps);
+    const order = [...all].sort((a, b) => few(b) - few(a));
     for (const card of order) {
       card.drawn = null;
       card.element.classList.add("running");

@@ -7,7 +7,7 @@ export function make(tag, properties = {}, ...children) {
     if (name.includes("-")) element.setAttribute(name, value);
     else element[name] = value;
   }
-  element.append(...children.flat().filter((child) => child != null));
+  element.append(...children.flat().filter(Boolean)); // no null, no false
   return element;
 }
 

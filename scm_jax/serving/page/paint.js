@@ -7,10 +7,8 @@ const WIDTH = 960; // pixels of a canvas, about
 const GAP = 6;
 
 export function newCanvas(label) {
-  const canvas = make("canvas", { width: WIDTH, height: WIDTH });
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", label);
-  return canvas;
+  const size = { width: WIDTH, height: WIDTH };
+  return make("canvas", { role: "img", "aria-label": label, ...size });
 }
 
 // Returns a small canvas with images [N, H, W, C] below one another.

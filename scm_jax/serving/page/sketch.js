@@ -59,8 +59,8 @@ export function show(app, stage, panel) {
         make("h2", {}, name),
         make("div", { className: "picture" }, content),
       );
-    const cards = make("div", { className: "cards" });
-    cards.append(half("Your hand", brush.canvas), half("The model", canvas));
+    const halves = [half("Your hand", brush.canvas), half("The model", canvas)];
+    const cards = make("div", { className: "cards hand" }, halves);
     stage.replaceChildren(cards, list);
     controls();
   };
@@ -85,7 +85,7 @@ export function show(app, stage, panel) {
       label: "What the brush does",
       options: [
         ["strokes", "Strokes"],
-        ["inpaint", "Draw anew"],
+        ["inpaint", "Inpaint"],
       ],
       value: state.way,
       change: set("way", () => {
@@ -122,7 +122,7 @@ export function show(app, stage, panel) {
             else brush.clearMarks();
             ask();
           }),
-          button("Take the first result", () => {
+          button("Take a result", () => {
             if (!results) return;
             brush.take(column({ ...results, shape: first(results.shape) }));
             ask();
@@ -185,12 +185,12 @@ function brushControls(brush, way, changed) {
       value: brush.color,
       change: (color) => (brush.color = color),
     });
-    return make("div", {}, shade, size);
+    return make("div", { className: "tools" }, shade, size);
   }
   const input = make("input", { type: "color", value: brush.color });
   input.oninput = () => (brush.color = input.value);
   const label = make("label", {}, make("span", {}, "Colour"), input);
-  return make("div", {}, label, size);
+  return make("div", { className: "tools" }, label, size);
 }
 
 function first([, height, width, channels]) {
