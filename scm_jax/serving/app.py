@@ -29,6 +29,10 @@ from scm_jax.serving.models import SIZES, TIMES, Model
 from scm_jax.serving.stream import Stream
 
 PAGE = pathlib.Path(__file__).with_name("page")
+_SENTENCES = {
+  404: "there is nothing at this path; the page's tab API lists what there is",
+  405: "the path takes another method; the page's tab API says which",
+}
 _LIMIT_S = 300.0  # how long an HTTP request may wait, compilation included
 
 
@@ -151,8 +155,9 @@ class _Api:
 
 async def _answer_http_error(request: Request, error: Any) -> Response:
   del request
-  headers = getattr(error, "headers", None)
-  return JSONResponse({"error": error.detail}, error.status_code, headers)
+  status = error.status_code
+  line = _SENTENCES.get(status, error.detail)
+  return JSONResponse({"error": line}, status, error.headers)
 
 
 async def _answer_user_error(request: Request, error: Any) -> Response:

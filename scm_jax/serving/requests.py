@@ -56,7 +56,7 @@ class Request:
     """
     sampler = model.sampler
     own = sampler.guidance_scale()
-    request = {
+    request: dict[str, Any] = {
       "model": model,
       "labels": fields.labels(body),
       "num": fields.choice(body, "num", 16, SIZES),

@@ -1,9 +1,11 @@
 """The process that serves: its socket, its models, its end."""
 
+import base64
 import contextlib
 import dataclasses
 import errno
 import logging
+import math
 import os
 import secrets
 import socket
@@ -11,6 +13,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import uvicorn
 
@@ -69,13 +72,27 @@ def serve(options: Options) -> None:
 
 
 def first_requests(served: Mapping[str, Model]) -> list[requests.Request]:
-  """Returns the requests with which a page begins, most wanted first."""
-  found = []
-  for action, num in (("sample", 16), ("walk", 1)):
-    for name in served:
-      body = {"model": name, "num": num}
-      found.append(requests.read(served, action, body))
-  return found
+  """Returns what each tab of the page begins with, most wanted first."""
+  every = list(served.values())
+  few = [model for model in every if model.sampler.rules.few_steps]
+  wanted = [(model, "sample", {"num": 16}) for model in few or every]
+  wanted += [(model, "walk", {"num": 1}) for model in few or every]
+  wanted += [(model, "sample", {"num": 4}) for model in every]
+  wanted += [(model, "edit", _strokes(model)) for model in few if model.edits]
+  for model in few[:1]:  # what its sliders reach
+    choices = [{"steps": steps} for steps in model.steps]
+    choices += [{"t_mid": time} for time in model.times]
+    wanted += [(model, "sample", {"num": 16} | body) for body in choices]
+  return [
+    requests.read(served, action, body | {"model": model.name})
+    for model, action, body in wanted
+  ]
+
+
+def _strokes(model: Model) -> dict[str, Any]:
+  """Returns an edit of an empty image, as the page begins with."""
+  empty = base64.b64encode(bytes(math.prod(model.sampler.image_shape)))
+  return {"image": empty.decode(), "num": 4, "steps": 2, "start": 1.2}
 
 
 def _listen(host: str, port: int) -> socket.socket:

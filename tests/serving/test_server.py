@@ -64,13 +64,30 @@ def test_networks_have_the_shortest_names_that_differ():
     models.find(["runs/scd", "./runs/scd"])
 
 
-def test_the_first_pictures_are_compiled_first(models):
+def test_what_the_page_begins_with_is_compiled_first(models):
   found = server.first_requests(models)
-  assert [request.model.name for request in found] == [
-    "student",
-    "teacher",
-  ] * 2
-  assert len({request.program for request in found}) == 4
+  kinds = [(type(r).__name__, r.model.name, r.num) for r in found[:5]]
+  assert kinds == [
+    ("Sample", "student", 16),
+    ("Walk", "student", 1),
+    ("Sample", "student", 4),
+    ("Sample", "teacher", 4),
+    ("Edit", "student", 4),
+  ]
+  # What the sliders of the first model reach.
+  later = {(request.steps, request.t_mid) for request in found[5:]}
+  student = models["student"]
+  assert {steps for steps, _ in later} == set(student.steps)
+  assert {t_mid for _, t_mid in later} == set(student.times)
+
+
+def test_a_teacher_alone_is_served(models):
+  found = server.first_requests({"teacher": models["teacher"]})
+  assert {(type(r).__name__, r.num) for r in found} == {
+    ("Sample", 16),
+    ("Walk", 1),
+    ("Sample", 4),
+  }
 
 
 def status_of(address):
