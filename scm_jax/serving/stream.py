@@ -16,6 +16,7 @@ from scm_jax.serving.models import Model
 # Answers of one page that may be on their way. A page that does not take its
 # answers is not read from either.
 _ANSWERS = 64
+_END = "websocket.disconnect"
 
 
 class Stream:
@@ -39,11 +40,11 @@ class Stream:
     await self._socket.accept()
     try:
       async with asyncio.TaskGroup() as tasks:
-        with contextlib.suppress(WebSocketDisconnect):
-          while True:
-            text = await self._socket.receive_text()
-            await self._room.acquire()
-            tasks.create_task(self._answer(text))
+        while (message := await self._socket.receive())["type"] != _END:
+          await self._room.acquire()
+          # Binary messages have no text, and are no JSON.
+          tasks.create_task(self._answer(message.get("text") or ""))
+        # Or the group would wait until all is drawn.
         self._engine.leave(self)
     finally:
       self._engine.leave(self)

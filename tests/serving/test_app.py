@@ -244,6 +244,8 @@ def test_a_bad_message_is_answered_and_the_stream_goes_on(client, text):
   with client.websocket_connect("/api/stream") as socket:
     socket.send_text(text)
     assert receive(socket)[0]["error"]
+    socket.send_bytes(b"\xff")
+    assert receive(socket)[0]["error"]
     ask(socket, {"num": 17}, view="b", number=2)
     head, _ = receive(socket)
     assert (head["view"], head["id"]) == ("b", 2) and "num" in head["error"]

@@ -85,7 +85,7 @@ export class Brush {
 
   stroke(from, to) {
     const target = this.way === "strokes" ? this.paper : this.marks;
-    const context = target.getContext("2d", { willReadFrequently: true });
+    const context = read(target);
     context.strokeStyle = this.way === "strokes" ? this.color : "#fff";
     context.lineWidth = this.size;
     context.lineCap = context.lineJoin = "round";
@@ -99,7 +99,7 @@ export class Brush {
 
   clear() {
     const [height, width] = this.shape;
-    const context = this.paper.getContext("2d", { willReadFrequently: true });
+    const context = read(this.paper);
     context.fillStyle = "#000";
     context.fillRect(0, 0, width, height);
     this.clearMarks();
@@ -107,14 +107,13 @@ export class Brush {
 
   clearMarks() {
     const { width, height } = this.marks;
-    this.marks.getContext("2d").clearRect(0, 0, width, height);
+    read(this.marks).clearRect(0, 0, width, height);
     this.show();
   }
 
   // Takes an image, a canvas of the same size, as the paper.
   take(image) {
-    const context = this.paper.getContext("2d");
-    context.drawImage(image, 0, 0);
+    read(this.paper).drawImage(image, 0, 0);
     this.clearMarks();
   }
 
@@ -144,7 +143,7 @@ export class Brush {
 
   // Returns one channel of a canvas' pixels.
   bytes(source, channel) {
-    const context = source.getContext("2d", { willReadFrequently: true });
+    const context = read(source);
     const { data } = context.getImageData(0, 0, source.width, source.height);
     return data.filter((_, i) => i % 4 === channel);
   }
@@ -152,7 +151,7 @@ export class Brush {
   // Returns the image [H, W, C] in base64.
   image() {
     const [height, width, channels] = this.shape;
-    const context = this.paper.getContext("2d", { willReadFrequently: true });
+    const context = read(this.paper);
     const { data } = context.getImageData(0, 0, width, height);
     return encode(data.filter((_, i) => i % 4 < channels));
   }
@@ -161,6 +160,10 @@ export class Brush {
   known() {
     return encode(this.bytes(this.marks, 3).map((on) => (on ? 0 : 1)));
   }
+}
+
+function read(canvas) {
+  return canvas.getContext("2d", { willReadFrequently: true });
 }
 
 function encode(bytes) {

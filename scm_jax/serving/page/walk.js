@@ -32,7 +32,7 @@ export function show(app, stage, panel) {
     before = now;
     const request = wanted();
     const answer = (drawn) => {
-      if (going && drawn.newest) step();
+      if (going && drawn.newest) whenSeen(step);
       paint(canvas, drawn);
       shown = request;
       tell(drawn);
@@ -107,4 +107,10 @@ export function show(app, stage, panel) {
     going = false;
     app.connection.forget("walk");
   };
+}
+
+// Calls a function now, or once the page is seen again.
+function whenSeen(call) {
+  if (!document.hidden) call();
+  else document.addEventListener("visibilitychange", call, { once: true });
 }
