@@ -62,12 +62,14 @@ def random_like(shapes):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", ["with runs", "where there are none"])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_cells_run(path, runs, compilation_cache):
+def test_cells_run(path, place, runs, tmp_path, data_dir, compilation_cache):
   """Every picture that the shipped notebook shows is drawn."""
   cells = code_cells(path)
   environment = {
-    "SCM_RUNS": str(runs),
+    "SCM_RUNS": str(runs if place == "with runs" else tmp_path / "none"),
+    "TFDS_DATA_DIR": data_dir,
     "PYTHONPATH": str(ROOT),
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
