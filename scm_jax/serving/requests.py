@@ -20,6 +20,7 @@ from scm_jax.serving.models import GUIDANCE, SIZES, TIMES, Model
 
 _SEEDS = (0, 2**31 - 1)
 _PLACES = (-1e6, 1e6)
+_WALKERS = SIZES[:4]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,7 +154,11 @@ class Walk(Request):
   @classmethod
   def read_more(cls, model: Model, body: Mapping[str, Any]) -> dict[str, Any]:
     del model
-    return {"at": fields.number(body, "at", 0.0, _PLACES)}
+    return {
+      # Each image takes six noises for each step.
+      "num": fields.choice(body, "num", 16, _WALKERS),
+      "at": fields.number(body, "at", 0.0, _PLACES),
+    }
 
   def draw(self) -> np.ndarray:
     sampler = self.model.at(self.t_mid)
@@ -278,7 +283,7 @@ def read(models: Mapping[str, Model], action: Any, body: Any) -> Request:
       raise UserError(
         f"there is no field {fields.short(name)}; {errors.hint(name, known)}"
       )
-  name = body.get("model") or next(iter(models))
+  name = body.get("model", next(iter(models)))
   if not isinstance(name, str) or name not in models:
     raise UserError(
       f"there is no model {fields.short(name)}; choose from {', '.join(models)}"

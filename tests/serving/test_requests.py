@@ -119,6 +119,7 @@ WRONG = [
   ("sample", [], "object"),
   ("walk", {"at": 1e30}, "at"),
   ("walk", {"at": None}, "at"),
+  ("walk", {"num": 36}, "num"),
   ("edit", {}, "known"),
   ("edit", {"image": "", "start": 1.2}, "image"),
   ("edit", {"image": 7, "start": 1.2}, "image"),
