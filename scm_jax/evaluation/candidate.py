@@ -14,6 +14,7 @@ from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.metric import ImageSet
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
+from scm_jax.training import evaluations, resolve
 from scm_jax.training.checkpoints import checksum
 
 
@@ -85,15 +86,21 @@ class DrawnImages:
     return f"{label}, {self.steps} step{'s' if self.steps > 1 else ''}"
 
   def facts(self) -> dict[str, Any]:
-    """Returns what it is and what a sample costs, for a report."""
-    return {
-      "objective": self.metadata["config"].run,
+    """Returns what it is and what a sample and its training cost."""
+    config, step = self.metadata["config"], self.metadata["step"]
+    facts = {
+      "objective": config.run,
       "steps": self.steps,
       "nfe": self.evaluations,
       "params": self.model.parameters,
       "workdir": str(self.path),
-      "training_step": self.metadata["step"],
+      "training_step": step,
     }
+    if config.data.name:  # others were imported, and trained elsewhere
+      run = resolve.resolve(config)
+      facts["evaluations_per_sample"] = evaluations.per_sample(run)
+      facts["training_evaluations"] = evaluations.total(run, step)
+    return facts
 
   def settings(self) -> dict[str, Any]:
     """Returns how it draws samples, for a report."""
