@@ -31,8 +31,10 @@ class Candidate(Protocol):
 
   It has a `name` for the report, the number of its data's classes (0 if there
   are none), and the digest of everything that its images depend on.
-  `settings` tell how they are drawn and `facts` what they are, by the keys of
-  the report. `collect` computes their statistics in one pass.
+  `own_labels` are the classes [num] of its images where it decides them, or
+  None where they are chosen for it. `settings` tell how they are drawn and
+  `facts` what they are, by the keys of the report. `collect` computes their
+  statistics in one pass.
   """
 
   @property
@@ -40,6 +42,8 @@ class Candidate(Protocol):
 
   @property
   def num_classes(self) -> int: ...
+
+  def own_labels(self, num: int) -> np.ndarray | None: ...
 
   def settings(self) -> dict[str, Any]: ...
 
@@ -84,6 +88,10 @@ class DrawnImages:
     if self.model.kind == "diffusion" and nfe > 1:
       return f"{label}, {nfe} NFE"
     return f"{label}, {self.steps} step{'s' if self.steps > 1 else ''}"
+
+  def own_labels(self, num: int) -> np.ndarray | None:
+    """Returns None: it draws the classes that it is asked for."""
+    del num
 
   def facts(self) -> dict[str, Any]:
     """Returns what it is and what a sample and its training cost."""
@@ -173,6 +181,9 @@ class GivenImages:
   @property
   def name(self) -> str:
     return os.path.basename(os.path.abspath(self.pictures.path))
+
+  def own_labels(self, num: int) -> np.ndarray | None:
+    del num  # nothing says what the images show
 
   def settings(self) -> dict[str, Any]:
     return {}
