@@ -26,7 +26,7 @@ from scm_jax.evaluation.scoring import Scorer
 from scm_jax.evaluation.selection import Choice
 from scm_jax.evaluation.subjects import Images, Runs, Subjects
 from scm_jax.metrics import extractors, multihost, registry, streaming
-from scm_jax.metrics.extractor import Source
+from scm_jax.metrics.extractor import JUDGES, Source
 from scm_jax.reporting import evaluation_figure, records, titles
 
 _LOG = logging.getLogger(__name__)
@@ -115,6 +115,12 @@ def _check(request: Request) -> None:
   by, columns = request.protocol.select_by, registry.columns()
   if by not in columns:
     raise ConfigError(f"--select-by={by}: {errors.hint(by, columns)}")
+  main = records.main_space(request.features)
+  if request.grid.selects and main in JUDGES:
+    raise ConfigError(
+      f"--features={main}: these features confirm what others chose, and "
+      "nothing is selected by them; add others, such as classifier"
+    )
 
 
 def _question(request: Request, subjects: Subjects) -> list[Any]:
