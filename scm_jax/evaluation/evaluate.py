@@ -27,7 +27,7 @@ from scm_jax.evaluation.selection import Choice
 from scm_jax.evaluation.subjects import Images, Runs, Subjects
 from scm_jax.metrics import extractors, multihost, registry, streaming
 from scm_jax.metrics.extractor import JUDGES, Source
-from scm_jax.reporting import evaluation_figure, records, titles
+from scm_jax.reporting import evaluation_figure, guidance, records, titles
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_NUM = 50_000  # images at most, unless told otherwise: the usual number
@@ -93,6 +93,7 @@ def evaluate(
       headings=[str(label) for label in classes],
       title=f"scm_jax on {titles.dataset(known['dataset'])}",
     )
+    guidance.write(out, runs)
     # Last, because its presence says that the evaluation is complete.
     records.write_report(out / "report.json", result)
     return result

@@ -90,6 +90,8 @@ def test_choices_by_kid_and_at_full_size_need_no_warning(
   [run] = report["runs"]
   found = run["selection"]
   assert (found["by"], found["num"]) == (f"{by} pixels", num)
+  for candidate in found["candidates"]:  # the whole curve, not its best point
+    assert {"fd", "precision", "recall"} <= candidate.keys()
   best = min(found["candidates"], key=lambda candidate: candidate[by])
   assert run["t_mid"] == best["t_mid"]
   assert not any("fewer than" in line for line in run["warnings"])
