@@ -14,6 +14,7 @@ from etils import epath
 from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluation import reference, selection
+from scm_jax.evaluation.composition import Compositions
 from scm_jax.evaluation.request import (
   PassOptions,
   Request,
@@ -49,7 +50,7 @@ def evaluate(
     ConfigError: runs, features and options do not go together.
   """
   _check(request)
-  subjects = Images(request) if request.images else Runs(request)
+  subjects = _subjects(request)
   known = subjects.choose_reference(request.reference)
   request = dataclasses.replace(request, reference=known)
   asked = _question(request, subjects)
@@ -99,6 +100,13 @@ def evaluate(
   result = multihost.from_process_zero(write)
   shutil.rmtree(scorer.folder, ignore_errors=True)
   return result
+
+
+def _subjects(request: Request) -> Subjects:
+  """Returns what is scored."""
+  if request.images:
+    return Images(request)
+  return Compositions(request) if request.then else Runs(request)
 
 
 def _check(request: Request) -> None:

@@ -64,7 +64,9 @@ class Scorer:
     are saved if a file is given.
     """
     protocol, classes = self.protocol, candidate.num_classes
-    label = labels.draw(protocol.labels, self.reference, num, classes, seed)
+    label = candidate.own_labels(num)
+    if label is None:
+      label = labels.draw(protocol.labels, self.reference, num, classes, seed)
     samples = Samples(num, label, seed)
     options = Options(seed=seed, allow_few=allow_few or protocol.allow_few)
     key = self._key(candidate, samples, options)

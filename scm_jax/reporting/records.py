@@ -26,6 +26,8 @@ SETTINGS = (
   "dtype",
   "labels",
 )
+# What a training cost, in evaluations of its networks; older records lack them.
+BUDGET = ("training_evaluations", "evaluations_per_sample")
 ERROR = "_se"  # the ending of a standard error's key
 # Endings of keys that describe a score's spread and are no scores themselves.
 _SPREAD = ("_sd", ERROR, "_min", "_whole")
@@ -143,6 +145,7 @@ def describe(record: Mapping[str, Any]) -> dict[str, Any]:
     "nfe": nfe,
     "params": count("params"),
     "effective_compute": compute(count("params"), nfe),
+    **{key: count(key) for key in BUDGET},
     **{key: record.get(key) for key in SETTINGS},
     "num": count("num"),
   }

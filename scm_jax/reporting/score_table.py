@@ -17,7 +17,7 @@ import pandas as pd
 from scm_jax.metrics import registry
 from scm_jax.reporting import objectives, records
 
-_COUNTS = ("steps", "nfe", "params", "num", "trainings")
+_COUNTS = ("steps", "nfe", "params", "num", "trainings", *records.BUDGET)
 _KEYS = ["group", "score"]
 
 

@@ -64,6 +64,10 @@ def test_report(report, runs):
     assert run["effective_compute"] == pytest.approx(
       run["params"] / 1e9 * run["nfe"]
     )
+    lines = (runs / run["objective"] / "metrics.jsonl").read_text().splitlines()
+    trained = json.loads(lines[-1])
+    assert run["training_evaluations"] == trained["evaluations"]
+    assert trained["evaluations"] % run["evaluations_per_sample"] == 0
     assert run["fd"].keys() == {"classifier", "pixels"}
     assert all(math.isfinite(x) and x > 0 for x in run["fd"].values())
     assert (run["num"], run["seed"]) == (NUM, 0)
