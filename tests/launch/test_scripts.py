@@ -40,6 +40,7 @@ def test_script_is_executable(script):
 
 HELPFUL = (
   "accelerator.sh",
+  "docs.sh",
   "gcp.sh",
   "local.sh",
   "setup.sh",
