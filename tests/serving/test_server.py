@@ -98,35 +98,26 @@ def status_of(address):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_it_is_interrupted(serving, exports, interrupt):
-  with serving(f"--workdir={exports['student']}") as (process, address):
-    request = urllib.request.Request(
-      f"{address}api/sample",
-      json.dumps({"num": 4}).encode(),
-      {"content-type": "application/json"},
-    )
-    answer = urllib.request.urlopen(request, timeout=SECONDS)
-    assert answer.read().startswith(b"\x89PNG")
-    process.send_signal(interrupt)
-    out, err = process.communicate(timeout=SECONDS)
-  assert process.returncode == (0 if interrupt == signal.SIGINT else -interrupt)
-  assert out == "" and "Traceback" not in err
-
-
-@pytest.mark.slow
-def test_other_machines_need_the_token(serving, exports):
+def test_a_server_for_other_machines_from_start_to_end(serving, exports):
   more = ("--host=0.0.0.0", f"--workdir={exports['student']}")
-  with serving(*more) as (_, address):
+  with serving(*more) as (process, address):
     where, _, token = address.partition("?token=")
-    port = where.rstrip("/").rpartition(":")[2]
-    local = f"http://127.0.0.1:{port}/"
+    local = f"http://127.0.0.1:{where.rstrip('/').rpartition(':')[2]}/"
     assert len(token) >= 16
     assert status_of(local) == status_of(f"{local}?token=x") == 401
     assert status_of(f"{local}?token={token}") == 200
+    request = urllib.request.Request(
+      f"{local}api/sample",
+      json.dumps({"num": 4}).encode(),
+      {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+    )
+    answer = urllib.request.urlopen(request, timeout=SECONDS)
+    assert answer.read().startswith(b"\x89PNG")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=SECONDS)
+  assert (process.returncode, out) == (0, "") and "Traceback" not in err
 
 
-@pytest.mark.slow
 def test_the_browser_is_opened_where_there_is_a_screen(monkeypatch):
   """A text browser would take the terminal."""
   opened = []

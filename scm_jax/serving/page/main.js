@@ -109,7 +109,11 @@ async function start() {
       "copies.",
   };
   for (const [name, { title }] of Object.entries(MODES)) {
-    const tab = button(title, () => (location.hash = name));
+    const tab = button(title, (event) => {
+      location.hash = name;
+      // After a click, space is for the pictures; a keyboard's focus stays.
+      if (event.detail) tab.blur();
+    });
     tab.dataset.mode = name;
     $("tabs").append(tab);
   }
