@@ -37,6 +37,7 @@ def get_config(arg: str = ""):
 
   config.objective.P_mean = -0.8
   config.objective.P_std = 1.6
+  common.count_trajectories(config)
   if tiny:
     common.shrink(config)
   return config

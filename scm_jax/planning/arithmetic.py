@@ -112,6 +112,7 @@ def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
   options = config.objective
   forwards = config.spec.forwards(options)
   evaluations = 2 if options.guidance != "none" else 1
+  evaluations *= config.spec.path_states(options)
   own = config.network.dtype
   # The tangent, where it has a type of its own, is one more forward pass in it,
   # and the teacher computes in that type, too.

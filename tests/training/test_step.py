@@ -210,6 +210,9 @@ def test_flops_of_other_objectives():
   for known, names in {"sct": of_data, "scd": of_teacher}.items():
     for name in names:
       assert flops[name] == pytest.approx(flops[known], abs=0.2)
+  # The student and the teacher at each of 16 states; the first stage's network.
+  assert flops["cmt"] == pytest.approx(16 * 4, rel=0.03)
+  assert flops["tcm"] == pytest.approx(flops["ect"] + 1, abs=0.2)
   assert flops["imf"] == pytest.approx(flops["sct"] + 1, abs=0.2)
   # A student's sample (3), teacher and critic on it, and the critic's loss (3).
   assert flops["scd_vsd"] == pytest.approx(flops["scd"] + 8, abs=0.5)
