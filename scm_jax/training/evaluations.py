@@ -36,7 +36,9 @@ def per_sample(config: Run) -> int:
 
   The gradient of the loss is traced, for no particular data, with networks that
   are one product of matrices each, and the products are counted: one in a
-  forward pass, one in its derivative, and two in a backward pass.
+  forward pass, one in its derivative, and two in a backward pass. A product
+  with more samples than the batch has, as of all states of trajectories, counts
+  as often as it could hold the batch.
   """
   student, extra = networks.build(config.network), extra_networks(config)
   teacher = program.teacher_network(config) if config.asks_teacher else None
@@ -53,7 +55,9 @@ def per_sample(config: Run) -> int:
     return goal.loss(params, taught, draws, jnp.int32(0))
 
   gradient = jax.make_jaxpr(jax.grad(loss, has_aux=True))
-  return _count(gradient(own | dict.fromkeys(extra, own), draws))
+  counted = _count(gradient(own | dict.fromkeys(extra, own), draws))
+  size = config.network.resolution**2 * channels
+  return counted // (config.batch_size * size)
 
 
 def _product(network: Network) -> Network:
@@ -71,12 +75,13 @@ def _product(network: Network) -> Network:
 
 
 def _count(jaxpr: Any) -> int:
-  """Returns the number of products in a program, loops included."""
+  """Returns the numbers that a program's products read, loops included."""
   found = 0
   for equation in jaxpr.eqns:
-    # Samples have more axes than what metrics are summed from by products.
-    product = equation.primitive.name == "dot_general"
-    found += product and max(x.aval.ndim for x in equation.invars) > 2
+    if equation.primitive.name == "dot_general":
+      widest = max((x.aval for x in equation.invars), key=lambda x: x.ndim)
+      # Samples have more axes than what metrics are summed from by products.
+      found += widest.size if widest.ndim > 2 else 0
     times = equation.params.get("length", 1)  # of a scan
     leaves = jax.tree.leaves(
       equation.params, is_leaf=lambda p: hasattr(p, "eqns")
