@@ -53,7 +53,8 @@ def per_sample(config: Run) -> int:
     return goal.loss(params, taught, draws, jnp.int32(0))
 
   gradient = jax.make_jaxpr(jax.grad(loss, has_aux=True))
-  return _count(gradient(own | dict.fromkeys(extra, own), draws))
+  trained = own | dict.fromkeys(extra, own)
+  return _count(gradient(trained, draws), draws["x0"].size)
 
 
 def _product(network: Network) -> Network:
@@ -70,17 +71,25 @@ def _product(network: Network) -> Network:
   return network._replace(F=F, w=w)
 
 
-def _count(jaxpr: Any) -> int:
-  """Returns the number of products in a program, loops included."""
+def _count(jaxpr: Any, size: int) -> int:
+  """Returns the number of products in a program, loops included.
+
+  Args:
+    jaxpr: the program.
+    size: the numbers in a batch of samples; a product with more counts as that
+      of several batches.
+  """
   found = 0
   for equation in jaxpr.eqns:
     # Samples have more axes than what metrics are summed from by products.
+    given = [x.aval for x in equation.invars]
     product = equation.primitive.name == "dot_general"
-    found += product and max(x.aval.ndim for x in equation.invars) > 2
+    if product and max(x.ndim for x in given) > 2:
+      found += max(x.size for x in given) // size
     times = equation.params.get("length", 1)  # of a scan
     leaves = jax.tree.leaves(
       equation.params, is_leaf=lambda p: hasattr(p, "eqns")
     )
     inner = (leaf for leaf in leaves if hasattr(leaf, "eqns"))
-    found += times * sum(map(_count, inner))
+    found += times * sum(_count(each, size) for each in inner)
   return found
