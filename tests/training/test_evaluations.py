@@ -32,6 +32,10 @@ def per_sample(make_config):
     ("scd", {"tangent_dtype": "float32"}, 6),  # the derivative has its own pass
     ("sct", {"derivative": "finite_difference"}, 5),
     ("ect", {}, 4),  # a second point in place of a derivative
+    ("tcm", {}, 5),  # and the first stage's network there
+    # The student and the teacher, twice with guidance, in each of 16 states.
+    ("cmt", {}, 16 * 4),
+    ("cmt", {"guidance": "fixed"}, 16 * 5),
     ("imf", {}, 5),  # the network's own velocity
     # A student's sample (3), teacher and critic on it, the critic's loss (3).
     ("scd_vsd", {}, 5 + 8),
