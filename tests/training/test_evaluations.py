@@ -40,7 +40,6 @@ def per_sample(make_config):
     # A student's sample (3), teacher and critic on it, the critic's loss (3).
     ("scd_vsd", {}, 5 + 8),
     ("scd_vsd", {"rollout": 3}, 5 + 8 + 2),
-    # A trajectory: the teacher and the student, each at all states.
     ("cmt", {"path_steps": 8}, 8 + 3 * 8),
   ],
 )
