@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 
+from sphinx.domains.python import PyObject
 from sphinx.util.docutils import SphinxDirective
 
 from scm_jax import networks, objectives
@@ -24,7 +25,6 @@ extensions = [
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 exclude_patterns = ["plans"]
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # links such as data.md#my-own-arrays
 suppress_warnings = ["myst.xref_ambiguous"]
 
@@ -35,6 +35,7 @@ napoleon_numpy_docstring = False
 add_module_names = False
 autodoc_default_options = {"members": True}
 napoleon_use_ivar = True  # attributes are told once, by their class
+smartquotes = False  # quoted text is code more often than speech
 default_role = "literal"  # docstrings have code in single backticks
 
 html_theme = "furo"
@@ -104,5 +105,8 @@ def setup(app):
   app.add_directive("task-help", Commands)
   app.add_directive("registry-options", Options)
   app.connect("autodoc-skip-member", skip)
+  for field in PyObject.doc_field_types:
+    if field.name == "variable":  # Napoleon's name of attributes
+      field.label = "Attributes"
   # Before Napoleon, which reads what Google's style has.
   app.connect("autodoc-process-docstring", read_markdown, priority=400)

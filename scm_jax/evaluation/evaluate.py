@@ -26,8 +26,8 @@ from scm_jax.evaluation.scoring import Scorer
 from scm_jax.evaluation.selection import Choice
 from scm_jax.evaluation.subjects import Images, Runs, Subjects
 from scm_jax.metrics import extractors, multihost, registry, streaming
-from scm_jax.metrics.extractor import Source
-from scm_jax.reporting import evaluation_figure, records, titles
+from scm_jax.metrics.extractor import JUDGES, Source
+from scm_jax.reporting import evaluation_figure, guidance, records, titles
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_NUM = 50_000  # images at most, unless told otherwise: the usual number
@@ -93,6 +93,7 @@ def evaluate(
       headings=[str(label) for label in classes],
       title=f"scm_jax on {titles.dataset(known['dataset'])}",
     )
+    guidance.write(out, runs)
     # Last, because its presence says that the evaluation is complete.
     records.write_report(out / "report.json", result)
     return result
@@ -115,6 +116,12 @@ def _check(request: Request) -> None:
   by, columns = request.protocol.select_by, registry.columns()
   if by not in columns:
     raise ConfigError(f"--select-by={by}: {errors.hint(by, columns)}")
+  main = records.main_space(request.features)
+  if request.grid.selects and main in JUDGES:
+    raise ConfigError(
+      f"--features={main}: these features confirm what others chose, and "
+      "nothing is selected by them; add others, such as classifier"
+    )
 
 
 def _question(request: Request, subjects: Subjects) -> list[Any]:

@@ -13,6 +13,7 @@ from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.reporting import (
   charts,
+  guidance,
   objectives,
   page,
   published,
@@ -82,6 +83,10 @@ def write(
   }
   if rows.training_evaluations.notna().any():
     pictures[TRAINING] = charts.draw_training(panels)
+  named = zip(_unique_names(entries), entries, strict=True)
+  curves = guidance.curves([{**e.record, "name": name} for name, e in named])
+  if len(curves):
+    pictures[guidance.CHART] = guidance.draw(curves)
   missing = _missing(rows)
   html = page.render([*pictures.items()], rows, theirs, entries, missing)
   for name, png in pictures.items():

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from scm_jax import files
+from scm_jax.metrics.extractor import JUDGES
 from scm_jax.reporting import objectives
 
 Record = dict[str, Any]
@@ -103,9 +104,14 @@ def compute(params: float | None, nfe: float | None) -> float | None:
 def main_space(names: Iterable[str]) -> str:
   """Returns the feature space to show where there is room for only one.
 
-  It is the first that is not the pixels; "" if there are none.
+  It is the first of the lowest `rank`; "" if there are none.
   """
-  return min(names, key=lambda name: name == "pixels", default="")
+  return min(names, key=rank, default="")
+
+
+def rank(space: str) -> int:
+  """Returns a feature space's place: 0, after which pixels, then judges."""
+  return 2 if space in JUDGES else int(space == "pixels")
 
 
 def score_names(record: Mapping[str, Any]) -> list[str]:

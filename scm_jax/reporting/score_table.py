@@ -98,7 +98,7 @@ def spaces(table: pd.DataFrame) -> list[str]:
     for name in _scores(table)
     if name.startswith("fd_") and name not in registry.columns()
   ]
-  return sorted(found, key=lambda name: name == "pixels")
+  return sorted(found, key=records.rank)
 
 
 def scores(table: pd.DataFrame) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from scm_jax.metrics import registry
 from scm_jax.metrics.metric import Column
-from scm_jax.reporting import records, score_table, titles
+from scm_jax.reporting import guidance, records, score_table, titles
 
 MISSING = "–"
 
@@ -168,6 +168,11 @@ def _notes(report: Mapping[str, Any], main: str) -> list[str]:
   if labels := report["reference"].get("labels"):
     notes.append(f"Classes of the samples: {labels}.")
   notes += filter(None, map(_settings, runs))
+  notes += [
+    f"{row['name']} at guidance {row['guidance']:g}: FD {score(row['fd'])}, "
+    f"precision {score(row['precision'])}, recall {score(row['recall'])}."
+    for row in guidance.curves(runs).to_dict("records")
+  ]
   warnings = {line for run in runs for line in run.get("warnings", ())}
   return notes + [f"Warning: {line}" for line in sorted(warnings)]
 

@@ -121,6 +121,8 @@ class _Api:
       drawn = await asyncio.wait_for(asyncio.wrap_future(drawing), _LIMIT_S)
     except TimeoutError:
       raise HTTPException(503, "the server is busy; try again later") from None
+    except asyncio.CancelledError:  # by the end of the server, after a second
+      drawn = None
     if drawn is None:
       raise HTTPException(503, "the server is closing down")
     content = await run_in_threadpool(encode, drawn)

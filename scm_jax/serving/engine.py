@@ -88,7 +88,7 @@ class Engine:
       replaced = self._queue.put(client, view, job)
       self._changed.notify_all()
     if replaced:
-      replaced.result.set_result(None)
+      _drop(replaced)
     return job.result
 
   def is_ready(self, request: Request) -> bool:
@@ -105,7 +105,7 @@ class Engine:
     with self._changed:
       jobs = self._queue.remove(client)
     for job in jobs:
-      job.result.set_result(None)
+      _drop(job)
 
   def close(self) -> None:
     """Ends the threads, after the drawing that each of them is at."""
@@ -114,13 +114,15 @@ class Engine:
       jobs = self._queue.clear()
       self._changed.notify_all()
     for job in jobs:
-      job.result.set_result(None)
+      _drop(job)
     for thread in self._threads:
       thread.join()
 
   def _work(self, compiled: bool) -> None:
     """Draws requests whose programs exist, or those whose do not."""
     while job := self._next(compiled):
+      if not job.result.set_running_or_notify_cancel():
+        continue  # nobody waits for it any more
       drawn, error = None, None
       try:
         begin = time.perf_counter()
@@ -161,3 +163,8 @@ class Engine:
         self._programs.clear()
       self._programs.add(program)
       self._changed.notify_all()
+
+
+def _drop(job: _Job) -> None:
+  if job.result.set_running_or_notify_cancel():
+    job.result.set_result(None)

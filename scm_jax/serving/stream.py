@@ -38,16 +38,18 @@ class Stream:
   async def run(self) -> None:
     """Answers until the page is closed."""
     await self._socket.accept()
+    tasks: set[asyncio.Task[None]] = set()
     try:
-      async with asyncio.TaskGroup() as tasks:
-        while (message := await self._socket.receive())["type"] != _END:
-          await self._room.acquire()
-          # Binary messages have no text, and are no JSON.
-          tasks.create_task(self._answer(message.get("text") or ""))
-        # Or the group would wait until all is drawn.
-        self._engine.leave(self)
+      while (message := await self._socket.receive())["type"] != _END:
+        await self._room.acquire()
+        # Binary messages have no text, and are no JSON.
+        task = asyncio.create_task(self._answer(message.get("text") or ""))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
     finally:
       self._engine.leave(self)
+      for task in tasks:
+        task.cancel()
 
   async def _answer(self, text: str) -> None:
     head: dict[str, Any] = {"id": None, "view": None}

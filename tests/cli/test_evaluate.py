@@ -84,6 +84,12 @@ def test_report(report, runs):
   for name, floor in reference["fd"].items():
     assert 0 <= floor < min(run["fd"][name] for run in content["runs"])
   assert reference["classifier_accuracy"] > 0.9
+  # The classifier knows real images, and hardly these networks' samples.
+  wrong = [run["label_error"]["classifier"] for run in content["runs"]]
+  assert reference["label_error"]["classifier"] < 0.1 < min(wrong)
+  for run in content["runs"]:
+    assert run["least_class"]["classifier"] < 1
+    assert run["nearest_ratio"].keys() == {"classifier", "pixels"}
 
   picture = np.asarray(Image.open(report / "report.png").convert("L"))
   assert min(picture.shape) > 300 and picture.std() > 10

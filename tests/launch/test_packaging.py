@@ -118,8 +118,23 @@ def test_commands_work_from_another_folder(run, tmp_path):
   assert drawn.returncode == 0, drawn.stderr
   samples = np.load(tmp_path / "s" / "samples.npz")["samples"]
   assert samples.shape == (3, 8, 8, 1)
-  where = run("python", "-c", "import scm_jax; print(scm_jax.__file__)").stdout
-  assert where and str(ROOT) not in where
+
+
+@pytest.mark.slow
+def test_trained_networks_come_with_it(run):
+  code = """
+import scm_jax
+from scm_jax.interop import export_folder
+names = export_folder.pretrained()
+print(scm_jax.__file__, *names)
+assert all(scm_jax.load(name).parameters > 1000 for name in names)
+"""
+  loaded = run("python", "-c", code)
+  assert loaded.returncode == 0, loaded.stderr
+  file, *names = loaded.stdout.split()
+  assert str(ROOT) not in file
+  folders = (ROOT / "scm_jax" / "pretrained").glob("*/config.json")
+  assert names == sorted(path.parent.name for path in folders)
 
 
 @pytest.mark.slow

@@ -94,6 +94,22 @@ def test_so_many_programs_are_kept(engine, monkeypatch):
   assert drawn(engine.submit("a", 0, Asked("0")))
 
 
+def test_a_future_that_is_cancelled_harms_nobody(engine):
+  """As the server's loop does when it closes a connection."""
+  busy = slow("small")
+  first = engine.submit("a", 0, busy)
+  assert busy.begun.wait(SECONDS)
+  waiting, replaced, left = (engine.submit("a", n, Asked()) for n in (1, 2, 3))
+  for future in (waiting, replaced, left):
+    assert future.cancel()
+  assert not first.cancel()
+  newer = engine.submit("a", 2, Asked())
+  busy.may_end.set()
+  assert drawn(first) and drawn(newer)
+  engine.leave("a")
+  assert drawn(engine.submit("a", 0, Asked("other")))
+
+
 def test_who_leaves_waits_for_nothing(engine):
   busy = slow("small")
   first = engine.submit("a", 0, busy)

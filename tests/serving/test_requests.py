@@ -1,11 +1,13 @@
 """What a client may ask for, and the Python that draws the same."""
 
 import base64
+import functools
 import json
 
 import numpy as np
 import pytest
 
+import scm_jax
 from scm_jax.errors import UserError
 from scm_jax.serving import fields, requests
 
@@ -43,8 +45,16 @@ ASKED = {
 }
 
 
+@pytest.fixture(scope="module")
+def load_once():
+  """`scm_jax.load`, which reads each path once for all tests of this file."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(scm_jax, "load", functools.cache(scm_jax.load), raising=False)
+    yield
+
+
 @pytest.mark.parametrize("name", ASKED)
-def test_python_draws_the_same_to_the_bit(models, name):
+def test_python_draws_the_same_to_the_bit(models, load_once, name):
   action, body = ASKED[name]
   request = requests.read(models, action, body)
   images = request.draw()
