@@ -33,14 +33,12 @@ def per_sample(make_config):
     ("sct", {"derivative": "finite_difference"}, 5),
     ("ect", {}, 4),  # a second point in place of a derivative
     ("tcm", {}, 5),  # and the first stage's network there
-    # The student and the teacher, twice with guidance, in each of 16 states.
-    ("cmt", {}, 16 * 4),
-    ("cmt", {"guidance": "fixed"}, 16 * 5),
     ("imf", {}, 5),  # the network's own velocity
     # A student's sample (3), teacher and critic on it, the critic's loss (3).
     ("scd_vsd", {}, 5 + 8),
     ("scd_vsd", {"rollout": 3}, 5 + 8 + 2),
     ("cmt", {"path_steps": 8}, 8 + 3 * 8),
+    ("cmt", {"guidance": "fixed"}, 16 * 2 + 3 * 16),
   ],
 )
 def test_passes_are_counted(per_sample, run, options, expected):
