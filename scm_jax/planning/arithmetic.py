@@ -111,7 +111,7 @@ def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
   """Returns the bytes that each layer gathers in all passes of a microbatch."""
   options = config.objective
   forwards = config.spec.forwards(options)
-  evaluations = 2 if options.guidance != "none" else 1
+  evaluations = options.teacher_evaluations
   own = config.network.dtype
   # The tangent, where it has a type of its own, is one more forward pass in it,
   # and the teacher computes in that type, too.

@@ -122,6 +122,12 @@ def _check_objective(run: Run) -> None:
       "grow with the loss, needs 'sample'"
     )
   if not run.asks_teacher:
+    if options.state_steps:
+      raise ConfigError(
+        f"config.objective.state_steps is {options.state_steps}, but this run "
+        f"of {run.run!r} asks no teacher, which would give the states; set it "
+        "to 0"
+      )
     return
   if not run.teacher:
     raise ConfigError(

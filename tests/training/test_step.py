@@ -216,6 +216,19 @@ def test_flops_of_other_objectives():
 
 
 @pytest.mark.slow
+def test_states_of_the_teachers_path_cost_its_evaluations():
+  """One for each step; its velocity in the state is asked for anyway."""
+  config = wide_config()
+  flops = train_step.flops_in_forwards(config)
+  config.objective.state_steps = 3
+  on_path = train_step.flops_in_forwards(config)
+  assert on_path["sct"] == flops["sct"]
+  assert on_path["diffusion"] == flops["diffusion"]
+  for run in ("scd", "ayf", "scd_vsd"):
+    assert on_path[run] == pytest.approx(flops[run] + 3, abs=0.2)
+
+
+@pytest.mark.slow
 def test_a_tangent_with_a_pass_of_its_own_costs_one_forward_pass_more():
   config = wide_config()
   flops = train_step.flops_in_forwards(config)
