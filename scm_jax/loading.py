@@ -28,8 +28,9 @@ def load(
   """Loads a trained network, ready to draw on all devices.
 
   Args:
-    path: an export's folder, a workdir, or one of its checkpoints
-      (`DIR/checkpoints/STEP`); the newest checkpoint of a workdir is read.
+    path: an export's folder, a workdir, or one of its checkpoints or snapshots
+      (`DIR/checkpoints/STEP`, `DIR/snapshots/STEP`); the newest checkpoint of a
+      workdir is read.
     ema: the width (or half-life in images) of the EMA weights; 0 is the first
       one in the run's config.
     dtype: float32, bfloat16 or float16, in which the weights are kept and the

@@ -14,6 +14,7 @@ from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.metric import ImageSet
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
+from scm_jax.sampler_kinds import Guidance
 from scm_jax.training.checkpoints import checksum
 
 
@@ -62,8 +63,9 @@ class DrawnImages:
 
   model: Sampler
   steps: int
-  guidance: float
-  metadata: Mapping[str, Any]  # `config`, `step` and `ema` of the checkpoint
+  guidance: Guidance
+  # `config`, `step` and `ema` of the checkpoint; of a weak `guide`, too
+  metadata: Mapping[str, Any]
   path: str  # the workdir
 
   @property
@@ -93,7 +95,7 @@ class DrawnImages:
       "params": self.model.parameters,
       "workdir": str(self.path),
       "training_step": self.metadata["step"],
-    }
+    } | {k: self.metadata[k] for k in ("guide",) if k in self.metadata}
 
   def settings(self) -> dict[str, Any]:
     """Returns how it draws samples, for a report."""
@@ -109,6 +111,7 @@ class DrawnImages:
       (guide.config if guide else None, model.kind),
       (model.t_mid, model.sigma_max, model.solver),
       *([model.gamma] if "gamma" in model.rules.settings else []),
+      *([model.times] if model.times else []),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
       checksum.of((model.weights, model.decoder)),

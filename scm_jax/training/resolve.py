@@ -68,6 +68,11 @@ def check(config: "ConfigDict") -> Run:
       raise ConfigError(
         f"config.{key} is {config[key]}; it must not be negative"
       )
+  for step in run.snapshot_at:
+    if step < 1:
+      raise ConfigError(
+        f"config.snapshot_at names step {step}; steps count from 1"
+      )
   for part in run.offload:
     if part not in offload.GROUPS:
       raise ConfigError(
@@ -116,6 +121,12 @@ def _dtype(config: "ConfigDict") -> Any:
 def _check_objective(run: Run) -> None:
   """Raises ConfigError for values that the objective cannot work with."""
   options = run.objective
+  if run.guide and not (run.asks_teacher and options.guidance != "none"):
+    raise ConfigError(
+      f"config.guide is {run.guide!r}, but no teacher is guided: choose a run "
+      "that evaluates a teacher in every step, and set "
+      "config.objective.guidance to fixed or sampled, or leave it empty"
+    )
   if run.optimizer.name == "radam" and options.weighting_unit == "pixel":
     raise ConfigError(
       "config.objective.weighting_unit is 'pixel'; RAdam, whose first updates "
