@@ -28,7 +28,7 @@ students, with --config.data.augment=0 --config.network.augment=false
 --config.data.flip=true.
 """
 
-from configs import paper
+from configs import common, paper
 from scm_jax.configuration import parse_arg
 from scm_jax.networks import presets
 
@@ -80,6 +80,15 @@ def get_config(arg: str = ""):
     # of the loss: w_phi must count once for each sample (Equation 8).
     objective.weighting_unit = "sample"
     config.teacher_ema = config.ema[0]
+  if choice.run == "tcm":
+    optimizer.learning_rate = 5e-5  # its authors' command
+  common.count_trajectories(config)
+  if choice.run == "cmt":
+    # CMT's code: 8 trajectories of 16 states; an EMA that keeps .999 a step.
+    config.batch_size, config.total_steps = 8, 300_000
+    optimizer.learning_rate, optimizer.cooldown = 2e-4, 1.0
+    config.network.dropout = 0.20
+    config.ema = (5_545.0,)
   if choice.tiny:
     config.data.name = "scm_patches/16x16"
     config.data.size = 16

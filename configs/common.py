@@ -27,9 +27,34 @@ def small(arg: str):
   else:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.cooldown = 2 / 3
-    if config.objective.warmup_steps:
+    if choice.run == "tcm":
+      config.optimizer.learning_rate /= 2  # its authors' second stage
+    if warms_up(config):
       config.objective.warmup_steps = 500
   return config, choice.tiny
+
+
+def warms_up(config) -> bool:
+  """Returns whether a run's objective warms a tangent up."""
+  options = OBJECTIVES[config.run].options()
+  return bool(getattr(options, "warmup_steps", 0))
+
+
+def count_trajectories(config):
+  """Divides what counts images by the states of a trajectory.
+
+  A sample of mid-training's batch is a whole trajectory, at all of whose states
+  the network is trained, and whose states are alike: a batch has 8 or more.
+  """
+  options = OBJECTIVES[config.run].options()
+  states = OBJECTIVES[config.run].path_states(options)
+  if states == 1:
+    return
+  config.batch_size = max(8, config.batch_size // states)
+  config.images_per_pass = -(-config.images_per_pass // states)
+  config.optimizer.rampup_images //= states
+  config.ema = tuple(x / states if x >= 1 else x for x in config.ema)
+  config.total_steps //= 5  # a fifth of a student's run, as its start
 
 
 def shrink(config):

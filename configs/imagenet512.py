@@ -38,7 +38,7 @@ FID that the paper reports (Table 6), with the guidance scale of each:
     sCD, 2 steps              2.50/1.4  2.26/1.2  2.04/1.2  1.93/1.2  1.88/1.2
 """
 
-from configs import paper
+from configs import common, paper
 from scm_jax.configuration import parse_arg
 
 # Table 5, one size in each line.
@@ -98,10 +98,11 @@ def get_config(arg: str = ""):
     config.total_steps = 100_000  # Table 5
   elif choice.run != "teacher":
     config.total_steps = 200_000  # sCD: Table 5
-  if paper.asks_teacher(choice.run):
+  if paper.takes_guidance(choice.run):
     config.objective.guidance = "sampled"  # Section 5.2
     config.objective.guidance_range = (1.0, 2.0)  # Section 5.2, Table 5
     config.sample.guidance = 1.4 if smallest else 1.2  # 2 steps, Table 6
+  common.count_trajectories(config)
   if choice.tiny:
     config.data.name = "scm_patch_latents"
     config.data.size = 8

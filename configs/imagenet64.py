@@ -36,7 +36,7 @@ FID that the paper reports (Table 8):
     sCD, 2 steps                  2.07   1.89   1.70   1.66
 """
 
-from configs import paper
+from configs import common, paper
 from scm_jax.configuration import parse_arg
 
 # Table 4, one size in each line. There is no guidance, and no label is dropped.
@@ -71,6 +71,7 @@ def get_config(arg: str = ""):
   else:
     config.objective.P_mean = -1.0  # Table 4
     config.total_steps = 400_000  # Table 4
+  common.count_trajectories(config)
   if choice.tiny:
     config.data.name = "scm_patches/16x16"
     config.data.size = 16

@@ -9,6 +9,7 @@ with Tables 4 and 5, line by line.
 
 import dataclasses
 
+from configs import common
 from scm_jax.defaults import get_defaults
 from scm_jax.networks import presets
 from scm_jax.objectives import OBJECTIVES
@@ -99,6 +100,8 @@ def imagenet(run: str, size: str, column: Column, on: str):
     config.teacher_ema = column.teacher_ema
     # A hundredth (G.2), rounded: 0.007 * 0.01 is 7.000000000000001e-05.
     optimizer.learning_rate = round(column.learning_rate * 0.01, 10)
+    if run == "tcm":
+      optimizer.learning_rate /= 2  # its authors' second stage
     # Runs that the paper does not have begin from the settings of sCD.
     dropout = getattr(column, f"{run}_dropout", column.scd_dropout)
     config.network.dropout = dropout
@@ -112,6 +115,14 @@ def asks_teacher(run: str) -> bool:
   return spec.asks_teacher(spec.options())
 
 
+def takes_guidance(run: str) -> bool:
+  """Returns whether a run distils its teacher at a guidance scale."""
+  spec = OBJECTIVES[run]
+  return asks_teacher(run) and spec.takes_guidance(
+    spec.options(guidance="sampled")
+  )
+
+
 def _set_precision(config, on: str) -> None:
   """Sets types that keep the tangent accurate (docs/configs.md, Precision)."""
   if on == "gpu":
@@ -120,7 +131,7 @@ def _set_precision(config, on: str) -> None:
   # TPUs have no float16. Three bfloat16 products are more precise than it. sCT
   # does not need them: its tangent is large, and mostly noise of the data.
   config.network.dtype = "bfloat16"
-  if asks_teacher(config.run):
+  if asks_teacher(config.run) and OBJECTIVES[config.run].tangent:
     config.objective.tangent_dtype = "float32"
     config.objective.tangent_precision = "high"
 
@@ -145,7 +156,7 @@ def shrink(config) -> None:
   network.channels_per_head = 8
   network.attn_resolutions = (config.data.size // 2,)
 
-  if config.run != "teacher" and config.objective.warmup_steps:
+  if common.warms_up(config):
     config.objective.warmup_steps = 4
   if config.optimizer.decay_steps:
     config.optimizer.decay_steps = 4

@@ -10,7 +10,8 @@ Sets everything up, trains a TrigFlow teacher, distils an sCD student from it,
 trains an sCT student, scores all three and writes a report. The same command
 continues a stopped job.
 
-  --config=FILE[:ARG]  config file (default: configs/digits.py)
+  --config=FILE[:ARG]  config file, or the name of a shipped one, such as mnist
+                       (default: configs/digits.py)
   --workdir=DIR        folder of the runs (default: runs/NAME of the config)
   --seeds=N[,N...]     random seeds (default: 0); several use DIR/seed_N
   --tiny               runs the same steps in seconds, as a test
@@ -60,7 +61,7 @@ from_root() {
 
 # A config file is searched in the current folder first, then in the repository.
 # The text after the colon is the config's argument; run= is added below.
-file=${config%%:*} argument=''
+file=$(config_path "${config%%:*}") argument=''
 if [[ -z $file ]]; then
   file=configs/digits.py
 elif [[ -e $file ]]; then

@@ -30,5 +30,5 @@ run "$bin/ruff" format --check .
 if grep -q '^\[tool\.pyrefly' pyproject.toml; then
   run "$bin/pyrefly" check
 fi
-# A folder's tests share fixtures and programs, so that one process runs them.
-run "$bin/python" -m pytest -n logical --dist loadgroup -m 'not slow' "$@"
+# tests/conftest.py gives the tests of a folder to one process.
+run "$bin/python" -m pytest -n logical -m 'not slow' "$@"

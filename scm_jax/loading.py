@@ -28,7 +28,8 @@ def load(
   """Loads a trained network, ready to draw on all devices.
 
   Args:
-    path: an export's folder, a workdir, or one of its checkpoints or snapshots
+    path: an export's folder, the name of a network that comes with the package
+      (`mnist-scd`), a workdir, or one of its checkpoints or snapshots
       (`DIR/checkpoints/STEP`, `DIR/snapshots/STEP`); the newest checkpoint of a
       workdir is read.
     ema: the width (or half-life in images) of the EMA weights; 0 is the first

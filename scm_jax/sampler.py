@@ -38,6 +38,7 @@ class Sampler(SamplerState):
   # The checks of what a caller asks for.
   guidance_refusal = inputs.guidance_refusal
   guidance_scale = inputs.guidance_scale
+  guidance_scales = inputs.guidance_scales
   labels = inputs.labels
 
   def guided_by(self, weak: "Sampler") -> "Sampler":
@@ -108,7 +109,7 @@ class Sampler(SamplerState):
     other arguments and the errors are those of `sample`.
     """
     steps = self.steps if steps is None else steps
-    scale = self.guidance_scale(guidance, steps)
+    scale = self.guidance_scales(guidance, steps)
 
     def draw(batch: Any) -> Array:
       return self.draw(*batch, steps=steps, seed=seed, guidance=scale)
@@ -128,7 +129,7 @@ class Sampler(SamplerState):
     """Starts to draw the images with the numbers `index`, `[B]` like `label`.
 
     It returns at once: uint8 images `[B, H, W, C]` on the devices. `guidance`
-    is what `guidance_scale` returns; see `sample` for the rest.
+    is what `guidance_scales` returns; see `sample` for the rest.
     """
     return programs.draw_from_seed(
       self.ready,
@@ -216,7 +217,7 @@ class Sampler(SamplerState):
   ) -> Any:
     noise = np.asarray(noise, np.float32)
     steps = inputs.steps_from_noise(self, noise, steps)
-    scale = self.guidance_scale(guidance, steps)
+    scale = self.guidance_scales(guidance, steps)
     program = functools.partial(
       program,
       self.ready,

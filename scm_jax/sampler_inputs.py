@@ -41,26 +41,19 @@ def guidance_refusal(sampler: SamplerState) -> str | None:
 
 
 def guidance_scale(
-  sampler: SamplerState,
-  guidance: float | Sequence[float] | None = None,
-  steps: int | None = None,
-) -> Guidance:
-  """Returns the scale to draw with, or the scales of all steps.
+  sampler: SamplerState, guidance: float | None = None
+) -> float:
+  """Returns the scale to draw with.
 
   Args:
     sampler: the network with its own scale.
-    guidance: the caller's choice: one scale, or one for each step; None is the
-      sampler's own scale, or 1 for a network that cannot be guided.
-    steps: the number of steps, if it is known.
+    guidance: the caller's choice; None is the sampler's own scale, or 1 for a
+      network that cannot be guided.
 
   Raises:
-    ConfigError: a scale other than 1 for a network that cannot be guided; or
-      one for each step where the network does not take the scale as an input,
-      or as many as there are not steps.
+    ConfigError: a scale other than 1 for a network that cannot be guided.
   """
   why = guidance_refusal(sampler)
-  if isinstance(guidance, Sequence):
-    return _scales_of_steps(sampler, tuple(map(float, guidance)), why, steps)
   if why is None:
     return float(sampler.guidance if guidance is None else guidance)
   if guidance not in (None, 1.0):
@@ -68,25 +61,37 @@ def guidance_scale(
   return 1.0
 
 
-def _scales_of_steps(
-  sampler: SamplerState,
-  scales: tuple[float, ...],
-  why: str | None,
-  steps: int | None,
-) -> tuple[float, ...]:
-  """Returns one scale for each step; see `guidance_scale`."""
+def guidance_scales(
+  sampler: SamplerState, guidance: float | Sequence[float] | None, steps: int
+) -> Guidance:
+  """Returns the scale to draw with, or those of the steps.
+
+  Args:
+    sampler: the network with its own scale.
+    guidance: as for `guidance_scale`; or one scale for each step, where the
+      network takes the scale as an input.
+    steps: the number of steps.
+
+  Raises:
+    ConfigError: as `guidance_scale`; or the network does not take a scale for
+      each step, or there are not as many as steps.
+  """
+  if not isinstance(guidance, Sequence):
+    return guidance_scale(sampler, guidance)
+  scales = tuple(map(float, guidance))
   shown = f"the guidance scales {joined(scales)}, one for each step,"
-  if why is None and not sampler.rules.guidance_is_input:
+  why = guidance_refusal(sampler)
+  if not sampler.rules.guidance_is_input:
     why = "this is a diffusion model, whose guidance has one scale"
   if why:
     raise ConfigError(f"{shown} cannot be used: {why}")
-  if steps and len(scales) != steps:
+  if len(scales) != steps:
     raise ConfigError(f"{shown} are not as many as the {steps} steps")
   return scales
 
 
 def scale_array(guidance: Guidance) -> np.ndarray:
-  """Returns what `guidance_scale` returned as programs take it, float32.
+  """Returns what `guidance_scales` returned as programs take it, float32.
 
   One scale is `[]`; those of the steps are `[steps, 1]`.
   """

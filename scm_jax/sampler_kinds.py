@@ -303,6 +303,16 @@ class SamplerState:
     vars(ready)["ready"] = ready  # it need not be folded again
     return ready
 
+  def changed(self, **settings: Any) -> Self:
+    """Returns this sampler with other settings, such as `t_mid=0.8`.
+
+    It shares the folded weights, which `dataclasses.replace` would fold anew.
+    """
+    other = dataclasses.replace(self, **settings)
+    ready = dataclasses.replace(self.ready, **settings)
+    vars(ready)["ready"] = vars(other)["ready"] = ready
+    return other
+
   def noise_draws(self, steps: int) -> int:
     """Returns how many draws of noise a sample takes."""
     return steps if self.rules.fresh_noise else 1

@@ -71,18 +71,32 @@ _HEAVY_FOLDERS = {"export", "launch", "notebooks", "preparing", "sweeping"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-  """Puts each test that has no tier into `integration` or `unit`.
-
-  The tests of a folder run in one process, because they share programs.
-  """
+  """Puts each test that has no tier into `integration` or `unit`."""
   for item in items:
     folders = item.path.relative_to(pathlib.Path(__file__).parent).parts
-    item.add_marker(pytest.mark.xdist_group(folders[0]))
     if any(map(item.get_closest_marker, ("integration", "slow", "gpu"))):
       continue
     heavy = _HEAVY_FIXTURES.intersection(item.fixturenames)
     heavy |= _HEAVY_FOLDERS.intersection(folders)
     item.add_marker("integration" if heavy else "unit")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+  """Runs the tests of a folder in one process, because they share programs.
+
+  By a scheduler of our own: `--dist loadgroup` with marks, which says the same,
+  sends every test anywhere since pytest 9.2, whose ids of tests pytest-xdist
+  3.8 cannot extend by the name of a group.
+  """
+  from xdist import scheduler
+
+  class ByFolder(scheduler.LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+      path = nodeid.partition("::")[0]
+      return pathlib.PurePosixPath(path).parts[1]  # after tests/
+
+  return ByFolder(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

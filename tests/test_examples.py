@@ -72,3 +72,15 @@ def test_compare_pytorch(monkeypatch, capsys):
   rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   assert [row["run"] for row in rows] == ["teacher", "sct", "scd"]
   assert all(row["scm_jax_over"]["pytorch"] > 0 for row in rows)
+
+
+def test_the_paths_of_the_circle_are_exact(tmp_path):
+  """A path keeps the part of the probability that lies below it."""
+  ndtr = pytest.importorskip("scipy.special").ndtr
+  circle = load("circle")
+  start = circle.SIGMA_D * np.linspace(-2, 2, 9)
+  end = circle.follow(start, np.linspace(np.pi / 2, 0, 2000))[-1]
+  below = ndtr((end[:, None] - circle.MEANS) / circle.DEVIATION).mean(1)
+  np.testing.assert_allclose(below, ndtr(start / circle.SIGMA_D), atol=1e-5)
+  circle.main(tmp_path / "circle.svg")
+  assert "<path" in (tmp_path / "circle.svg").read_text()

@@ -19,13 +19,24 @@ quoted() {
   echo "${words% }"
 }
 
+# Prints the path of a config that may be a bare name, as scm-jax takes it: NAME
+# is configs/NAME.py.
+config_path() {
+  if [[ $1 =~ ^[[:alnum:]_]+$ && ! -f $1 ]]; then
+    echo "configs/$1.py"
+  else
+    echo "$1"
+  fi
+}
+
 # Prints a config FILE[:ARG] with the file's absolute path. The file is searched
 # in the current folder first, then in the repository.
 absolute_config() {
-  local file=${1%%:*}
-  local argument=${1#"$file"}
+  local given=${1%%:*} file
+  local argument=${1#"$given"}
+  file=$(config_path "$given")
   # shellcheck disable=SC2154 # the script that sources this file sets root
   if [[ $file != /* && ! -e $file ]]; then file=$root/$file; fi
-  [[ -e $file ]] || usage_error "there is no config file ${1%%:*}"
+  [[ -e $file ]] || usage_error "there is no config file $given"
   echo "$(cd "$(dirname "$file")" && pwd -P)/$(basename "$file")$argument"
 }

@@ -1,20 +1,21 @@
 """Loads the config of `--config=configs/X.py[:arg] --config.key=value ...`.
 
-The file runs as plain Python; `scm_jax.cli.overrides` sets the fields. A user's
-mistake raises a `ConfigError` that names the file, the line or the nearest
-existing field.
+`scm_jax.cli.config_files` finds the file, which runs as plain Python, and
+`scm_jax.cli.overrides` sets the fields. A user's mistake raises a `ConfigError`
+that names the file, the line or the nearest existing field.
 """
 
+import contextlib
 import os
 import pathlib
 import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scm_jax import errors
+from scm_jax.cli import config_files
 from scm_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ _MODULE = "scm_jax_config"
 _FUNCTIONS = {"get_config": 'get_config(arg: str = "")', "sweep": "sweep()"}
 # For `--help` only: argparse never sees the arguments that `split_argv` takes.
 FLAGS = {
-  "--config=FILE.py[:ARG]": "config file; ARG is passed to its get_config "
-  "(run=scd,tiny)",
+  "--config=FILE.py[:ARG]": "config file, or the name of a shipped one, such "
+  "as digits; ARG is passed to its get_config (run=scd,tiny)",
   "--config.KEY=VALUE": "overrides a field of the config, such as "
   "--config.batch_size=64",
 }
@@ -54,9 +55,10 @@ def parse_config(config_argv: Sequence[str]) -> "ConfigDict":
   """Loads a config file and applies the overrides.
 
   Args:
-    config_argv: one `--config=FILE[:ARG]` and any number of
-      `--config.key=value`; a space may replace the `=`. Tuples are written
-      `1,2` or `(1,2)`, bools also `--config.key` and `--noconfig.key`.
+    config_argv: one `--config=FILE[:ARG]`, where FILE may be the name of a
+      shipped config, and any number of `--config.key=value`; a space may
+      replace the `=`. Tuples are written `1,2` or `(1,2)`, bools also
+      `--config.key` and `--noconfig.key`.
 
   Returns:
     The locked config: its fields can be set, but none can be added.
@@ -70,7 +72,8 @@ def parse_config(config_argv: Sequence[str]) -> "ConfigDict":
   from scm_jax.cli import overrides
 
   target, overridden = split_flags(config_argv)
-  path, _, arg = target.partition(":")
+  name, _, arg = target.partition(":")
+  path = config_files.find(name)
   config = _call(path, "get_config", lambda get: get(arg) if arg else get())
   if not isinstance(config, ConfigDict):
     kind = type(config).__name__
@@ -95,7 +98,10 @@ def split_flags(
     given[flag] = value if equals else None
   target = given.pop("--config", None)
   if not target:
-    raise ConfigError("--config is missing: give --config=configs/NAME.py")
+    known = ", ".join(config_files.names())
+    raise ConfigError(
+      f"--config is missing: give --config=FILE.py or --config=NAME of {known}"
+    )
   return target, given
 
 
@@ -105,7 +111,7 @@ def load_sweep(target: str) -> list[Any]:
   Raises:
     ConfigError: the file or its `sweep` is missing or raises an exception.
   """
-  path, _, _ = target.partition(":")
+  path = config_files.find(target.partition(":")[0])
   return _call(path, "sweep", lambda sweep: list(sweep()))
 
 
@@ -115,35 +121,48 @@ def _call(path: str, name: str, call: Callable[[Callable], Any]) -> Any:
   module.__file__ = path
   # A module that defines dataclasses must be importable by its name.
   sys.modules[_MODULE] = module
-  # `from configs import digits` works from any folder, because a config file
-  # can import from the parent of its own folder.
-  root = os.path.dirname(os.path.dirname(os.path.abspath(path)))
   source = _read(path)
-  sys.path.insert(0, root)
   try:
     # Not imported, so that an edited file takes effect.
-    exec(compile(source, path, "exec"), module.__dict__)
-    function = getattr(module, name, None)
-    if not callable(function):
-      raise ConfigError(f"{path} has no function {_FUNCTIONS[name]}")
-    return call(function)
+    with _searched(path):
+      exec(compile(source, path, "exec"), module.__dict__)
+      function = getattr(module, name, None)
+      if not callable(function):
+        raise ConfigError(f"{path} has no function {_FUNCTIONS[name]}")
+      return call(function)
   except ConfigError as error:
     text = str(error)
     raise ConfigError(text if path in text else f"{path}: {text}") from None
   except Exception as error:
     raise ConfigError(_where(path, error)) from error
+
+
+@contextlib.contextmanager
+def _searched(path: str) -> Iterator[None]:
+  """Lets a config file import from its folder's parent, and shipped configs.
+
+  So `from configs import digits` works from any folder. The namespace package
+  `configs` spans both places, and the file's own neighbours come first.
+  """
+  own = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+  shipped = str(config_files.root())
+  appended = shipped not in sys.path
+  sys.path.insert(0, own)
+  if appended:
+    sys.path.append(shipped)
+  try:
+    yield
   finally:
-    sys.path.remove(root)
+    sys.path.remove(own)
+    if appended:
+      sys.path.remove(shipped)
 
 
 def _read(path: str) -> bytes:
   try:
     return pathlib.Path(path).read_bytes()
   except FileNotFoundError:
-    files = pathlib.Path(path).parent.glob("*.py")
-    near = errors.nearest(path, map(str, files))
-    hint = f"; did you mean {near!r}?" if near else ""
-    raise ConfigError(f"there is no config file {path!r}{hint}") from None
+    raise ConfigError(config_files.missing(path)) from None
   except OSError as error:
     reason = f"cannot read the config file {path!r}: {error.strerror}"
     raise ConfigError(reason) from None

@@ -13,13 +13,18 @@ scm-jax evaluate --out=runs/digits \\
 scm-jax evaluate --workdir=runs/scd --features=inception --seeds=0,1,2 \\
     --weights=inception=pt_inception-2015-12-05-6726825d.pth \\
     --reference=img512.pkl --num=50000 --guidance=1,1.4,2 --ema=0.05,0.1
-scm-jax evaluate --images=pictures --reference=cifar10 --out=scores"""
+scm-jax evaluate --images=pictures --reference=cifar10 --out=scores
+scm-jax evaluate --workdir=runs/scd --then=runs/teacher --out=which_step"""
 
 FLAGS = {
   "--workdir=DIR,DIR,...": "workdirs of trained runs, in the report's order",
   "--images=DIR|FILE": "images to score in place of workdirs: a folder or .zip "
   "of PNG or JPEG files, or an .npz (arr_0 or samples) or .npy of uint8 "
   "[N, H, W, C]; needs --reference",
+  "--then=DIR": "a second network, to see which part of sampling is to be "
+  "mended: samples of --workdir, of this one, and real images are noised to "
+  "--t-mid, and each network finishes all of them. Students take one step a "
+  "part, teachers their solver's; needs --out",
   "--steps=N,...": "numbers of steps of students' samplers; default 1,2",
   "--teacher-steps=N,...": "numbers of steps of teachers' solvers; default the "
   "config's and 1. N steps of Heun are 2N-1 network evaluations",
@@ -73,7 +78,7 @@ _EMPTY = ("teacher_steps", "guidance", "t_mid", "times", "gamma", "weights")
 add_arguments = flags.adder(FLAGS, **dict.fromkeys(_EMPTY, ()))
 # The flags of how a network draws, which images from elsewhere do not have.
 _DRAWING = (
-  "steps teacher_steps guidance ema guide t_mid times gamma select_num "
+  "then steps teacher_steps guidance ema guide t_mid times gamma select_num "
   "select_by labels solver sigma_max dtype autoencoder save_samples"
 ).split()
 
@@ -131,6 +136,8 @@ def _check_subject(args: argparse.Namespace) -> None:
   """Raises ConfigError unless either workdirs or images are to be scored."""
   if bool(args.workdir) == bool(args.images):
     raise ConfigError("give either --workdir or --images, what is to be scored")
+  if args.then and args.workdir:
+    _check_then(args)
   if not args.images:
     return
   if not args.out:
@@ -146,3 +153,21 @@ def _check_subject(args: argparse.Namespace) -> None:
       f"{flag} says how a network draws samples, and --images are drawn "
       "already; leave it out"
     )
+
+
+def _check_then(args: argparse.Namespace) -> None:
+  """Raises ConfigError for flags that do not go with two networks."""
+  if len(args.workdir) > 1:
+    raise ConfigError(
+      "--then goes with one --workdir; give the one that begins"
+    )
+  if not args.out:
+    raise ConfigError("--then needs --out=DIR, the folder of the report")
+  for name in ("steps", "gamma", "select_num", "select_by"):
+    if getattr(args, name) not in (None, ()):
+      flag = f"--{name.replace('_', '-')}"
+      raise ConfigError(f"{flag} has no use with --then; leave it out")
+  for name in ("teacher_steps", "guidance", "ema", "t_mid"):
+    if len(getattr(args, name) or ()) > 1:
+      flag = f"--{name.replace('_', '-')}"
+      raise ConfigError(f"{flag} has several values; give one with --then")

@@ -25,6 +25,7 @@ TASKS: dict[str, tuple[str, str]] = {
   "prepare": ("scm_jax.cli.prepare", "makes a dataset of images or latents"),
   "train": ("scm_jax.cli.train", "trains; the same command resumes"),
   "sample": ("scm_jax.cli.sample", "draws samples from a trained workdir"),
+  "serve": ("scm_jax.cli.serve", "a page and an HTTP API that draw at once"),
   "evaluate": ("scm_jax.cli.evaluate", "scores workdirs, writes a report"),
   "report": ("scm_jax.cli.report", "charts and one page of many runs"),
   "export": ("scm_jax.cli.export", "writes artifacts for other samplers"),

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     sampler = sampler.guided_by(weak)
   sampler = dataclasses.replace(sampler, **changes)
   steps = args.steps or sampler.steps
-  guidance = sampler.guidance_scale(args.guidance, steps)
+  guidance = sampler.guidance_scales(args.guidance, steps)
   labels = sampler.labels(args.labels or None, args.num)
   batches = sampler.batches(
     labels, steps=steps, seed=args.seed, guidance=guidance

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scm_jax import files
-from scm_jax.cli import configs, flags
+from scm_jax.cli import config_files, configs, flags
 from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
@@ -90,7 +90,8 @@ def _runs(config_argv: list[str], folder: Any, only: str) -> list[Any]:
   from scm_jax.sweeping import points, runs
 
   target, given = configs.split_flags(config_argv)
-  file, colon, arg = target.partition(":")
+  name, colon, arg = target.partition(":")
+  file = config_files.find(name)
   if os.path.exists(file):  # jobs start in other folders
     target = os.path.abspath(file) + colon + arg
   overrides = {}

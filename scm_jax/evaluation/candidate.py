@@ -15,6 +15,7 @@ from scm_jax.metrics.metric import ImageSet
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.sampler_kinds import Guidance
+from scm_jax.training import evaluations, resolve
 from scm_jax.training.checkpoints import checksum
 
 
@@ -31,8 +32,10 @@ class Candidate(Protocol):
 
   It has a `name` for the report, the number of its data's classes (0 if there
   are none), and the digest of everything that its images depend on.
-  `settings` tell how they are drawn and `facts` what they are, by the keys of
-  the report. `collect` computes their statistics in one pass.
+  `own_labels` are the classes [num] of its images where it decides them, or
+  None where they are chosen for it. `settings` tell how they are drawn and
+  `facts` what they are, by the keys of the report. `collect` computes their
+  statistics in one pass.
   """
 
   @property
@@ -40,6 +43,8 @@ class Candidate(Protocol):
 
   @property
   def num_classes(self) -> int: ...
+
+  def own_labels(self, num: int) -> np.ndarray | None: ...
 
   def settings(self) -> dict[str, Any]: ...
 
@@ -86,16 +91,28 @@ class DrawnImages:
       return f"{label}, {nfe} NFE"
     return f"{label}, {self.steps} step{'s' if self.steps > 1 else ''}"
 
+  def own_labels(self, num: int) -> np.ndarray | None:
+    """Returns None: it draws the classes that it is asked for."""
+    del num
+
   def facts(self) -> dict[str, Any]:
-    """Returns what it is and what a sample costs, for a report."""
-    return {
-      "objective": self.metadata["config"].run,
+    """Returns what it is and what a sample and its training cost."""
+    config, step = self.metadata["config"], self.metadata["step"]
+    facts = {
+      "objective": config.run,
       "steps": self.steps,
       "nfe": self.evaluations,
       "params": self.model.parameters,
       "workdir": str(self.path),
-      "training_step": self.metadata["step"],
-    } | {k: self.metadata[k] for k in ("guide",) if k in self.metadata}
+      "training_step": step,
+    }
+    if config.data.name:  # others were imported, and trained elsewhere
+      run = resolve.resolve(config)
+      facts["evaluations_per_sample"] = evaluations.per_sample(run)
+      facts["training_evaluations"] = evaluations.total(run, step)
+    if "guide" in self.metadata:
+      facts["guide"] = self.metadata["guide"]
+    return facts
 
   def settings(self) -> dict[str, Any]:
     """Returns how it draws samples, for a report."""
@@ -169,6 +186,9 @@ class GivenImages:
   @property
   def name(self) -> str:
     return os.path.basename(os.path.abspath(self.pictures.path))
+
+  def own_labels(self, num: int) -> np.ndarray | None:
+    del num  # nothing says what the images show
 
   def settings(self) -> dict[str, Any]:
     return {}

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -124,17 +124,20 @@ class ImageDataset:
       labels += found
     return np.concatenate(images), np.asarray(labels)
 
+  def read(self, index: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images as they are stored, [n, ...], and their labels [n]."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+      elements = list(pool.map(self.source.__getitem__, index))
+    stored = np.stack([element["image"] for element in elements])
+    return stored, np.asarray([e["label"] for e in elements], np.int32)
+
   def _stored(
     self, samples: range, size: int
   ) -> Iterator[tuple[int, list[int], np.ndarray]]:
     """Yields each batch's first sample, labels and elements [size, ...]."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-      for first in range(samples.start, samples.stop, size):
-        index = range(first, min(first + size, samples.stop))
-        elements = list(pool.map(self.source.__getitem__, index))
-        stored = np.stack([element["image"] for element in elements])
-        labels = [element["label"] for element in elements]
-        yield first, labels, streaming.pad_batch(stored, size)
+    for first in range(samples.start, samples.stop, size):
+      stored, labels = self.read(range(first, min(first + size, samples.stop)))
+      yield first, labels.tolist(), streaming.pad_batch(stored, size)
 
   def _images(self, stored: Any, first: int, decoder: Any) -> Any:
     """Returns images of stored elements, of which `first` is the first."""

@@ -14,6 +14,7 @@ from etils import epath
 from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluation import reference, selection
+from scm_jax.evaluation.composition import Compositions
 from scm_jax.evaluation.request import (
   PassOptions,
   Request,
@@ -25,8 +26,8 @@ from scm_jax.evaluation.scoring import Scorer
 from scm_jax.evaluation.selection import Choice
 from scm_jax.evaluation.subjects import Images, Runs, Subjects
 from scm_jax.metrics import extractors, multihost, registry, streaming
-from scm_jax.metrics.extractor import Source
-from scm_jax.reporting import evaluation_figure, records, titles
+from scm_jax.metrics.extractor import JUDGES, Source
+from scm_jax.reporting import evaluation_figure, guidance, records, titles
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_NUM = 50_000  # images at most, unless told otherwise: the usual number
@@ -49,7 +50,7 @@ def evaluate(
     ConfigError: runs, features and options do not go together.
   """
   _check(request)
-  subjects = Images(request) if request.images else Runs(request)
+  subjects = _subjects(request)
   known = subjects.choose_reference(request.reference)
   request = dataclasses.replace(request, reference=known)
   asked = _question(request, subjects)
@@ -92,6 +93,7 @@ def evaluate(
       headings=[str(label) for label in classes],
       title=f"scm_jax on {titles.dataset(known['dataset'])}",
     )
+    guidance.write(out, runs)
     # Last, because its presence says that the evaluation is complete.
     records.write_report(out / "report.json", result)
     return result
@@ -101,12 +103,25 @@ def evaluate(
   return result
 
 
+def _subjects(request: Request) -> Subjects:
+  """Returns what is scored."""
+  if request.images:
+    return Images(request)
+  return Compositions(request) if request.then else Runs(request)
+
+
 def _check(request: Request) -> None:
   """Raises ConfigError for features and scores that do not exist."""
   extractors.check(request.features, dict(request.weights))
   by, columns = request.protocol.select_by, registry.columns()
   if by not in columns:
     raise ConfigError(f"--select-by={by}: {errors.hint(by, columns)}")
+  main = records.main_space(request.features)
+  if request.grid.selects and main in JUDGES:
+    raise ConfigError(
+      f"--features={main}: these features confirm what others chose, and "
+      "nothing is selected by them; add others, such as classifier"
+    )
 
 
 def _question(request: Request, subjects: Subjects) -> list[Any]:

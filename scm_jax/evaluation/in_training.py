@@ -19,7 +19,7 @@ from scm_jax.evaluation.candidate import DrawnImages, Samples
 from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.evaluation.request import PassOptions, digest
 from scm_jax.metrics import extractors, multihost, registry, streaming
-from scm_jax.metrics.extractor import Source
+from scm_jax.metrics.extractor import JUDGES, Source
 from scm_jax.metrics.metric import KEPT_FEATURES, ImageSet, Options
 from scm_jax.sampler import Sampler
 from scm_jax.training.checkpoints import best
@@ -62,6 +62,12 @@ class Evaluation:
         f"config.evaluate.num is {options.num}; it must be at least 2"
       )
     extractors.check(options.features, self._weights)
+    if judges := JUDGES.intersection(options.features):
+      raise ConfigError(
+        f"config.evaluate.features has {min(judges)!r}, by which nothing is to "
+        "be chosen, and the best weights in training are chosen by features; "
+        "leave it out, and give it to scm-jax evaluate"
+      )
     if startup.is_main():
       best.recover(folder)
 

@@ -27,6 +27,7 @@ from scm_jax.metrics import (
 from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.frechet import MOMENTS
 from scm_jax.metrics.metric import KEPT_FEATURES, Arrays, ImageSet, Statistics
+from scm_jax.metrics.spatial import SPATIAL
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1  # version of the cached files; part of their names
@@ -104,6 +105,8 @@ def _of_file(
       # ADM's files have the whole dataset's moments and some of its images.
       mine = statistics.get(name, {})
       kept = {key: mine[key] for key in mine if key == KEPT_FEATURES.name}
+      if found.spatial and SPATIAL.output in extractor.outputs:
+        kept[SPATIAL.name] = found.spatial
       statistics[name] = {MOMENTS.name: moments, **kept}
     if name not in statistics:
       raise UserError(
@@ -158,7 +161,8 @@ def _of_dataset(
   ]
   if missing:
     _LOG.info("reference: %d images of %s", len(data), config.name)
-    asked = fingerprint, *(marks[e.name] for e in missing), keep
+    wanted = sorted(registry.statistics())
+    asked = fingerprint, *(marks[e.name] for e in missing), keep, *wanted
     folder = cache / _stem("reference_partial", *asked)
     checkpoint = PassCheckpoint(folder, options.save_every)
     left = streaming.Extraction(missing)

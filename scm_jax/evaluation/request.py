@@ -81,15 +81,18 @@ class Request:
   weights: tuple[tuple[str, str], ...] = ()  # their files, by extractor name
   reference: str | None = None
   images: str = ""  # a folder or file of images to score in place of runs
+  then: str = ""  # workdir of a network that finishes what the run begins
 
   def fields(self) -> dict[str, Any]:
     """Returns the fields of all parts by name, as `report.json` keeps them.
 
-    Without images it has no field of them, as reports of earlier versions.
+    Without images, or a second network, it has no field of them, as reports of
+    earlier versions.
     """
     fields = dataclasses.asdict(self)
-    if not self.images:
-      del fields["images"]
+    for name in ("images", "then"):
+      if not fields[name]:
+        del fields[name]
     parts = [fields.pop(name) for name in ("grid", "networks", "protocol")]
     # Reports of earlier versions do not have these.
     for name in ("gamma", "times"):

@@ -14,7 +14,13 @@ from scm_jax.evaluation.candidate import Candidate, Samples
 from scm_jax.evaluation.observers import ImagePicker, SampleWriter
 from scm_jax.evaluation.reference import Reference
 from scm_jax.evaluation.request import PassOptions, Protocol, digest
-from scm_jax.metrics import array_file, multihost, scores, streaming
+from scm_jax.metrics import (
+  array_file,
+  multihost,
+  registry,
+  scores,
+  streaming,
+)
 from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.metric import Options
 from scm_jax.reporting import records
@@ -64,9 +70,12 @@ class Scorer:
     are saved if a file is given.
     """
     protocol, classes = self.protocol, candidate.num_classes
-    label = labels.draw(protocol.labels, self.reference, num, classes, seed)
+    label = candidate.own_labels(num)
+    if label is None:
+      label = labels.draw(protocol.labels, self.reference, num, classes, seed)
     samples = Samples(num, label, seed)
-    options = Options(seed=seed, allow_few=allow_few or protocol.allow_few)
+    few = allow_few or protocol.allow_few
+    options = Options(seed=seed, allow_few=few, asked=label)
     key = self._key(candidate, samples, options)
     finished = self.folder / f"{key}.npz"
     parse = lambda arrays: (json.loads(str(arrays["scores"])), arrays["row"])
@@ -126,6 +135,7 @@ class Scorer:
       None if label is None else label.tobytes(),
       sorted(self.extraction.fingerprints.items()),
       sorted(self.reference.metadata.items()),
+      sorted(registry.by_key()),
     )[:24]
 
   def _picture_indices(self, samples: Samples, num_classes: int) -> list[int]:
@@ -149,7 +159,7 @@ class Scorer:
       **known.metadata,
       **({"labels": labels.describe(drawn, known)} if drawn else {}),
       **scores.reference_floor(known.statistics, seed=protocol.seeds[0]),
-      **scores.own_scores(known.statistics),
+      **scores.own_scores(known.statistics, Options(asked=known.labels)),
     }
     for extractor in self.extraction.extractors:
       facts |= extractor.facts

@@ -13,6 +13,7 @@ from scm_jax.evaluation.request import CandidateGrid, NetworkOptions
 from scm_jax.evaluation.scoring import Scorer
 from scm_jax.interop import export_folder
 from scm_jax.metrics import registry
+from scm_jax.reporting import guidance
 from scm_jax.sampler import Sampler
 from scm_jax.sampler_kinds import Guidance, joined
 from scm_jax.training import workdir
@@ -154,6 +155,8 @@ def select(candidates: Sequence[Candidate], scorer: Scorer) -> Choice:
   few = min(protocol.select_num or scorer.num, scorer.num)
   seed, by = max(protocol.seeds) + 1, protocol.select_by
 
+  curve: list[dict[str, float]] = []  # of all candidates, for the report
+
   def score(candidate: Candidate) -> float:
     _LOG.info("scoring %d images to select: %s", few, candidate.settings())
     found, _ = scorer.score(candidate, few, seed, allow_few=True)
@@ -162,6 +165,8 @@ def select(candidates: Sequence[Candidate], scorer: Scorer) -> Choice:
         f"--select-by={by} needs more than {few} images; give --select-num=0, "
         "a larger --num or --keep, or --select-by=kid"
       )
+    shown = (name for name in guidance.SCORES if main in found[name])
+    curve.append({name: found[name][main] for name in shown})
     return found[by][main]
 
   warnings = []
@@ -174,6 +179,7 @@ def select(candidates: Sequence[Candidate], scorer: Scorer) -> Choice:
     )
     _LOG.warning(warnings[0])
   best, table = choose(candidates, score, by)
+  table = [scores | row for scores, row in zip(curve, table, strict=True)]
   facts = {"num": few, "seed": seed, "by": f"{by} {main}", "candidates": table}
   return Choice(best, {"selection": facts} if table else {}, tuple(warnings))
 

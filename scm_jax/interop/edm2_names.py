@@ -51,23 +51,23 @@ _IN_BLOCK = {
 _BLOCK = re.compile(r"denoiser/(enc|dec)_(\d+)_(\d+|down|up|in0|in1)/(.+)")
 
 
-def to_name(path: Path, resolution: int) -> str:
+def to_name(path: Path, side: int) -> str:
   """Returns PyTorch's name of the parameter at `path`.
 
-  The network's `resolution`, the side of its input, is part of a name.
+  The `side` of the features at the first level is part of a name.
 
   Raises:
     KeyError: EDM2's networks have no such parameter.
   """
   ours = "/".join(path)
   if ours == "denoiser/conv_in/weight":
-    return f"unet.enc.{resolution}x{resolution}_conv.weight"
+    return f"unet.enc.{side}x{side}_conv.weight"
   match = _BLOCK.fullmatch(ours)
   if not match or match[4] not in _IN_BLOCK:
     return _SINGLE[ours]
-  side, size, block, rest = match.groups()
+  part, size, block, rest = match.groups()
   block = f"block{block}" if block.isdigit() else block
-  return f"unet.{side}.{size}x{size}_{block}.{_IN_BLOCK[rest]}"
+  return f"unet.{part}.{size}x{size}_{block}.{_IN_BLOCK[rest]}"
 
 
 def to_theirs(array: np.ndarray, path: Path) -> np.ndarray:
@@ -87,7 +87,7 @@ def params_from_tensors(
     Misfit: the tensors are not those of a network of the config.
   """
   shapes = jax.eval_shape(networks.build(config).init, jax.random.key(0))
-  name = functools.partial(to_name, resolution=config.resolution)
+  name = functools.partial(to_name, side=config.sides[0])
   found = state_dict.fitted(tensors, shapes, name)
   for path, array in found.items():
     if path[-1] in _ANGLES:

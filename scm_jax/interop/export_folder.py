@@ -27,6 +27,7 @@ from scm_jax.sampler import Sampler
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 AUTOENCODER = "vae"  # the folder's name in diffusers' layout
+PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
 FORMAT = "scm_jax export"
 VERSION = 1  # the layout's version; later ones are refused
 # From a tree of shapes to the same tree with shardings to read into.
@@ -98,6 +99,22 @@ def _describe_codec(codec: codecs.Codec) -> dict[str, Any]:
   return {"kind": kind} | fields
 
 
+def pretrained() -> list[str]:
+  """Returns the names of the exports that come with the package, sorted."""
+  return sorted(file.parent.name for file in PRETRAINED.glob(f"*/{CONFIG}"))
+
+
+def find(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns the folder of an export that is named by its path or its name.
+
+  A name in `pretrained()` is an export that comes with the package, unless the
+  current folder has an export of that name.
+  """
+  folder = pathlib.Path(path)
+  shipped = str(path) in pretrained() and not (folder / CONFIG).exists()
+  return PRETRAINED / folder if shipped else folder
+
+
 def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
   """Returns the `config.json` of an export, or None for any other folder.
 
@@ -105,7 +122,7 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     UserError: the export states a later version of this package, or none.
   """
   try:
-    content = json.loads((pathlib.Path(path) / CONFIG).read_text())
+    content = json.loads((find(path) / CONFIG).read_text())
   except (OSError, ValueError):
     return None
   if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -121,7 +138,7 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def autoencoder(path: str | os.PathLike[str]) -> str:
   """Returns the folder of an export's autoencoder, or "" if it has none."""
-  folder = pathlib.Path(path) / AUTOENCODER
+  folder = find(path) / AUTOENCODER
   return str(folder) if folder.exists() else ""
 
 
@@ -131,7 +148,7 @@ def read(
   """Reads an export, its parameters in float32, without its autoencoder.
 
   Args:
-    path: the export's folder.
+    path: the export's folder, or a name in `pretrained()`.
     where: gives the shardings by which every device reads its own part; None
       reads all to one device.
     ema: the width, or half-life, of the wanted EMA weights; 0 is any.
@@ -194,7 +211,7 @@ def _read_weights(
   path: str | os.PathLike[str], sampler: Sampler, where: Where
 ) -> dict[str, Any]:
   """Reads a tree like `sampler.weights`, and checks names and shapes."""
-  file = pathlib.Path(path) / WEIGHTS
+  file = find(path) / WEIGHTS
   tensors, _ = safetensors.read(file)
   key = jax.random.key(0)
   wanted = dict(jax.eval_shape(sampler.network.init, key))

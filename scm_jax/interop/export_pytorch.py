@@ -42,16 +42,16 @@ def fits(sampler: Sampler) -> bool:
   return isinstance(sampler.network.config, networks.UNetConfig)
 
 
-def tensors(params: Mapping[str, Any], resolution: int) -> dict[str, Any]:
+def tensors(params: Mapping[str, Any], side: int) -> dict[str, Any]:
   """Returns the U-Net's parameters by PyTorch's names, axes in its order.
 
-  The weighting head is left out. The `resolution`, the side of the network's
-  input, is part of a name.
+  The weighting head is left out. The `side` of the features at the first level
+  is part of a name.
   """
   found = {}
   for key, value in traverse_util.flatten_dict(params["denoiser"]).items():
     path = ("denoiser", *key)
-    name = edm2_names.to_name(path, resolution).removeprefix("unet.")
+    name = edm2_names.to_name(path, side).removeprefix("unet.")
     array = edm2_names.to_theirs(np.asarray(value), path)
     found[name] = np.ascontiguousarray(array)
   return found
@@ -62,7 +62,7 @@ def write_unet(folder: pathlib.Path, sampler: Sampler) -> None:
   config, codec = sampler.network.config, sampler.codec
   folder.mkdir()
   with open(folder / WEIGHTS, "wb") as stream:
-    unet = tensors(sampler.params, config.resolution)
+    unet = tensors(sampler.params, config.sides[0])
     safetensors.write(stream, unet, {"format": "pt"})
   shutil.copy(_SOURCES / "unet_trigflow.py", folder)
   fields = dataclasses.asdict(config).items()

@@ -135,5 +135,5 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> Statistics:
   return {
     name: statistic.from_arrays(arrays)
     for name, statistic in registry.statistics().items()
-    if set(statistic.arrays) <= arrays.keys()
+    if set(statistic.stored) <= arrays.keys()
   }

@@ -48,15 +48,26 @@ class Settings:
   held_out: float = 0.2  # share of the images that measure the accuracy
   seed: int = 0  # of the split, the initial weights and the augmentation
 
+  def network(self, num_classes: int) -> "Network":
+    """Returns the network that has these settings."""
+    return FeatureNet(num_classes, self)
+
 
 _DEFAULT = Settings()
 
 
-class FeatureNet(nn.Module):
-  """Convolutions down to 4x4, then features, then class logits."""
+class Network(nn.Module):
+  """A network that maps images to features [B, F] and logits [B, K].
+
+  Images are [B, H, W, C], in [-1, 1].
+  """
 
   num_classes: int
-  settings: Settings
+  settings: Any
+
+
+class FeatureNet(Network):
+  """Convolutions down to 4x4, then features, then class logits."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -84,7 +95,7 @@ class Classifier:
   variance of 1 on average, so that distances do not depend on the weights'.
   """
 
-  network: FeatureNet
+  network: Network
   params: Any
   image_shape: tuple[int, int, int]  # (H, W, C) of the images it takes
   accuracy: float  # share of the held-out images that are classified correctly
@@ -101,26 +112,30 @@ def extractor(source: Source) -> Extractor:
   return classifier_extractor(multihost.from_process_zero(make))
 
 
-def classifier_extractor(classifier: Classifier) -> Extractor:
-  """Returns the features and logits of a trained classifier."""
+def classifier_extractor(
+  classifier: Classifier, name: str = "classifier"
+) -> Extractor:
+  """Returns the features, logits and labels of a trained classifier."""
   network = classifier.network
 
   def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:
     if images.shape[1:] != classifier.image_shape:
       raise UserError(
-        f"the classifier takes images of {list(classifier.image_shape)}, not "
+        f"the {name} takes images of {list(classifier.image_shape)}, not "
         f"{list(images.shape[1:])}"
       )
     features, logits = _forward(network, params["network"], images)
-    return {"features": features * params["scale"], "logits": logits}
+    label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    features = features * params["scale"]
+    return {"features": features, "logits": logits, "label": label}
 
   return Extractor(
-    "classifier",
+    name,
     network.settings.features,
     {"network": classifier.params, "scale": np.float32(classifier.scale)},
     apply,
-    ("features", "logits"),
-    facts={"classifier_accuracy": classifier.accuracy},
+    ("features", "logits", "label"),
+    facts={f"{name}_accuracy": classifier.accuracy},
   )
 
 
@@ -170,7 +185,7 @@ def train(
   rng = np.random.default_rng(settings.seed)
   held = max(1, round(settings.held_out * len(images)))
   held_out, training = np.split(rng.permutation(len(images)), [held])
-  network = FeatureNet(int(labels.max()) + 1, settings)
+  network = settings.network(int(labels.max()) + 1)
   params = _fit(network, images[training], labels[training], rng)
   features, _ = _apply_in_batches(network, params, images[training])
   _, logits = _apply_in_batches(network, params, images[held_out])
@@ -196,7 +211,7 @@ def _check(images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _fit(
-  network: FeatureNet,
+  network: Network,
   images: np.ndarray,
   labels: np.ndarray,
   rng: np.random.Generator,
@@ -251,7 +266,7 @@ def _augment(key: jax.Array, images: jax.Array, noise: float) -> jax.Array:
 
 
 def _apply_in_batches(
-  network: FeatureNet, params: Any, images: np.ndarray
+  network: Network, params: Any, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the features and logits of all images, by one compiled program."""
   outputs = []
@@ -265,7 +280,7 @@ def _apply_in_batches(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(
-  network: FeatureNet, params: Any, images: jax.Array
+  network: Network, params: Any, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Returns features [B, F] and logits [B, K] of uint8 images."""
   return network.apply({"params": params}, _normalize(images))
@@ -297,7 +312,7 @@ def _from_arrays(arrays: Arrays, digest: str, settings: Settings) -> Classifier:
   if str(content["fingerprint"]) != digest:
     raise ValueError("it belongs to other data or settings")
   shape = tuple(content["image_shape"].tolist())
-  network = FeatureNet(int(content["num_classes"]), settings)
+  network = settings.network(int(content["num_classes"]))
   # Shapes and types that the network has, without computing anything.
   image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   expected = jax.eval_shape(network.init, jax.random.key(0), image)["params"]

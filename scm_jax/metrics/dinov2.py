@@ -16,7 +16,6 @@ transformers (`model.safetensors` of `facebook/dinov2-large`).
 import functools
 import math
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +23,22 @@ import numpy as np
 from jax import Array, lax
 
 from scm_jax.interop.state_dict import Misfit, Tensors, take
-from scm_jax.metrics import resize
+from scm_jax.metrics import resize, vit
 from scm_jax.metrics.extractor import Extractor
 from scm_jax.metrics.inception import as_rgb
+from scm_jax.metrics.vit import HEAD, Params
 
 NAMES = ("dinov2", "dinov2-dgm-eval")
 URL = (
   "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/"
   "dinov2_vitl14_pretrain.pth"
 )
-SIDE, PATCH, HEAD = 224, 14, 64
+SIDE, PATCH = 224, 14
 EPS = 1e-6  # added to variances by the layer normalisations
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 # Facebook's code adds this to the number of patches a side when it resamples
 # the position embedding, and the published features are computed that way.
 OFFSET = 0.1
-
-Params = dict[str, Any]
 
 
 def prepare(images: Array, name: str = "dinov2") -> Array:
@@ -62,22 +60,12 @@ def tokens(params: Params, x: Array) -> Array:
 
   The input is what `prepare` returns, or of another side that 14 divides.
   """
-  x = lax.conv_general_dilated(
-    x,
-    params["patch"]["kernel"],
-    (PATCH, PATCH),
-    "VALID",
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    precision=lax.Precision.HIGHEST,
-  )
-  x = x + params["patch"]["bias"]
-  batch, side, _, dim = x.shape
-  x = x.reshape(batch, -1, dim)
-  x = jnp.concatenate([jnp.tile(params["class"], (batch, 1, 1)), x], axis=1)
-  x = x + positions(params["positions"], side)
+  x = vit.patches(params["patch"]["kernel"], x) + params["patch"]["bias"]
+  side = x.shape[1]
+  x = vit.prepend(params["class"], x) + positions(params["positions"], side)
   # A scan compiles one block, however many there are.
   x, _ = lax.scan(lambda x, p: (_block(p, x), None), x, params["blocks"])
-  return _normalize(params["norm"], x)
+  return vit.normalize(params["norm"], x, EPS)
 
 
 def positions(embedding: Array, side: int) -> Array:
@@ -97,31 +85,10 @@ def positions(embedding: Array, side: int) -> Array:
 
 def _block(p: Params, x: Array) -> Array:
   """Applies attention and an MLP, each scaled and added to its input."""
-  x = x + _attention(p, _normalize(p["norm1"], x)) * p["scale1"]
-  hidden = _linear(p["fc1"], _normalize(p["norm2"], x))
+  x = x + vit.attention(p, vit.normalize(p["norm1"], x, EPS)) * p["scale1"]
+  hidden = vit.linear(p["fc1"], vit.normalize(p["norm2"], x, EPS))
   hidden = jax.nn.gelu(hidden, approximate=False)
-  return x + _linear(p["fc2"], hidden) * p["scale2"]
-
-
-def _attention(p: Params, x: Array) -> Array:
-  batch, length, dim = x.shape
-  qkv = _linear(p["qkv"], x).reshape(batch, length, 3, -1, HEAD)
-  q, k, v = jnp.moveaxis(qkv, 2, 0)
-  exact = lax.Precision.HIGHEST
-  weights = jnp.einsum("bqhc,bkhc->bhqk", q, k, precision=exact)
-  weights = jax.nn.softmax(weights * HEAD**-0.5, axis=-1)
-  mixed = jnp.einsum("bhqk,bkhc->bqhc", weights, v, precision=exact)
-  return _linear(p["proj"], mixed.reshape(batch, length, dim))
-
-
-def _linear(p: Params, x: Array) -> Array:
-  return jnp.dot(x, p["kernel"], precision=lax.Precision.HIGHEST) + p["bias"]
-
-
-def _normalize(p: Params, x: Array) -> Array:
-  x = x - x.mean(axis=-1, keepdims=True)
-  x = x * lax.rsqrt((x * x).mean(axis=-1, keepdims=True) + EPS)
-  return x * p["scale"] + p["bias"]
+  return x + vit.linear(p["fc2"], hidden) * p["scale2"]
 
 
 def outputs(

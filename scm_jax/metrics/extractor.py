@@ -11,16 +11,19 @@ import jax
 import numpy as np
 from jax import Array
 
+# Extractors that confirm what others say: nothing is chosen by their features.
+JUDGES = frozenset({"judge", "random"})
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Extractor:
   """A map from images to features: parameters and a pure function.
 
   `apply(params, images)`, of uint8 images [B, H, W, C], returns `features`,
-  float32 [B, dim]; `logits` [B, K] of a classifier; and other outputs [B, ...]
-  that metrics may need. A sample's outputs depend on no other of the batch.
-  The settings are what features depend on beside the name, `dim` and
-  parameters; the facts are what a report says.
+  float32 [B, dim]; `logits` [B, K] of a classifier, and the `label` [B] that it
+  finds; and other outputs [B, ...] that metrics may need. A sample's outputs
+  depend on no other of the batch. The settings are what features depend on
+  beside the name, `dim` and parameters; the facts are what a report says.
   """
 
   name: str  # the key of its scores in reports

@@ -14,18 +14,28 @@ from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors, state_dict
 from scm_jax.interop.state_dict import Misfit
-from scm_jax.metrics import classifier, dinov2, inception
+from scm_jax.metrics import (
+  classifier,
+  clip,
+  dinov2,
+  inception,
+  judge,
+  random_features,
+)
 from scm_jax.metrics.extractor import Extractor, Source
 from scm_jax.metrics.pixels import pixel_extractor
 
 PUBLISHED = {
   **dict.fromkeys(inception.NAMES, inception),
   **dict.fromkeys(dinov2.NAMES, dinov2),
+  **dict.fromkeys(clip.NAMES, clip),
 }
 # What makes each of them. The published ones need weights that the user gives.
 EXTRACTORS: dict[str, Callable[[Source], Extractor]] = {
   "classifier": classifier.extractor,
   "pixels": lambda source: pixel_extractor(source.image_shape),
+  judge.NAME: judge.extractor,
+  random_features.NAME: random_features.extractor,
   **{
     name: lambda source, name=name: load(name, source.weights[name])
     for name in PUBLISHED

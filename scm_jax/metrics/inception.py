@@ -35,6 +35,7 @@ URL = (
   "pt_inception-2015-12-05-6726825d.pth"
 )
 SIDE, CLASSES = 299, 1008
+SPATIAL_LAYER, SPATIAL_CHANNELS = "Mixed_6d", 7  # of sFID
 EPS = 1e-3  # added to variances by the batch normalisations
 
 Params = dict[str, dict[str, Any]]
@@ -233,13 +234,21 @@ def as_rgb(images: Array) -> Array:
 def outputs(
   params: Params, images: Array, name: str = "inception"
 ) -> dict[str, Array]:
-  """Computes `features` [B, dim] and `logits` [B, 1008] of uint8 images."""
-  features = layers(params, prepare(images, name))["Mixed_7c"].mean(axis=(1, 2))
+  """Computes what metrics need of uint8 images.
+
+  They are `features` [B, dim], `logits` [B, 1008], and `spatial` features
+  [B, 2023], the first of the channels of a layer without their average.
+  """
+  found = layers(params, prepare(images, name))
+  features = found["Mixed_7c"].mean(axis=(1, 2))
+  # The first channels are those of the branch that the graph's `conv` is.
+  spatial = found[SPATIAL_LAYER][..., :SPATIAL_CHANNELS]
   # Without the bias: the Inception Score's TensorFlow original multiplied by
   # the last layer's matrix alone.
   kernel = params["fc"]["kernel"]
   logits = jnp.dot(features, kernel, precision=lax.Precision.HIGHEST)
-  return {"features": features, "logits": logits}
+  spatial = spatial.reshape(len(spatial), -1)
+  return {"features": features, "logits": logits, "spatial": spatial}
 
 
 # The graph's layers are, in the order of `shapes`: before the blocks `conv` to
@@ -343,4 +352,5 @@ def extractor(tensors: Tensors, name: str = "inception") -> Extractor:
   params = jax.device_put(from_tensors(tensors))
   apply = functools.partial(outputs, name=name)
   dim = len(params["fc"]["kernel"])
-  return Extractor(name, dim, params, apply, ("features", "logits"))
+  given = ("features", "logits", "spatial")
+  return Extractor(name, dim, params, apply, given)

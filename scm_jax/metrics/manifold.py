@@ -31,7 +31,7 @@ def precision_recall(
   Raises:
     UserError: a set has no more than `k` samples.
   """
-  generated, real = _centred(generated, real, k)
+  generated, real = centred(generated, real, k)
   return _share_inside(generated, real, k), _share_inside(real, generated, k)
 
 
@@ -42,22 +42,25 @@ def density_coverage(
 
   Density is at least 0, coverage in [0, 1]; see `precision_recall`.
   """
-  generated, real = _centred(generated, real, k)
-  radii, balls = _squared_radii(real, k), 0
+  generated, real = centred(generated, real, k)
+  radii, balls = squared_radii(real, k), 0
   covered = np.zeros(len(real), bool)
-  for distances in _squared_distances(generated, real):
+  for distances in squared_distances(generated, real):
     inside = distances <= radii
     balls += int(inside.sum())
     covered |= inside.any(axis=0)
   return balls / (k * len(generated)), float(covered.mean())
 
 
-def _centred(
+def centred(
   generated: np.ndarray, real: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns both sets in float64, with the mean of the real one at the origin.
 
   Centring keeps |x|^2 small, and so the rounding of |x|^2 + |y|^2 - 2 x.y.
+
+  Raises:
+    UserError: a set has no more than `k` samples.
   """
   few = min(len(generated), len(real))
   if few <= k:
@@ -70,27 +73,27 @@ def _centred(
   return generated, np.asarray(real, np.float64) - origin
 
 
-def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
+def squared_radii(points: np.ndarray, k: int) -> np.ndarray:
   """Returns [n] squared distances of all points to their k-th neighbours."""
   # The point itself is the nearest, at distance 0, so index k is the k-th.
   radii = [
     np.partition(distances, k, axis=1)[:, k]
-    for distances in _squared_distances(points, points)
+    for distances in squared_distances(points, points)
   ]
   return np.concatenate(radii)
 
 
 def _share_inside(queries: np.ndarray, centres: np.ndarray, k: int) -> float:
   """Returns the share of `queries` that lie in a ball around a centre."""
-  squared_radii = _squared_radii(centres, k)
+  radii = squared_radii(centres, k)
   inside = sum(
-    int((distances <= squared_radii).any(axis=1).sum())
-    for distances in _squared_distances(queries, centres)
+    int((distances <= radii).any(axis=1).sum())
+    for distances in squared_distances(queries, centres)
   )
   return inside / len(queries)
 
 
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
+def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
   """Yields [rows, m] squared distances, a chunk of `x`'s rows at a time."""
   rows = max(1, _CHUNK_ENTRIES // len(y))
   norms = np.sum(y * y, axis=1)

@@ -36,21 +36,28 @@ class Statistic:
 
   name: str  # its key in `Statistics`
   output: str  # the output of the extractor that it summarises
-  arrays: tuple[str, ...]  # the names under which a summary is stored
+  arrays: tuple[str, ...]  # the names of a summary's arrays
   summarize: Callable[[np.ndarray, Batch], Any]
   merge: Callable[[Sequence[Any]], Any]
   make: Callable[..., Any] = lambda array: array
   merge_last: bool = False  # once in the end, because it copies all parts
+  prefix: str = ""  # of the arrays' names where they are stored
+
+  @property
+  def stored(self) -> tuple[str, ...]:
+    """Returns the names under which its arrays are stored."""
+    return tuple(self.prefix + name for name in self.arrays)
 
   def to_arrays(self, summary: Any) -> Arrays:
     """Returns the arrays from which `from_arrays` makes the summary again."""
     if isinstance(summary, np.ndarray):
-      return {self.arrays[0]: summary}
-    return {name: np.asarray(getattr(summary, name)) for name in self.arrays}
+      return {self.stored[0]: summary}
+    found = [np.asarray(getattr(summary, name)) for name in self.arrays]
+    return dict(zip(self.stored, found, strict=True))
 
   def from_arrays(self, arrays: Mapping[str, np.ndarray]) -> Any:
     """Makes a summary of arrays, of which there may be others."""
-    found = [arrays[name] for name in self.arrays]
+    found = [arrays[name] for name in self.stored]
     return self.make(*(x if x.ndim else x.item() for x in found))
 
 
@@ -73,6 +80,7 @@ class Options:
   allow_few: bool = False  # Fréchet distances of fewer samples than features
   subset_size: int = 1000  # samples in a random subset
   subsets: int = 20  # random subsets
+  asked: np.ndarray | None = None  # [n] classes that samples should show
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@
 | `.npz` | images `arr_0`, and perhaps labels `arr_1` | ADM's sample batches |
 | `.npy` | images | `evaluate --save-samples` |
 
-`mu` and `sigma` are of Inception features. No file states by which convention
-images were resized, nor how many there were. ADM's `mu_s` and `sigma_s` (sFID)
-are not read.
+`mu` and `sigma` are of Inception features, `mu_s` and `sigma_s` of its spatial
+ones (sFID). No file states by which convention images were resized, nor how
+many there were.
 """
 
 import os
@@ -34,6 +34,7 @@ class Published(NamedTuple):
   moments: Mapping[str, Moments]  # by the extractor's name
   images: np.ndarray | None = None  # uint8 [N, H, W, C]
   labels: np.ndarray | None = None  # int32 [N]
+  spatial: Moments | None = None  # of Inception's spatial features
 
 
 def read(path: str | os.PathLike[str]) -> Published:
@@ -50,7 +51,7 @@ def read(path: str | os.PathLike[str]) -> Published:
       images = np.load(path, mmap_mode="r", allow_pickle=False)
       return _from_arrays({"arr_0": images})
     with np.load(stream, allow_pickle=False) as file:
-      wanted = ("mu", "sigma", "arr_0", "arr_1")
+      wanted = ("mu", "sigma", "mu_s", "sigma_s", "arr_0", "arr_1")
       return _from_arrays({n: file[n] for n in wanted if n in file.files})
 
 
@@ -71,6 +72,9 @@ def _from_arrays(found: Mapping[str, np.ndarray]) -> Published:
   moments, images, labels = {}, found.get("arr_0"), found.get("arr_1")
   if "mu" in found or "sigma" in found:
     moments["inception"] = _gaussian(found.get("mu"), found.get("sigma"))
+  spatial = None
+  if "mu_s" in found and "sigma_s" in found:
+    spatial = _gaussian(found["mu_s"], found["sigma_s"])
   if images is not None:
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
       raise ValueError(
@@ -81,9 +85,8 @@ def _from_arrays(found: Mapping[str, np.ndarray]) -> Published:
       raise ValueError("it has not as many labels as images")
   if not moments and images is None:
     raise ValueError("it has neither mu and sigma nor arr_0")
-  return Published(
-    moments, images, None if labels is None else labels.astype(np.int32)
-  )
+  labels = None if labels is None else labels.astype(np.int32)
+  return Published(moments, images, labels, spatial)
 
 
 def _gaussian(mean: Any, covariance: Any) -> Moments:

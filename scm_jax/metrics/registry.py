@@ -3,11 +3,16 @@
 from collections.abc import Collection
 
 from scm_jax.metrics import (
+  class_shares,
+  cmmd,
   frechet,
   frechet_infinity,
   inception_score,
   kernel,
+  label_error,
   manifold,
+  nearest,
+  spatial,
 )
 from scm_jax.metrics.metric import Column, Metric, Statistic
 
@@ -15,9 +20,14 @@ from scm_jax.metrics.metric import Column, Metric, Statistic
 METRICS: tuple[Metric, ...] = (
   frechet.METRIC,
   frechet_infinity.METRIC,
+  spatial.METRIC,
   kernel.METRIC,
+  cmmd.METRIC,
   manifold.METRIC,
+  nearest.METRIC,
   inception_score.METRIC,
+  class_shares.METRIC,
+  label_error.METRIC,
 )
 
 

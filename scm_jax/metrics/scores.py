@@ -102,13 +102,15 @@ def reference_floor(
   return found | facts
 
 
-def own_scores(images: ImageSet) -> dict[str, dict[str, float]]:
+def own_scores(
+  images: ImageSet, options: Options = _DEFAULT
+) -> dict[str, dict[str, float]]:
   """Returns printed scores that need no reference, by key and extractor."""
   found: dict[str, dict[str, float]] = {}
   for column in registry.columns().values():
     metric = registry.by_key()[column.key]
     for name, statistics in images.items():
-      values, _ = metric.score(statistics, {}, _DEFAULT)
+      values, _ = metric.score(statistics, {}, options)
       if values:
         found.setdefault(column.key, {})[name] = values[column.key]
   return found

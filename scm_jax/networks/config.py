@@ -95,6 +95,8 @@ class LevelsConfig(NetworkConfig):
     channel_mult_emb: width of the embedding in units of `channels`; 0 is the
       largest of `channel_mult`.
     num_blocks: residual blocks per level (the decoder has one more).
+    patch: side of the squares of pixels that the network sees as one pixel with
+      more channels, so that a small network affords a larger image.
     attn_resolutions: sides at which blocks attend.
     channels_per_head: width of an attention head.
     dropout: probability.
@@ -105,6 +107,7 @@ class LevelsConfig(NetworkConfig):
   channel_mult: tuple[int, ...] = (1, 2, 3, 4)
   channel_mult_emb: int = 0
   num_blocks: int = 3
+  patch: int = 1
   attn_resolutions: tuple[int, ...] = (16, 8)
   channels_per_head: int = 64
   dropout: float = 0.0
@@ -113,23 +116,34 @@ class LevelsConfig(NetworkConfig):
   def __post_init__(self) -> None:
     """Raises ConfigError for values that make no network."""
     super().__post_init__()
-    levels = len(self.channel_mult)
-    if self.resolution % (1 << (levels - 1)):
+    if self.patch < 1 or self.resolution % self.patch:
       raise ConfigError(
-        f"channel_mult has {levels} levels, but the data's size of "
-        f"{self.resolution} cannot be halved {levels - 1} times"
+        f"the data's size of {self.resolution} cannot be divided into patches "
+        f"of side {self.patch}; choose another network.patch"
       )
+    levels = len(self.channel_mult)
+    side = self.resolution // self.patch
+    if side % (1 << (levels - 1)):
+      raise ConfigError(
+        f"channel_mult has {levels} levels, but the network's side of {side} "
+        f"cannot be halved {levels - 1} times"
+      )
+
+  @property
+  def sides(self) -> tuple[int, ...]:
+    """The height and width of the features at each level, largest first."""
+    side = self.resolution // self.patch
+    return tuple(side >> level for level in range(len(self.channel_mult)))
 
   @property
   def blocks(self) -> tuple[str, ...]:
     """The names of the encoder's and the decoder's blocks, first to last."""
-    sides = [self.resolution >> i for i in range(len(self.channel_mult))]
     names = []
-    for side in sides:
-      names += [f"enc_{side}_down"] if side != sides[0] else []
+    for side in self.sides:
+      names += [f"enc_{side}_down"] if side != self.sides[0] else []
       names += [f"enc_{side}_{i}" for i in range(self.num_blocks)]
-    for side in reversed(sides):
-      first = ("in0", "in1") if side == sides[-1] else ("up",)
+    for side in reversed(self.sides):
+      first = ("in0", "in1") if side == self.sides[-1] else ("up",)
       parts = (*first, *range(self.num_blocks + 1))
       names += [f"dec_{side}_{part}" for part in parts]
     return tuple(names)

@@ -192,10 +192,11 @@ class DDPMpp(nn.Module):
       config = dataclasses.replace(c, dtype=dtypes[name])
       return Residual(config, features, name=name, **kwargs)(x, emb, train)
 
+    x = layers.to_patches(x, c.patch)
     x = _conv(c.channels, 3, c.dtype, "conv_in")(x)
     skips = [x]
     for level, mult in enumerate(c.channel_mult):
-      side = c.resolution >> level
+      side = c.sides[level]
       attends = side in c.attn_resolutions
       if level:
         x = block(f"enc_{side}_down", x, x.shape[-1], mode="down")
@@ -206,7 +207,7 @@ class DDPMpp(nn.Module):
         skips.append(x)
 
     for level, mult in reversed(list(enumerate(c.channel_mult))):
-      side = c.resolution >> level
+      side = c.sides[level]
       attends = side in c.attn_resolutions
       if level == len(c.channel_mult) - 1:
         x = block(f"dec_{side}_in0", x, x.shape[-1], attention=True)
@@ -222,8 +223,9 @@ class DDPMpp(nn.Module):
 
     dtype = c.output_dtype
     x = nn.silu(group_norm(x.shape[-1], dtype, "norm_out")(x))
-    x = _conv(c.in_channels, 3, dtype, "conv_out", INIT_ZERO)(x)
-    return x.astype(wide)
+    features = c.in_channels * c.patch**2
+    x = _conv(features, 3, dtype, "conv_out", INIT_ZERO)(x)
+    return layers.from_patches(x.astype(wide), c.patch)
 
 
 FAMILY = Family(

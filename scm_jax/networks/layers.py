@@ -81,6 +81,34 @@ def resample(x: Array, mode: str) -> Array:
   return x
 
 
+def to_patches(x: Array, side: int) -> Array:
+  """Turns squares of pixels into channels.
+
+  Args:
+    x: `[B, H, W, C]`.
+    side: of a square, in pixels; it divides `H` and `W`.
+
+  Returns:
+    `[B, H / side, W / side, side * side * C]`.
+  """
+  if side == 1:
+    return x
+  batch, height, width, features = x.shape
+  x = x.reshape(batch, height // side, side, width // side, side, features)
+  x = x.swapaxes(2, 3)
+  return x.reshape(batch, height // side, width // side, -1)
+
+
+def from_patches(x: Array, side: int) -> Array:
+  """Turns channels back into squares of pixels; the inverse of `to_patches`."""
+  if side == 1:
+    return x
+  batch, height, width, features = x.shape
+  x = x.reshape(batch, height, width, side, side, features // side**2)
+  x = x.swapaxes(2, 3)
+  return x.reshape(batch, height * side, width * side, -1)
+
+
 def positional_features(x: Array, features: int) -> Array:
   """Computes a transformer's sinusoids of a scalar (Section 4.1).
 

@@ -190,7 +190,7 @@ class UNet(nn.Module):
     c = self.config
     wide = jnp.promote_types(x.dtype, jnp.float32)
     emb = Embedding(c, name="embedding")(t.astype(wide), cond)
-    x = x.astype(c.dtype)
+    x = layers.to_patches(x.astype(c.dtype), c.patch)
     # The constant channel takes the place of biases.
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
@@ -204,7 +204,7 @@ class UNet(nn.Module):
     x = layers.Linear(c.channels, (3, 3), c.dtype, name="conv_in")(x)
     skips = [x]
     for level, mult in enumerate(c.channel_mult):
-      side = c.resolution >> level
+      side = c.sides[level]
       features = c.channels * mult
       attention = side in c.attn_resolutions
       if level:
@@ -217,7 +217,7 @@ class UNet(nn.Module):
         skips.append(x)
 
     for level, mult in reversed(list(enumerate(c.channel_mult))):
-      side = c.resolution >> level
+      side = c.sides[level]
       features = c.channels * mult
       attention = side in c.attn_resolutions
       if level == len(c.channel_mult) - 1:
@@ -238,8 +238,9 @@ class UNet(nn.Module):
         )
 
     gain = self.param("out_gain", nn.initializers.zeros, ())
-    out = layers.Linear(c.in_channels, (3, 3), c.output_dtype, name="conv_out")
-    return out(x, gain).astype(wide)
+    features = c.in_channels * c.patch**2
+    out = layers.Linear(features, (3, 3), c.output_dtype, name="conv_out")
+    return layers.from_patches(out(x, gain).astype(wide), c.patch)
 
 
 def fold(config: UNetConfig, params: Any, platform: str) -> Any:

@@ -9,6 +9,8 @@ from scm_jax.objectives import (
   diffusion,
   distribution_matching,
   flow_map,
+  mid_training,
+  truncated,
   velocity,
 )
 from scm_jax.objectives.point import Point
@@ -19,6 +21,8 @@ OBJECTIVES: dict[str, Spec] = {
   "sct": consistency.SCT,
   "scd": consistency.SCD,
   "ect": consistency.ECT,
+  "tcm": truncated.TCM,
+  "cmt": mid_training.CMT,
   "ms_scd": flow_map.MULTISTEP,
   "ayf": flow_map.AYF,
   "meanflow": flow_map.MEANFLOW,

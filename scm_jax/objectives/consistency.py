@@ -30,7 +30,7 @@ from scm_jax.objectives.velocity import Velocity
 
 Derivative = Literal["jvp", "finite_difference", "discrete", "relative", "easy"]
 Ends = Literal["zero", "segment", "below", "pair", "gap"]
-Norm = Literal["l2", "rms", "clip", "relaxed", "none"]
+Norm = Literal["l2", "rms", "clip", "relaxed", "none", "expected"]
 Prior = Literal["none", "inverse_sigma", "sine", "easy"]
 Scale = Literal["cos", "ayf", "meanflow", "average"]
 Warmup = Literal["linear", "variance_exact", "rectified_flow"]
@@ -53,7 +53,8 @@ class Options(spec.Options):
     anneal_steps: first and last step of the sigmoid by which the part of
       `relative` falls from 1 (which learns the velocity) to `SMALLEST_PART`.
     easy_base, easy_stage: `q` of ECT, whose step is the part `n / q^(k + 1)` of
-      the noise level in the stage `k`; and how many steps a stage has.
+      the noise level in the stage `k`; and how many steps a stage has, where 0
+      is one stage for the whole run.
     along: the velocity along which the network is differentiated: `velocity`,
       the teacher's or the sample's own; or `network`, the network's own at
       `s = t`, which has less noise than the sample's (iMF).
@@ -69,7 +70,9 @@ class Options(spec.Options):
     kappa: `sigma_d` over the standard deviation of the noise of the rectified
       flow in which a scale, a warm-up or a proposal is published: 1 where its
       data vary as its noise does, as latents do; 0.5 for images in [-1, 1].
-    tangent_norm: how the tangent is normalised (`tangent.NORMALIZATIONS`).
+    tangent_norm: how the tangent is normalised (`tangent.NORMALIZATIONS`);
+      `expected` divides it by the size that the adaptive weight expects at its
+      time, which unlike the tangent's own is no function of the noise.
     tangent_c: the constant of the normalisation.
     tangent_dtype: the type in which the network and the teacher compute where
       the tangent is taken; "" is the network's, in one pass with the value.
@@ -119,6 +122,11 @@ class Options(spec.Options):
         f"derivative is {self.derivative!r}, whose steps end at 0; with ends="
         f"{self.ends!r} and equal_share={self.equal_share} choose 'relative'"
       )
+    if self.tangent_norm == "expected" and not self.adaptive_weighting:
+      raise ConfigError(
+        "tangent_norm is 'expected', which is the size that the adaptive "
+        "weight expects; set adaptive_weighting to true"
+      )
     if self.along == "network" and not self.two_times:
       raise ConfigError(
         "along is 'network', which asks for the velocity at s = t; a network "
@@ -142,6 +150,11 @@ class Options(spec.Options):
     """Passes over the network's weights before the backward pass."""
     passes = {"jvp": 1, "finite_difference": 3}
     return passes.get(self.derivative, 2) + (self.along == "network")
+
+  def prior(self, error: Array, jump: Jump) -> Array:
+    """Returns errors `[B]` times the prior weights of their jumps."""
+    factor = schema.pick(PRIORS, self.prior_weight, "prior_weight")
+    return factor(error, jump)
 
 
 def loss(
@@ -196,15 +209,17 @@ def loss(
   g_norm = diagnostics.norms(g)
   g = derivatives.normalized(diagnostics.select(valid, g), point, options)
   output = diagnostics.select(valid, output)
-  target = jax.lax.stop_gradient(output + g)
   there = jumps.of(point, options)
+  size = _expected_size(student, params, there, options)
+  if size is not None:
+    g /= trigflow.expand(size, g)
+  target = jax.lax.stop_gradient(output + g)
   error = _reduce(jnp.square(output - target), there, options)
+  if size is not None:
+    error *= jnp.square(size)  # of the raw tangent, which the weight learns
   if options.error_power:
     error = _self_weighted(error, there, options)
-  log_weight = jnp.zeros_like(t)
-  if options.adaptive_weighting:
-    ends = () if there.s is None else (there.s,)
-    log_weight = student.w(params, t, *ends)
+  log_weight = _log_weight(student, params, there, options)
   scale = weighting.unit_scale(options.weighting_unit, point.x0)
   total, per_sample = weighting.weigh(error, log_weight, valid, scale)
   return total, jax.lax.stop_gradient(
@@ -236,12 +251,31 @@ def raw_tangent(
   return derivatives.tangents(F, params, point, velocity, options, step).g
 
 
+def _log_weight(
+  student: Student, params: Any, there: Jump, options: Options
+) -> Array:
+  """Returns the adaptive log-weight of each jump, or 0."""
+  if not options.adaptive_weighting:
+    return jnp.zeros_like(there.t)
+  ends = () if there.s is None else (there.s,)
+  return student.w(params, there.t, *ends)
+
+
+def _expected_size(
+  student: Student, params: Any, there: Jump, options: Options
+) -> Array | None:
+  """Returns the size `e^(-w/2)` of tangents; None where it does not matter."""
+  if options.tangent_norm != "expected":
+    return None
+  log_weight = _log_weight(student, params, there, options)
+  return jnp.exp(-jax.lax.stop_gradient(log_weight) / 2)
+
+
 def _reduce(squares: Array, there: Jump, options: Options) -> Array:
   """Returns each sample's squared norm, divided and weighted."""
   axes = tuple(range(1, squares.ndim))
   reduce = schema.pick(REDUCTIONS, options.reduction, "reduction")
-  factor = schema.pick(PRIORS, options.prior_weight, "prior_weight")
-  return factor(reduce(squares, axis=axes), there)
+  return options.prior(reduce(squares, axis=axes), there)
 
 
 def _self_weighted(error: Array, there: Jump, options: Options) -> Array:

@@ -136,14 +136,20 @@ def _relative(primal, direction, step, options) -> Tangent:
 def _easy(primal, direction, step, options) -> Tangent:
   """Takes ECT's tangent, over a step that shrinks by stages."""
   there = direction.jump
-  stage = jnp.floor_divide(step, options.easy_stage)
-  part = easy_part(there) * options.easy_base ** -(stage + 1.0)
-  sigma = trigflow.time_to_sigma(there.t, there.sigma_d)
-  left = jnp.maximum(1 - part, 0.0)
-  t_next = trigflow.sigma_to_time(sigma * left, there.sigma_d)
+  t_next = easy_successors(there, options, step)
   output = primal(direction.x_t / options.sigma_d, there.t)
   g = tangent.discrete_tangent(direction, primal, output, t_next, 1.0)
   return Tangent(output, g, jnp.zeros_like(there.t))
+
+
+def easy_successors(jump: Jump, options: Any, step: Array | float) -> Array:
+  """Returns the times `[B]` at which ECT's steps end."""
+  each = options.easy_stage
+  stage = jnp.floor_divide(step, each) if each else 0
+  part = easy_part(jump) * options.easy_base ** -(stage + 1.0)
+  sigma = trigflow.time_to_sigma(jump.t, jump.sigma_d)
+  left = jnp.maximum(1 - part, 0.0)
+  return trigflow.sigma_to_time(sigma * left, jump.sigma_d)
 
 
 def easy_part(jump: Jump) -> Array:

@@ -203,6 +203,11 @@ class Spec:
       `draw(key, count, options) -> {name: [count, ...]}`. What is no field of
       `Point` is in its `drawn`.
     asks_teacher: whether every step evaluates a teacher's velocity.
+    teacher_kind: how the networks are sampled that may be its teacher, as
+      `kind`.
+    path_states: the states of a trajectory that each sample of the batch stands
+      for; the teacher is asked at one after another, and the network is trained
+      at all of them.
     takes_guidance: whether the network takes the guidance scale as an input.
     takes_target: whether it takes the time at which a jump ends as an input.
     forwards: passes over the network's weights before the backward pass.
@@ -220,6 +225,8 @@ class Spec:
   loss: Loss
   draw: Callable[[Array, int, Any], dict[str, Array]] = draw_times
   asks_teacher: Callable[[Any], bool] = never
+  teacher_kind: str = "diffusion"
+  path_states: Callable[[Any], int] = lambda options: 1
   takes_guidance: Callable[[Any], bool] = never
   takes_target: Callable[[Any], bool] = never
   forwards: Callable[[Any], int] = lambda options: 1

@@ -253,6 +253,7 @@ NORMALIZATIONS = {
   "clip": _clipped,
   "relaxed": _relaxed,
   "none": _as_it_is,
+  "expected": _as_it_is,  # the loss divides by what its weight expects
 }
 
 

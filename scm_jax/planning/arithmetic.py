@@ -114,6 +114,7 @@ def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
   forwards = config.spec.forwards(options)
   # A guide's parameters are gathered with the teacher's, once for each.
   evaluations = options.teacher_evaluations // (2 if config.guide else 1)
+  evaluations *= config.spec.path_states(options)
   own = config.network.dtype
   # The tangent, where it has a type of its own, is one more forward pass in it,
   # and the teacher computes in that type, too.

@@ -64,6 +64,7 @@ class Step:
     """
     self._share = KEPT.get(platform, KEPT["gpu"])
     self.shapes = arithmetic.trace(config)
+    self._states = config.spec.path_states(config.objective)
     params = self.shapes.state.params
     self._elements = sum(leaf.size for leaf in jax.tree.leaves(params))
     self._arguments: dict[tuple, tuple[int, int]] = {}
@@ -80,7 +81,7 @@ class Step:
     weights = round(_WEIGHTS * self._elements * itemsize)
     parts = sharding.microbatches(config, data * fsdp)
     images = config.batch_size // (data * fsdp * parts)
-    activations = round(images * self._kept(config))
+    activations = round(images * self._states * self._kept(config))
     sums = gradients if parts > 1 else 0
     last = max(0, gradients - weights - activations)
     return Need(resident, sums + last, weights, activations)

@@ -10,6 +10,7 @@ from scm_jax.reporting import chart_parts, objectives, published, titles
 from scm_jax.reporting.chart_parts import Label, Page
 
 COMPUTE = "effective sampling compute: billions of parameters × evaluations"
+TRAINING = "network evaluations in training"
 
 
 class Panel(NamedTuple):
@@ -53,7 +54,8 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
   grid = page.figure.subplots(len(panels), columns, squeeze=False)
   for panel, (axes, *_) in zip(panels, grid, strict=True):
     theirs = _drawable(results, panel.space)
-    labels = _our_rows(axes, panel, " (this project)" if len(theirs) else "")
+    origin = " (this project)" if len(theirs) else ""
+    labels = _our_rows(axes, panel, "effective_compute", origin)
     labels += _published_rows(axes, theirs, f"fd_{panel.space}")
     page.label(axes, labels)
     beside = f"; published: {published.title(results)}" if len(theirs) else ""
@@ -75,17 +77,17 @@ def legend_entries(axes: Axes, rows: pd.DataFrame, origin: str = "") -> None:
     axes.plot([], [], look.marker, color=look.color, ms=8, label=name)
 
 
-def _our_rows(axes: Axes, panel: Panel, origin: str) -> list[Label]:
+def _our_rows(axes: Axes, panel: Panel, x: str, origin: str) -> list[Label]:
   """Draws a panel's rows; those that are on no line are small and hollow."""
   y = f"fd_{panel.space}"
-  rows = panel.rows[panel.rows.effective_compute.notna()]
+  rows = panel.rows[panel.rows[x].notna()]
   rows = rows.assign(**{y: chart_parts.positive(rows[y])})
-  shown, x = rows[rows.in_series], "effective_compute"
+  shown = rows[rows.in_series]
   drawn = chart_parts.lines(axes, shown, x, y, "series", "objective")
   legend_entries(axes, shown, origin)
   others = rows[~rows.in_series]
   if len(others):
-    xs = others.effective_compute.astype(float)
+    xs = others[x].astype(float)
     look = {"facecolors": "white", "edgecolors": list(others.color)}
     axes.scatter(xs, others[y], s=20, label="other settings", **look)
   chart_parts.legend(axes)
@@ -115,6 +117,21 @@ def _drawable(results: pd.DataFrame, space: str) -> pd.DataFrame:
     return results[:0]
   known = results[["effective_compute", f"fd_{space}"]].notna().all(axis=1)
   return results[known & (results.series != "")]
+
+
+@chart_parts.styled
+def draw_training(panels: Sequence[Panel]) -> bytes:
+  """Draws `quality_training.png`: distance against the budget of the training.
+
+  The budget is the number of network evaluations in training, for all samples
+  together.
+  """
+  page = Page(8.5, 5.0 * len(panels))
+  grid = page.figure.subplots(len(panels), 1, squeeze=False)
+  for panel, (axes,) in zip(panels, grid, strict=True):
+    page.label(axes, _our_rows(axes, panel, "training_evaluations", ""))
+    chart_parts.finish(axes, title=panel.title, xlabel=TRAINING)
+  return page.png()
 
 
 @chart_parts.styled

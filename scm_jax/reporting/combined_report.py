@@ -13,6 +13,7 @@ from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.reporting import (
   charts,
+  guidance,
   objectives,
   page,
   published,
@@ -24,12 +25,13 @@ from scm_jax.reporting import (
 from scm_jax.reporting.score_table import Entry
 
 COMPUTE, SIZE = "quality_compute.png", "size.png"
+TRAINING = "quality_training.png"
 TABLE, PAGE = "rows.csv", "report.html"
 # Columns of tables that the CSV leaves out.
 _DRAWN = ("name", "series", "label", "color", "marker", "method")
 _HIDDEN = (*_DRAWN, "sources", "params_millions", "fid", "fdd")
 # What a row of the summary says before its scores.
-_COST = ("steps", "nfe", "params", "effective_compute")
+_COST = ("steps", "nfe", "params", "effective_compute", *records.BUDGET)
 _ABOUT = ("run", "dataset", "objective", *_COST)
 SUMMARY = "summary"  # the key that an evaluation's own report does not have
 
@@ -79,8 +81,14 @@ def write(
     COMPUTE: charts.draw_compute(panels, theirs),
     SIZE: charts.draw_sizes(panels),
   }
+  if rows.training_evaluations.notna().any():
+    pictures[TRAINING] = charts.draw_training(panels)
+  named = zip(_unique_names(entries), entries, strict=True)
+  curves = guidance.curves([{**e.record, "name": name} for name, e in named])
+  if len(curves):
+    pictures[guidance.CHART] = guidance.draw(curves)
   missing = _missing(rows)
-  html = page.render([*pictures.values()], rows, theirs, entries, missing)
+  html = page.render([*pictures.items()], rows, theirs, entries, missing)
   for name, png in pictures.items():
     files.write_bytes(folder / name, png)
   files.write_text(folder / TABLE, to_csv(rows, theirs))

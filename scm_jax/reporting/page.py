@@ -16,7 +16,7 @@ from scm_jax.reporting.score_table import Entry
 
 
 def render(
-  charts: Sequence[bytes],
+  charts: Sequence[tuple[str, bytes]],
   rows: pd.DataFrame,
   results: pd.DataFrame,
   entries: Sequence[Entry],
@@ -24,9 +24,9 @@ def render(
 ) -> str:
   """Returns the page.
 
-  It shows the charts (PNGs against compute and against model size), the rows
-  that summarize the entries, published results if there are any, and sentences
-  that say what the charts lack.
+  It shows the charts (their files' names and PNGs), the rows that summarize the
+  entries, published results if there are any, and sentences that say what the
+  charts lack.
   """
   template = importlib.resources.files("scm_jax.reporting") / "page.html"
   environment = jinja2.Environment(
@@ -39,7 +39,7 @@ def render(
   counts = rows[[f"fd_{space}_count" for space in spaces]]
   return environment.from_string(template.read_text("utf-8")).render(
     title=" on ".join(filter(None, ("scm_jax", ", ".join(names)))),
-    charts=[base64.b64encode(png).decode() for png in charts],
+    charts=[(name, base64.b64encode(png).decode()) for name, png in charts],
     ours=tables.filled(_our_cells(rows, spaces)),
     grey=list(~rows.in_series.astype(bool)),
     published=tables.filled(map(_published_cells, theirs)),

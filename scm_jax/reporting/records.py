@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from scm_jax import files
+from scm_jax.metrics.extractor import JUDGES
 from scm_jax.reporting import objectives
 
 Record = dict[str, Any]
@@ -27,6 +28,8 @@ SETTINGS = (
   "dtype",
   "labels",
 )
+# What a training cost, in evaluations of its networks; older records lack them.
+BUDGET = ("training_evaluations", "evaluations_per_sample")
 ERROR = "_se"  # the ending of a standard error's key
 # Endings of keys that describe a score's spread and are no scores themselves.
 _SPREAD = ("_sd", ERROR, "_min", "_whole")
@@ -102,9 +105,14 @@ def compute(params: float | None, nfe: float | None) -> float | None:
 def main_space(names: Iterable[str]) -> str:
   """Returns the feature space to show where there is room for only one.
 
-  It is the first that is not the pixels; "" if there are none.
+  It is the first of the lowest `rank`; "" if there are none.
   """
-  return min(names, key=lambda name: name == "pixels", default="")
+  return min(names, key=rank, default="")
+
+
+def rank(space: str) -> int:
+  """Returns a feature space's place: 0, after which pixels, then judges."""
+  return 2 if space in JUDGES else int(space == "pixels")
 
 
 def score_names(record: Mapping[str, Any]) -> list[str]:
@@ -144,6 +152,7 @@ def describe(record: Mapping[str, Any]) -> dict[str, Any]:
     "nfe": nfe,
     "params": count("params"),
     "effective_compute": compute(count("params"), nfe),
+    **{key: count(key) for key in BUDGET},
     **{key: record.get(key) for key in SETTINGS},
     "num": count("num"),
   }

@@ -17,7 +17,7 @@ import pandas as pd
 from scm_jax.metrics import registry
 from scm_jax.reporting import objectives, records
 
-_COUNTS = ("steps", "nfe", "params", "num", "trainings")
+_COUNTS = ("steps", "nfe", "params", "num", "trainings", *records.BUDGET)
 _KEYS = ["group", "score"]
 
 
@@ -98,7 +98,7 @@ def spaces(table: pd.DataFrame) -> list[str]:
     for name in _scores(table)
     if name.startswith("fd_") and name not in registry.columns()
   ]
-  return sorted(found, key=lambda name: name == "pixels")
+  return sorted(found, key=records.rank)
 
 
 def scores(table: pd.DataFrame) -> list[str]:

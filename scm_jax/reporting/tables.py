@@ -7,7 +7,7 @@ import pandas as pd
 
 from scm_jax.metrics import registry
 from scm_jax.metrics.metric import Column
-from scm_jax.reporting import records, score_table, titles
+from scm_jax.reporting import guidance, records, score_table, titles
 
 MISSING = "–"
 
@@ -37,7 +37,7 @@ def plus_minus(row: Mapping[str, Any], name: str) -> str:
 
 
 def count(value: Any) -> str:
-  """Returns a number of parameters in a few characters: `1.523B`, `217k`."""
+  """Returns a large number in a few characters: `1.523B`, `217k`."""
   if pd.isna(value):
     return ""
   for unit, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
@@ -52,13 +52,14 @@ def whole(value: Any) -> str:
 
 
 def cost_cells(row: Mapping[str, Any]) -> dict[str, str]:
-  """Returns what a row's samples cost: evaluations, parameters, compute."""
+  """Returns what a row's samples and its training cost."""
   compute: Any = row.get("effective_compute")
   small = not pd.isna(compute) and compute < 1000
   return {
     "NFE": whole(row.get("nfe")),
     "params": count(row.get("params")),
     "compute": f"{compute:.3g}" if small else whole(compute),
+    **{titles.column(key): count(row.get(key)) for key in records.BUDGET},
   }
 
 
@@ -167,6 +168,11 @@ def _notes(report: Mapping[str, Any], main: str) -> list[str]:
   if labels := report["reference"].get("labels"):
     notes.append(f"Classes of the samples: {labels}.")
   notes += filter(None, map(_settings, runs))
+  notes += [
+    f"{row['name']} at guidance {row['guidance']:g}: FD {score(row['fd'])}, "
+    f"precision {score(row['precision'])}, recall {score(row['recall'])}."
+    for row in guidance.curves(runs).to_dict("records")
+  ]
   warnings = {line for run in runs for line in run.get("warnings", ())}
   return notes + [f"Warning: {line}" for line in sorted(warnings)]
 

@@ -14,6 +14,8 @@ _SETTINGS = {
   "sigma_max": "σ_max",
   "dtype": "type",
   "labels": "classes",
+  "evaluations_per_sample": "per sample",
+  "training_evaluations": "training",
 }
 
 

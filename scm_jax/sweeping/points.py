@@ -15,6 +15,7 @@ pure, and the module imports nothing heavy, because config files use it.
 
 import dataclasses
 import fnmatch
+import graphlib
 import itertools
 import math
 import random
@@ -30,6 +31,8 @@ Distribution = Callable[[random.Random], Any]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 RESERVED = ("evaluation", "slurm")  # folders of the sweep itself
+# Fields of the config whose value is another run's folder.
+_SOURCES = ("teacher", "start")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Point:
     overrides: values of the config's fields, by their dotted names.
     arg: the argument for the config's `get_config`, such as `run=scd`.
     teacher: the name of the point that is its `config.teacher`; "" for none.
+    start: the name of the point that is its `config.start`; "" for none.
     sampling: the ways to sample that are scored, each as flags of
       `scm-jax evaluate`, such as `{"steps": (1, 2), "t_mid": 0.8}`. Fields of
       `config.sample` are swept here, because they need no training.
@@ -52,8 +56,14 @@ class Point:
   overrides: Overrides = dataclasses.field(default_factory=dict)
   arg: str = ""
   teacher: str = ""
+  start: str = ""
   sampling: tuple[Overrides, ...] = ({},)
   group: str = ""
+
+  @property
+  def needs(self) -> dict[str, str]:
+    """The names of the points that it needs, by the config's field."""
+    return {n: value for n in _SOURCES if (value := getattr(self, n))}
 
 
 def grid(fields: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -118,7 +128,7 @@ def points(
   `P_mean=-1.0_tangent_c=0.1`. All points share the other arguments.
   """
   return [
-    Point(name(fields, prefix), fields, arg, teacher, sampling)
+    Point(name(fields, prefix), fields, arg, teacher, sampling=sampling)
     for fields in overrides
   ]
 
@@ -134,9 +144,9 @@ def name(fields: Overrides, prefix: str = "") -> str:
 
 
 def seeds(points: Iterable[Point], which: int | Sequence[int]) -> list[Point]:
-  """Returns every point with several seeds, each with its own seed's teacher.
+  """Returns every point with several seeds, each with its own seed's sources.
 
-  The points contain their teachers; `which` are the seeds, or how many.
+  The points contain those that they need; `which` are the seeds, or how many.
   """
   points = list(points)
   numbers = range(which) if isinstance(which, int) else which
@@ -145,8 +155,8 @@ def seeds(points: Iterable[Point], which: int | Sequence[int]) -> list[Point]:
       point,
       name=f"{point.name}_seed={seed}",
       overrides={**point.overrides, "seed": seed},
-      teacher=point.teacher and f"{point.teacher}_seed={seed}",
       group=point.group or point.name,
+      **{field: f"{n}_seed={seed}" for field, n in point.needs.items()},
     )
     for seed in numbers
     for point in points
@@ -154,11 +164,11 @@ def seeds(points: Iterable[Point], which: int | Sequence[int]) -> list[Point]:
 
 
 def checked(points: Iterable[Point]) -> list[Point]:
-  """Checks the points and returns them, teachers before their students.
+  """Checks the points and returns them, each after those that it needs.
 
   Raises:
     ConfigError: there are no points, a name occurs twice or cannot be a folder,
-      a teacher is not among the points, teachers form a circle, or an override
+      one that is needed is not among them, a point needs itself, or an override
       sets a field of `config.sample`.
   """
   by_name: dict[str, Point] = {}
@@ -184,13 +194,13 @@ def checked(points: Iterable[Point]) -> list[Point]:
   ordered = {
     each.name: each
     for point in by_name.values()
-    for each in reversed(_chain(point, by_name))
+    for each in _lineage(point, by_name)
   }
   return list(ordered.values())
 
 
 def chosen(points: Sequence[Point], pattern: str) -> list[Point]:
-  """Returns the `checked` points whose names match, and their teachers.
+  """Returns the `checked` points whose names match, and those they need.
 
   Raises:
     ConfigError: no name matches the pattern, such as `scd_*_seed=0`.
@@ -200,22 +210,30 @@ def chosen(points: Sequence[Point], pattern: str) -> list[Point]:
   if not matching:
     near = errors.hint(pattern, by_name)
     raise ConfigError(f"--only={pattern} matches no point of sweep(); {near}")
-  wanted = {each.name for point in matching for each in _chain(point, by_name)}
+  wanted = {
+    each.name for point in matching for each in _lineage(point, by_name)
+  }
   return [point for point in points if point.name in wanted]
 
 
-def _chain(point: Point, by_name: Mapping[str, Point]) -> list[Point]:
-  """Returns a point, its teacher, the teacher's teacher, and so on."""
-  chain = [point]
-  while teacher := chain[-1].teacher:
-    if teacher not in by_name:
-      raise ConfigError(
-        f"sweep(): the teacher of {chain[-1].name!r} is {teacher!r}, which is "
-        "not among the points"
-      )
-    if by_name[teacher] in chain:
-      raise ConfigError(
-        f"sweep(): {point.name!r} is, by its teachers, its own teacher"
-      )
-    chain.append(by_name[teacher])
-  return chain
+def _lineage(point: Point, by_name: Mapping[str, Point]) -> list[Point]:
+  """Returns the points that a point needs, each before its own, and itself."""
+  graph: dict[str, set[str]] = {}
+  found = [point.name]
+  for name in found:
+    needs = by_name[name].needs
+    graph[name] = set(needs.values())
+    for field, other in needs.items():
+      if other not in by_name:
+        raise ConfigError(
+          f"sweep(): the {field} of {name!r} is {other!r}, which is not among "
+          "the points"
+        )
+      found += [] if other in found else [other]
+  try:
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+  except graphlib.CycleError as error:
+    raise ConfigError(
+      f"sweep(): {point.name!r} needs itself: {' <- '.join(error.args[1])}"
+    ) from None
+  return [by_name[name] for name in order]

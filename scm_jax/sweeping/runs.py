@@ -39,6 +39,11 @@ class Run:
     return self.point.name
 
   @property
+  def needs(self) -> tuple[str, ...]:
+    """Returns the names of the runs that must be trained before."""
+    return tuple(self.point.needs.values())
+
+  @property
   def train(self) -> list[str]:
     """Returns the training's arguments after `scm-jax`."""
     return ["train", *self.flags, f"--workdir={self.folder}"]
@@ -100,8 +105,7 @@ def resolve(
       )
     words = ",".join(filter(None, (point.arg, arg)))
     fields = {**overrides, **point.overrides}
-    if point.teacher:
-      fields["teacher"] = str(folder / point.teacher)
+    fields |= {field: str(folder / n) for field, n in point.needs.items()}
     flags = [f"--config={file}:{words}" if words else f"--config={file}"]
     flags += [f"--config.{key}={flag_value(v)}" for key, v in fields.items()]
     try:

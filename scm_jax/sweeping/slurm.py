@@ -20,10 +20,11 @@ JOBS = "slurm/jobs.json"
 
 
 def _levels(runs: Sequence[Run]) -> list[list[Run]]:
-  """Returns the runs by levels, each of which is one above its teachers'."""
+  """Returns the runs by levels, each above those that its runs need."""
   depth: dict[str, int] = {}
   for run in runs:
-    depth[run.name] = depth.get(run.point.teacher, -1) + 1
+    levels = (depth.get(name, -1) for name in run.needs)
+    depth[run.name] = 1 + max(levels, default=-1)
   count = max(depth.values(), default=-1) + 1
   return [[r for r in runs if depth[r.name] == level] for level in range(count)]
 

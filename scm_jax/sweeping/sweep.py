@@ -80,14 +80,14 @@ class Sweep:
   def unfinished(self) -> list[Run]:
     """Returns the runs that still need training, and can be trained.
 
-    Finished runs, failed runs and students of failed teachers are left out.
+    Finished runs, failed runs and those that need a failed one are left out.
     """
     failed: set[str] = set()
     result = []
     for run in self.runs:
       if run.finished:
         continue
-      if run.failure is not None or run.point.teacher in failed:
+      if run.failure is not None or failed & set(run.needs):
         failed.add(run.name)
       else:
         result.append(run)
@@ -97,9 +97,9 @@ class Sweep:
     due = [run for run in self.unfinished() if run.name not in queued]
     if not due and not queued:
       return ""
-    if any(run.point.teacher in queued for run in due):
+    if any(queued & set(run.needs) for run in due):
       raise UserError(
-        f"the teachers of {len(due)} runs are in Slurm's queue; run this "
+        f"the runs that {len(due)} others need are in Slurm's queue; run this "
         "command again when they are finished"
       )
     jobs = ", ".join(slurm.submit(due, self.home, self.launch))
@@ -114,7 +114,7 @@ class Sweep:
     if self.launcher == "local":
       log = pathlib.Path(run.folder) / LOG
     command = launchers.command(run, self.launcher, self.launch)
-    return pool.Job(run.name, command, log, (run.point.teacher,))
+    return pool.Job(run.name, command, log, run.needs)
 
   def _trained(self, job: pool.Job, result: pool.Result) -> bool:
     """Returns whether a job finished its run; records a failure otherwise."""

@@ -12,6 +12,7 @@ from scm_jax import files
 from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError
 from scm_jax.interop import imitation, partial_restore
+from scm_jax.networks import NetworkConfig
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
@@ -42,8 +43,8 @@ def load_teacher(
     return None
   stored = workdir.load_stored(config.teacher, config.teacher_ema, where)
   teacher = stored.model
-  if teacher.kind != "diffusion":
-    raise ConfigError(f"{config.teacher} is not a diffusion teacher's workdir")
+  if teacher.kind != (kind := config.spec.teacher_kind):
+    raise ConfigError(f"{config.teacher} is not a {kind} teacher's workdir")
   weak = {}
   if config.guide:
     guide = workdir.load_guide(config.guide, config.guide_ema, where)
@@ -144,12 +145,22 @@ def check_teacher(config: Run, model: Sampler) -> None:
   if not config.start:
     _transfer(config, model, folder)  # for what it may refuse
   check_data(config, model, folder)
+  _check_inputs(config, model.network.config)
   if not config.asks_teacher or config.objective.guidance == "none":
     return
   if why := model.guidance_refusal():
     raise ConfigError(
       f"config.objective.guidance is {config.objective.guidance!r}, but the "
       f"teacher {folder} cannot be guided: {why}"
+    )
+
+
+def _check_inputs(config: Run, teacher: NetworkConfig) -> None:
+  """Raises ConfigError if steps ask a teacher without one of its inputs."""
+  if config.asks_teacher and (added := teacher.added_inputs):
+    raise ConfigError(
+      f"the teacher {config.teacher} takes {' and '.join(added)} as an input, "
+      f"which config.run={config.run} does not give it; choose one without"
     )
 
 

@@ -20,6 +20,7 @@ from scm_jax.interop import autoencoder
 from scm_jax.objectives import precision
 from scm_jax.sampler import Sampler
 from scm_jax.training import (
+  evaluations,
   initialization,
   offload,
   program,
@@ -246,8 +247,9 @@ def _initial_state(
 
 
 def _write_metrics(config, window, writer, progress) -> None:
-  """Writes the means of a window of steps, and their speed."""
+  """Writes the means of a window of steps, their speed, and the budget."""
   summary = window.summary()
+  summary["evaluations"] = evaluations.total(config, window.step)
   rate = progress.report(window.step, summary["loss"])
   summary["steps_per_second"] = rate
   summary["images_per_second"] = rate * config.batch_size

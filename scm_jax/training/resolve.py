@@ -132,13 +132,13 @@ def _check_objective(run: Run) -> None:
       "config.objective.weighting_unit is 'pixel'; RAdam, whose first updates "
       "grow with the loss, needs 'sample'"
     )
+  if options.state_steps and not _takes_states(run):
+    raise ConfigError(
+      f"config.objective.state_steps is {options.state_steps}, but this run of "
+      f"{run.run!r} asks no diffusion teacher in states that are its choice; "
+      "set it to 0"
+    )
   if not run.asks_teacher:
-    if options.state_steps:
-      raise ConfigError(
-        f"config.objective.state_steps is {options.state_steps}, but this run "
-        f"of {run.run!r} asks no teacher, which would give the states; set it "
-        "to 0"
-      )
     return
   if not run.teacher:
     raise ConfigError(
@@ -151,6 +151,12 @@ def _check_objective(run: Run) -> None:
       "config.objective.guidance is 'sampled', but the network of a run of "
       f"{run.run!r} takes no guidance scale; choose none or fixed"
     )
+
+
+def _takes_states(run: Run) -> bool:
+  """Returns whether noised data may make way for states of a teacher's path."""
+  own = run.spec.path_states(run.objective) > 1
+  return run.asks_teacher and run.spec.teacher_kind == "diffusion" and not own
 
 
 def _check_unused(config: "ConfigDict") -> None:

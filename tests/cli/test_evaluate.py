@@ -64,6 +64,10 @@ def test_report(report, runs):
     assert run["effective_compute"] == pytest.approx(
       run["params"] / 1e9 * run["nfe"]
     )
+    lines = (runs / run["objective"] / "metrics.jsonl").read_text().splitlines()
+    trained = json.loads(lines[-1])
+    assert run["training_evaluations"] == trained["evaluations"]
+    assert trained["evaluations"] % run["evaluations_per_sample"] == 0
     assert run["fd"].keys() == {"classifier", "pixels"}
     assert all(math.isfinite(x) and x > 0 for x in run["fd"].values())
     assert (run["num"], run["seed"]) == (NUM, 0)
@@ -80,6 +84,12 @@ def test_report(report, runs):
   for name, floor in reference["fd"].items():
     assert 0 <= floor < min(run["fd"][name] for run in content["runs"])
   assert reference["classifier_accuracy"] > 0.9
+  # The classifier knows real images, and hardly these networks' samples.
+  wrong = [run["label_error"]["classifier"] for run in content["runs"]]
+  assert reference["label_error"]["classifier"] < 0.1 < min(wrong)
+  for run in content["runs"]:
+    assert run["least_class"]["classifier"] < 1
+    assert run["nearest_ratio"].keys() == {"classifier", "pixels"}
 
   picture = np.asarray(Image.open(report / "report.png").convert("L"))
   assert min(picture.shape) > 300 and picture.std() > 10

@@ -67,6 +67,7 @@ def test_images_score_as_the_samples_that_they_are(
     (["--workdir=run"], 2, "either --workdir or --images"),
     (["--images="], 2, "either --workdir or --images"),
     (["--out="], 2, "--images needs --out"),
+    (["--then=run"], 2, "--then says how a network draws"),
     (["--steps=1"], 2, "--steps says how a network draws"),
     (["--seeds=0,1"], 2, "--seeds says how a network draws"),
     (["--num=81"], 2, "pictures.npy holds 80 images"),

@@ -90,6 +90,8 @@ def test_choices_by_kid_and_at_full_size_need_no_warning(
   [run] = report["runs"]
   found = run["selection"]
   assert (found["by"], found["num"]) == (f"{by} pixels", num)
+  for candidate in found["candidates"]:  # the whole curve, not its best point
+    assert {"fd", "precision", "recall"} <= candidate.keys()
   best = min(found["candidates"], key=lambda candidate: candidate[by])
   assert run["t_mid"] == best["t_mid"]
   assert not any("fewer than" in line for line in run["warnings"])
@@ -231,6 +233,7 @@ def test_killed_outright_it_ends_with_the_same_bytes(
     (["--guidance=x"], 2, "--guidance: 'x': give numbers"),
     (["--seeds=1,1"], 2, "--seeds has a number twice"),
     (["--t-mid=2"], 2, "--t-mid=2: a time must lie between"),
+    (["--features=judge,random", "--t-mid=0.5,1.5"], 2, "nothing is selected"),
     (["--select-num=1"], 2, "--select-num is 1; it must be at least 2"),
     (["--weights=inception"], 2, "give NAME=FILE"),
     (["--features=inception"], 2, "--weights=inception=FILE"),

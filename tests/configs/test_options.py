@@ -100,7 +100,11 @@ ELSEWHERE = {"guidance", "target", "tangent_dtype", "tangent_precision"}
 
 
 # Those of sCT with other defaults, of which multistep sCD stands for all.
-_VARIANTS = {"ect", *(n for n, x in OBJECTIVES.items() if x.kind == "map")}
+_VARIANTS = {
+  "ect",
+  "tcm",
+  *(n for n, x in OBJECTIVES.items() if x.kind == "map"),
+}
 RUNS = {
   run: kind
   for run, kind in OBJECTIVE_OPTIONS.items()

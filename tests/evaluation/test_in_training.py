@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scm_jax.cli import configs
+from scm_jax.errors import ConfigError
 from scm_jax.evaluation import in_training
 from scm_jax.training import resolve, workdir
 
@@ -52,3 +53,11 @@ def test_decoded_latents_are_no_real_images(
   _, known = in_training.Evaluation(config, str(tmp_path))._make(model)
   assert bool(known.warnings) == warned
   assert ("decoded latents, not real images" in caplog.text) == warned
+
+
+def test_no_best_weights_are_chosen_by_a_judge(tmp_path):
+  file = f"{CONFIGS}/digits.py:run=teacher,tiny"
+  judged = "--config.evaluate.features=('pixels','judge')"
+  config = configs.parse_config([f"--config={file}", judged])
+  with pytest.raises(ConfigError, match="has 'judge', by which nothing is"):
+    in_training.Evaluation(config, str(tmp_path))

@@ -58,10 +58,13 @@ def test_the_main_job(repo, bash, log):
   assert "runs/digits/report.png" in lines[-1]
 
 
-def test_tiny_run_of_another_config_with_argument_and_override(repo, bash, log):
+@pytest.mark.parametrize("config", ["configs/mnist.py", "mnist"])
+def test_tiny_run_of_another_config_with_argument_and_override(
+  repo, bash, log, config
+):
   result = bash(
     repo / "launch" / "local.sh",
-    "--config=configs/mnist.py:size=small",
+    f"--config={config}:size=small",
     "--tiny",
     "--config.total_steps=7",
     cwd=repo,

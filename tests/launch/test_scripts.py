@@ -40,6 +40,7 @@ def test_script_is_executable(script):
 
 HELPFUL = (
   "accelerator.sh",
+  "docs.sh",
   "gcp.sh",
   "local.sh",
   "setup.sh",
@@ -88,3 +89,28 @@ def test_a_failed_check_is_a_failed_run(repo, bash, tools, tool):
   result = bash(repo / "launch" / "test.sh", env=env)
   assert result.returncode == 3
   assert tools.read_text().splitlines()[-1].startswith(tool)
+
+
+def test_the_site_is_built_and_then_served_to_this_machine(repo, bash, tools):
+  result = bash(repo / "launch" / "docs.sh", "--serve", "--port=9000")
+  assert result.returncode == 0, result.stderr
+  setup, build, serve = tools.read_text().splitlines()
+  assert setup == "setup train,docs"
+  assert build.startswith("python -m sphinx ") and " -W " in build
+  assert serve.startswith("python -m http.server ")
+  assert serve.endswith("--bind 127.0.0.1 9000")
+
+
+def test_a_site_with_warnings_is_not_served(repo, bash, tools):
+  env = {**os.environ, "CODE_python": "1"}
+  result = bash(repo / "launch" / "docs.sh", "--serve", env=env)
+  assert result.returncode == 1
+  assert "http.server" not in tools.read_text()
+
+
+@pytest.mark.parametrize("flag", ["--port=web", "--open", "html"])
+def test_a_wrong_flag_builds_no_site(repo, bash, tools, flag):
+  result = bash(repo / "launch" / "docs.sh", flag)
+  assert result.returncode == 2
+  assert result.stderr.count("\n") == 1 and flag in result.stderr
+  assert not tools.exists()

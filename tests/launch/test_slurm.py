@@ -64,6 +64,12 @@ def test_a_job_has_one_process_a_gpu(slurm, repo):
   assert f"cache {repo}/.cache/jax" in environment
 
 
+def test_a_shipped_config_has_a_name(slurm, repo):
+  result, (_, sbatch) = slurm("--config=digits:tiny", "--workdir=runs/a")
+  assert result.returncode == 0, result.stderr
+  assert f" --config={repo}/configs/digits.py:tiny " in sbatch
+
+
 def test_flags_go_on_to_sbatch(slurm, repo):
   flags = ("--partition=p", "--account=me", "--time=4:00:00", "--qos=low")
   more = ("--gpus-per-node=0", "--save-seconds=60", "--sbatch=--exclusive")

@@ -135,6 +135,11 @@ class Original:
     logits = features @ self.tensors["fc.weight"].T
     biased = logits + self.tensors["fc.bias"]
     found |= {"features": features.numpy(), "logits": logits.numpy()}
+    # sFID's: the graph's mixed_6/conv, alone.
+    conv = inception.to_torchvision("layers.mixed_6.conv.weight")
+    spatial = self.conv(outputs["Mixed_6c"], conv.removesuffix(".conv.weight"))
+    spatial = spatial[:, :7].permute(0, 2, 3, 1).flatten(1)
+    found["spatial"] = spatial.numpy()
     return found | {"logits with bias": biased.numpy()}
 
 

@@ -158,7 +158,7 @@ _LARGEST = Statistic(
 
 
 def test_a_new_metric_is_its_module_and_a_line(
-  digits, trained, tmp_path, monkeypatch
+  digits, hardly_trained, tmp_path, monkeypatch
 ):
   """With a statistic of its own, which is summed, saved and read again."""
   new = Metric(
@@ -170,7 +170,7 @@ def test_a_new_metric_is_its_module_and_a_line(
     columns=(Column("spread", "spread"),),
   )
   monkeypatch.setattr(registry, "METRICS", (*registry.METRICS, new))
-  classifier = classifier_extractor(trained)
+  classifier = classifier_extractor(hardly_trained)
   pixels = pixel_extractor((8, 8, 1))
   extraction = streaming.Extraction([classifier, pixels])
   images = digits[0][:300]

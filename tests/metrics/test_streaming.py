@@ -18,8 +18,8 @@ from scm_jax.metrics.pixels import pixel_extractor
 
 
 @pytest.fixture(scope="module")
-def extraction(trained):
-  classifier = classifier_extractor(trained)
+def extraction(hardly_trained):
+  classifier = classifier_extractor(hardly_trained)
   pixels = pixel_extractor((8, 8, 1))
   return streaming.Extraction([classifier, pixels])
 
@@ -56,7 +56,7 @@ def test_batches_of_any_size(digits, extraction, whole):
     assert found[metric] == pytest.approx(expected[metric], abs=1e-4)
 
 
-def test_eight_devices_give_the_same_numbers(digits, trained, whole):
+def test_eight_devices_give_the_same_numbers(whole):
   """In a process of its own, which has eight virtual ones."""
   program = pathlib.Path(__file__).parent / "eight_devices.py"
   done = subprocess.run(

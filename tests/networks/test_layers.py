@@ -7,6 +7,16 @@ import numpy as np
 from scm_jax.networks import layers
 
 
+def test_patches_are_squares_of_pixels():
+  x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+  y = layers.to_patches(x, 2)
+  assert y.shape == (2, 2, 3, 12)
+  np.testing.assert_array_equal(
+    np.sort(y[1, 1, 2]), np.sort(x[1, 2:4, 4:6].ravel())
+  )
+  np.testing.assert_array_equal(layers.from_patches(y, 2), x)
+
+
 def test_positional_features_have_bounded_derivatives():
   t = jnp.linspace(0.01, 1.56, 32)
   embed = lambda t: layers.positional_features(t, 16)

@@ -39,7 +39,12 @@ print("shown", *shown)
 
 def code_cells(path):
   cells = json.loads(path.read_text())["cells"]
-  return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+  return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def pictures(cell):
+  data = [output.get("data", ()) for output in cell["outputs"]]
+  return sum("image/png" in kinds for kinds in data)
 
 
 @pytest.fixture(scope="module")
@@ -61,42 +66,53 @@ def random_like(shapes):
   return jax.tree.map(draw, shapes)
 
 
+@pytest.fixture
+def draw(data_dir, compilation_cache):
+  """`draw(path, cells, runs)`: how many pictures the cells show."""
+
+  def run(path, cells, runs):
+    environment = {
+      "SCM_RUNS": str(runs),
+      "TFDS_DATA_DIR": data_dir,
+      "PYTHONPATH": str(ROOT),
+      "JAX_PLATFORMS": "cpu",
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+      "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
+    }
+    done = subprocess.run(
+      [sys.executable, "-c", RUN],
+      input=json.dumps(["".join(cell["source"]) for cell in cells]),
+      cwd=path.parent,
+      env=os.environ | environment,
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return len(done.stdout.splitlines()[-1].split()[1:])
+
+  return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_cells_run(path, runs, compilation_cache):
+def test_cells_run(path, draw, runs):
   """Every picture that the shipped notebook shows is drawn."""
   cells = code_cells(path)
-  environment = {
-    "SCM_RUNS": str(runs),
-    "PYTHONPATH": str(ROOT),
-    "JAX_PLATFORMS": "cpu",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
-  }
-  done = subprocess.run(
-    [sys.executable, "-c", RUN],
-    input=json.dumps(cells),
-    cwd=path.parent,
-    env=os.environ | environment,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  shown = done.stdout.splitlines()[-1].split()[1:]
-  outputs = [
-    output
-    for cell in json.loads(path.read_text())["cells"]
-    for output in cell.get("outputs", ())
-    if "image/png" in output.get("data", ())
-  ]
-  assert len(shown) == len(outputs) > 0
+  assert draw(path, cells, runs) == sum(map(pictures, cells)) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_opens_where_there_are_no_runs(path, draw, tmp_path):
+  """As far as the first pictures."""
+  cells = code_cells(path)[:3]
+  assert draw(path, cells, tmp_path / "none") == sum(map(pictures, cells)) > 0
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_shipped_as_it_was_run(path):
   """From top to bottom, without errors, in plain Python, and small."""
-  notebook = json.loads(path.read_text())
-  code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+  code = code_cells(path)
   assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1))
   for cell in code:
     ast.parse("".join(cell["source"]))  # no magics

@@ -56,6 +56,14 @@ def test_parts_that_are_arithmetic(step, changed, params):
   )
 
 
+def test_a_trajectory_holds_what_its_states_do(changed):
+  """Mid-training computes all of them in one pass."""
+  runs = [resolve.resolve(changed(run=run)) for run in ("scd", "cmt")]
+  one, path = (memory.Step(run).need(run, 1, 1).activations for run in runs)
+  states = runs[1].spec.path_states(runs[1].objective)
+  assert states > 1 and path == pytest.approx(states * one, rel=1e-6)
+
+
 def test_ways_to_need_less(step, changed, params):
   whole, n = step.need(resolve.resolve(changed()), 1, 1), count(params)
   halves = step.need(resolve.resolve(changed(microbatches=2)), 1, 1)

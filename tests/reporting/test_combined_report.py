@@ -133,6 +133,30 @@ def test_same_bytes_again(tmp_path, make):
   assert before[0] == before[1]
 
 
+def test_budgets_of_trainings_are_shown_where_they_are_known(tmp_path, make):
+  """A report of an earlier version has none."""
+  budget = {"training_evaluations": 1_920_000, "evaluations_per_sample": 5}
+  runs = [
+    make.run(
+      tmp_path / name,
+      [make.record("scd", 1, {"pixels": 1.0}, 9, **known)],
+      objective={"P_mean": place},
+    )
+    for place, (name, known) in enumerate({"new": budget, "old": {}}.items())
+  ]
+  out = tmp_path / "out"
+  both = combined_report.write([*map(str, runs)], [], str(out), "none")
+  assert str(out / "quality_training.png") in both.files
+  kept = json.loads((out / "report.json").read_text())["summary"]
+  found = {row["run"]: row["training_evaluations"] for row in kept}
+  assert found == {"new": 1_920_000, "old": None}
+  cells = Page((out / "report.html").read_text()).cells
+  [new] = [row for row in cells if row[:1] == ["new"]]
+  assert "1.92M" in new and "5" in new
+  alone = combined_report.write([str(runs[1])], [], str(tmp_path / "1"), "none")
+  assert not any("quality_training" in name for name in alone.files)
+
+
 def test_words_are_escaped(undrawn, tmp_path, make):
   run = make.run(
     tmp_path / "<script>alert(1)</script>&",

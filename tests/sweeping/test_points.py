@@ -74,6 +74,19 @@ def test_teachers_come_first():
   assert [x.name for x in p.checked(late)] == ["t", "m", "s"]
 
 
+def test_a_point_comes_after_all_that_it_needs():
+  chain = [
+    p.Point("student", teacher="t", start="middle"),
+    p.Point("middle", teacher="t"),
+    p.Point("t"),
+  ]
+  names = [x.name for x in p.checked(chain)]
+  assert names == ["t", "middle", "student"]
+  assert [x.name for x in p.chosen(p.checked(chain), "st*")] == names
+  student = p.seeds(chain, [7])[0]
+  assert student.needs == {"teacher": "t_seed=7", "start": "middle_seed=7"}
+
+
 def test_chosen_points_bring_their_teachers():
   made = p.checked([p.Point("t"), p.Point("s", teacher="t"), p.Point("u")])
   assert [x.name for x in p.chosen(made, "s*")] == ["t", "s"]
@@ -91,6 +104,7 @@ def test_chosen_points_bring_their_teachers():
     ([p.Point("a"), p.Point("a")], "two points are named 'a'"),
     ([p.Point("a", teacher="b")], "teacher of 'a' is 'b'"),
     ([p.Point("a", teacher="b"), p.Point("b", teacher="a")], "'a'"),
+    ([p.Point("a", start="b")], "start of 'a' is 'b'"),
     ([p.Point("a", {"sample.t_mid": 1.0})], r"sampling=\({'t_mid': \.\.\.},\)"),
   ],
 )

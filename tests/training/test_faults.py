@@ -128,6 +128,7 @@ def _complete(folder, before=STEPS) -> list[int]:
   return [int(x) for x in names if x.isdigit() and int(x) <= before]
 
 
+@pytest.mark.slow
 def test_killed_student_ends_as_if_it_never_was(
   reference,
   reference_student,

@@ -11,6 +11,9 @@ import pytest
 import scm_jax
 from scm_jax.cli import main
 from scm_jax.errors import ConfigError, UserError
+from scm_jax.evaluation import selection
+from scm_jax.evaluation.candidate import DrawnImages
+from scm_jax.evaluation.request import CandidateGrid, NetworkOptions
 from scm_jax.training import initialization, resolve, workdir
 from scm_jax.training.ema import averaging
 
@@ -148,6 +151,25 @@ def test_a_teacher_draws_guided_by_its_early_self(teacher, capsys, tmp_path):
   np.testing.assert_array_equal(drawn, draw(guided, STRONG))
 
 
+def test_an_evaluation_draws_guided_and_says_so(teacher, reference_student):
+  folder = str(weak(teacher))
+  load = selection.make_loader(NetworkOptions(guide=folder))
+  model, metadata = load(str(teacher), 0.0)
+  guide = dataclasses.replace(model, params=model.guidance_params)
+  assert distance(guide, workdir.load(folder)[0]) == 0
+  drawn = DrawnImages(model, 3, 2.0, metadata, str(teacher))
+  assert drawn.facts()["nfe"] == 10
+  first = averaging.name(metadata["config"].ema[0])
+  seen = {"workdir": folder, "step": EARLY, "ema": first}
+  assert drawn.facts()["guide"] == seen
+  plain, _ = selection.make_loader(NetworkOptions())(str(teacher), 0.0)
+  unguided = dataclasses.replace(drawn, model=plain)
+  assert unguided.fingerprint() != drawn.fingerprint()
+  grid = CandidateGrid((str(reference_student),))
+  with pytest.raises(ConfigError, match="none of the runs is a diffusion"):
+    selection.check_guidance(grid, load, folder)
+
+
 def test_guides_that_do_not_fit(
   teacher, student, make_config, reference_student, tmp_path
 ):
@@ -160,8 +182,10 @@ def test_guides_that_do_not_fit(
     initialization.load_teacher(resolve.resolve(config), tmp_path, begun=False)
   with pytest.raises(ConfigError, match="no teacher is guided"):
     resolve.check(student("--config.objective.guidance=none"))
-  with pytest.raises(ConfigError, match="state_steps is 2, but this run of"):
-    resolve.check(make_config("sct", "--config.objective.state_steps=2"))
+  for run in ("sct", "cmt", "tcm"):
+    given = "--config.teacher=any", "--config.objective.state_steps=2"
+    with pytest.raises(ConfigError, match="state_steps is 2, but this run of"):
+      resolve.check(make_config(run, *given))
   with pytest.raises(ConfigError, match="state_steps is -1; give a number"):
     resolve.check(student("--config.objective.state_steps=-1"))
   with pytest.raises(ConfigError, match="names step 0"):

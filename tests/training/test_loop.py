@@ -46,6 +46,8 @@ def test_workdir_of_a_run(reference, make_config, read_metrics):
     assert all(np.isfinite(value) for value in line.values())
     assert {"loss", "mse", "output_rms", "gradient_norm"} <= line.keys()
     assert line["nonfinite_samples"] == line["nonfinite_gradients"] == 0
+    # One pass forward, and a backward one, for each of 8 samples.
+    assert line["evaluations"] == 3 * 8 * line["step"]
     assert any(name.startswith("loss/t=") for name in line)
   raw = [json.loads(x) for x in (reference / "metrics.jsonl").open()]
   assert all(line["steps_per_second"] > 0 for line in raw)

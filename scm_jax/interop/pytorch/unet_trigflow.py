@@ -162,6 +162,22 @@ class Block(nn.Module):
     return self.attn_proj(y.transpose(-1, -2).reshape(x.shape))
 
 
+def to_patches(x: Tensor, side: int) -> Tensor:
+  """Turns squares of pixels into channels, the image's channels fastest."""
+  batch, features, height, width = x.shape
+  x = x.reshape(batch, features, height // side, side, width // side, side)
+  x = x.permute(0, 3, 5, 1, 2, 4)
+  return x.reshape(batch, -1, height // side, width // side)
+
+
+def from_patches(x: Tensor, side: int) -> Tensor:
+  """Turns channels back into squares of pixels."""
+  batch, features, height, width = x.shape
+  x = x.reshape(batch, side, side, features // side**2, height, width)
+  x = x.permute(0, 3, 4, 1, 5, 2)
+  return x.reshape(batch, -1, height * side, width * side)
+
+
 class UNetTrigFlow(nn.Module):
   """The U-Net as a function of `(x_t / sigma_d, t, label, guidance)`.
 
@@ -171,7 +187,7 @@ class UNetTrigFlow(nn.Module):
 
   def __init__(self, config: dict):
     super().__init__()
-    c = self.config = dict(config)
+    c = self.config = {"patch": 1} | dict(config)
     widths = [c["channels"] * mult for mult in c["channel_mult"]]
     emb = c["channels"] * (c["channel_mult_emb"] or max(c["channel_mult"]))
     c["emb_channels"] = emb
@@ -187,14 +203,15 @@ class UNetTrigFlow(nn.Module):
     self.enc, skips = self._encoder(widths)
     self.dec = self._decoder(widths, skips)
     self.out_gain = nn.Parameter(torch.empty(()))
-    self.out_conv = Linear(widths[0], c["in_channels"], 3, 3)
+    out = c["in_channels"] * c["patch"] ** 2
+    self.out_conv = Linear(widths[0], out, 3, 3)
     self.requires_grad_(False)
 
   def _encoder(self, widths):
     c, blocks, skips = self.config, nn.ModuleDict(), []
-    now = c["in_channels"] + 1
+    now = c["in_channels"] * c["patch"] ** 2 + 1
     for level, width in enumerate(widths):
-      side = c["resolution"] >> level
+      side = c["resolution"] // c["patch"] >> level
       attention = side in c["attn_resolutions"]
       if level == 0:
         blocks[f"{side}x{side}_conv"] = Linear(now, widths[0], 3, 3)
@@ -213,7 +230,7 @@ class UNetTrigFlow(nn.Module):
   def _decoder(self, widths, skips):
     c, blocks, now = self.config, nn.ModuleDict(), widths[-1]
     for level, width in reversed(list(enumerate(widths))):
-      side = c["resolution"] >> level
+      side = c["resolution"] // c["patch"] >> level
       attention = side in c["attn_resolutions"]
       if level == len(widths) - 1:
         blocks[f"{side}x{side}_in0"] = Block(c, now, now, True, "keep", True)
@@ -296,7 +313,7 @@ class UNetTrigFlow(nn.Module):
     """
     added = {"guidance": guidance, "target": target}
     emb = self.embed(t.float(), label, added)
-    x = x.to(self.dtype)
+    x = to_patches(x.to(self.dtype), self.config["patch"])
     x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     skips = []
     for name, block in self.enc.items():
@@ -307,6 +324,7 @@ class UNetTrigFlow(nn.Module):
         x = concatenate(x, skips.pop(), self.config["concat_balance"])
       x = block(x, emb)
     out = self.out_conv(x, self.out_gain.float()).float()
+    out = from_patches(out, self.config["patch"])
     # EDM's output has the other sign.
     return -out if self.config["form"] == "edm2" else out
 

@@ -79,6 +79,7 @@ def count(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
   """
   run = _on_one_device(resolve.check(config))
   made, step = _lower_step(run, counter())
+  flops = _flops(step) + _uncounted(run)
   memory = None
   if compiled:
     _, here = _lower_step(run, jax.devices()[0])
@@ -88,7 +89,7 @@ def count(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
     "config": describe(run),
     "params": networks.parameter_count(made.state.params),
     "teacher_params": made.teacher and networks.parameter_count(made.teacher),
-    "flops": {"forward": forward_arithmetic(run), "step": _flops(step)},
+    "flops": {"forward": forward_arithmetic(run), "step": flops},
     "argument_bytes": {
       name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
       for name, tree in held.items()
@@ -112,7 +113,22 @@ def arithmetic(config: Run) -> tuple[float, float]:
 
 def _step_flops(config: Run) -> float:
   """Returns the FLOPs of a step, for the whole batch."""
-  return _flops(_lower_step(_on_one_device(config), counter())[1])
+  step = _lower_step(_on_one_device(config), counter())[1]
+  return _flops(step) + _uncounted(config)
+
+
+def _uncounted(config: Run) -> float:
+  """Returns the FLOPs of the loop along a teacher's path beyond its first turn.
+
+  XLA counts the body of a loop once, and so one evaluation of the teacher.
+  """
+  turns = config.spec.path_states(config.objective)
+  if turns == 1:
+    return 0.0
+  network = program.teacher_network(config).config
+  evaluations = config.objective.teacher_evaluations
+  each = forward_arithmetic(dataclasses.replace(config, network=network))
+  return (turns - 1) * evaluations * each
 
 
 def forward_arithmetic(config: Run) -> float:

@@ -39,6 +39,7 @@ MODELS = {
   "deep-edm2": ("consistency", DEEP | {"form": "edm2"}),
   "deep-shared": ("consistency", DEEP | NO_LABELS | {"double_norm": "shared"}),
   "deep-gained": ("consistency", DEEP | NO_LABELS | {"double_norm": "gained"}),
+  "patches": ("consistency", {"in_channels": 3, "patch": 2}),
   "latents": ("consistency", {"in_channels": 4}),
   "decoded": ("consistency", {"in_channels": 4}),
   "map": ("map", {"guidance": True, "target": True}),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ import scm_jax
 from scm_jax import editing
 from scm_jax.cli import configs
 from scm_jax.errors import UserError
-from scm_jax.interop import export
+from scm_jax.interop import export, export_folder
 from scm_jax.training import workdir
 from scm_jax.training.checkpoints import storage
 
@@ -340,3 +341,19 @@ except Exception as error:
   columns = [[True, False, False, True]]
   assert_close(rest["edited"], sampler.edit(drawn, LABELS, known=columns))
   assert "pip install 'scm-jax[train]'" in done.stdout
+
+
+def test_a_networks_name_is_an_export_that_comes_with_the_package(
+  export_of, tmp_path, monkeypatch
+):
+  """Unless the current folder has one of that name."""
+  folder = export_of("student", formats=("safetensors",))
+  monkeypatch.setattr(export_folder, "PRETRAINED", folder.parent)
+  monkeypatch.chdir(tmp_path)
+  assert folder.name in export_folder.pretrained()
+  named = scm_jax.load(folder.name).sample([0, 1])
+  np.testing.assert_array_equal(named, scm_jax.load(folder).sample([0, 1]))
+  (tmp_path / folder.name).mkdir()
+  assert export_folder.find(folder.name) == folder
+  shutil.copy(folder / export_folder.CONFIG, tmp_path / folder.name)
+  assert export_folder.find(folder.name).resolve().parent == tmp_path

@@ -23,6 +23,7 @@ MODELS = (
   "deep-edm2",
   "deep-shared",
   "deep-gained",
+  "patches",
 )
 TIMES = np.array([1e-3, 0.3, 1.1, 1.5, 1.5645], np.float32)
 LABELS = np.array([0, 2, 3, 1, 0])  # 3 is "no label"
@@ -77,7 +78,7 @@ def ask(unet, u):
   "name",
   [
     name
-    if name in ("student", "deep-edm2", "deep-gained")
+    if name in ("student", "deep-edm2", "deep-gained", "patches")
     else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS
   ],
@@ -138,7 +139,7 @@ def test_edm2s_names_are_written_with_safetensors_alone(export_of):
 def test_every_parameter_is_written(model_of):
   """The U-Net's, and nothing of the weighting head."""
   model = model_of("deep")
-  found = export_pytorch.tensors(model.params, resolution=8)
+  found = export_pytorch.tensors(model.params, side=8)
   ours = export_folder.flatten(model.params["denoiser"])
   assert sorted(t.size for t in found.values()) == sorted(
     leaf.size for leaf in ours.values()

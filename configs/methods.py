@@ -1,0 +1,91 @@
+"""Methods of few steps side by side on digits, at one budget, three seeds.
+
+    scm-jax sweep --config=configs/methods.py --workdir=runs/methods
+
+Every student starts from its seed's teacher, or from a mid-trained network that
+did, and has the same number of network evaluations in all (`BUDGET`): its own,
+its teacher's and its critic's, backward passes and derivatives included. Where
+a student is mid-trained first, a part of the budget goes there.
+
+Arguments of a single run: `run=` any objective, `part=` the part of the budget,
+and `tiny` for a check of the code path in seconds. The numbers are our choice.
+"""
+
+from configs import common, digits
+from scm_jax.configuration import parse_arg
+from scm_jax.objectives import OBJECTIVES
+from scm_jax.sweeping.points import Point, seeds
+
+SEEDS = 3
+BUDGET = 960_000  # evaluations of a student's training: 5,000 steps of sCD
+# Evaluations that a step takes for a sample of its batch, guided teachers
+# included (`scm_jax.training.evaluations` counts them).
+EVALUATIONS = {
+  "sct": 4,
+  "scd": 6,
+  "ect": 4,
+  "tcm": 5,
+  "cmt": 80,
+  "ms_scd": 6,
+  "ayf": 6,
+  "meanflow": 4,
+  "imf": 5,
+  "alphaflow": 4,
+  "facm": 6,
+  "scd_vsd": 15,
+}
+MID_TRAINING = 0.25  # its part of the budget
+MAPS = ("ms_scd", "ayf", "meanflow")
+JUMPS = ("sct", "scd", "ect", "scd_vsd")
+STEPS = (1, 2, 4, 8)
+GAMMA = (0.0, 0.5, 1.0)  # the best of them is chosen on other samples
+
+
+def get_config(arg: str = ""):
+  """Returns the config of one run for the arguments listed above."""
+  choice = parse_arg(arg, run=tuple(OBJECTIVES), part=1.0, tiny=False)
+  config = digits.get_config(f"run={choice.run}")
+  if choice.run == "teacher":
+    if choice.tiny:
+      common.shrink(config)
+    return config
+  spec = OBJECTIVES[choice.run]
+  if spec.asks_teacher(spec.options()):
+    config.objective.guidance = "fixed"
+    config.objective.guidance_scale = 1.15
+  step = config.batch_size * EVALUATIONS[choice.run]
+  config.total_steps = round(choice.part * BUDGET / step)
+  if choice.tiny:
+    common.shrink(config)
+  return config
+
+
+def sweep():
+  """Returns a teacher, and its students by each method, three times."""
+  jumps = ({"steps": STEPS},)
+  maps = ({"steps": STEPS, "gamma": GAMMA},)
+  points = [
+    Point("teacher", arg="run=teacher", sampling=({"teacher_steps": (32, 1)},)),
+    *(_student(run, f"run={run}", jumps) for run in JUMPS),
+    *(_student(run, f"run={run}", maps) for run in MAPS),
+  ]
+  for run, sampling, mid in (
+    ("scd", jumps, {}),
+    ("ayf", maps, {"objective.ends": "path"}),
+  ):
+    start = f"cmt_for_{run}"
+    points += [
+      Point(start, mid, f"run=cmt,part={MID_TRAINING}", "teacher"),
+      Point(
+        f"cmt_{run}",
+        arg=f"run={run},part={1 - MID_TRAINING}",
+        teacher="teacher",
+        start=start,
+        sampling=sampling,
+      ),
+    ]
+  return seeds(points, SEEDS)
+
+
+def _student(run: str, arg: str, sampling: tuple) -> Point:
+  return Point(run, arg=arg, teacher="teacher", sampling=sampling)

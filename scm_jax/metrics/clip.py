@@ -1,0 +1,167 @@
+"""CLIP's vision transformer, whose image embeddings CMMD is computed from.
+
+Embeddings are projections of the class token, scaled to unit length: 768
+numbers of ViT-L/14 (arXiv 2103.00020) for images of 336 pixels, as CMMD's
+authors take them (arXiv 2401.09603). Images are resized as by their code:
+antialiased bicubic, in floats. Public weights have the names of transformers
+(`pytorch_model.bin` of `openai/clip-vit-large-patch14-336`); what the file
+holds of the text's network is left out.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from scm_jax.interop.state_dict import Misfit, Tensors, take
+from scm_jax.metrics import resize, vit
+from scm_jax.metrics.extractor import Extractor
+from scm_jax.metrics.inception import as_rgb
+from scm_jax.metrics.vit import HEAD, Params
+
+NAMES = ("clip",)
+URL = (
+  "https://huggingface.co/openai/clip-vit-large-patch14-336/resolve/main/"
+  "pytorch_model.bin"
+)
+WIDTH, SIDE, PATCH = 1024, 336, 14  # of the network that CMMD is defined with
+EPS = 1e-5  # added to variances by the layer normalisations
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels CLIP was trained on
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def prepare(images: Array, side: int = SIDE) -> Array:
+  """Returns the network's input [B, side, side, 3] of uint8 [B, H, W, C].
+
+  C must be 3, or 1, which is repeated.
+  """
+  images = as_rgb(images)
+  matrices = (resize.bicubic_antialiased(n, side) for n in images.shape[1:3])
+  x = resize.resize(images, *matrices)
+  return (x / 255.0 - jnp.asarray(MEAN)) / jnp.asarray(STD)
+
+
+def embed(params: Params, x: Array) -> Array:
+  """Computes the embeddings [B, dim] of what `prepare` returns, unscaled."""
+  x = vit.prepend(params["class"], vit.patches(params["patch"], x))
+  x = vit.normalize(params["norm_in"], x + params["positions"], EPS)
+  # A scan compiles one block, however many there are.
+  x, _ = lax.scan(lambda x, p: (_block(p, x), None), x, params["blocks"])
+  token = vit.normalize(params["norm_out"], x[:, 0], EPS)
+  return jnp.dot(token, params["projection"], precision=lax.Precision.HIGHEST)
+
+
+def _block(p: Params, x: Array) -> Array:
+  x = x + vit.attention(p, vit.normalize(p["norm1"], x, EPS))
+  hidden = vit.linear(p["fc1"], vit.normalize(p["norm2"], x, EPS))
+  # CLIP's approximation of GELU.
+  return x + vit.linear(p["fc2"], hidden * jax.nn.sigmoid(1.702 * hidden))
+
+
+def outputs(params: Params, images: Array) -> dict[str, Array]:
+  """Computes embeddings [B, dim] of unit length of uint8 images.
+
+  They are `features`, and also `embeddings`, which are CLIP's alone.
+  """
+  side = PATCH * math.isqrt(len(params["positions"]) - 1)
+  found = embed(params, prepare(images, side))
+  found = found / jnp.linalg.norm(found, axis=-1, keepdims=True)
+  return {"features": found, "embeddings": found}
+
+
+def from_tensors(tensors: Tensors) -> Params:
+  """Returns the network's parameters; those of blocks are stacked [depth, ...].
+
+  Tensors have the names of transformers.
+
+  Raises:
+    Misfit: the tensors belong to another network.
+  """
+  left = {
+    name.removeprefix("vision_model."): tensor
+    for name, tensor in tensors.items()
+    if name.startswith(("vision_model.", "visual_projection."))
+    and not name.endswith("position_ids")
+  }
+  if "embeddings.class_embedding" not in left:
+    raise Misfit("it has no vision_model.embeddings.class_embedding")
+  width = len(left["embeddings.class_embedding"])
+  if width % HEAD:
+    raise Misfit(f"its width {width} is not a multiple of {HEAD}")
+
+  def vector(name: str) -> np.ndarray:
+    return take(left, name, (width,))
+
+  def norm(name: str) -> dict[str, np.ndarray]:
+    return {"scale": vector(f"{name}.weight"), "bias": vector(f"{name}.bias")}
+
+  blocks = []
+  while any(n.startswith(f"encoder.layers.{len(blocks)}.") for n in left):
+    blocks.append(_block_of(left, f"encoder.layers.{len(blocks)}", width, norm))
+  if not blocks:
+    raise Misfit("it has no vision_model.encoder.layers.0")
+  filters = (width, 3, PATCH, PATCH)
+  patch = take(left, "embeddings.patch_embedding.weight", filters)
+  dim = len(left.get("visual_projection.weight", ()))
+  found = {
+    "class": vector("embeddings.class_embedding"),
+    "positions": _positions(left, width),
+    "patch": patch.transpose(2, 3, 1, 0),
+    "norm_in": norm("pre_layrnorm"),
+    "blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks),
+    "norm_out": norm("post_layernorm"),
+    "projection": take(left, "visual_projection.weight", (dim, width)).T,
+  }
+  if left:
+    raise Misfit(f"it has {min(left)}, which CLIP's ViT-L/14 does not have")
+  return found
+
+
+def _block_of(left: Tensors, name: str, width: int, norm: Any) -> Params:
+  """Returns the parameters of one block."""
+
+  def linear(part: str, features_in: int, features: int) -> Params:
+    kernel = take(left, f"{name}.{part}.weight", (features, features_in)).T
+    return {
+      "kernel": kernel,
+      "bias": take(left, f"{name}.{part}.bias", (features,)),
+    }
+
+  hidden = len(left.get(f"{name}.mlp.fc1.bias", ()))
+  parts = [linear(f"self_attn.{p}_proj", width, width) for p in "qkv"]
+  return {
+    "norm1": norm(f"{name}.layer_norm1"),
+    "qkv": jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts),
+    "proj": linear("self_attn.out_proj", width, width),
+    "norm2": norm(f"{name}.layer_norm2"),
+    "fc1": linear("mlp.fc1", width, hidden),
+    "fc2": linear("mlp.fc2", hidden, width),
+  }
+
+
+def _positions(left: Tensors, width: int) -> np.ndarray:
+  """Returns the embedding of the class and the patches, [1 + patches, D]."""
+  name = "embeddings.position_embedding.weight"
+  count = len(left.get(name, ()))
+  found = take(left, name, (count, width))
+  grid = math.isqrt(max(count - 1, 0))
+  if not grid or grid**2 != count - 1:
+    raise Misfit(
+      f"its {name} has {count - 1} patches, which do not form a square"
+    )
+  if width == WIDTH and grid * PATCH != SIDE:
+    raise Misfit(
+      f"it is for images of {grid * PATCH} pixels; CMMD is defined with the "
+      f"network for {SIDE}"
+    )
+  return found
+
+
+def extractor(tensors: Tensors, name: str) -> Extractor:
+  """Returns the extractor; see `from_tensors` for its weights."""
+  params = jax.device_put(from_tensors(tensors))
+  dim = params["projection"].shape[1]
+  return Extractor(name, dim, params, outputs, ("features", "embeddings"))

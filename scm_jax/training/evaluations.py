@@ -1,0 +1,92 @@
+"""The budget of a training, in evaluations of its networks.
+
+An evaluation is one pass over the weights for one sample. A derivative along a
+direction costs one more, and the pass back through a network that is trained
+two, as their FLOPs do. Evaluations of a teacher and of other networks count
+alike, whatever their size.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+
+from scm_jax import networks
+from scm_jax.defaults import Run
+from scm_jax.networks import Network
+from scm_jax.training import objective, program
+from scm_jax.training.sharding import DATA, FSDP
+from scm_jax.training.step import extra_networks
+
+
+def total(config: Run, step: int) -> int:
+  """Returns the evaluations of a run's first steps, for all samples together.
+
+  Those of the teacher's own training, and of a run that this one starts from,
+  are not among them.
+  """
+  return per_sample(config) * config.batch_size * step
+
+
+@functools.cache
+def per_sample(config: Run) -> int:
+  """Returns the evaluations that a step takes for each of its samples.
+
+  The gradient of the loss is traced, for no particular data, with networks that
+  are one product of matrices each, and the products are counted: one in a
+  forward pass, one in its derivative, and two in a backward pass. A product
+  with more samples than the batch has, as of all states of trajectories, counts
+  as often as it could hold the batch.
+  """
+  student, extra = networks.build(config.network), extra_networks(config)
+  teacher = program.teacher_network(config) if config.asks_teacher else None
+  weak = program.guide_network(config)
+  base = objective.Networks(student, teacher, weak, extra)
+  goal = objective.build(config, base, lambda given: given.map(_product))
+  mesh: Any = AbstractMesh((1, 1), (DATA, FSDP))
+  batch = program.abstract_batch(config, mesh)
+  draws = jax.eval_shape(goal.draw, batch, jax.random.key(0))
+  channels = config.network.in_channels
+  own = {"bias": jnp.zeros(()), "matrix": jnp.zeros((channels, channels))}
+  taught = {**own, "guide": own}
+
+  def loss(params, draws):
+    return goal.loss(params, taught, draws, jnp.int32(0))
+
+  gradient = jax.make_jaxpr(jax.grad(loss, has_aux=True))
+  counted = _count(gradient(own | dict.fromkeys(extra, own), draws))
+  size = config.network.resolution**2 * channels
+  return counted // (config.batch_size * size)
+
+
+def _product(network: Network) -> Network:
+  """Returns the network of one product in place of another."""
+
+  def F(params, x, t, cond, **kwargs):
+    del t, cond, kwargs
+    return (x + params["bias"]) @ params["matrix"]
+
+  def w(params, t, s=None):
+    del params, s
+    return jnp.zeros_like(t)
+
+  return network._replace(F=F, w=w)
+
+
+def _count(jaxpr: Any) -> int:
+  """Returns the numbers that a program's products read, loops included."""
+  found = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "dot_general":
+      widest = max((x.aval for x in equation.invars), key=lambda x: x.ndim)
+      # Samples have more axes than what metrics are summed from by products.
+      found += widest.size if widest.ndim > 2 else 0
+    times = equation.params.get("length", 1)  # of a scan
+    leaves = jax.tree.leaves(
+      equation.params, is_leaf=lambda p: hasattr(p, "eqns")
+    )
+    inner = (leaf for leaf in leaves if hasattr(leaf, "eqns"))
+    found += times * sum(map(_count, inner))
+  return found
