@@ -36,13 +36,12 @@ def per_sample(config: Run) -> int:
 
   The gradient of the loss is traced, for no particular data, with networks that
   are one product of matrices each, and the products are counted: one in a
-  forward pass, one in its derivative, and two in a backward pass. A product
-  with more samples than the batch has, as of all states of trajectories, counts
-  as often as it could hold the batch.
+  forward pass, one in its derivative, and two in a backward pass.
   """
   student, extra = networks.build(config.network), extra_networks(config)
   teacher = program.teacher_network(config) if config.asks_teacher else None
-  base = objective.Networks(student, teacher, None, extra)
+  weak = program.guide_network(config)
+  base = objective.Networks(student, teacher, weak, extra)
   goal = objective.build(config, base, lambda given: given.map(_product))
   mesh: Any = AbstractMesh((1, 1), (DATA, FSDP))
   batch = program.abstract_batch(config, mesh)
@@ -55,9 +54,8 @@ def per_sample(config: Run) -> int:
     return goal.loss(params, taught, draws, jnp.int32(0))
 
   gradient = jax.make_jaxpr(jax.grad(loss, has_aux=True))
-  counted = _count(gradient(own | dict.fromkeys(extra, own), draws))
-  size = config.network.resolution**2 * channels
-  return counted // (config.batch_size * size)
+  trained = own | dict.fromkeys(extra, own)
+  return _count(gradient(trained, draws), draws["x0"].size)
 
 
 def _product(network: Network) -> Network:
@@ -74,18 +72,25 @@ def _product(network: Network) -> Network:
   return network._replace(F=F, w=w)
 
 
-def _count(jaxpr: Any) -> int:
-  """Returns the numbers that a program's products read, loops included."""
+def _count(jaxpr: Any, size: int) -> int:
+  """Returns the number of products in a program, loops included.
+
+  Args:
+    jaxpr: the program.
+    size: the numbers in a batch of samples; a product with more counts as that
+      of several batches.
+  """
   found = 0
   for equation in jaxpr.eqns:
-    if equation.primitive.name == "dot_general":
-      widest = max((x.aval for x in equation.invars), key=lambda x: x.ndim)
-      # Samples have more axes than what metrics are summed from by products.
-      found += widest.size if widest.ndim > 2 else 0
+    # Samples have more axes than what metrics are summed from by products.
+    given = [x.aval for x in equation.invars]
+    product = equation.primitive.name == "dot_general"
+    if product and max(x.ndim for x in given) > 2:
+      found += max(x.size for x in given) // size
     times = equation.params.get("length", 1)  # of a scan
     leaves = jax.tree.leaves(
       equation.params, is_leaf=lambda p: hasattr(p, "eqns")
     )
     inner = (leaf for leaf in leaves if hasattr(leaf, "eqns"))
-    found += times * sum(map(_count, inner))
+    found += times * sum(_count(each, size) for each in inner)
   return found
