@@ -100,11 +100,18 @@ def read_markdown(app, what, name, thing, options, lines):
   lines[:] = result
 
 
+def link_files(app, name, source):
+  """Lets links to Markdown outside of docs/ lead to the file, not a page."""
+  del app, name
+  source[0] = re.sub(r"\]\((\.\./\w+\.md)(#[^)]*)?\)", r"](path:\1)", source[0])
+
+
 def setup(app):
   """Adds the directives, and what reads docstrings."""
   app.add_directive("task-help", Commands)
   app.add_directive("registry-options", Options)
   app.connect("autodoc-skip-member", skip)
+  app.connect("source-read", link_files)
   for field in PyObject.doc_field_types:
     if field.name == "variable":  # Napoleon's name of attributes
       field.label = "Attributes"

@@ -31,7 +31,8 @@ launch/setup.sh train,docs
 export PATH=$root/.venv/bin:$PATH
 # No program of the docs computes anything: an accelerator stays free.
 export JAX_PLATFORMS=cpu
-python -m sphinx -b html -j auto -W --keep-going -q docs build/docs
+# All pages anew (-E), since those that are not read again tell no warnings.
+python -m sphinx -b html -E -j auto -W --keep-going -q docs build/docs
 say "the site is in build/docs/index.html"
 if [[ -n $serve ]]; then
   exec python -m http.server --directory build/docs --bind 127.0.0.1 "$port"
