@@ -135,9 +135,9 @@ def test_extrapolated_distance_is_a_score_with_its_standard_error():
 
 
 def test_a_new_score_needs_no_change_of_the_table():
-  run = _record(scores={**_SCORES, "cmmd": {"classifier": 0.5}})
+  run = _record(scores={**_SCORES, "novelty": {"classifier": 0.5}})
   head = tables.evaluation(report.make_report([run], {})).splitlines()[0]
-  assert "cmmd" in head
+  assert "novelty" in head
 
 
 def test_table_without_floor_or_runs():
