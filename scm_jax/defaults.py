@@ -240,6 +240,13 @@ class Run:
     sigma_d: standard deviation of the network's data.
     teacher: workdir whose EMA weights a student starts from.
     teacher_ema: which of its EMAs, or any width; 0 is its first.
+    guide: a weak network that guides the teacher (autoguidance, arXiv
+      2406.02507): a smaller run, a checkpoint or an early snapshot of the
+      teacher's own run. It sees the labels that the teacher sees, where
+      classifier-free guidance takes the teacher itself without labels. "" is
+      the guidance network in the teacher's workdir, or else classifier-free
+      guidance.
+    guide_ema: which of its EMAs, or any width; 0 is its first.
     start: workdir to start from instead, such as an adapted teacher's.
     teacher_dtype: type of the teacher's weights where every step evaluates it.
     ema: the EMAs of the weights; the first is the default one. A number below 1
@@ -249,6 +256,9 @@ class Run:
     snapshot_every: steps between snapshots of the EMAs, from which any other
       `sigma_rel` is reconstructed; 0 is none. EDM2's are 8 Mi images apart,
       4096 steps of 2048.
+    snapshot_at: further steps at which a snapshot is made, of the EMAs with a
+      half-life too. A network that is trained less guides the finished one; see
+      `guide`.
     snapshot_dtype: type of the snapshots; EDM2's is float16.
     memory_check: what happens if a step needs far more memory than the devices
       have, by an estimate: `stop` does not compile it, `warn` tries it, `off`
@@ -292,11 +302,14 @@ class Run:
   sigma_d: float = 0.5
   teacher: str = ""
   teacher_ema: float = 0.0
+  guide: str = ""
+  guide_ema: float = 0.0
   start: str = ""
   teacher_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
   ema: tuple[float, ...] = (0.05, 0.10)
   ema_rampup_ratio: float = 0.05
   snapshot_every: int = 0
+  snapshot_at: tuple[int, ...] = ()
   snapshot_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
   memory_check: Literal["stop", "warn", "off"] = "stop"
   offload: tuple[str, ...] = ()

@@ -29,8 +29,9 @@ def load(
 
   Args:
     path: an export's folder, the name of a network that comes with the package
-      (`mnist-scd`), a workdir, or one of its checkpoints
-      (`DIR/checkpoints/STEP`); the newest checkpoint of a workdir is read.
+      (`mnist-scd`), a workdir, or one of its checkpoints or snapshots
+      (`DIR/checkpoints/STEP`, `DIR/snapshots/STEP`); the newest checkpoint of a
+      workdir is read.
     ema: the width (or half-life in images) of the EMA weights; 0 is the first
       one in the run's config.
     dtype: float32, bfloat16 or float16, in which the weights are kept and the

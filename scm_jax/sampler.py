@@ -6,7 +6,7 @@ training all use `Sampler`. It needs jax, flax and numpy alone.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from scm_jax import editing, samplers
 from scm_jax import sampler_inputs as inputs
 from scm_jax import sampler_programs as programs
 from scm_jax.sampler_inputs import Labels
-from scm_jax.sampler_kinds import SamplerState
+from scm_jax.sampler_kinds import Guidance, SamplerState, few_times
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +38,27 @@ class Sampler(SamplerState):
   # The checks of what a caller asks for.
   guidance_refusal = inputs.guidance_refusal
   guidance_scale = inputs.guidance_scale
+  guidance_scales = inputs.guidance_scales
   labels = inputs.labels
+
+  def guided_by(self, weak: "Sampler") -> "Sampler":
+    """Returns this diffusion model, guided by a weaker one (autoguidance).
+
+    A guidance scale `s` then draws with `F_weak + s (F - F_weak)` (arXiv
+    2406.02507), both networks with the same labels, unless the weak one takes
+    none. It replaces the guidance network that there may be.
+
+    Args:
+      weak: a diffusion model of the same data on the same devices, such as an
+        early snapshot or a smaller network.
+
+    Raises:
+      ConfigError: one of the two is no diffusion model, or their data differ.
+    """
+    inputs.check_guide(self, weak)
+    return dataclasses.replace(
+      self, guidance_network=weak.network, guidance_params=weak.params
+    )
 
   def sample(
     self,
@@ -47,7 +67,7 @@ class Sampler(SamplerState):
     num: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    guidance: float | None = None,
+    guidance: float | Sequence[float] | None = None,
   ) -> np.ndarray:
     """Draws images.
 
@@ -56,7 +76,8 @@ class Sampler(SamplerState):
       num: the number of images; None is one for each label.
       steps: the number of steps; None is `self.steps`.
       seed: image `i` is a function of `(seed, i, label i)`.
-      guidance: the guidance scale; None is the sampler's own.
+      guidance: the guidance scale, or one for each step, where the network
+        takes it as an input; None is the sampler's own.
 
     Returns:
       uint8 images `[num, H, W, C]` on the host.
@@ -79,7 +100,7 @@ class Sampler(SamplerState):
     *,
     steps: int | None = None,
     seed: int = 0,
-    guidance: float | None = None,
+    guidance: float | Sequence[float] | None = None,
   ) -> Iterator[np.ndarray]:
     """Returns an iterator over the images of `sample`, batch by batch.
 
@@ -88,7 +109,7 @@ class Sampler(SamplerState):
     other arguments and the errors are those of `sample`.
     """
     steps = self.steps if steps is None else steps
-    scale = self.guidance_scale(guidance)
+    scale = self.guidance_scales(guidance, steps)
 
     def draw(batch: Any) -> Array:
       return self.draw(*batch, steps=steps, seed=seed, guidance=scale)
@@ -103,17 +124,17 @@ class Sampler(SamplerState):
     *,
     steps: int,
     seed: int,
-    guidance: float,
+    guidance: Guidance,
   ) -> Array:
     """Starts to draw the images with the numbers `index`, `[B]` like `label`.
 
     It returns at once: uint8 images `[B, H, W, C]` on the devices. `guidance`
-    is a scale as `guidance_scale` returns it; see `sample` for the rest.
+    is what `guidance_scales` returns; see `sample` for the rest.
     """
     return programs.draw_from_seed(
       self.ready,
       np.int32(seed),
-      np.float32(guidance),
+      inputs.scale_array(guidance),
       programs.put(self, (index, label)),
       steps=steps,
       guided=self.extrapolates(guidance),
@@ -143,7 +164,7 @@ class Sampler(SamplerState):
     labels: Labels = None,
     *,
     steps: int | None = None,
-    guidance: float | None = None,
+    guidance: float | Sequence[float] | None = None,
   ) -> np.ndarray:
     """Draws images from given noise.
 
@@ -152,7 +173,7 @@ class Sampler(SamplerState):
       labels: the images' classes, see the class.
       steps: the steps of a diffusion model's solver; a consistency model takes
         one step for each draw.
-      guidance: the guidance scale; None is the sampler's own.
+      guidance: as for `sample`.
 
     Returns:
       uint8 images `[N, H, W, C]`.
@@ -171,7 +192,7 @@ class Sampler(SamplerState):
     labels: Labels = None,
     *,
     steps: int | None = None,
-    guidance: float | None = None,
+    guidance: float | Sequence[float] | None = None,
   ) -> samplers.Path:
     """Returns the steps by which `from_noise` draws its images, as images.
 
@@ -192,15 +213,15 @@ class Sampler(SamplerState):
     noise: np.ndarray,
     labels: Labels,
     steps: int | None,
-    guidance: float | None,
+    guidance: float | Sequence[float] | None,
   ) -> Any:
     noise = np.asarray(noise, np.float32)
     steps = inputs.steps_from_noise(self, noise, steps)
-    scale = self.guidance_scale(guidance)
+    scale = self.guidance_scales(guidance, steps)
     program = functools.partial(
       program,
       self.ready,
-      np.float32(scale),
+      inputs.scale_array(scale),
       steps=steps,
       guided=self.extrapolates(scale),
     )
@@ -241,7 +262,7 @@ class Sampler(SamplerState):
         or arguments that do not fit.
     """
     images = np.asarray(images)
-    inputs.check_edit(self, images, known, start)
+    inputs.check_edit(self, images, known, start, guidance)
     mask, transform = np.zeros((len(images), 1), bool), None
     if known is not None:
       if not isinstance(known, editing.Known):
@@ -251,10 +272,10 @@ class Sampler(SamplerState):
     program = functools.partial(
       programs.draw_edit,
       self.ready,
-      np.float32(self.guidance_scale(guidance)),
-      times=editing.times(
-        steps, start, self.codec.sigma_d, self.t_mid, self.sigma_max
-      ),
+      inputs.scale_array(self.guidance_scale(guidance)),
+      times=few_times(self, steps)
+      if start is None
+      else editing.times(steps, start, self.codec.sigma_d),
       transform=transform,
       from_images=start is not None,
     )

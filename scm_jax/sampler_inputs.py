@@ -13,7 +13,7 @@ import numpy as np
 from scm_jax import editing
 from scm_jax.codec import PixelCodec
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.sampler_kinds import SamplerState
+from scm_jax.sampler_kinds import Guidance, SamplerState, joined
 
 Labels = int | Sequence[int] | np.ndarray | None
 
@@ -59,6 +59,70 @@ def guidance_scale(
   if guidance not in (None, 1.0):
     raise ConfigError(f"the guidance scale {guidance:g} cannot be used: {why}")
   return 1.0
+
+
+def guidance_scales(
+  sampler: SamplerState, guidance: float | Sequence[float] | None, steps: int
+) -> Guidance:
+  """Returns the scale to draw with, or those of the steps.
+
+  Args:
+    sampler: the network with its own scale.
+    guidance: as for `guidance_scale`; or one scale for each step, where the
+      network takes the scale as an input.
+    steps: the number of steps.
+
+  Raises:
+    ConfigError: as `guidance_scale`; or the network does not take a scale for
+      each step, or there are not as many as steps.
+  """
+  if not isinstance(guidance, Sequence):
+    return guidance_scale(sampler, guidance)
+  scales = tuple(map(float, guidance))
+  shown = f"the guidance scales {joined(scales)}, one for each step,"
+  why = guidance_refusal(sampler)
+  if not sampler.rules.guidance_is_input:
+    why = "this is a diffusion model, whose guidance has one scale"
+  if why:
+    raise ConfigError(f"{shown} cannot be used: {why}")
+  if len(scales) != steps:
+    raise ConfigError(f"{shown} are not as many as the {steps} steps")
+  return scales
+
+
+def scale_array(guidance: Guidance) -> np.ndarray:
+  """Returns what `guidance_scales` returned as programs take it, float32.
+
+  One scale is `[]`; those of the steps are `[steps, 1]`.
+  """
+  array = np.asarray(guidance, np.float32)
+  return array[:, None] if array.ndim else array
+
+
+def check_guide(sampler: SamplerState, weak: SamplerState) -> None:
+  """Raises ConfigError unless one diffusion model may guide the other."""
+  if sampler.rules.guidance_is_input or weak.rules.guidance_is_input:
+    raise ConfigError(
+      "only a diffusion model can be guided by another one, and only another "
+      f"diffusion model can guide it; here a {weak.kind} model would guide a "
+      f"{sampler.kind} model"
+    )
+  ours, theirs = sampler.network.config, weak.network.config
+  differing = [
+    (name, getattr(theirs, name), getattr(ours, name))
+    for name in ("resolution", "in_channels", "num_classes")
+  ]
+  scale = lambda codec: (codec.mean, codec.std, codec.sigma_d)
+  differing.append(
+    ("the data's scale", scale(weak.codec), scale(sampler.codec))
+  )
+  for name, a, b in differing:
+    unlabelled = name == "num_classes" and not a
+    if a != b and not unlabelled:
+      raise ConfigError(
+        f"the weak network does not fit the network that it guides: {name} is "
+        f"{a} there and {b} here; choose one that was trained on the same data"
+      )
 
 
 def labels(
@@ -135,6 +199,7 @@ def check_edit(
   images: np.ndarray,
   known: editing.Known | np.ndarray | None,
   start: float | None,
+  guidance: float | None,
 ) -> None:
   """Checks the arguments of an edit.
 
@@ -155,6 +220,8 @@ def check_edit(
       f"images must be uint8 [N, {shape}], not {images.dtype} "
       f"{list(images.shape)}"
     )
+  if isinstance(guidance, Sequence):
+    raise UserError("an edit has one guidance scale; give a number")
   if start is not None and not 0 < start < np.pi / 2:
     raise UserError(f"start is {start:g}, but must lie between 0 and pi/2")
 

@@ -6,6 +6,7 @@ and in the exports, is looked up there or by its name.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -16,6 +17,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from scm_jax import codec as codecs
 from scm_jax import networks, samplers, trigflow
+from scm_jax.errors import ConfigError
+
+# One guidance scale, or one for each step of a few-step sampler.
+Guidance = float | tuple[float, ...]
 
 SOLVERS = {
   "heun": samplers.heun,
@@ -57,20 +62,49 @@ class Kind:
   edits: bool
 
 
-def _few_times(sampler: "SamplerState", steps: int) -> tuple[float, ...]:
-  return samplers.consistency_times(
-    steps, sampler.codec.sigma_d, sampler.t_mid, sampler.sigma_max
-  )
+def few_times(sampler: "SamplerState", steps: int) -> tuple[float, ...]:
+  """Returns the times of a few-step sampler's steps, in radians, decreasing.
+
+  Raises:
+    ConfigError: the sampler's own times are not for this number of steps, or
+      are no times that decrease from the first one to above 0.
+  """
+  sigma_d, later = sampler.codec.sigma_d, sampler.times
+  if steps == 1 or not later:
+    return samplers.consistency_times(
+      steps, sigma_d, sampler.t_mid, sampler.sigma_max
+    )
+  times = trigflow.max_time(sigma_d, sampler.sigma_max), *later
+  falling = all(a > b for a, b in itertools.pairwise((*times, 0.0)))
+  if len(times) != steps or not falling:
+    raise ConfigError(
+      f"the times of the steps after the first are {joined(later)}, but "
+      f"{steps} steps need {steps - 1} of them, which decrease from less than "
+      f"{times[0]:.3f} to more than 0"
+    )
+  return times
+
+
+def _few_steps(sampler: "SamplerState") -> int:
+  return len(sampler.times) + 1 if sampler.times else 2
+
+
+def joined(values: float | tuple[float, ...]) -> Any:
+  """Returns the values of several steps as one text, `1.3:1.0`.
+
+  A single number stays one.
+  """
+  return ":".join(map(str, values)) if isinstance(values, tuple) else values
 
 
 def _consistency_path(
   sampler: "SamplerState",
   F: Callable[..., Array],
   noise: Array,
-  cond: networks.Cond,
+  cond: samplers.Cond,
   steps: int,
 ) -> tuple[Array, samplers.Path]:
-  times, sigma_d = _few_times(sampler, steps), sampler.codec.sigma_d
+  times, sigma_d = few_times(sampler, steps), sampler.codec.sigma_d
   return samplers.consistency(F, noise, cond, times, sigma_d)
 
 
@@ -78,10 +112,10 @@ def _map_path(
   sampler: "SamplerState",
   F: Callable[..., Array],
   noise: Array,
-  cond: networks.Cond,
+  cond: samplers.Cond,
   steps: int,
 ) -> tuple[Array, samplers.Path]:
-  times, sigma_d = _few_times(sampler, steps), sampler.codec.sigma_d
+  times, sigma_d = few_times(sampler, steps), sampler.codec.sigma_d
   return samplers.flow_map(F, noise, cond, times, sigma_d, sampler.gamma)
 
 
@@ -108,7 +142,7 @@ def _solver_evaluations(sampler: "SamplerState", steps: int) -> int:
 KINDS = {
   "consistency": Kind(
     path=_consistency_path,
-    default_steps=lambda sampler: 2,
+    default_steps=_few_steps,
     fresh_noise=True,
     evaluations=lambda sampler, steps: steps,
     settings=("t_mid",),
@@ -118,7 +152,7 @@ KINDS = {
   ),
   "map": Kind(
     path=_map_path,
-    default_steps=lambda sampler: 2,
+    default_steps=_few_steps,
     fresh_noise=True,
     evaluations=lambda sampler, steps: steps,
     settings=("t_mid", "gamma"),
@@ -153,6 +187,9 @@ class SamplerState:
       it to any earlier time, `diffusion` for one that gives a trajectory's
       velocity.
     t_mid: the second time of a 2-step sampler, in radians.
+    times: the times of the steps after the first one, in radians, decreasing,
+      for a few-step sampler with one step more than there are; () takes those
+      that follow from `t_mid`.
     gamma: how much of a flow map's noise is fresh in each step, from 0 to 1.
     sigma_max: the noise level that sampling starts from.
     solver: a diffusion model's ODE solver, a name in `SOLVERS`.
@@ -175,6 +212,7 @@ class SamplerState:
   codec: codecs.Codec
   kind: str = "consistency"
   t_mid: float = samplers.T_MID
+  times: tuple[float, ...] = ()
   gamma: float = 0.0
   sigma_max: float = trigflow.SIGMA_MAX
   solver: str = "heun"
@@ -279,20 +317,22 @@ class SamplerState:
     """Returns how many draws of noise a sample takes."""
     return steps if self.rules.fresh_noise else 1
 
-  def evaluations(self, steps: int, guidance: float = 1.0) -> int:
+  def evaluations(self, steps: int, guidance: Guidance = 1.0) -> int:
     """Returns the network evaluations for one sample, guidance included."""
     passes = self.rules.evaluations(self, steps)
     return 2 * passes if self.extrapolates(guidance) else passes
 
-  def extrapolates(self, guidance: float) -> bool:
+  def extrapolates(self, guidance: Guidance) -> bool:
     """Returns whether this scale costs a second evaluation of a network."""
     return guidance != 1.0 and not self.rules.guidance_is_input
 
-  def settings(self, steps: int, guidance: float) -> dict[str, Any]:
+  def settings(self, steps: int, guidance: Guidance) -> dict[str, Any]:
     """Returns all that decides how samples are drawn, as JSON's types."""
-    found: dict[str, Any] = {"guidance": guidance}
+    found: dict[str, Any] = {"guidance": joined(guidance)}
     if steps > 1:
       found |= {name: getattr(self, name) for name in self.rules.settings}
+      if self.times and found.pop("t_mid", None):
+        found["times"] = joined(self.times)
     dtype = jnp.dtype(self.network.config.dtype).name
     return found | {"sigma_max": self.sigma_max, "dtype": dtype}
 

@@ -22,29 +22,40 @@ from scm_jax.sampler_kinds import SamplerState
 
 def bind(
   sampler: SamplerState, label: Array, guidance: Array, guided: bool = True
-) -> tuple[Callable[..., Array], networks.Cond]:
+) -> tuple[Callable[..., Array], samplers.Cond]:
   """Binds parameters and a condition to a sampler's network.
 
   Args:
     sampler: the network and its parameters.
     label: labels `[B]`.
-    guidance: the guidance scale, `[]` or `[B]`.
+    guidance: the guidance scale, `[]` or `[B]`; or, where the network takes it
+      as an input, those of each step, `[steps, 1]` or `[steps, B]`.
     guided: whether a network that does not take the scale as an input is guided
       by a second evaluation.
 
   Returns:
-    `F(x / sigma_d, t, cond)`, and the condition to call it with.
+    `F(x / sigma_d, t, cond)`, and the condition to call it with, or that of
+    each step.
   """
   network = sampler.network
   cond = networks.null_cond(network.config, label.shape[0])
   if network.config.num_classes:
     cond["label"] = label
+  with_scale = lambda scale: (
+    cond | {"guidance": jnp.broadcast_to(scale, label.shape)}
+  )
+  found: samplers.Cond = cond
   if network.config.guidance:
-    cond["guidance"] = jnp.broadcast_to(guidance, label.shape)
+    by_step = jnp.ndim(guidance) == 2
+    found = (
+      [with_scale(scale) for scale in guidance]
+      if by_step
+      else with_scale(guidance)
+    )
   if sampler.rules.guidance_is_input or not guided:
-    return functools.partial(network.F, sampler.params), cond
+    return functools.partial(network.F, sampler.params), found
   second = sampler.guidance_network
-  return velocity.guided(network, second, sampler.weights, guidance), cond
+  return velocity.guided(network, second, sampler.weights, guidance), found
 
 
 def integrate(
@@ -61,7 +72,7 @@ def integrate(
     sampler: the network and how it is sampled.
     noise: unit noise `[draws, B, H, W, C]`.
     label: labels `[B]`.
-    guidance: the guidance scale `[]`.
+    guidance: as for `bind`.
     steps: the number of steps.
     guided: as for `bind`.
 
@@ -158,6 +169,7 @@ def draw_edit(
   """Edits the images of a batch of noise, labels, images and masks."""
   noise, label, images, mask = batch
   F, cond = bind(sampler, label, guidance)
+  assert isinstance(cond, dict)  # there is one scale
   # Pixels have one encoding, so that the key is not used.
   data = sampler.codec.encode(images, jax.random.key(0))
   known = editing.Known(mask, transform) if transform else None

@@ -23,6 +23,9 @@ T_MID = 1.1  # the paper's second time, for every dataset (Section G.2)
 SIGMA_MIN, RHO = 0.002, 7.0  # EDM's discretisation
 
 
+Cond = dict[str, Array] | Sequence[dict[str, Array]]
+
+
 class Path(NamedTuple):
   """The steps of a sampler.
 
@@ -73,7 +76,7 @@ def consistency_times(
 def consistency(
   F: Callable,
   noise: Array,
-  cond: dict[str, Array],
+  cond: Cond,
   times: tuple[float, ...],
   sigma_d: float,
 ) -> tuple[Array, Path]:
@@ -82,7 +85,7 @@ def consistency(
   Args:
     F: the student, with its parameters bound.
     noise: unit noise, `[len(times), B, ...]`; every step uses fresh noise.
-    cond: the batch's condition.
+    cond: the batch's condition, or one for each step.
     times: radians, decreasing; `len(times)` is the number of evaluations.
     sigma_d: the data's standard deviation.
 
@@ -96,16 +99,22 @@ def consistency(
     t = jnp.full((batch,), time, noise.dtype)
     # The first time is t_max, where x_t is taken to be noise alone.
     x_t = z if i == 0 else trigflow.interpolate(x0, z, t)
-    x0 = trigflow.denoise(F(x_t / sigma_d, t, cond), x_t, t, sigma_d)
+    output = F(x_t / sigma_d, t, _of_step(cond, i))
+    x0 = trigflow.denoise(output, x_t, t, sigma_d)
     steps.append((x_t, x0))
   x_ts, x0s = (jnp.stack(seen) for seen in zip(*steps, strict=True))
   return x0, Path(jnp.asarray(times, noise.dtype), x_ts, x0s)
 
 
+def _of_step(cond: Cond, step: int) -> dict[str, Array]:
+  """Returns the condition of a step."""
+  return cond if isinstance(cond, dict) else cond[step]
+
+
 def flow_map(
   F: Callable,
   noise: Array,
-  cond: dict[str, Array],
+  cond: Cond,
   times: tuple[float, ...],
   sigma_d: float,
   gamma: float = 0.0,
@@ -120,7 +129,7 @@ def flow_map(
     F: the flow map's network, with its parameters bound, which is told the time
       at which each jump ends as `cond["target"]`.
     noise: as for `consistency`; with `gamma = 0` only the first is used.
-    cond: the batch's condition.
+    cond: the batch's condition, or one for each step.
     times: radians, decreasing; the last jump ends at 0.
     sigma_d: the data's standard deviation.
     gamma: how much noise is fresh, from 0 to 1.
@@ -133,7 +142,7 @@ def flow_map(
   for i, (time, after) in enumerate(zip(times, (*times[1:], 0.0), strict=True)):
     end = math.atan(math.sqrt(1 - gamma**2) * math.tan(after))
     t, s = (jnp.full((batch,), u, noise.dtype) for u in (time, end))
-    output = F(x_t / sigma_d, t, cond | {"target": s})
+    output = F(x_t / sigma_d, t, _of_step(cond, i) | {"target": s})
     x0 = trigflow.denoise(output, x_t, t, sigma_d)
     steps.append((x_t, x0))
     if after:

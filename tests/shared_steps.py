@@ -17,6 +17,7 @@ from scm_jax.training import loop, program, step
 _OTHERS = {"log_every", "sample_every", "evaluate_every", "checkpoint_every"}
 _OTHERS |= {"keep_checkpoints", "keep_every", "snapshot_every", "profile"}
 _OTHERS |= {"teacher", "teacher_ema", "start", "seed", "divergence_limit"}
+_OTHERS |= {"guide_ema", "snapshot_at"}
 _OTHERS |= {"nonfinite", "watchdog", "memory_check"}
 _FIELDS = {field.name: field for field in dataclasses.fields(defaults.Run)}
 _SAME = {name: _FIELDS[name].default for name in _OTHERS}

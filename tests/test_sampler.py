@@ -12,7 +12,7 @@ import pytest
 
 from scm_jax import networks, sampler_programs
 from scm_jax.codec import LatentCodec, PixelCodec
-from scm_jax.errors import ConfigError
+from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import autoencoder, magnitude
 from scm_jax.sampler import Sampler
 
@@ -258,6 +258,55 @@ def test_a_network_that_cannot_be_guided_is_not(student, teacher):
     guidance_params=teacher.params,
   )
   assert guided.guidance_scale(1.7) == 1.7
+
+
+def test_each_step_may_have_its_own_scale(student):
+  """The first step of two is that of its scale, and so is the second."""
+  noise = student.noise(5, steps=2)
+  draw = lambda scale: student.path(noise, LABELS, guidance=scale).x0
+  mixed, low, high = draw((1.0, 2.0)), draw(1.0), draw(2.0)
+  assert_same_images(draw([2.0, 2.0]), high)
+  assert_same_images(mixed[0], low[0])
+  assert np.abs(mixed[1].astype(int) - low[1]).max() > 1
+  # The second step begins where the first one led.
+  other = draw((1.5, 2.0))
+  assert np.abs(mixed[1].astype(int) - other[1]).max() > 1
+  assert_same_images(
+    student.sample(LABELS, steps=2, guidance=(1.0, 2.0)), mixed[1]
+  )
+
+
+def test_scales_of_steps_that_cannot_be(student, teacher):
+  with pytest.raises(ConfigError, match="1.0:2.0, .* as the 3 steps"):
+    student.sample(LABELS, steps=3, guidance=(1.0, 2.0))
+  with pytest.raises(ConfigError, match="diffusion model, whose guidance has"):
+    teacher.sample(LABELS, guidance=(1.0, 2.0))
+  with pytest.raises(UserError, match="an edit has one guidance scale"):
+    images = np.zeros((1, 4, 4, 1), np.uint8)
+    student.edit(images, [0], start=1.0, guidance=(1.0, 2.0))
+
+
+def test_times_of_all_steps(student):
+  """They take the place of the schedule that follows from `t_mid`."""
+  same = dataclasses.replace(student, times=(0.9,))
+  own = dataclasses.replace(student, t_mid=0.9)
+  np.testing.assert_array_equal(same.sample(LABELS), own.sample(LABELS))
+  np.testing.assert_array_equal(
+    same.sample(LABELS, steps=1), student.sample(LABELS, steps=1)
+  )
+  three = dataclasses.replace(student, times=(1.2, 0.3))
+  path = three.path(three.noise(5), LABELS)
+  np.testing.assert_allclose(path.times[1:], (1.2, 0.3), rtol=1e-6)
+  assert three.settings(3, (1.0, 1.5, 2.0)) == {
+    "guidance": "1.0:1.5:2.0",
+    "times": "1.2:0.3",
+    "sigma_max": 80.0,
+    "dtype": "float32",
+  }
+  for times, steps in (((1.2, 0.3), 2), ((0.3, 1.2), 3), ((1.2, 0.0), 3)):
+    wrong = dataclasses.replace(student, times=times)
+    with pytest.raises(ConfigError, match=f"{steps} steps need {steps - 1} of"):
+      wrong.sample(LABELS, steps=steps)
 
 
 def test_a_kind_or_solver_that_is_none_is_refused(student):

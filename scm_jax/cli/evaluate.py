@@ -30,10 +30,13 @@ FLAGS = {
   "config's and 1. N steps of Heun are 2N-1 network evaluations",
   "--num=N": "images for each run and seed; default as many as the reference "
   "has, at most 50000; of --images all",
-  "--guidance=S,...": "guidance scales, for networks that take one; default "
+  "--guidance=SCALE,...": "guidance scales, for networks that take one; of a "
+  "student also one for each step, as 1.3:1.0, where it takes so many; default "
   "each config's",
   "--ema=SIGMA_REL,...": "EMA widths, as in sample; default the config's first",
   "--t-mid=T,...": "second times of students' samplers; default each config's",
+  "--times=TIMES,...": "times of all steps after the first, as 1.1,1.1:0.5 for "
+  "students' samplers of two and of three steps; default by --t-mid",
   "--gamma=PART,...": "parts of flow maps' noise that are fresh in each step; "
   "default each config's. Of several scales, EMA widths, times or parts, the "
   "best combination is selected on --select-num images of another seed, and "
@@ -58,6 +61,7 @@ FLAGS = {
   "--labels=MODE": "classes of the samples: random, as for published "
   "distances; balanced, each as often as any other (formerly uniform); or "
   "data, each as often as in the reference; default random",
+  **flags.GUIDE,
   **flags.SAMPLER,
   **flags.DTYPE,
   "--reference=NAME[:SPLIT]|FILE": "a dataset; or statistics in EDM2's .pkl or "
@@ -70,12 +74,12 @@ FLAGS = {
   "--allow-few": "compute Fréchet distances of fewer images than features",
   "--save-samples": "keep the images, as OUT/samples/*.npy",
 }
-_EMPTY = ("teacher_steps", "guidance", "t_mid", "gamma", "weights")
+_EMPTY = ("teacher_steps", "guidance", "t_mid", "times", "gamma", "weights")
 add_arguments = flags.adder(FLAGS, **dict.fromkeys(_EMPTY, ()))
 # The flags of how a network draws, which images from elsewhere do not have.
 _DRAWING = (
-  "then steps teacher_steps guidance ema t_mid gamma select_num select_by "
-  "labels solver sigma_max dtype autoencoder save_samples"
+  "then steps teacher_steps guidance ema guide t_mid times gamma select_num "
+  "select_by labels solver sigma_max dtype autoencoder save_samples"
 ).split()
 
 
@@ -87,6 +91,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check(args, "keep", "batch_size", "seeds", least=0)
   flags.check_times(*args.t_mid)
   flags.check_parts(*args.gamma)
+  for times in args.times:
+    flags.check_steps_times(times)
   if args.select_num == 1:
     raise ConfigError("--select-num is 1; it must be at least 2, or 0 for all")
   changes = tuple(flags.sampler_changes(args).items())

@@ -7,16 +7,37 @@ The name of a flag's value tells its type: `--num=N` takes a whole number,
 import argparse
 import contextlib
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, cast
 
 from scm_jax.errors import ConfigError
 from scm_jax.interop.export_request import DTYPES
 
-_TYPES = dict.fromkeys(("N", "L"), int)
+
+def numbers_of_steps(text: str) -> float | tuple[float, ...]:
+  """Reads a number, or several of which each belongs to a step: `1.3:1.0`."""
+  if ":" not in text:
+    return float(text)
+  return tuple(map(float, text.split(":")))
+
+
+def times_of_steps(text: str) -> tuple[float, ...]:
+  """Reads the times of several steps: `1.1:0.5`, or one time."""
+  return tuple(map(float, text.split(":")))
+
+
+_TYPES: dict[str, Any] = dict.fromkeys(("N", "L"), int)
 _NUMBERS = ("S", "T", "PART", "SIGMA", "SIGMA_REL", "LOW", "GBPS")
 _TYPES |= dict.fromkeys(_NUMBERS, float)
+_TYPES |= {"SCALE": numbers_of_steps, "TIMES": times_of_steps}
 _WORDS = {int: "whole numbers, such as 1,2", float: "numbers", str: "names"}
+_WORDS |= {
+  numbers_of_steps: "numbers, or one for each step, such as 1.3:1.0",
+  times_of_steps: "times in radians, such as 1.1:0.5 for the last two of three "
+  "steps",
+}
 
 T = TypeVar("T")
 
@@ -35,6 +56,12 @@ EMA = {
   "--ema=SIGMA_REL": "EMA weights to use: a relative width (any, if the run "
   "has snapshots to reconstruct it from) or a half-life in images; the default "
   "is the config's first",
+}
+GUIDE = {
+  "--guide=DIR": "folder of a weak network that guides diffusion models in "
+  "place of their own guide (autoguidance): a smaller run, or an early "
+  "checkpoint or snapshot (DIR/snapshots/STEP); give --guidance too",
+  "--guide-ema=SIGMA_REL": "EMA weights of that network, as --ema",
 }
 AUTOENCODER = {
   "--autoencoder=FILE": "autoencoder that decodes the samples of a network of "
@@ -90,15 +117,16 @@ def _reader(metavar: str, default: Any) -> Callable[[str], Any]:
   """Returns the function that reads a flag's value."""
   first, several, _ = metavar.partition(",")
   kind = _TYPES.get(first, str)
-  if not several:
+  if not several and isinstance(kind, type):
     return kind
 
-  def read(text: str) -> tuple[Any, ...]:
+  def read(text: str) -> Any:
     if not text and default is not None:
       return default
     with contextlib.suppress(ValueError):
-      if values := tuple(map(kind, filter(None, text.split(",")))):
-        return values
+      parts = text.split(",") if several else [text]
+      if values := tuple(map(kind, filter(None, parts))):
+        return values if several else values[0]
     raise argparse.ArgumentTypeError(f"{text!r}: give {_WORDS[kind]}")
 
   return read
@@ -109,7 +137,8 @@ def check(args: argparse.Namespace, *names: str, least: int) -> None:
   for name in names:
     flag, value = f"--{name.replace('_', '-')}", getattr(args, name)
     numbers = value if isinstance(value, tuple) else (value,)
-    for number in numbers:
+    each = (x if isinstance(x, tuple) else (x,) for x in numbers)
+    for number in itertools.chain.from_iterable(each):
       if number is not None and not number >= least:
         must = "positive" if least == 1 else f"at least {least}"
         raise ConfigError(f"{flag} is {number}; it must be {must}")
@@ -122,6 +151,16 @@ def check_times(*times: float | None) -> None:
   for time in times:
     if time is not None and not 0 < time < 1.57:
       raise ConfigError(f"--t-mid={time:g}: a time must lie between 0 and pi/2")
+
+
+def check_steps_times(times: tuple[float, ...]) -> None:
+  """Raises ConfigError for times of steps that do not decrease."""
+  all_times = (math.pi / 2, *times, 0.0)
+  if not all(a > b for a, b in itertools.pairwise(all_times)):
+    raise ConfigError(
+      f"--times={':'.join(map(str, times))}: times of steps must decrease from "
+      "less than pi/2 to more than 0"
+    )
 
 
 def check_parts(*parts: float | None) -> None:

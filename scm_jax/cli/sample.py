@@ -22,14 +22,18 @@ FLAGS = {
   "no label; the default is every class in turn",
   **flags.SAMPLER,
   **flags.DTYPE,
-  "--guidance=S": "guidance scale; the default is the config's, and 1 for a "
+  "--guidance=SCALE": "guidance scale, or one for each step as 1.3:1.0, for a "
+  "student that takes it as an input; the default is the config's, and 1 for a "
   "network that cannot be guided",
   "--t-mid=T": "second time of a consistency model's sampler, in radians; the "
   "default is the config's",
+  "--times=TIMES": "times of all steps after the first, in radians, as 1.1:0.5 "
+  "for three steps; the default follows from --t-mid",
   "--gamma=PART": "how much of a flow map's noise is fresh in each step, 0 to "
   "1; the default is the config's",
   "--seed=N": "image i is a function of the seed, i and its label; default 0",
   **flags.EMA,
+  **flags.GUIDE,
   **flags.AUTOENCODER,
   "--batch-size=N": "images at once on all devices; default the config's",
   "--compiled=DIR": "folder that keeps compiled programs, which only you may "
@@ -39,7 +43,14 @@ FLAGS = {
 GRID = 400  # images in grid.png at most
 
 add_arguments = flags.adder(
-  FLAGS, ["workdir"], num=100, labels=(), dtype="", seed=0, ema=0.0
+  FLAGS,
+  ["workdir"],
+  num=100,
+  labels=(),
+  dtype="",
+  seed=0,
+  ema=0.0,
+  guide_ema=0.0,
 )
 
 
@@ -48,7 +59,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check(args, "steps", "num", "batch_size", least=1)
   flags.check_times(args.t_mid)
   flags.check_parts(args.gamma)
-  changes = flags.sampler_changes(args, "t_mid", "gamma", "batch_size")
+  flags.check_steps_times(args.times or ())
+  changes = flags.sampler_changes(args, "t_mid", "times", "gamma", "batch_size")
   platforms.announce()
 
   from etils import epath
@@ -63,9 +75,12 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     args.autoencoder,
     compiled=args.compiled or "",
   )
+  if args.guide:
+    weak = scm_jax.load(args.guide, args.guide_ema, args.dtype, "")
+    sampler = sampler.guided_by(weak)
   sampler = dataclasses.replace(sampler, **changes)
   steps = args.steps or sampler.steps
-  guidance = sampler.guidance_scale(args.guidance)
+  guidance = sampler.guidance_scales(args.guidance, steps)
   labels = sampler.labels(args.labels or None, args.num)
   batches = sampler.batches(
     labels, steps=steps, seed=args.seed, guidance=guidance

@@ -14,6 +14,7 @@ from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.metric import ImageSet
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
+from scm_jax.sampler_kinds import Guidance
 from scm_jax.training import evaluations, resolve
 from scm_jax.training.checkpoints import checksum
 
@@ -67,8 +68,9 @@ class DrawnImages:
 
   model: Sampler
   steps: int
-  guidance: float
-  metadata: Mapping[str, Any]  # `config`, `step` and `ema` of the checkpoint
+  guidance: Guidance
+  # `config`, `step` and `ema` of the checkpoint; of a weak `guide`, too
+  metadata: Mapping[str, Any]
   path: str  # the workdir
 
   @property
@@ -108,6 +110,8 @@ class DrawnImages:
       run = resolve.resolve(config)
       facts["evaluations_per_sample"] = evaluations.per_sample(run)
       facts["training_evaluations"] = evaluations.total(run, step)
+    if "guide" in self.metadata:
+      facts["guide"] = self.metadata["guide"]
     return facts
 
   def settings(self) -> dict[str, Any]:
@@ -124,6 +128,7 @@ class DrawnImages:
       (guide.config if guide else None, model.kind),
       (model.t_mid, model.sigma_max, model.solver),
       *([model.gamma] if "gamma" in model.rules.settings else []),
+      *([model.times] if model.times else []),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
       checksum.of((model.weights, model.decoder)),

@@ -202,6 +202,7 @@ class ComposedImages:
 def _part(drawn: DrawnImages, extraction: streaming.Extraction) -> Part:
   """Returns a network on all devices, ready to draw."""
   model, scale = drawn.model.on(extraction.sharding).ready, drawn.guidance
+  assert not isinstance(scale, tuple)  # each part is drawn with one scale
   guided = drawn.model.extrapolates(scale)
   return Part(model, np.float32(scale), drawn.steps, guided)
 
@@ -212,6 +213,11 @@ class Compositions(Runs):
   def __init__(self, request: Request):
     """Loads both networks; raises ConfigError if they do not go together."""
     grid = request.grid
+    if grid.times or any(isinstance(x, tuple) for x in grid.guidance):
+      raise ConfigError(
+        "--then draws each part with one guidance scale, at --t-mid; leave "
+        "--times and scales of single steps out"
+      )
     paths = (*grid.workdirs, request.then)
     grid = dataclasses.replace(grid, workdirs=paths)
     super().__init__(dataclasses.replace(request, grid=grid))

@@ -7,28 +7,32 @@ from typing import Any
 
 from scm_jax import errors
 from scm_jax.metrics.accumulator import KEPT
+from scm_jax.sampler_kinds import Guidance
 
 
 @dataclasses.dataclass(frozen=True)
 class CandidateGrid:
   """The runs and samplers to evaluate; an empty tuple means each config's own.
 
-  Where several guidance scales, EMA widths, second times or gammas are given,
-  the best combination is selected on samples of another seed.
+  Where several guidance scales, EMA widths, times or gammas are given, the best
+  combination is selected on samples of another seed. A tuple of scales has one
+  for each step, and a tuple of times one for each step after the first; they
+  count where there are so many steps.
   """
 
   workdirs: tuple[str, ...]  # trained runs, in the order of the report
   steps: tuple[int, ...] = (1, 2)  # of students' samplers
   teacher_steps: tuple[int, ...] = ()  # of teachers' solvers; empty adds 1
-  guidance: tuple[float, ...] = ()  # scales, for networks that take one
+  guidance: tuple[Guidance, ...] = ()  # scales, for networks that take one
   ema: tuple[float, ...] = (0.0,)  # widths; 0 is each config's first
   t_mid: tuple[float, ...] = ()  # second times of students' samplers
+  times: tuple[tuple[float, ...], ...] = ()  # in place of second times
   gamma: tuple[float, ...] = ()  # fresh parts of flow maps' noise
 
   @property
   def selects(self) -> bool:
     """Returns whether a run may have several candidates."""
-    varied = (self.guidance, self.ema, self.t_mid, self.gamma)
+    varied = (self.guidance, self.ema, self.t_mid, self.times, self.gamma)
     return any(len(values) > 1 for values in varied)
 
 
@@ -37,12 +41,15 @@ class NetworkOptions:
   """The options with which networks are loaded.
 
   The autoencoder is the file of the one that decodes samples of networks of
-  latents; "" is none (a preview), None is each workdir's own.
+  latents; "" is none (a preview), None is each workdir's own. The guide is the
+  folder of a weak network that guides diffusion models; "" is each one's own.
   """
 
   changes: tuple[tuple[str, Any], ...] = ()  # of a sampler's fields, by name
   dtype: str = ""  # type in which networks compute; "" is each run's own
   autoencoder: str | None = None
+  guide: str = ""
+  guide_ema: float = 0.0  # width of the guide's EMA weights; 0 is its first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +94,12 @@ class Request:
       if not fields[name]:
         del fields[name]
     parts = [fields.pop(name) for name in ("grid", "networks", "protocol")]
-    if not self.grid.gamma:
-      del parts[0]["gamma"]  # reports of earlier versions do not have it
+    # Reports of earlier versions do not have these.
+    for name in ("gamma", "times"):
+      if not getattr(self.grid, name):
+        del parts[0][name]
+    if not self.networks.guide:
+      del parts[1]["guide"], parts[1]["guide_ema"]
     return fields | {key: x for part in parts for key, x in part.items()}
 
 

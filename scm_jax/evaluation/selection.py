@@ -15,6 +15,7 @@ from scm_jax.interop import export_folder
 from scm_jax.metrics import registry
 from scm_jax.reporting import guidance
 from scm_jax.sampler import Sampler
+from scm_jax.sampler_kinds import Guidance, joined
 from scm_jax.training import workdir
 
 _LOG = logging.getLogger(__name__)
@@ -30,22 +31,49 @@ def make_loader(options: NetworkOptions) -> Load:
   @functools.lru_cache(maxsize=4)
   def load(path: str, width: float) -> tuple[Sampler, dict[str, Any]]:
     model, metadata = workdir.load(path, width, options.autoencoder)
+    if options.guide and not model.rules.guidance_is_input:
+      weak, seen = workdir.load(options.guide, options.guide_ema, "")
+      model = model.guided_by(weak)
+      names = ("step", "ema")
+      seen = {"workdir": options.guide} | {name: seen[name] for name in names}
+      metadata = metadata | {"guide": seen}
     model = dataclasses.replace(model, **dict(options.changes))
     return export_folder.in_dtype(model, options.dtype), metadata
 
   return load
 
 
-def check_guidance(grid: CandidateGrid, load: Load) -> None:
-  """Raises ConfigError for guidance scales that none of the networks takes."""
-  if grid.guidance in ((), (1.0,)):
+def check_guidance(grid: CandidateGrid, load: Load, guide: str = "") -> None:
+  """Raises ConfigError for guidance that none of the networks takes.
+
+  That is a scale of `grid`, or the folder of a `guide`.
+  """
+  if grid.guidance in ((), (1.0,)) and not guide:
     return
   models = [load(path, grid.ema[0])[0] for path in grid.workdirs]
+  if guide and not any(model.guidance_network for model in models):
+    raise ConfigError(
+      f"--guide={guide}: none of the runs is a diffusion model, which alone "
+      "can be guided by another network; leave it out"
+    )
   refusals = [model.guidance_refusal() for model in models]
   if all(refusals):
     raise ConfigError(
       f"--guidance cannot be used for {grid.workdirs[0]}: {refusals[0]}"
     )
+
+
+def check_steps(grid: CandidateGrid) -> None:
+  """Raises ConfigError for scales or times of a number of steps not taken."""
+  scales = (x for x in grid.guidance if isinstance(x, tuple))
+  given = [("guidance", x, len(x)) for x in scales]
+  given += [("times", x, len(x) + 1) for x in grid.times]
+  for name, values, steps in given:
+    if steps not in grid.steps:
+      raise ConfigError(
+        f"--{name}={joined(values)} is for {steps} steps, but --steps is "
+        f"{','.join(map(str, grid.steps))}; add {steps} to it"
+      )
 
 
 def groups(grid: CandidateGrid, load: Load) -> Iterator[list[DrawnImages]]:
@@ -56,27 +84,47 @@ def groups(grid: CandidateGrid, load: Load) -> Iterator[list[DrawnImages]]:
   """
   for path in grid.workdirs:
     first, _ = load(path, grid.ema[0])
-    scales = (first.guidance_scale(),)
-    if grid.guidance and not first.guidance_refusal():
-      scales = grid.guidance
     steps = grid.steps
     if first.kind == "diffusion":
       steps = grid.teacher_steps or dict.fromkeys((first.solver_steps, 1))
     for count in steps:
-      own = first.settings(count, 1.0)
-      varied = {
-        name: values
-        for name in ("t_mid", "gamma")
-        if name in own and (values := getattr(grid, name))
-      }
-      found = []
-      of_run = itertools.product(grid.ema, scales, *varied.values())
-      for width, scale, *settings in of_run:
+      varied, found = _varied(grid, first, count), []
+      scales = _scales(grid, first, count)
+      settings = itertools.product(*varied.values())
+      for width, scale, own in itertools.product(grid.ema, scales, settings):
         model, metadata = load(path, width)
-        changes: dict[str, Any] = dict(zip(varied, settings, strict=True))
+        changes: dict[str, Any] = dict(zip(varied, own, strict=True))
         model = dataclasses.replace(model, **changes)
         found.append(DrawnImages(model, count, scale, metadata, path))
       yield found
+
+
+def _scales(
+  grid: CandidateGrid, model: Sampler, steps: int
+) -> tuple[Guidance, ...]:
+  """Returns the guidance scales that a model draws with in so many steps."""
+
+  def fits(scale: Guidance) -> bool:
+    if not isinstance(scale, tuple):
+      return True
+    return model.rules.guidance_is_input and len(scale) == steps
+
+  given = () if model.guidance_refusal() else grid.guidance
+  return tuple(filter(fits, given)) or (model.guidance_scale(),)
+
+
+def _varied(
+  grid: CandidateGrid, model: Sampler, steps: int
+) -> dict[str, tuple[Any, ...]]:
+  """Returns the values of a model's settings that vary, by their names."""
+  own = model.settings(steps, 1.0)
+  values = {name: getattr(grid, name) for name in ("t_mid", "gamma")}
+  varied = {name: x for name, x in values.items() if x and name in own}
+  times = tuple(x for x in grid.times if len(x) == steps - 1)
+  if times and "t_mid" in own:
+    varied.pop("t_mid", None)
+    varied["times"] = times
+  return varied
 
 
 class Choice(NamedTuple):

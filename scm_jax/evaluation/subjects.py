@@ -60,7 +60,9 @@ class Runs:
     """Loads the first run; raises ConfigError for guidance that none takes."""
     self._grid = grid = request.grid
     self._load = selection.make_loader(request.networks)
-    selection.check_guidance(grid, self._load)
+    selection.check_steps(grid)
+    guide = request.networks.guide
+    selection.check_guidance(grid, self._load, guide)
 
   @property
   def _first(self) -> tuple[Any, Any]:

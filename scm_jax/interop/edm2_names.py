@@ -87,6 +87,7 @@ def params_from_tensors(
     Misfit: the tensors are not those of a network of the config.
   """
   shapes = jax.eval_shape(networks.build(config).init, jax.random.key(0))
+  assert isinstance(config, networks.UNetConfig)
   name = functools.partial(to_name, side=config.sides[0])
   found = state_dict.fitted(tensors, shapes, name)
   for path, array in found.items():

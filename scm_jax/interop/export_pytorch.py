@@ -60,6 +60,7 @@ def tensors(params: Mapping[str, Any], side: int) -> dict[str, Any]:
 def write_unet(folder: pathlib.Path, sampler: Sampler) -> None:
   """Writes a U-Net's folder, its weights in the types that they have."""
   config, codec = sampler.network.config, sampler.codec
+  assert isinstance(config, networks.UNetConfig)  # it `fits`
   folder.mkdir()
   with open(folder / WEIGHTS, "wb") as stream:
     unet = tensors(sampler.params, config.sides[0])

@@ -20,6 +20,7 @@ from scm_jax.objectives import (
   diagnostics,
   jumps,
   spec,
+  teacher_path,
   weighting,
 )
 from scm_jax.objectives.point import Point
@@ -181,8 +182,9 @@ def loss(
     spoil the gradient. But if its value overflows inside of `F`, the entries
     of the gradient that depend on it become NaN: zero times infinity.
   """
-  valid = diagnostics.finite(point.x0)
   point = jumps.prepared(point, options)
+  point, velocity = teacher_path.follow(point, velocity, options)
+  valid = diagnostics.finite(point.x0)
   point = point._replace(x0=diagnostics.select(valid, point.x0))
   t = point.t
   if student.tangent_F is None:
@@ -244,6 +246,7 @@ def raw_tangent(
 ) -> Array:
   """Returns the tangent before its normalisation, with `loss`'s arguments."""
   point = jumps.prepared(point, options)
+  point, velocity = teacher_path.follow(point, velocity, options)
   F = student.tangent_F or student.F
   return derivatives.tangents(F, params, point, velocity, options, step).g
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import trigflow
-from scm_jax.objectives import diagnostics, spec, weighting
+from scm_jax.objectives import diagnostics, spec, teacher_path, weighting
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.spec import Spec, Student
 from scm_jax.objectives.velocity import Velocity
@@ -57,6 +57,7 @@ def loss(
     of the gradient that depend on it become NaN: zero times infinity.
   """
   del step
+  point, velocity = teacher_path.follow(point, velocity, options)
   x0, z, t, sigma_d = point.x0, point.z, point.t, options.sigma_d
   valid = diagnostics.finite(x0)
   x0 = diagnostics.select(valid, x0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import schema, trigflow
+from scm_jax.errors import ConfigError
 from scm_jax.networks import NetworkConfig
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.velocity import Velocity
@@ -33,6 +34,9 @@ class Options:
       input.
     guidance_scale: the scale of `fixed`; 1 is no guidance.
     guidance_range: lowest and highest scale of `sampled`, drawn uniformly.
+    state_steps: where a teacher is asked, the steps in which its ODE is solved
+      from noise to each sample's time, which gives the noisy sample
+      (`teacher_path`); 0 noises data.
     reset_weighting: whether a network that starts from another's weights
       starts with a new `w_phi`.
     check_every: steps between checks of the tangent against float32's, for
@@ -50,6 +54,7 @@ class Options:
   guidance: Literal["none", "fixed", "sampled"] = "none"
   guidance_scale: float = 1.0
   guidance_range: tuple[float, float] = (1.0, 2.0)
+  state_steps: int = 0
   reset_weighting: bool = True
   check_every: int = 0
   check_samples: int = 64
@@ -57,6 +62,16 @@ class Options:
   def __post_init__(self) -> None:
     """Raises ConfigError for a value that an option does not have."""
     schema.check(self)
+    if self.state_steps < 0:
+      raise ConfigError(
+        f"state_steps is {self.state_steps}; give a number of steps, or 0 to "
+        "noise data"
+      )
+
+  @property
+  def teacher_evaluations(self) -> int:
+    """Evaluations of the teacher and its guide for a sample of a batch."""
+    return (self.state_steps + 1) * (1 if self.guidance == "none" else 2)
 
   @property
   def two_times(self) -> bool:

@@ -36,8 +36,9 @@ def trace(config: Run) -> Shapes:
   state = jax.eval_shape(lambda: init_state(config))
   if not config.asks_teacher:
     return Shapes(state, None)
-  teacher = program.teacher_network(config)
-  return Shapes(state, jax.eval_shape(teacher.init, jax.random.key(0)))
+  teacher, weak = program.teacher_network(config), program.guide_network(config)
+  init = functools.partial(program.init_teacher, teacher, weak)
+  return Shapes(state, jax.eval_shape(init))
 
 
 def arguments(config: Run, mesh: Any, shapes: Shapes) -> Arguments:
@@ -111,7 +112,8 @@ def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
   """Returns the bytes that each layer gathers in all passes of a microbatch."""
   options = config.objective
   forwards = config.spec.forwards(options)
-  evaluations = 2 if options.guidance != "none" else 1
+  # A guide's parameters are gathered with the teacher's, once for each.
+  evaluations = options.teacher_evaluations // (2 if config.guide else 1)
   evaluations *= config.spec.path_states(options)
   own = config.network.dtype
   # The tangent, where it has a type of its own, is one more forward pass in it,

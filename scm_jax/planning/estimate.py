@@ -68,9 +68,7 @@ def weighted_flops(
   cost = card.cost(network.dtype, network.precision)
   if not objective.tangent_pass:
     return step * cost
-  teaching = 0
-  if config.asks_teacher:
-    teaching = 2 if objective.guidance != "none" else 1
+  teaching = objective.teacher_evaluations if config.asks_teacher else 0
   apart = (2 + teaching) * forward
   return (step - apart) * cost + apart * card.cost(*objective.tangent_pass)
 

@@ -21,6 +21,7 @@ SETTINGS = (
   "guidance",
   "ema",
   "t_mid",
+  "times",
   "gamma",
   "solver",
   "sigma_max",

@@ -150,13 +150,17 @@ def seeds(points: Iterable[Point], which: int | Sequence[int]) -> list[Point]:
   """
   points = list(points)
   numbers = range(which) if isinstance(which, int) else which
+
+  def sources(point: Point, seed: int) -> dict[str, Any]:
+    return {field: f"{n}_seed={seed}" for field, n in point.needs.items()}
+
   return [
     dataclasses.replace(
       point,
       name=f"{point.name}_seed={seed}",
       overrides={**point.overrides, "seed": seed},
       group=point.group or point.name,
-      **{field: f"{n}_seed={seed}" for field, n in point.needs.items()},
+      **sources(point, seed),
     )
     for seed in numbers
     for point in points

@@ -40,7 +40,8 @@ def per_sample(config: Run) -> int:
   """
   student, extra = networks.build(config.network), extra_networks(config)
   teacher = program.teacher_network(config) if config.asks_teacher else None
-  base = objective.Networks(student, teacher, None, extra)
+  weak = program.guide_network(config)
+  base = objective.Networks(student, teacher, weak, extra)
   goal = objective.build(config, base, lambda given: given.map(_product))
   mesh: Any = AbstractMesh((1, 1), (DATA, FSDP))
   batch = program.abstract_batch(config, mesh)

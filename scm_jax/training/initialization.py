@@ -25,7 +25,7 @@ def load_teacher(
   begun: bool,
   where: workdir.Where = None,
 ) -> Sampler | None:
-  """Loads the teacher of a run, which must not change during the run.
+  """Loads the teacher of a run and its guide, which must not change meanwhile.
 
   Its checksum is written at the start, because a continuation with other
   weights would silently train another student.
@@ -42,16 +42,20 @@ def load_teacher(
   if not config.teacher:
     return None
   stored = workdir.load_stored(config.teacher, config.teacher_ema, where)
-  teacher, about = stored.model, stored.about
+  teacher = stored.model
   if teacher.kind != (kind := config.spec.teacher_kind):
     raise ConfigError(f"{config.teacher} is not a {kind} teacher's workdir")
+  weak = {}
+  if config.guide:
+    guide = workdir.load_guide(config.guide, config.guide_ema, where)
+    try:
+      stored = workdir.guided_by(stored, guide)
+    except ConfigError as error:
+      raise ConfigError(f"config.guide={config.guide}: {error}") from None
+    teacher, weak = stored.model, {"guide": _seen(config.guide, guide)}
   check_teacher(config, teacher)
-  seen = {
-    "workdir": config.teacher,
-    "step": about["step"],
-    "ema": about["ema"],
-    "checksum": _checksum(stored),
-  }
+  seen = _seen(config.teacher, stored) | weak
+  seen["checksum"] = _checksum(stored)
   record = path / workdir.TEACHER
   if not begun or not record.exists():
     if jax.process_index() == 0:
@@ -59,10 +63,24 @@ def load_teacher(
   elif (old := json.loads(record.read_text()))["checksum"] != seen["checksum"]:
     raise ConfigError(
       f"the teacher {config.teacher} has changed since this run began (its "
-      f"step was {old['step']}, average {old['ema']}; now {seen['step']}, "
-      f"{seen['ema']}); choose another --workdir"
+      f"step was {_described(old)}; now {_described(seen)}); choose another "
+      "--workdir"
     )
   return teacher
+
+
+def _seen(folder: str, stored: workdir.Stored) -> dict[str, Any]:
+  """Returns where a network is from, for `teacher.json`."""
+  about = stored.about
+  return {"workdir": folder, "step": about["step"], "ema": about["ema"]}
+
+
+def _described(seen: dict[str, Any]) -> str:
+  """Returns an entry of `teacher.json` as a part of a message."""
+  text = f"{seen['step']}, average {seen['ema']}"
+  if guide := seen.get("guide"):
+    text += f", guided by {guide['workdir']} at step {_described(guide)}"
+  return text
 
 
 def _checksum(stored: workdir.Stored) -> int:

@@ -71,7 +71,8 @@ def train(
   path = workdir.open_for(config, folder)
   checkpoints = Checkpoints(path, run.keep_checkpoints, run.keep_every)
   names = [averaging.name(width) for width in averaging.relative_widths(run)]
-  snapshots = Snapshots(path, run.snapshot_every, names, run.snapshot_dtype)
+  dtype, every = run.snapshot_dtype, run.snapshot_every
+  snapshots = Snapshots(path, every, names, dtype, run.snapshot_at)
   # From here on the config is what goes on disk; all else takes the run.
   store = Store(path, config, checkpoints, snapshots)
   try:

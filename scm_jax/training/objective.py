@@ -13,7 +13,13 @@ from scm_jax import networks
 from scm_jax.data import augmentation
 from scm_jax.defaults import Run
 from scm_jax.networks import Network
-from scm_jax.objectives import Point, Student, precision, velocity
+from scm_jax.objectives import (
+  Point,
+  Student,
+  precision,
+  teacher_path,
+  velocity,
+)
 from scm_jax.training import loss_scaling
 
 # All that is drawn for a batch: arrays whose first axis is the sample.
@@ -129,12 +135,15 @@ def build(
   exact = place(base.cast("float32", "highest"))
 
   def check(params, teacher_params, draws, step):
-    point = _point(draws)
+    # Both are taken at the same states, those that the run has.
+    teacher = velocity_of(config, taught, teacher_params)
+    point, _ = teacher_path.follow(_point(draws), teacher, options)
+    there = dataclasses.replace(options, state_steps=0)
 
     def tangent(given: Networks):
       asked = Student(given.student.F, given.student.w)
       teacher = velocity_of(config, given, teacher_params)
-      return spec.tangent(asked, params, point, teacher, options, step)
+      return spec.tangent(asked, params, point, teacher, there, step)
 
     return precision.errors(tangent(taught), tangent(exact), point.t)
 

@@ -64,7 +64,8 @@ def make(
     mesh: a mesh of devices that are here, or of a topology's.
     teacher: the teacher's network, where steps evaluate it; None is the network
       of a teacher that was trained by the same config.
-    weak: the network that guides the teacher, if it has one.
+    weak: the network that guides the teacher, if it has one; where the config
+      names one, None is a network like the teacher.
   """
   student = networks.build(config.network)
   state = abstract_state(config, mesh)
@@ -73,6 +74,7 @@ def make(
   base = objective.Networks(student, extra=extra)
   if config.asks_teacher:
     teacher = teacher or teacher_network(config)
+    weak = weak or guide_network(config)
     teacher_params = abstract_teacher(config, mesh, teacher, weak)
     base = objective.Networks(student, teacher, weak, extra)
   given = _specs(teacher_params)
@@ -105,14 +107,14 @@ def abstract_teacher(
 
   Those of the network that guides it, `weak`, are under `guide`.
   """
-
-  def weights():
-    params = dict(teacher.init(jax.random.key(0)))
-    if weak:
-      params["guide"] = weak.init(jax.random.key(0))
-    return cast_teacher(config, params)
-
+  weights = lambda: cast_teacher(config, init_teacher(teacher, weak))
   return sharding.placed(config, mesh, jax.eval_shape(weights))
+
+
+def init_teacher(teacher: Network, weak: Network | None) -> dict[str, Any]:
+  """Draws the parameters of a teacher, and under `guide` those of its guide."""
+  params = dict(teacher.init(jax.random.key(0)))
+  return params | ({"guide": weak.init(jax.random.key(0))} if weak else {})
 
 
 def abstract_batch(config: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -138,6 +140,14 @@ def abstract_seed(mesh: Mesh) -> jax.ShapeDtypeStruct:
 def teacher_network(config: Run) -> Network:
   """Builds the network of a teacher that was trained by the same config."""
   return networks.build(dataclasses.replace(config.network, guidance=False))
+
+
+def guide_network(config: Run) -> Network | None:
+  """Builds the network of a guide that is an early snapshot of the teacher.
+
+  It stands for the network that `config.guide` names; None if it names none.
+  """
+  return teacher_network(config) if config.guide else None
 
 
 def cast_teacher(config: Run, params: Any) -> Any:

@@ -68,6 +68,11 @@ def check(config: "ConfigDict") -> Run:
       raise ConfigError(
         f"config.{key} is {config[key]}; it must not be negative"
       )
+  for step in run.snapshot_at:
+    if step < 1:
+      raise ConfigError(
+        f"config.snapshot_at names step {step}; steps count from 1"
+      )
   for part in run.offload:
     if part not in offload.GROUPS:
       raise ConfigError(
@@ -116,10 +121,22 @@ def _dtype(config: "ConfigDict") -> Any:
 def _check_objective(run: Run) -> None:
   """Raises ConfigError for values that the objective cannot work with."""
   options = run.objective
+  if run.guide and not (run.asks_teacher and options.guidance != "none"):
+    raise ConfigError(
+      f"config.guide is {run.guide!r}, but no teacher is guided: choose a run "
+      "that evaluates a teacher in every step, and set "
+      "config.objective.guidance to fixed or sampled, or leave it empty"
+    )
   if run.optimizer.name == "radam" and options.weighting_unit == "pixel":
     raise ConfigError(
       "config.objective.weighting_unit is 'pixel'; RAdam, whose first updates "
       "grow with the loss, needs 'sample'"
+    )
+  if options.state_steps and not _takes_states(run):
+    raise ConfigError(
+      f"config.objective.state_steps is {options.state_steps}, but this run of "
+      f"{run.run!r} asks no diffusion teacher in states that are its choice; "
+      "set it to 0"
     )
   if not run.asks_teacher:
     return
@@ -134,6 +151,12 @@ def _check_objective(run: Run) -> None:
       "config.objective.guidance is 'sampled', but the network of a run of "
       f"{run.run!r} takes no guidance scale; choose none or fixed"
     )
+
+
+def _takes_states(run: Run) -> bool:
+  """Returns whether noised data may make way for states of a teacher's path."""
+  own = run.spec.path_states(run.objective) > 1
+  return run.asks_teacher and run.spec.teacher_kind == "diffusion" and not own
 
 
 def _check_unused(config: "ConfigDict") -> None:

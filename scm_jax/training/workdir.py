@@ -17,7 +17,7 @@ from scm_jax.interop import export_folder
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 from scm_jax.training.checkpoints import storage
-from scm_jax.training.ema import averaging, loading
+from scm_jax.training.ema import averaging, loading, snapshots
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
 ORIGIN = "origin.json"  # in a workdir of EMA weights alone
@@ -105,8 +105,8 @@ def load_config(path: epath.PathLike) -> ConfigDict:
   Fields that did not exist when it was written have their defaults.
 
   Args:
-    path: the workdir, one of its checkpoints (`DIR/checkpoints/STEP`), or the
-      export's folder.
+    path: the workdir, one of its checkpoints (`DIR/checkpoints/STEP`) or
+      snapshots (`DIR/snapshots/STEP`), or the export's folder.
 
   Raises:
     UserError: there is none, or it is damaged.
@@ -129,9 +129,13 @@ def _read_config(path: epath.PathLike) -> ConfigDict:
 
 
 def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
-  """Splits `DIR/checkpoints/STEP` into workdir and step, elsewhere None."""
+  """Splits `DIR/checkpoints/STEP` into workdir and step, elsewhere None.
+
+  A snapshot's folder, `DIR/snapshots/STEP`, is split likewise.
+  """
   path = epath.Path(path)
-  if path.parent.name == storage.FOLDER and path.name.isdigit():
+  inside = path.parent.name in (storage.FOLDER, snapshots.FOLDER)
+  if inside and path.name.isdigit():
     return path.parent.parent, int(path.name)
   return path, None
 
@@ -186,14 +190,20 @@ def load_stored(
     return _load_export(path, average, where)
   params, about = _load_average(path, average, where)
   model = resolve.model(resolve.resolve(about["config"]), params)
-  guide = _load_guide(path, where)
-  if guide:
-    model = dataclasses.replace(
-      model,
-      guidance_network=guide.model.network,
-      guidance_params=guide.model.params,
-    )
-  return Stored(model, about, params, guide)
+  stored = Stored(model, about, params)
+  folder = at_checkpoint(path)[0] / GUIDE
+  if (folder / CONFIG).exists():
+    stored = guided_by(stored, load_guide(folder, 0.0, where))
+  return stored
+
+
+def guided_by(stored: Stored, guide: Stored) -> Stored:
+  """Returns a diffusion model that another one guides; see `Sampler.guided_by`.
+
+  Raises:
+    ConfigError: they do not fit.
+  """
+  return stored._replace(model=stored.model.guided_by(guide.model), guide=guide)
 
 
 def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
@@ -209,29 +219,33 @@ def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
   return Stored(model, about, model.params, guide)
 
 
-def _load_guide(path: epath.PathLike, where: Where) -> Stored | None:
-  """Loads the network that guides a workdir's, if it has one."""
-  path, _ = at_checkpoint(path)
-  folder = path / GUIDE
-  if not (folder / CONFIG).exists():
-    return None
+def load_guide(path: epath.PathLike, average: float, where: Where) -> Stored:
+  """Loads a model that guides another one; see `load_stored`.
+
+  Its parameters are placed as those under `guide`.
+  """
   if where is None:
-    return load_stored(folder, 0.0)
-  return load_stored(folder, 0.0, lambda like: where({GUIDE: like})[GUIDE])
+    return load_stored(path, average)
+  inside = lambda like: where({GUIDE: like})[GUIDE]
+  return load_stored(path, average, inside)
 
 
 def _load_average(path, average, where) -> tuple[Any, dict]:
   """Reads EMA weights, not yet on the constraint, and what they are."""
   config = load_config(path)
   average = average or config.ema[0]
-  path, step = at_checkpoint(path)
+  folder, step = at_checkpoint(path)
   like = param_shapes(config)
   if where:
     like = where(like)
-  params, step, _ = loading.load(path, config, average, like, step)
-  return params, {
+  of_snapshot = epath.Path(path).parent.name == snapshots.FOLDER
+  if of_snapshot and step is not None:
+    found = loading.load_snapshot(folder, config, average, like, step)
+  else:
+    found = loading.load(folder, config, average, like, step)
+  return found.params, {
     "config": config,
-    "step": step,
+    "step": found.step,
     "ema": averaging.name(average),
   }
 

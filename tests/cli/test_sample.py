@@ -104,6 +104,12 @@ def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
   assert (plain != drawn["samples"]).any()
 
 
+def test_times_of_all_steps(draw):
+  drawn = draw("scd", "--num=10", "--times=1.2:0.4")
+  assert "3 network evaluations each" in drawn["said"]
+  assert "steps 3, guidance 1.0, times 1.2:0.4," in drawn["said"]
+
+
 def test_another_type_is_that_of_load(draw, runs):
   drawn = draw("scd", "--num=10", "--dtype=bfloat16")
   assert "dtype bfloat16" in drawn["said"]
@@ -193,6 +199,14 @@ def test_without_out_into_the_workdir(command, runs):
     (["--labels=-1"], 2, "-1 is not a label of this network"),
     (["--guidance=3"], 2, "this student was trained without guidance"),
     (["--t-mid=2"], 2, "--t-mid=2: a time must lie between 0 and pi/2"),
+    (
+      ["--guidance=1.2:1"],
+      2,
+      "one for each step, cannot be used: this student",
+    ),
+    (["--guidance=1:x"], 2, "'1:x': give numbers, or one for each step"),
+    (["--times=0.5:1.2"], 2, "--times=0.5:1.2: times of steps must decrease"),
+    (["--times=1.1", "--steps=3"], 2, "3 steps need 2 of them"),
     (["--labels=one"], 2, "--labels: 'one': give whole numbers"),
     (["--ema=0.77"], 1, "keeps no EMA of 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),

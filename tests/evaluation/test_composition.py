@@ -9,7 +9,9 @@ import pytest
 
 from scm_jax import networks, samplers, trigflow
 from scm_jax.codec import PixelCodec
+from scm_jax.errors import ConfigError
 from scm_jax.evaluation import composition
+from scm_jax.evaluation.request import CandidateGrid, Request
 from scm_jax.sampler import Sampler
 
 SIGMA_D, SPREAD, T_MID = 0.5, 0.2, 1.1  # data are N(0, SPREAD^2)
@@ -102,3 +104,12 @@ def test_data_are_noised_with_the_same_noise():
   expected = codec.decode(x_t * SPREAD / math.sqrt(_variance(T_MID)))
   difference = np.abs(np.asarray(found, int) - np.asarray(expected, int))
   assert difference.max() <= 1
+
+
+@pytest.mark.parametrize(
+  "fields", [{"guidance": ((1.0, 1.2),)}, {"times": ((0.9,),)}]
+)
+def test_a_part_has_one_scale_and_the_second_time(fields):
+  request = Request(CandidateGrid(("one",), **fields), then="other")
+  with pytest.raises(ConfigError, match="one guidance scale, at --t-mid"):
+    composition.Compositions(request)

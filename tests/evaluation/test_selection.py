@@ -1,15 +1,19 @@
 """Which candidate is chosen, by closed-form Gaussians of known best."""
 
+import dataclasses
 import types
 
 import numpy as np
 import pytest
 
+from scm_jax import networks
+from scm_jax.codec import PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation import selection
 from scm_jax.evaluation.reference import Reference
 from scm_jax.evaluation.request import CandidateGrid, Protocol
 from scm_jax.metrics import frechet, kernel
+from scm_jax.sampler import Sampler
 
 DIM = 64
 # The ratios of samples to features that Inception's 2,048 have at 5,000 and at
@@ -94,3 +98,44 @@ def test_one_candidate_is_not_scored():
     raise AssertionError(candidate)
 
   assert selection.choose(["only"], score, "fd") == ("only", [])
+
+
+def test_scales_and_times_of_steps_count_where_there_are_so_many():
+  """A student of two and of three steps, and a teacher."""
+  grid = CandidateGrid(
+    ("student", "teacher"),
+    steps=(1, 2, 3),
+    teacher_steps=(2,),
+    guidance=(1.2, (1.3, 1.0)),
+    t_mid=(0.8, 1.1),
+    times=((0.9,), (1.2, 0.4), (1.3, 0.5)),
+  )
+  codec = PixelCodec(0.0, 0.5, 0.5)
+  config = networks.UNetConfig(
+    resolution=4, in_channels=1, num_classes=3, channel_mult=(1,)
+  )
+  takes = dataclasses.replace(config, guidance=True)
+  models = {
+    "student": Sampler(networks.build(takes), {}, codec),
+    "teacher": Sampler(networks.build(config), {}, codec, "diffusion"),
+  }
+  load = lambda path, width: (models[path], {})
+  found = [
+    [(x.steps, x.guidance, x.model.t_mid, x.model.times) for x in group]
+    for group in selection.groups(grid, load)
+  ]
+  assert found == [
+    [(1, 1.2, 1.1, ())],
+    [(2, 1.2, 1.1, (0.9,)), (2, (1.3, 1.0), 1.1, (0.9,))],
+    [(3, 1.2, 1.1, (1.2, 0.4)), (3, 1.2, 1.1, (1.3, 0.5))],
+    [(2, 1.2, 1.1, ())],
+  ]
+
+
+@pytest.mark.parametrize(
+  "fields", [{"guidance": (1.0, (1.3, 1.1, 1.0))}, {"times": ((1.1, 0.5),)}]
+)
+def test_scales_and_times_of_steps_that_nobody_takes(fields):
+  selection.check_steps(CandidateGrid((), steps=(1, 3), **fields))
+  with pytest.raises(ConfigError, match="is for 3 steps, but --steps is 1,2"):
+    selection.check_steps(CandidateGrid((), **fields))

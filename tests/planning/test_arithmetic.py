@@ -71,3 +71,16 @@ def test_a_tangent_of_its_own_takes_a_pass_of_its_own(least, split, config):
   gathered, scattered = least()
   assert gathered == pytest.approx(3 / 4 * (student + student + 2 * teacher))
   assert scattered == pytest.approx(3 / 4 / 2 * student)
+
+
+def test_a_teachers_path_and_its_guide_are_gathered_as_often_as_asked(
+  least, split, config
+):
+  """A guide like the teacher takes the place of its second evaluation."""
+  student, teacher = split()
+  config.objective.state_steps = 3
+  wanted = 3 / 4 * (2 * student + 4 * 2 * teacher)
+  assert least()[0] == pytest.approx(wanted)
+  config.guide = "weak"
+  assert split() == (student, 2 * teacher)
+  assert least()[0] == pytest.approx(wanted)

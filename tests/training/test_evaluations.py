@@ -33,18 +33,27 @@ def per_sample(make_config):
     ("sct", {"derivative": "finite_difference"}, 5),
     ("ect", {}, 4),  # a second point in place of a derivative
     ("tcm", {}, 5),  # and the first stage's network there
-    # The student and the teacher, twice with guidance, in each of 16 states.
-    ("cmt", {}, 16 * 4),
-    ("cmt", {"guidance": "fixed"}, 16 * 5),
     ("imf", {}, 5),  # the network's own velocity
     # A student's sample (3), teacher and critic on it, the critic's loss (3).
     ("scd_vsd", {}, 5 + 8),
     ("scd_vsd", {"rollout": 3}, 5 + 8 + 2),
+    # Three steps to each state, in which the teacher is asked anyway.
+    ("scd", {"state_steps": 3}, 5 + 3),
+    ("ayf", {"state_steps": 3, "guidance": "fixed"}, 6 + 2 * 3),
+    # A trajectory: the teacher and the student, each at all states.
     ("cmt", {"path_steps": 8}, 8 + 3 * 8),
+    ("cmt", {"guidance": "fixed"}, 16 * 2 + 3 * 16),
   ],
 )
 def test_passes_are_counted(per_sample, run, options, expected):
   assert per_sample(run, **options) == expected
+
+
+def test_a_guide_needs_no_labels(make_config):
+  config = make_config("scd", "--config.guide=weak").unlock()
+  config.data.num_classes = 0
+  config.objective.guidance = "fixed"
+  assert evaluations.per_sample(resolve.resolve(config)) == 6
 
 
 def test_an_objective_of_ones_own_is_counted_with_its_loops(

@@ -219,6 +219,20 @@ def test_flops_of_other_objectives():
 
 
 @pytest.mark.slow
+def test_states_of_the_teachers_path_cost_its_evaluations(monkeypatch):
+  """One for each step; its velocity in the state is asked for anyway."""
+  few = {name: OBJECTIVES[name] for name in ("sct", "scd", "scd_vsd")}
+  monkeypatch.setattr(train_step, "OBJECTIVES", few)
+  config = wide_config()
+  flops = train_step.flops_in_forwards(config)
+  config.objective.state_steps = 3
+  on_path = train_step.flops_in_forwards(config)
+  assert on_path["sct"] == flops["sct"]
+  for run in ("scd", "scd_vsd"):
+    assert on_path[run] == pytest.approx(flops[run] + 3, abs=0.2)
+
+
+@pytest.mark.slow
 def test_a_tangent_with_a_pass_of_its_own_costs_one_forward_pass_more():
   config = wide_config()
   flops = train_step.flops_in_forwards(config)

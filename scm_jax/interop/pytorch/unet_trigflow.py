@@ -187,7 +187,8 @@ class UNetTrigFlow(nn.Module):
 
   def __init__(self, config: dict):
     super().__init__()
-    c = self.config = {"patch": 1} | dict(config)
+    self.config: dict = {"patch": 1, **config}
+    c = self.config
     widths = [c["channels"] * mult for mult in c["channel_mult"]]
     emb = c["channels"] * (c["channel_mult_emb"] or max(c["channel_mult"]))
     c["emb_channels"] = emb

@@ -159,9 +159,9 @@ def time_layer(
 def _in_step(config: Run, ms: dict[str, float]) -> float:
   """Returns the milliseconds that one layer takes in a microbatch's step."""
   value = ms["tangent"] if config.spec.tangent else ms["forward"]
-  guided = config.objective.guidance != "none"
-  teacher = (1 + guided) * ms["forward"] if config.asks_teacher else 0.0
-  return value + ms["input"] + ms["weight"] + teacher
+  times = config.objective.teacher_evaluations if config.asks_teacher else 0
+  once = value + ms["input"] + ms["weight"] + times * ms["forward"]
+  return once * config.spec.path_states(config.objective)
 
 
 def _median_ms(call: Callable[[], Any], repeats: int) -> float:

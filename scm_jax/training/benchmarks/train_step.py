@@ -126,7 +126,7 @@ def _uncounted(config: Run) -> float:
   if turns == 1:
     return 0.0
   network = program.teacher_network(config).config
-  evaluations = 2 if config.objective.guidance != "none" else 1
+  evaluations = config.objective.teacher_evaluations
   each = forward_arithmetic(dataclasses.replace(config, network=network))
   return (turns - 1) * evaluations * each
 

@@ -59,7 +59,8 @@ def load(
   """
   name, names = averaging.name(ema), [averaging.name(e) for e in config.ema]
   if name not in names:
-    if ema >= 1 or not snapshots.steps(path):
+    widths = averaging.relative_widths(config)
+    if ema >= 1 or not widths or not snapshots.steps(path):
       raise UserError(
         f"{path} keeps no EMA of {ema:g}; it has {', '.join(names)}, and no "
         "snapshots to reconstruct it from"
@@ -67,6 +68,31 @@ def load(
     return reconstruct(path, config, ema, like, step)
   params, step = _read_checkpoint(path, name, like, step)
   return LoadedEma(params, step, None)
+
+
+def load_snapshot(
+  path: epath.PathLike, config: Run, ema: float, like: Any, step: int
+) -> LoadedEma:
+  """Loads an EMA of a workdir as it was at a snapshot's step.
+
+  One that the snapshot does not hold is reconstructed, as far as the EMAs that
+  are stored up to that step allow. The arguments are those of `load`, and
+  `step` is the snapshot's.
+
+  Raises:
+    UserError: there is no such snapshot, or no such EMA.
+    ConfigError: the number can name no EMA.
+  """
+  steps = snapshots.steps(path)
+  if step not in steps:
+    raise UserError(
+      f"{path} has no snapshot of step {step}; it has "
+      f"{', '.join(map(str, steps)) or 'none'}"
+    )
+  name = averaging.name(ema)
+  if snapshots.holds(path, step, name):
+    return LoadedEma(snapshots.load(path, step, name, like), step, None)
+  return reconstruct(path, config, ema, like, step)
 
 
 def reconstruct(
@@ -95,6 +121,11 @@ def reconstruct(
   if not steps:
     raise UserError(
       f"{path} has no snapshots; train with config.snapshot_every"
+    )
+  if not averaging.relative_widths(config):
+    raise UserError(
+      f"{path} keeps EMAs with half-lives alone, of which no other EMA can be "
+      "reconstructed; choose one that it keeps"
     )
   newest, stored = _stored_emas(path, config, like, steps)
   step = newest if step is None else step

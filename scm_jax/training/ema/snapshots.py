@@ -1,11 +1,13 @@
-"""Snapshots: the power-function EMAs as they were at many steps of a run.
+"""Snapshots: the EMAs as they were at many steps of a run.
 
-`posthoc` makes EMAs of other widths from them. A snapshot is a step's folder in
-`snapshots/` with one item for each width, so that one can be read alone. Orbax
-writes them as it does checkpoints. None is ever removed.
+`posthoc` makes EMAs of other widths from the power-function EMAs among them,
+and a snapshot of an early step is a weak network that guides the finished one.
+A snapshot is a step's folder in `snapshots/` with one item for each EMA, so
+that one can be read alone. Orbax writes them as it does checkpoints. None is
+ever removed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -31,20 +33,23 @@ class Snapshots(Saver):
     every: int = 0,
     names: Sequence[str] = (),
     dtype: str = "float32",
+    at: Collection[int] = (),
   ):
-    """Prepares a snapshot of some EMAs `every` so many steps; 0 for none.
+    """Prepares snapshots, which are stored as `dtype`.
 
-    The EMAs are those of the `names`, and are stored as `dtype`.
+    Every `every` steps (0: none), the EMAs of the `names` are stored; at the
+    steps `at`, all of them.
     """
     super().__init__(workdir, FOLDER)
-    self._every, self._names = every, tuple(names)
+    self._every, self._names, self._at = every, tuple(names), frozenset(at)
     self._cast = jax.jit(
       lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
     )
 
   def due(self, step: int) -> bool:
     """Returns whether a snapshot is to be made of this step."""
-    return bool(self._every) and step > 0 and step % self._every == 0
+    regular = bool(self._every) and step > 0 and step % self._every == 0
+    return regular or step in self._at
 
   def save(self, step: int, emas: dict[str, Any]) -> None:
     """Starts to save a snapshot of the EMAs, unless the step has one already.
@@ -57,7 +62,8 @@ class Snapshots(Saver):
       options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
       self._manager = ocp.CheckpointManager(self.path, options=options)
     if step not in self._manager.all_steps():
-      kept = offload.fetch({name: emas[name] for name in self._names})
+      names = emas if step in self._at else self._names
+      kept = offload.fetch({name: emas[name] for name in names})
       self._save(step, **self._cast(kept))
 
 
@@ -71,13 +77,22 @@ def steps(workdir: epath.PathLike) -> list[int]:
     return sorted(manager.all_steps())
 
 
+def holds(workdir: epath.PathLike, step: int, name: str) -> bool:
+  """Returns whether the snapshot of a step has the EMA of that name."""
+  return _item(workdir, step, name).exists()
+
+
+def _item(workdir: epath.PathLike, step: int, name: str) -> epath.Path:
+  return epath.Path(files.absolute(workdir)) / FOLDER / str(step) / name
+
+
 def load(workdir: epath.PathLike, step: int, name: str, like: Any) -> Any:
   """Loads one EMA, by its name, of one of the snapshots in `steps`.
 
   `like` has the EMA's shapes, the types to which it is converted, and its
   shardings; without shardings, it is on the first device.
   """
-  folder = epath.Path(files.absolute(workdir)) / FOLDER / str(step) / name
+  folder = _item(workdir, step, name)
   try:
     with ocp.StandardCheckpointer() as reader:
       return reader.restore(folder, jax.tree.map(placed, like))
