@@ -129,7 +129,7 @@ def tiles(page, num):
 
 def wait_for_tiles(page, wanted):
   """Waits until the grid shows these images."""
-  for _ in range(600):
+  for _ in range(2400):
     page.wait_for_timeout(50)
     if np.array_equal(tiles(page, len(wanted)), wanted):
       return
@@ -212,10 +212,12 @@ def test_a_walk_moves_until_it_is_paused(page):
 
 def test_models_draw_side_by_side_from_the_same_noise(page, models):
   page.get_by_role("button", name="Compare").click()
-  page.wait_for_function(
-    "document.querySelectorAll('#stage article').length === 2 &&"
-    "!document.querySelector('#stage article.running')"
-  )
+  page.locator("#stage article").nth(1).wait_for()
+  # Not `wait_for_function`, whose polls the page's security policy refuses.
+  for _ in range(2400):
+    if not page.locator("#stage article.running").count():
+      break
+    page.wait_for_timeout(50)
   # Both are those of the page's first seed.
   cards = page.locator("#stage article")
   names = [card.locator("h2").inner_text() for card in cards.all()]
@@ -244,7 +246,7 @@ def test_a_brush_has_a_part_drawn_anew(page, models):
   page.get_by_role("button", name="Sketch").click()
   page.get_by_text("Inpaint", exact=True).click()
   given = models["student"].sampler.sample(num=1, seed=0)[0]
-  for _ in range(600):
+  for _ in range(2400):
     page.wait_for_timeout(50)
     hand = pixels(page, "canvas.sketch")[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM]
     if np.array_equal(hand, given[..., 0]):
