@@ -5,6 +5,7 @@ is out of range raises a `UserError` of one sentence, and nothing that a client
 sends is ever a path.
 """
 
+import abc
 import base64
 import dataclasses
 import functools
@@ -24,7 +25,7 @@ _WALKERS = SIZES[:4]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Request:
+class Request(abc.ABC):
   """Images that a client asks for.
 
   Attributes:
@@ -97,13 +98,13 @@ class Request:
     """One label for each image, int32 `[num]`."""
     return self.model.sampler.labels(self.labels, self.num)
 
+  @abc.abstractmethod
   def draw(self) -> np.ndarray:
     """Draws the images, uint8 `[num, H, W, C]`."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def python(self) -> str:
     """Returns lines of Python that draw exactly the same images."""
-    raise NotImplementedError
 
   def _load(self) -> str:
     """Returns the line that loads the network."""
