@@ -17,6 +17,7 @@ from scm_jax.acceptance.parts import Request
 from scm_jax.defaults import Run
 from scm_jax.planning import arithmetic, estimate, memory, targets
 from scm_jax.planning.targets import Card, Target
+from scm_jax.training import sharding
 from scm_jax.training.benchmarks import train_step
 
 IMAGES = (64, 32, 16, 8, 4)
@@ -93,7 +94,7 @@ def _predicted(
   found = {"bytes": step.need(run, 1, 1).total, "ms": None, "peak": None}
   if card is None or not card.flops:
     return found
-  mesh = arithmetic.abstract_mesh(1, 1)
+  mesh = sharding.abstract_mesh(1, 1)
   held = arithmetic.resident(arithmetic.arguments(run, mesh, step.shapes))
   state = sum(held[k] for k in ("parameters", "moments", "averages"))
   weighted = estimate.weighted_flops(run, card, flops["step"], flops["forward"])

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh
 
 from scm_jax.defaults import Run
 from scm_jax.networks import sharded
@@ -51,11 +50,6 @@ def arguments(config: Run, mesh: Any, shapes: Shapes) -> Arguments:
     teacher and sharding.placed(config, mesh, teacher),
     program.abstract_batch(config, mesh),
   )
-
-
-def abstract_mesh(data: int, fsdp: int) -> AbstractMesh:
-  """Returns a mesh of these sizes that has no devices."""
-  return AbstractMesh((data, fsdp), (DATA, FSDP))
 
 
 def resident(arguments: Arguments) -> dict[str, int]:

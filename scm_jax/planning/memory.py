@@ -90,7 +90,7 @@ class Step:
     """Returns the bytes of the arguments and of the parameters' gradient."""
     key = (data, fsdp, config.offload, config.teacher_dtype)
     if key not in self._arguments:
-      mesh = arithmetic.abstract_mesh(data, fsdp)
+      mesh = sharding.abstract_mesh(data, fsdp)
       given = arithmetic.arguments(config, mesh, self.shapes)
       resident = sum(arithmetic.resident(given).values())
       gradients = arithmetic.local_bytes(given.state.params)

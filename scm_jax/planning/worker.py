@@ -64,7 +64,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     mesh = sharding.make_mesh(run, topology.devices(target))
   if meshes := request.get("meshes"):
     result["arithmetic"] = [
-      arithmetic_on(arithmetic.abstract_mesh(*sizes)) for sizes in meshes
+      arithmetic_on(sharding.abstract_mesh(*sizes)) for sizes in meshes
     ]
   if request.get("flops"):
     result["flops"] = train_step.count(config)["flops"]
@@ -75,7 +75,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
       "resident": least["resident"],
       "minimum": least["traffic"],
       "scaling": [
-        arithmetic_on(arithmetic.abstract_mesh(*estimate.mesh_at(n, fsdp)))
+        arithmetic_on(sharding.abstract_mesh(*estimate.mesh_at(n, fsdp)))
         for n in estimate.DEVICES
       ],
     } | _compiled(run, target, mesh)

@@ -11,13 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh
 
 from scm_jax import networks
 from scm_jax.defaults import Run
 from scm_jax.networks import Network
-from scm_jax.training import objective, program
-from scm_jax.training.sharding import DATA, FSDP
+from scm_jax.training import objective, program, sharding
 from scm_jax.training.step import extra_networks
 
 
@@ -43,7 +41,7 @@ def per_sample(config: Run) -> int:
   weak = program.guide_network(config)
   base = objective.Networks(student, teacher, weak, extra)
   goal = objective.build(config, base, lambda given: given.map(_product))
-  mesh: Any = AbstractMesh((1, 1), (DATA, FSDP))
+  mesh: Any = sharding.abstract_mesh(1, 1)
   batch = program.abstract_batch(config, mesh)
   draws = jax.eval_shape(goal.draw, batch, jax.random.key(0))
   channels = config.network.in_channels

@@ -14,7 +14,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 
 from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError
@@ -22,6 +28,7 @@ from scm_jax.errors import ConfigError
 DATA, FSDP = "data", "fsdp"
 BATCH = PartitionSpec((DATA, FSDP))  # for arrays whose first axis is the batch
 REPLICATED = PartitionSpec()
+_AXIS_TYPES = (AxisType.Auto, AxisType.Auto)
 
 
 def make_mesh(config: Run, devices: Sequence[Any] | None = None) -> Mesh:
@@ -45,7 +52,12 @@ def make_mesh(config: Run, devices: Sequence[Any] | None = None) -> Mesh:
       f"{config.microbatches}; make it a multiple of {parts}"
     )
   grid = np.asarray(sorted(devices, key=_place)).reshape(sizes)
-  return Mesh(grid, (DATA, FSDP), axis_types=(AxisType.Auto,) * 2)
+  return Mesh(grid, (DATA, FSDP), axis_types=_AXIS_TYPES)
+
+
+def abstract_mesh(data: int, fsdp: int) -> AbstractMesh:
+  """Returns a mesh of these sizes that has no devices."""
+  return AbstractMesh((data, fsdp), (DATA, FSDP), axis_types=_AXIS_TYPES)
 
 
 def microbatches(config: Run, devices: int) -> int:

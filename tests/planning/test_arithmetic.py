@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from scm_jax.planning import arithmetic
-from scm_jax.training import resolve
+from scm_jax.training import resolve, sharding
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def least(config):
 
   def call(**fields):
     config.update(fields)
-    mesh = arithmetic.abstract_mesh(2, 4)
+    mesh = sharding.abstract_mesh(2, 4)
     shapes = arithmetic.trace(resolve.resolve(config))
     given = arithmetic.arguments(resolve.resolve(config), mesh, shapes)
     traffic = arithmetic.minimum(resolve.resolve(config), given, domain=8)
@@ -32,7 +32,7 @@ def split(config):
     return sum(4 * leaf.size for leaf in leaves if any(leaf.sharding.spec))
 
   def both():
-    mesh = arithmetic.abstract_mesh(1, 4)
+    mesh = sharding.abstract_mesh(1, 4)
     given = arithmetic.arguments(
       resolve.resolve(config), mesh, arithmetic.trace(resolve.resolve(config))
     )

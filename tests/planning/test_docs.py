@@ -9,7 +9,7 @@ import pytest
 
 from scm_jax.cli import configs
 from scm_jax.planning import arithmetic, estimate, memory, targets
-from scm_jax.training import resolve
+from scm_jax.training import resolve, sharding
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -63,7 +63,7 @@ def test_the_minimum_meets_what_was_sent(path):
   config, step = student(size_of(path), target.card.platform)
   config = config.copy_and_resolve_references()
   config.microbatches = plan["microbatches"]
-  mesh = arithmetic.abstract_mesh(plan["mesh"]["data"], plan["mesh"]["fsdp"])
+  mesh = sharding.abstract_mesh(plan["mesh"]["data"], plan["mesh"]["fsdp"])
   given = arithmetic.arguments(resolve.resolve(config), mesh, step.shapes)
   least = estimate.total(
     arithmetic.minimum(resolve.resolve(config), given, target.domain)

@@ -97,7 +97,7 @@ def equations(jaxpr):
 def traffic(family):
   """Bytes that the plan counts for each kind of communication."""
   config = make_config(family, fsdp=4)
-  mesh = arithmetic.abstract_mesh(1, 4)
+  mesh = sharding.abstract_mesh(1, 4)
   arguments = arithmetic.arguments(
     resolve.resolve(config), mesh, arithmetic.trace(resolve.resolve(config))
   )
