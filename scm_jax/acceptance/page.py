@@ -86,7 +86,8 @@ def _checks(book: Record, names: list[str]) -> str:
         f"{part} {distance:.2g} ({limits[part]:.2g})"
         for part, distance in value.get("distance", {}).items()
       ]
-      rows.append([key, words[value["passed"]], ", ".join(parts_)])
+      details = ", ".join(parts_) or value.get("why", "")
+      rows.append([key, words[value["passed"]], details])
   return _table(["check", "result", "distance (limit)"], rows)
 
 

@@ -35,7 +35,7 @@ def test_every_kind_of_part_runs(tmp_path):
     for value in part["results"].values()
     if "passed" in value
   ]
-  assert len(passed) == 3 and all(passed)
+  assert len(passed) == 4 and all(passed)
   assert found["sample-s"]["results"]["scd, 2 steps, batch 1"]["ms"] > 0
   step = found["step-scd-s"]["results"]
   assert step["step"]["ms"] > 0 and step["expected"]["step"] > 0
