@@ -15,26 +15,30 @@ readonly OUT=${OUT:-docs/plans} PATTERN=${1:-*}
 export JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1.0
 
 plan() {
-  local size=$1 target=$2 on=gpu
+  local run=$1 size=$2 target=$3 on=gpu
   [[ $target != v* ]] || on=tpu
-  local name=imagenet512-scd-$size-${target/:/-}
+  local name=imagenet512-$run-$size-${target/:/-}
   # shellcheck disable=SC2053  # a pattern
   [[ $name == $PATTERN ]] || return 0
   [[ ! -e $OUT/$name.json ]] || return 0
   echo "$name"
   ${SCM_JAX:-scm-jax} plan --target="$target" --json \
-    --config="configs/imagenet512.py:run=scd,size=$size,on=$on" >"$OUT/.$name"
+    --config="configs/imagenet512.py:run=$run,size=$size,on=$on" >"$OUT/.$name"
   mv "$OUT/.$name" "$OUT/$name.json"
 }
 
-# Distillation needs more memory than the other runs. The extreme sizes are first.
+# The extreme sizes are first.
 for size in xxl s l m xl; do
-  plan "$size" a100-80gb:1x8
-  plan "$size" a100-80gb:8x8
+  plan scd "$size" a100-80gb:1x8
+  plan scd "$size" a100-80gb:8x8
+done
+for run in teacher sct ect tcm cmt ms_scd ayf meanflow imf alphaflow facm \
+  scd_vsd; do
+  plan "$run" xxl a100-80gb:8x8
 done
 for size in xxl s l m xl; do
   slice=16x16
   [[ $size != [sm] ]] || slice=8x16
-  plan "$size" "v5e:$slice"
-  plan "$size" v5p:4x4x4
+  plan scd "$size" "v5e:$slice"
+  plan scd "$size" v5p:4x4x4
 done

@@ -222,6 +222,11 @@ def loss(
   log_weight = _log_weight(student, params, there, options)
   scale = weighting.unit_scale(options.weighting_unit, point.x0)
   total, per_sample = weighting.weigh(error, log_weight, valid, scale)
+  by_jump = (
+    {}
+    if there.s is None
+    else diagnostics.by_jump(there.t, there.s, valid, loss=per_sample)
+  )
   return total, jax.lax.stop_gradient(
     {
       "loss": total,
@@ -232,6 +237,7 @@ def loss(
       "by_time": diagnostics.by_time(
         t, valid, loss=per_sample, tangent_norm=g_norm, dF_dt=rate
       ),
+      "by_jump": by_jump,
     }
   )
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 TIME_BINS = 8  # equal parts of [0, pi/2]
+JUMP_BINS = 4  # of each time of a jump from t to s
 
 
 def by_time(t: Array, valid: Array, **values: Array) -> dict[str, Array]:
@@ -33,15 +34,33 @@ def by_time(t: Array, valid: Array, **values: Array) -> dict[str, Array]:
   return sums | {"count": member.sum(0)}
 
 
-def members(t: Array, valid: Array) -> Array:
-  """Returns 1 where a valid sample is in a bin of `t`, else 0, `[B, BINS]`."""
-  bins = jnp.clip(t / (math.pi / 2) * TIME_BINS, 0, TIME_BINS - 1)
-  return jax.nn.one_hot(bins.astype(jnp.int32), TIME_BINS) * valid[:, None]
+def by_jump(
+  t: Array, s: Array, valid: Array, **values: Array
+) -> dict[str, Array]:
+  """Sums per-sample values over bins of both times of a jump from `t` to `s`.
+
+  Arguments are as in `by_time`.
+
+  Returns:
+    For each name, sums `[JUMP_BINS, JUMP_BINS]`, `t`'s bins first; and `count`.
+  """
+  at_t, at_s = members(t, valid, JUMP_BINS), members(s, valid, JUMP_BINS)
+  sums = {
+    name: jnp.einsum("b,bi,bj->ij", jnp.where(valid, value, 0.0), at_t, at_s)
+    for name, value in values.items()
+  }
+  return sums | {"count": at_t.T @ at_s}
 
 
-def centres() -> list[float]:
+def members(t: Array, valid: Array, bins: int = TIME_BINS) -> Array:
+  """Returns 1 where a valid sample is in a bin of `t`, else 0, `[B, bins]`."""
+  bin_of = jnp.clip(t / (math.pi / 2) * bins, 0, bins - 1)
+  return jax.nn.one_hot(bin_of.astype(jnp.int32), bins) * valid[:, None]
+
+
+def centres(bins: int = TIME_BINS) -> list[float]:
   """Returns the bins' centres, in radians."""
-  return [(i + 0.5) * math.pi / 2 / TIME_BINS for i in range(TIME_BINS)]
+  return [(i + 0.5) * math.pi / 2 / bins for i in range(bins)]
 
 
 def norms(x: Array) -> Array:

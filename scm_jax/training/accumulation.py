@@ -20,7 +20,8 @@ from scm_jax.training.objective import Objective
 # gradient(params, teacher_params, draws, step) -> (gradient, metrics)
 Gradient = Callable[[Any, Any, Any, Array], tuple[Any, dict[str, Any]]]
 
-SUMS = ("nonfinite_samples", "by_time")  # metrics that are summed over parts
+# Metrics that are summed over parts.
+SUMS = ("nonfinite_samples", "by_time", "by_jump")
 ROOTS = ("output_rms",)  # metrics whose squares are averaged, unlike all others
 NAMED = 4  # samples left out of a step whose times and labels are reported
 

@@ -74,6 +74,19 @@ def test_the_tangent_is_the_derivative_of_the_jump(mlp, scale, warmup):
   close(g, direction.wide(jump.a) * df_dt, rtol=1e-12, atol=1e-14)
 
 
+def test_the_loss_is_told_by_both_times(mlp):
+  problem, point = at(mlp)
+  options = MAPS["meanflow"]()
+  loss, metrics = loss_of(problem, point, options, problem.params)
+  found = metrics["by_jump"]
+  count = np.zeros((4, 4))
+  width = np.pi / 8
+  for t, s in zip(problem.t, S, strict=True):
+    count[int(t // width), int(s // width)] += 1
+  close(found["count"], count)
+  close(found["loss"].sum() / len(S), loss, rtol=1e-6)
+
+
 def gaussian_F(params, u, t, cond, **kwargs):
   """Networks whose jumps are exact at `c = C` and no tilt."""
   del kwargs

@@ -42,6 +42,16 @@ def test_summary():
   assert all(type(value) is float for value in summary.values())
 
 
+def test_both_times_of_jumps():
+  window = Window()
+  for loss in (1.0, 5.0):
+    grid = jnp.zeros((4, 4)).at[3, 1].set(2.0)
+    window.add(1, {"by_jump": {"loss": loss * grid, "count": grid}})
+  width = math.pi / 8
+  name = f"loss/t={3.5 * width:.2f},s={1.5 * width:.2f}"
+  assert window.summary() == {name: 3.0}
+
+
 def test_without_bins():
   window = Window()
   window.add(1, {"loss": jnp.float32(math.inf)})

@@ -31,18 +31,20 @@ class Window:
     """Returns scalars by name: means over the steps, or sums of counts.
 
     A metric that is kept by time becomes `name/t=CENTRE`, in radians, for each
-    bin of times that had a sample.
+    bin of times that had a sample; and one that is kept by both times of jumps
+    `name/t=CENTRE,s=CENTRE`.
     """
     self._pending = jax.device_get(self._pending)
     result = {}
     for name in self._pending[0]:
-      if name in ("by_time", "left_out"):
+      if name in ("by_time", "by_jump", "left_out"):
         continue
       values = np.asarray([m[name] for m in self._pending], np.float64)
       reduce = np.sum if name in SUMS else np.mean
       result[name] = float(reduce(values))
-    if self._pending[0].get("by_time"):
-      result |= _means_by_time([m["by_time"] for m in self._pending])
+    for name in ("by_time", "by_jump"):
+      if self._pending[0].get(name):
+        result |= _means_by_bin([m[name] for m in self._pending])
     return result
 
   def nonfinite(self, in_a_row_before: int = 0) -> "NonfiniteSteps":
@@ -80,16 +82,22 @@ class NonfiniteSteps(NamedTuple):
   samples: tuple[tuple[float, int], ...]
 
 
-def _means_by_time(by_time: list[dict[str, np.ndarray]]) -> dict[str, float]:
+def _means_by_bin(binned: list[dict[str, np.ndarray]]) -> dict[str, float]:
   """Divides sums over steps by the number of samples in each bin of times."""
   totals = {
-    name: np.stack([step[name] for step in by_time]).astype(np.float64).sum(0)
-    for name in by_time[0]
+    name: np.stack([step[name] for step in binned]).astype(np.float64).sum(0)
+    for name in binned[0]
   }
   count = totals.pop("count")
+  centres = diagnostics.centres(len(count))
+
+  def label(place):
+    pairs = zip("ts", place, strict=False)  # t alone, or t and s
+    return ",".join(f"{time}={centres[i]:.2f}" for time, i in pairs)
+
   return {
-    f"{name}/t={centre:.2f}": float(total[i] / count[i])
+    f"{name}/{label(place)}": float(total[place] / count[place])
     for name, total in totals.items()
-    for i, centre in enumerate(diagnostics.centres())
-    if count[i]
+    for place in np.ndindex(count.shape)
+    if count[place]
   }
