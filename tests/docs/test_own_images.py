@@ -3,9 +3,7 @@
 import contextlib
 import json
 import pathlib
-import re
 import runpy
-import shlex
 
 import numpy as np
 import pytest
@@ -13,6 +11,8 @@ from PIL import Image
 
 import scm_jax
 from scm_jax.cli import main
+
+from .commands import blocks, commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "own_images.md"
@@ -25,13 +25,6 @@ SHORTER = {
 }
 
 
-def blocks(language):
-  """Returns the page's blocks of code in a language."""
-  return re.findall(
-    rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.M | re.S
-  )
-
-
 @pytest.fixture(scope="module")
 def folder(compilation_cache, tmp_path_factory):
   """Where the page was followed, with tiny networks and few pictures."""
@@ -39,8 +32,8 @@ def folder(compilation_cache, tmp_path_factory):
   for name in ("configs", "examples"):
     (folder / name).symlink_to(ROOT / name)
   with contextlib.chdir(folder):
-    for line in "".join(blocks("sh")).replace("\\\n", " ").splitlines():
-      program, *words = shlex.split(line.replace("classes=3", "classes=3,tiny"))
+    for line in commands(PAGE):
+      program, *words = (w.replace("classes=3", "classes=3,tiny") for w in line)
       if words[:1] == ["serve"]:
         continue  # until Ctrl-C; tests/serving does it
       if program == "scm-jax":
@@ -75,7 +68,7 @@ def test_the_report_compares_teacher_and_student(folder):
 def test_the_export_draws_what_the_run_draws(folder):
   names = {}
   with contextlib.chdir(folder):
-    exec("".join(blocks("python")), names)
+    exec("".join(blocks(PAGE, "python")), names)
   student = scm_jax.load(folder / "runs" / "shapes" / "student")
   expected = student.sample([0, 1, 2], steps=2, seed=7)
   np.testing.assert_array_equal(names["images"], expected)
