@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Reproduces the paper in miniature, and updates docs/reproduction.md.
+# Reproduces docs/reproduction.md: its trainings, scores, tables and figures.
 set -euo pipefail
 
 usage() {
   cat << 'TEXT'
-usage: launch/reproduce.sh [--workdir=DIR] [--parallel=N] [--only=GLOB]
-                           [--retry] [--tiny]
+usage: launch/reproduce.sh [--config=NAME] [--workdir=DIR] [--parallel=N]
+                           [--only=GLOB] [--retry] [--tiny]
 
-Trains and scores the runs of configs/miniature.py's sweep() (two to three hours
-on two CPU cores), and writes the tables and figures of docs/reproduction.md. The
-same command continues a stopped job.
+Trains and scores the runs of a config's sweep(), and writes the tables and
+figures of docs/reproduction.md. The same command continues a stopped job.
 
-  --workdir=DIR   folder of the runs (default: runs/miniature)
+  --config=NAME   miniature, the paper's claims (the default), or methods, all
+                  ways to few steps at one budget; each takes two to four hours
+                  on two CPU cores
+  --workdir=DIR   folder of the runs (default: runs/NAME)
   --parallel=N    how many runs train at a time (default: 2)
   --only=GLOB     only runs whose names match, such as '*_seed=0'; docs/ stays as
                   it is
@@ -22,9 +24,10 @@ TEXT
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 source "$root/launch/lib/common.sh"
-workdir='' parallel=2 tiny='' part='' flags=()
+config=miniature workdir='' parallel=2 tiny='' part='' flags=()
 for arg in "$@"; do
   case $arg in
+    --config=miniature | --config=methods) config=${arg#*=} ;;
     --workdir=?*) workdir=${arg#*=} ;;
     --parallel=?*) parallel=${arg#*=} ;;
     --only=?*) part=1 flags+=("$arg") ;;
@@ -35,15 +38,18 @@ for arg in "$@"; do
   esac
 done
 cd "$root"
-workdir=${workdir:-runs/miniature${tiny:+-tiny}}
+workdir=${workdir:-runs/$config${tiny:+-tiny}}
 launch/setup.sh train
 code=0
 # Exit code 1 means that some runs failed, which the tables show.
-.venv/bin/scm-jax sweep "--config=configs/miniature.py$tiny" \
+.venv/bin/scm-jax sweep "--config=configs/$config.py$tiny" \
   "--workdir=$workdir" "--parallel=$parallel" \
   ${flags[@]+"${flags[@]}"} || code=$?
 ((code <= 1)) && [[ -e $workdir/table.csv ]] || exit "$code"
 if [[ -z $tiny$part ]]; then
-  .venv/bin/python examples/reproduction.py "$workdir/table.csv" docs
+  case $config in
+    miniature) .venv/bin/python examples/reproduction.py "$workdir/table.csv" docs ;;
+    methods) .venv/bin/python examples/methods.py "$workdir" docs ;;
+  esac
 fi
 exit "$code"

@@ -41,6 +41,15 @@ def test_a_whole_sweep_makes_the_page(reproduce, code):
   assert page == "python examples/reproduction.py w/table.csv docs"
 
 
+def test_the_methods_have_their_own_tables(reproduce):
+  _, [_, sweep, page] = reproduce("--config=methods", "--parallel=1")
+  assert sweep == (
+    "scm-jax sweep --config=configs/methods.py --workdir=runs/methods"
+    " --parallel=1"
+  )
+  assert page == "python examples/methods.py runs/methods docs"
+
+
 @pytest.mark.parametrize("flag", ("--only=*mnist*", "--tiny"))
 def test_a_part_leaves_the_page(reproduce, flag):
   ended, lines = reproduce("--workdir=w", flag)
