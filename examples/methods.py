@@ -52,9 +52,9 @@ def read(workdir: pathlib.Path) -> pd.DataFrame:
     point, _, seed = path.parent.name.partition("_seed=")
     for entry in json.loads(path.read_text()):
       for record in entry["records"]:
-        distances = [record["fd_infinity"].get(space) for space in SPACES]
-        steps, nfe = record["steps"], record["nfe"]
-        found.append((point, int(seed), steps, nfe, *distances))
+        distances = record.get("fd_infinity", {})
+        numbers = (int(seed), record["steps"], record["nfe"])
+        found.append((point, *numbers, *map(distances.get, SPACES)))
   return pd.DataFrame(found, columns=COLUMNS)
 
 
@@ -70,13 +70,13 @@ def by_steps(rows: pd.DataFrame, space: str) -> pd.DataFrame:
   }
   one = students[students.steps == 1].groupby("point")[space].mean()
   order = [title(point) for point in one.sort_values().index]
-  table = pd.Series(cells).unstack().reindex(order)[list(STEPS)]
+  table = pd.Series(cells).unstack().reindex(index=order, columns=STEPS)
   table.columns = [f"{n} step{'s' * (n > 1)}" for n in STEPS]
   table.loc["teacher"] = tables.MISSING
   last = teachers[teachers.nfe == teachers.nfe.max()]
   table["63 evaluations"] = tables.MISSING
   table.loc["teacher", "63 evaluations"] = mean(last[space])
-  return table.rename_axis("method").reset_index()
+  return table.fillna(tables.MISSING).rename_axis("method").reset_index()
 
 
 def title(point: str) -> str:
