@@ -71,6 +71,7 @@ def by_steps(rows: pd.DataFrame, space: str) -> pd.DataFrame:
   one = students[students.steps == 1].groupby("point")[space].mean()
   order = [title(point) for point in one.sort_values().index]
   table = pd.Series(cells).unstack().reindex(index=order, columns=STEPS)
+  table = table.astype(object)
   table.columns = [f"{n} step{'s' * (n > 1)}" for n in STEPS]
   table.loc["teacher"] = tables.MISSING
   last = teachers[teachers.nfe == teachers.nfe.max()]
