@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Any
 
 import fsspec
@@ -32,6 +33,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # XLA takes longer to optimise the tests' small programs than to run them.
 _QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 os.environ.setdefault(_QUICK, "true")
+# Likewise: emitting each fusion by MLIR takes half of the compilation, and
+# parts of a program that are generated at once serve those who have idle cores.
+# Newer versions emit fusions by MLIR alone, and refuse the flag.
+if metadata.version("jaxlib").startswith("0.10."):
+  os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1",
+  )
 # Programs need not say from which lines they were traced.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
@@ -284,32 +294,8 @@ def autoencoder_folder(
 
 @pytest.fixture(scope="session")
 def draw_inception() -> Callable:
-  """`draw_inception(width)`: random tensors of FID's network, torchvision's
-  names; of order one throughout. The width is in sixteenths of the real one.
-  """
-  import numpy as np
-
-  from scm_jax.metrics import inception
-
-  def draw(width: float) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    normal = lambda *shape: rng.standard_normal(shape, np.float32)
-    found = {}
-    for name, (*taps, features) in inception.shapes(width).items():
-      if name == "fc":
-        found["fc.weight"] = 0.05 * normal(features, *taps)
-        found["fc.bias"] = normal(features)
-        continue
-      height, breadth, features_in = taps
-      weight = normal(features, features_in, height, breadth)
-      found[f"{name}.conv.weight"] = weight * np.sqrt(2 / np.prod(taps))
-      found[f"{name}.bn.weight"] = 1 + 0.3 * normal(features)
-      found[f"{name}.bn.bias"] = 0.3 * normal(features)
-      found[f"{name}.bn.running_mean"] = 0.3 * normal(features)
-      found[f"{name}.bn.running_var"] = np.exp(0.3 * normal(features))
-    return {name: np.asarray(t, np.float32) for name, t in found.items()}
-
-  return draw
+  """`draw_inception(width)`: see `inception_weights.draw`."""
+  return _module("inception_weights.py").draw
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """ImageNet in, FID out, in one process of a given number of devices.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 \
+    JAX_NUM_CPU_DEVICES=8 \
         python tests/imagenet_chain.py FOLDER PHOTOGRAPHS AUTOENCODER WEIGHTS
 
 A process of its own, because the number of devices is fixed when JAX starts.

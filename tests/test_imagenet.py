@@ -37,7 +37,7 @@ def chains(
   }
   found = {}
   for devices in (1, 8):
-    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    env["JAX_NUM_CPU_DEVICES"] = str(devices)
     words = (folder / f"on_{devices}", folder / "photographs")
     argv = [str(w) for w in (*words, autoencoder_folder, inception_file)]
     done = subprocess.run(

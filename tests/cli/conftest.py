@@ -1,4 +1,4 @@
-"""The three runs of a small digits config, by the commands that users type."""
+"""Two runs of a small digits config, by the commands that users type."""
 
 import json
 import pathlib
@@ -44,10 +44,10 @@ def refused(command) -> Callable:
 
 @pytest.fixture(scope="session")
 def runs(data_dir, flags, shared, shared_steps) -> pathlib.Path:
-  """A folder with the workdirs `teacher`, `scd` and `sct`, trained."""
+  """A folder with the workdirs `teacher` and `scd`, trained."""
 
   def train(folder: pathlib.Path) -> None:
-    for run in ("teacher", "scd", "sct"):
+    for run in ("teacher", "scd"):
       teacher = f"--config.teacher={folder}/teacher"
       argv = flags(run, teacher) if run != "teacher" else flags(run)
       with shared_steps():

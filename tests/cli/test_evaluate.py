@@ -29,14 +29,14 @@ def quick_classifier():
 
 @pytest.fixture(scope="module")
 def argv(runs, score_cache):
-  names = ",".join(f"{runs}/{run}" for run in ("teacher", "scd", "sct"))
+  names = ",".join(f"{runs}/{run}" for run in ("teacher", "scd"))
   cache = f"--cache={score_cache}"
   return ["evaluate", f"--workdir={names}", f"--num={NUM}", cache]
 
 
 @pytest.fixture(scope="module")
 def report(runs, argv, tmp_path_factory):
-  """The folder of the report on all three runs, made by the command."""
+  """The folder of the report on both runs, made by the command."""
   from scm_jax.cli import main
 
   out = tmp_path_factory.mktemp("report")
@@ -55,8 +55,6 @@ def test_report(report, runs):
     ("teacher, 1 step", "teacher", 1, 1),
     ("sCD, 1 step", "scd", 1, 1),
     ("sCD, 2 steps", "scd", 2, 2),
-    ("sCT, 1 step", "sct", 1, 1),
-    ("sCT, 2 steps", "sct", 2, 2),
   ]
   params = {run["params"] for run in content["runs"]}
   assert len(params) == 1 and params.pop() > 1000
@@ -112,7 +110,7 @@ def test_made_once(report, argv, command, monkeypatch, caplog):
   assert f"{report}/report.json is up to date" in caplog.text
   assert f"report: {report}/report.json and {report}/report.png" in out
   table = out.splitlines()
-  for name in ("teacher, 7 NFE", "sCD, 2 steps", "sCT, 1 step"):
+  for name in ("teacher, 7 NFE", "sCD, 2 steps"):
     assert any(line.startswith(name) for line in table)
   for change in ("--seeds=1", "--num=201", "--steps=1"):
     with pytest.raises(Drawn):
@@ -152,7 +150,7 @@ def test_other_weights_at_the_same_step_are_another_question(
   assert command(*argv)[0] == 0
   before = (folder / "report.json").read_text()
   shutil.rmtree(folder / "checkpoints")
-  shutil.copytree(runs / "sct" / "checkpoints", folder / "checkpoints")
+  shutil.copytree(runs / "teacher" / "checkpoints", folder / "checkpoints")
   assert command(*argv)[0] == 0
   assert (folder / "report.json").read_text() != before
 

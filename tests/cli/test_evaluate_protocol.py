@@ -216,7 +216,7 @@ def test_killed_outright_it_ends_with_the_same_bytes(
     (tmp_path / out / "report.json").read_bytes() for out in ("killed", "whole")
   ]
   assert content[0] == content[1]
-  eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", **caches}
+  eight = {"JAX_NUM_CPU_DEVICES": "8", **caches}
   job = _command(_argv(runs, tmp_path / "eight"), **eight)
   _, err = job.communicate()
   assert job.returncode == 0, err.decode()

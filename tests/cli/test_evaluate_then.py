@@ -62,7 +62,7 @@ def test_a_student_that_finishes_its_own_draws_two_steps(
     (["--out="], "--then needs --out"),
     (["--steps=2"], "--steps has no use with --then"),
     (["--t-mid=1,1.2"], "--t-mid has several values"),
-    (["--workdir={runs}/scd,{runs}/sct"], "--then goes with one --workdir"),
+    (["--workdir={runs}/scd,{runs}/teacher"], "--then goes with one --workdir"),
     (["--then={runs}/scd"], "is the network of --workdir"),
   ],
 )
@@ -77,6 +77,6 @@ def test_mistakes(more, said, refused, runs, tmp_path):
 
 
 def test_networks_of_other_data(refused, runs, configured, tmp_path):
-  other = configured("sct", section="data", mean=0.3)
+  other = configured("scd", section="data", mean=0.3)
   argv = [f"--workdir={runs}/scd", f"--then={other}", f"--out={tmp_path}"]
   assert "draws other data than" in refused(2, "evaluate", *argv)

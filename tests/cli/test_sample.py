@@ -67,7 +67,7 @@ def test_samples_are_functions_of_seed_number_and_label(name, steps, draw):
 
 def test_default_steps(draw):
   """Two for a student; the config's for a teacher, by Heun."""
-  said = draw("sct", "--num=10")["said"]
+  said = draw("scd", "--num=10")["said"]
   assert "2 network evaluations each" in said
   said = draw("teacher", "--num=10")["said"]
   assert "7 network evaluations each" in said
@@ -150,11 +150,10 @@ def test_the_command_draws_what_the_library_draws_on_8_devices(
   run, draw, runs, tmp_path
 ):
   """And both draw what one device draws; 10 images do not divide by 8."""
-  flags = "--xla_force_host_platform_device_count=8"
   code = [sys.executable, "-c", SAMPLE_ON_DEVICES]
   done = subprocess.run(
     [*code, str(runs / run), str(tmp_path / "eight"), "8"],
-    env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    env=os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"},
     capture_output=True,
     text=True,
   )

@@ -8,7 +8,7 @@ import pytest
 
 
 def test_a_workdir_holds_the_run(runs):
-  for run in ("teacher", "scd", "sct"):
+  for run in ("teacher", "scd"):
     folder = runs / run
     config = json.loads((folder / "config.json").read_text())
     assert config["run"] == run and config["total_steps"] == 8
@@ -26,12 +26,11 @@ def test_a_workdir_holds_the_run(runs):
 
 def test_tangents_of_students_are_in_the_metrics(runs):
   """Binned by time: spikes that an average would hide."""
-  for run in ("scd", "sct"):
-    lines = (runs / run / "metrics.jsonl").read_text().splitlines()
-    names = set().union(*map(json.loads, lines))
-    assert {"tangent_norm", "nonfinite_samples", "gradient_norm"} <= names
-    for name in ("loss", "tangent_norm", "dF_dt"):
-      assert any(key.startswith(f"{name}/t=") for key in names)
+  lines = (runs / "scd" / "metrics.jsonl").read_text().splitlines()
+  names = set().union(*map(json.loads, lines))
+  assert {"tangent_norm", "nonfinite_samples", "gradient_norm"} <= names
+  for name in ("loss", "tangent_norm", "dF_dt"):
+    assert any(key.startswith(f"{name}/t=") for key in names)
 
 
 def test_the_same_command_again_is_done(runs, command, flags, caplog):

@@ -48,10 +48,10 @@ def run_in_process() -> Callable[..., str]:
   """Returns `run(code, devices)`: what Python prints on virtual devices."""
 
   def run(code: str, devices: int) -> str:
-    flag = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.run(
       [sys.executable, "-c", textwrap.dedent(code)],
-      env=os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
+      env=os.environ
+      | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"},
       check=True,
       capture_output=True,
       text=True,

@@ -101,7 +101,7 @@ def test_eight_devices_give_the_same_bytes(stored, tree, tmp_path, content):
   done = subprocess.run(
     [sys.executable, "-m", "scm_jax", "prepare", f"--source={tree}"]
     + [f"--out={wide}", "--workers=1", *flags],
-    env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    env=os.environ | {"JAX_NUM_CPU_DEVICES": "8"},
     capture_output=True,
     text=True,
   )

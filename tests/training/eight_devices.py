@@ -1,7 +1,7 @@
 """Trains a tiny student on 8 virtual devices and prints what came of it.
 
 A process of its own, because the number of devices is fixed when JAX starts.
-`test_sharding.py` and `test_accumulation.py` look at the object that it prints.
+`test_sharding.py` looks at the object that it prints.
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import re
 import sys
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 
 import critic
 import jax
@@ -18,7 +18,6 @@ import numpy as np
 
 from scm_jax import objectives
 from scm_jax.defaults import get_defaults
-from scm_jax.networks import parameter_count
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.checkpoints.storage import Checkpoints
 from scm_jax.training.step import init_state, seed_of
@@ -221,7 +220,6 @@ def main(folder, rare=""):
     result[name]["collectives"] = count(run.compiled)
     result[name]["placement"] = placement(run)
     result[name]["memory"] = memory(run)
-    result[name]["params"] = parameter_count(run.state.params)
     states[name], metrics[name] = run.step(run.state, 0)
   for name in runs:
     # After one step Adam's first moment is the gradient, times 1 - b1.

@@ -97,8 +97,7 @@ def test_two_processes_share_a_teacher(
     assert codes == [0, 0], processes[0].log.read_text()[-2000:]
   log = processes[0].log.read_text()
   assert "continuing from step 2" in log
-  devices = "--xla_force_host_platform_device_count=2"
-  monkeypatch.setenv("XLA_FLAGS", devices)
+  monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
   process = start(*argv(one, 4))
   assert process.wait(PATIENCE) == 0, process.log.read_text()[-2000:]
 

@@ -153,8 +153,7 @@ x0 = jax.ShapeDtypeStruct((6, 4, 4, 4), np.float32, sharding=where)
 text = jax.jit(decode).lower(sampler, x0).compile().as_text()
 print([n for n in ("all-gather", "all-to-all", "all-reduce") if n in text])
 """
-  flags = "--xla_force_host_platform_device_count=2"
-  assert run(code, folder, cwd=tmp_path, XLA_FLAGS=flags) == "[]\n"
+  assert run(code, folder, cwd=tmp_path, JAX_NUM_CPU_DEVICES="2") == "[]\n"
   drawn = np.int32(np.load(tmp_path / "images.npy"))
   np.testing.assert_allclose(drawn, expected, atol=1)
 

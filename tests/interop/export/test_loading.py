@@ -324,12 +324,11 @@ try:
 except Exception as error:
   print(error)
 """
-  flags = "--xla_force_host_platform_device_count=2"
   done = subprocess.run(
     [sys.executable, "-c", code],
     cwd=tmp_path,
     env=os.environ
-    | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     capture_output=True,
     text=True,
