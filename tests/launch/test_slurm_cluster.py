@@ -76,7 +76,9 @@ class Cluster:
 
   def __init__(self, root: pathlib.Path):
     self.root = root
-    self.env = {**os.environ, "PATH": PATH, "SLURM_CONF": f"{root}/slurm.conf"}
+    # The launcher's own flags are looked at, not those of the tests.
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    self.env = {**env, "PATH": PATH, "SLURM_CONF": f"{root}/slurm.conf"}
     self.processes: list[subprocess.Popen] = []
 
   def start(self) -> None:
