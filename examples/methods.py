@@ -63,7 +63,8 @@ def by_steps(rows: pd.DataFrame, space: str) -> pd.DataFrame:
   teachers = rows[rows.point == "teacher"]
   best = teachers.sort_values("nfe").groupby("seed").last()[space]
   rows = rows.assign(ratio=rows[space] / rows.seed.map(best))
-  students = rows[(rows.point != "teacher") & rows.steps.isin(STEPS)]
+  whole = rows.point.isin({*OBJECTIVES, *STARTED} - {"teacher"})
+  students = rows[whole & rows.steps.isin(STEPS)]  # mid-training is a part
   cells = {
     (title(point), steps): cell(group, space)
     for (point, steps), group in students.groupby(["point", "steps"])
