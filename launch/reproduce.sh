@@ -11,8 +11,8 @@ Trains and scores the runs of a config's sweep(), and writes the tables and
 figures of docs/reproduction.md. The same command continues a stopped job.
 
   --config=NAME   miniature, the paper's claims (the default), or methods, all
-                  ways to few steps at one budget; each takes two to four hours
-                  on two CPU cores
+                  ways to few steps at one budget; two to three hours on two CPU
+                  cores, and about five
   --workdir=DIR   folder of the runs (default: runs/NAME)
   --parallel=N    how many runs train at a time (default: 2)
   --only=GLOB     only runs whose names match, such as '*_seed=0'; docs/ stays as

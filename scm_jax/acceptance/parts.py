@@ -67,7 +67,7 @@ class Part:
 
 
 # Minutes that a part takes at most, most of them for compilation: on an H200,
-# XXL's sampling took 2.4 minutes, and its train step was not compiled in 3.
+# XXL's sampling took 2.4 minutes, and its train step had no result in 3.
 _SAMPLING = {"s": 1.5, "m": 1.5, "l": 2.0, "xl": 2.5, "xxl": 3.0}
 _STEP = {"s": 3.0, "m": 4.0, "l": 5.0, "xl": 5.5, "xxl": 6.0}
 

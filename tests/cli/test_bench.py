@@ -36,7 +36,7 @@ KEYS = {
 def test_json(command, flags, monkeypatch):
   """Without a workdir, a teacher or a dataset."""
   # Those of other objectives are counted by test_step.
-  few = {name: OBJECTIVES[name] for name in ("teacher", "scd")}
+  few = {name: OBJECTIVES[name] for name in ("teacher", "sct", "scd")}
   monkeypatch.setattr(train_step, "OBJECTIVES", few)
   argv = [*flags("scd", *BARE), "--repeats=2", "--sample-batch=16"]
   code, out, err = command("bench", *argv, "--json")
@@ -47,7 +47,7 @@ def test_json(command, flags, monkeypatch):
   assert result["device"] == jax.devices()[0].device_kind
   assert result["devices"] == 1 and isinstance(result["config"], str)
   assert result["flops"].keys() == {"forward", "step"}
-  assert result["flops_in_forwards"].keys() == {"diffusion", "scd"}
+  assert result["flops_in_forwards"].keys() == {"diffusion", "sct", "scd"}
   assert result["step_ms"].keys() == {"median", "p10", "p90"}
   assert result["sample_ms"].keys() == {"1", "2", "teacher"}
   sampling = result["sampling"]
@@ -72,7 +72,7 @@ def test_json(command, flags, monkeypatch):
   assert per_second == pytest.approx(8 / (step["median"] / 1e3))
   ratios = result["flops_in_forwards"]
   flops = result["flops"]
-  assert ratios["diffusion"] < ratios["scd"]
+  assert ratios["diffusion"] < ratios["sct"] < ratios["scd"]
   assert ratios["scd"] == pytest.approx(flops["step"] / flops["forward"])
   assert result["mfu"] is None or "cpu" not in result["device"].lower()
 

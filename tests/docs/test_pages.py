@@ -10,6 +10,8 @@ import pytest
 
 from scm_jax.cli import configs, main
 
+from .commands import blocks
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
   *ROOT.glob("*.md"),
@@ -47,7 +49,7 @@ def test_links_lead_somewhere(page):
 
 def commands(page: pathlib.Path) -> Iterator[list[str]]:
   """Yields the words of the `scm-jax` commands in a page's blocks of shell."""
-  for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
+  for block in blocks(page, "sh"):
     for line in block.replace("\\\n", " ").splitlines():
       line = re.sub(r"^(\w+=\S+ )+", "", line)  # variables of the environment
       if line.startswith("scm-jax ") and not PLACEHOLDER.search(line):
