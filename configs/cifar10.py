@@ -82,7 +82,7 @@ def get_config(arg: str = ""):
     config.teacher_ema = config.ema[0]
   if choice.run == "tcm":
     optimizer.learning_rate = 5e-5  # its authors' command
-  common.count_trajectories(config)
+  common.fit_to_objective(config)
   if choice.run == "cmt":
     # CMT's code: 8 trajectories of 16 states; an EMA that keeps .999 a step.
     config.batch_size, config.total_steps = 8, 300_000

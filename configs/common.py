@@ -40,7 +40,13 @@ def warms_up(config) -> bool:
   return bool(getattr(options, "warmup_steps", 0))
 
 
-def count_trajectories(config):
+def fit_to_objective(config):
+  """Fits lengths and batches to the run's objective; other fields are set."""
+  _count_trajectories(config)
+  spread_schedules(config)
+
+
+def _count_trajectories(config):
   """Divides what counts images by the states of a trajectory.
 
   A sample of mid-training's batch is a whole trajectory, at all of whose states
@@ -57,6 +63,17 @@ def count_trajectories(config):
   config.total_steps //= 5  # a fifth of a student's run, as its start
 
 
+def spread_schedules(config):
+  """Spreads an objective's schedules over the run, whatever its length.
+
+  ECT has eight stages, as in its authors' runs with `q` = 2.
+  """
+  if config.run == "ect":
+    config.objective.easy_stage = -(-config.total_steps // 8)
+  elif config.run == "alphaflow":
+    config.objective.anneal_steps = (0, config.total_steps)
+
+
 def shrink(config):
   """Shrinks a run so that its code path takes seconds on one core."""
   config.batch_size = 8
@@ -68,3 +85,6 @@ def shrink(config):
   config.network.channels_per_head = 8
   config.sample.num = 10
   config.sample.solver_steps = 4
+  if warms_up(config):
+    config.objective.warmup_steps = 4
+  spread_schedules(config)

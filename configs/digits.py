@@ -48,7 +48,7 @@ def get_config(arg: str = ""):
     # 0.102). The teacher itself is best without guidance.
     config.objective.guidance = "fixed"
     config.objective.guidance_scale = 1.15
-  common.count_trajectories(config)
+  common.fit_to_objective(config)
   if tiny:
     common.shrink(config)
   return config

@@ -102,7 +102,7 @@ def get_config(arg: str = ""):
     config.objective.guidance = "sampled"  # Section 5.2
     config.objective.guidance_range = (1.0, 2.0)  # Section 5.2, Table 5
     config.sample.guidance = 1.4 if smallest else 1.2  # 2 steps, Table 6
-  common.count_trajectories(config)
+  common.fit_to_objective(config)
   if choice.tiny:
     config.data.name = "scm_patch_latents"
     config.data.size = 8

@@ -71,7 +71,7 @@ def get_config(arg: str = ""):
   else:
     config.objective.P_mean = -1.0  # Table 4
     config.total_steps = 400_000  # Table 4
-  common.count_trajectories(config)
+  common.fit_to_objective(config)
   if choice.tiny:
     config.data.name = "scm_patches/16x16"
     config.data.size = 16

@@ -49,6 +49,7 @@ def get_config(arg: str = ""):
 
   config.objective.P_mean = -0.8 if choice.run == "teacher" else -1.0
   config.objective.P_std = 1.4
+  common.fit_to_objective(config)
   if choice.tiny:
     common.shrink(config)
   return config

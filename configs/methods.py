@@ -57,6 +57,7 @@ def get_config(arg: str = ""):
     config.objective.guidance_scale = 1.15
   step = config.batch_size * EVALUATIONS[choice.run]
   config.total_steps = round(choice.part * BUDGET / step)
+  common.spread_schedules(config)
   if choice.tiny:
     common.shrink(config)
   return config

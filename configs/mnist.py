@@ -45,7 +45,7 @@ def get_config(arg: str = ""):
   if config.run == "scd":
     # The student is told the scale, so that it is chosen when it draws.
     config.objective.guidance = "sampled"
-  common.count_trajectories(config)
+  common.fit_to_objective(config)
   if tiny:
     common.shrink(config)
   return config

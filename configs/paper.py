@@ -158,6 +158,7 @@ def shrink(config) -> None:
 
   if common.warms_up(config):
     config.objective.warmup_steps = 4
+  common.spread_schedules(config)
   if config.optimizer.decay_steps:
     config.optimizer.decay_steps = 4
   if config.optimizer.rampup_images:

@@ -10,6 +10,7 @@ from scm_jax.evaluation import dataset, pictures, selection
 from scm_jax.evaluation.candidate import Candidate, GivenImages
 from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.evaluation.request import Request
+from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
 
 _BATCH = 256  # images at once, where no config says otherwise
@@ -81,7 +82,11 @@ class Runs:
   def warnings(self) -> tuple[str, ...]:
     codec = self._first[0].codec
     lacks = isinstance(codec, LatentCodec) and not codec.autoencoder
-    return (_PREVIEWS,) if lacks else ()
+    found = [_PREVIEWS] if lacks else []
+    for path in self._grid.workdirs:
+      run = resolve.resolve(workdir.load_config(path))
+      found += [f"{path}: {remark}" for remark in resolve.remarks(run)]
+    return tuple(found)
 
   def marks(self) -> list[Any]:
     found = []

@@ -134,6 +134,16 @@ class Options(spec.Options):
       )
 
   @property
+  def schedules(self) -> dict[str, int]:
+    """The step from which each schedule in steps is done, by its option."""
+    done = {"warmup_steps": self.warmup_steps}
+    if self.derivative == "relative":
+      done["anneal_steps"] = self.anneal_steps[1]
+    if self.derivative == "easy":
+      done["easy_stage"] = self.easy_stage * derivatives.easy_stages(self)
+    return done
+
+  @property
   def two_times(self) -> bool:
     """Whether jumps end at other times than 0, which the network is told."""
     return self.ends != "zero" or self.equal_share > 0

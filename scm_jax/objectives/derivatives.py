@@ -1,5 +1,6 @@
 """The tangents of a batch, as an objective's options say."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from scm_jax.objectives.tangent import Direction, Jump
 from scm_jax.objectives.velocity import Velocity
 
 ANNEALING = 25.0  # steepness of alpha-Flow's sigmoid, as published
+LAST_EASY = 256.0  # q^(k + 1) at the end of ECT's published runs
 SMALLEST_PART = 0.005  # below it the published code takes the derivative
 
 
@@ -150,6 +152,14 @@ def easy_successors(jump: Jump, options: Any, step: Array | float) -> Array:
   sigma = trigflow.time_to_sigma(jump.t, jump.sigma_d)
   left = jnp.maximum(1 - part, 0.0)
   return trigflow.sigma_to_time(sigma * left, jump.sigma_d)
+
+
+def easy_stages(options: Any) -> int:
+  """Returns the first stage whose steps are as small as ECT's last ones.
+
+  Its authors end with `q^(k + 1) = 256`, whether in one stage or in eight.
+  """
+  return max(math.ceil(math.log(LAST_EASY, options.easy_base) - 1e-9) - 1, 0)
 
 
 def easy_part(jump: Jump) -> Array:

@@ -74,6 +74,11 @@ class Options:
     return (self.state_steps + 1) * (1 if self.guidance == "none" else 2)
 
   @property
+  def schedules(self) -> dict[str, int]:
+    """The step from which each schedule in steps is done, by its option."""
+    return {}
+
+  @property
   def two_times(self) -> bool:
     """Whether the network is told a second time, at which its jump ends."""
     return False

@@ -68,6 +68,8 @@ def train(
     UserError: the run diverged, or its files cannot be read or written.
   """
   run = resolve.check(config)
+  for remark in resolve.remarks(run):
+    logging.warning(remark)
   path = workdir.open_for(config, folder)
   checkpoints = Checkpoints(path, run.keep_checkpoints, run.keep_every)
   names = [averaging.name(width) for width in averaging.relative_widths(run)]

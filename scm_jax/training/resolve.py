@@ -89,6 +89,17 @@ def check(config: "ConfigDict") -> Run:
   return run
 
 
+def remarks(run: Run) -> tuple[str, ...]:
+  """Returns sentences on what makes a run other than it seems."""
+  return tuple(
+    f"config.objective.{name} has the objective change until step {end}, but "
+    f"the run ends at step {run.total_steps} and never trains its last form: "
+    "shorten the one or lengthen the other"
+    for name, end in run.objective.schedules.items()
+    if end > run.total_steps > 0
+  )
+
+
 def _group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:
   """Returns a group of fields as a frozen dataclass.
 

@@ -176,6 +176,7 @@ def test_arithmetic_is_counted_with_and_without_what_is_computed_again(flags):
   assert 1.1 * model < again < 2 * model
 
 
+@pytest.mark.slow
 def test_layers(command, flags):
   """Each in every direction; together they are the network's arithmetic."""
   argv = [*flags("scd", *BARE), "--layers", "--repeats=1", "--json"]

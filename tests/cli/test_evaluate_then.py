@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 NUM = 150
 PLAIN = ("--features=pixels", f"--num={NUM}", "--save-samples")
 

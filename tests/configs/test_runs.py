@@ -3,6 +3,8 @@
 Their numbers are those of the tables in docs/configs.md; see test_docs.py.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from scm_jax.data import pipeline, sources
 from scm_jax.errors import ConfigError
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.ema import averaging, posthoc
 from scm_jax.training.step import init_state
@@ -41,6 +44,34 @@ def test_state(load, name, run):
   assert 2 * weights <= total(moments) <= 2 * weights + 4
   floats = jax.tree.leaves((state.params, state.ema))
   assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("tiny", ["", ",tiny"])
+@pytest.mark.parametrize(
+  "name",
+  ["cifar10", "digits", "images", "imagenet64", "imagenet512", "methods"]
+  + ["miniature", "mnist"],
+)
+def test_every_objective_takes_its_last_form(load, name, tiny):
+  """Schedules that are counted in steps end before the run does."""
+  for run in OBJECTIVES:
+    assert not resolve.remarks(resolve.resolve(load(name, f"run={run}{tiny}")))
+
+
+@pytest.mark.parametrize(
+  ("run", "steps", "option"),
+  [
+    ("scd", 499, "warmup_steps"),
+    ("ect", 4374, "easy_stage"),  # the eighth stage of 625 begins at 4375
+    ("alphaflow", 4999, "anneal_steps"),
+  ],
+)
+def test_schedules_that_a_run_is_too_short_for(load, run, steps, option):
+  config = resolve.resolve(load("digits", f"run={run}"))
+  (remark,) = resolve.remarks(dataclasses.replace(config, total_steps=steps))
+  assert f"config.objective.{option}" in remark and str(steps) in remark
+  enough = dataclasses.replace(config, total_steps=steps + 1)
+  assert not resolve.remarks(enough)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet64", "imagenet512"])

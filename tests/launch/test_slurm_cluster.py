@@ -175,7 +175,10 @@ for i in {{1..600}}; do
     [[ $SLURM_PROCID != 0 ]] || echo "run is complete, at step 9"
     exit 0
   fi
-  if [[ -e "{root}/fail" && $SLURM_PROCID == 1 ]]; then exit 3; fi
+  # Only once the other is up, whose trap turns Slurm's SIGTERM into code 0.
+  if [[ -e "{root}/fail" && $SLURM_PROCID == 1 && -e "{root}/up..0" ]]; then
+    exit 3
+  fi
   sleep 0.1
 done
 """

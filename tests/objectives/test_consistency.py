@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from scm_jax import trigflow
-from scm_jax.objectives import consistency, diagnostics, jumps, tangent
+from scm_jax.objectives import (
+  consistency,
+  derivatives,
+  diagnostics,
+  jumps,
+  tangent,
+)
 from scm_jax.objectives.consistency import Options
 
 PLAIN = Options(tangent_norm="none", adaptive_weighting=False)
@@ -248,6 +254,15 @@ def test_metrics_by_time(mlp):
   np.testing.assert_allclose(by_time["loss"].sum() / 4, metrics["loss"])
   F = problem.primal(problem.x_t / 0.5, t)
   np.testing.assert_allclose(metrics["output_rms"], np.sqrt(np.mean(F**2)))
+
+
+@pytest.mark.parametrize(
+  ("base", "stages"), [(2, 7), (4, 3), (16, 1), (256, 0)]
+)
+def test_ects_published_runs_end_with_the_same_steps(base, stages):
+  assert derivatives.easy_stages(consistency.EasyOptions(easy_base=base)) == (
+    stages
+  )
 
 
 @pytest.mark.parametrize("step", [0, 250])

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def errors(lines):
   """The check's lines, by step."""
@@ -36,7 +38,6 @@ def test_a_check_changes_nothing(
     assert max(scalars.values()) < 1e-5
 
 
-@pytest.mark.slow
 def test_a_check_finds_what_rounds(
   long_reference,
   train,
@@ -60,7 +61,6 @@ def test_a_check_finds_what_rounds(
     assert 1e-4 < min(scalars.values()) and max(scalars.values()) < 1
 
 
-@pytest.mark.slow
 def test_a_tangent_in_float32_is_checked_as_it_is_taken(
   reference, train, make_config, read_metrics, tmp_path
 ):

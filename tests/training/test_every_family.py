@@ -4,6 +4,8 @@ import pytest
 
 from scm_jax import networks
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = sorted(networks.FAMILIES)
 
 

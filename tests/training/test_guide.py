@@ -103,6 +103,7 @@ def test_a_width_that_no_snapshot_has_is_reconstructed_there(teacher):
   assert 0 < distance(model, near) < distance(model, far)
 
 
+@pytest.mark.slow
 def test_a_student_of_a_guided_teacher_resumes_to_the_bit(
   teacher, student, train, state_at, assert_equal_states, tmp_path
 ):

@@ -29,6 +29,7 @@ def begun(train, make_config, reference, shared):
   return shared("mid_training", lambda folder: train(config, folder))
 
 
+@pytest.mark.slow
 def test_it_is_resumed_to_the_bit(
   begun,
   train,

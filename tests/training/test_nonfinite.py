@@ -52,6 +52,7 @@ def labels(*bad_steps):
 FLAGS = ("teacher", "--config.objective.label_dropout=0.0")
 
 
+@pytest.mark.slow
 def test_a_class_that_overflows_stops_the_run(
   overflowing, train, make_config, steps_kept, tmp_path
 ):
@@ -92,6 +93,7 @@ def test_a_few_steps_warn_alone(
   assert bad[0] == 0 < bad[1] and bad[2:] == [0, 0]
 
 
+@pytest.mark.slow
 def test_isolation_keeps_the_gradient(
   overflowing, train, make_config, read_metrics, tmp_path, caplog
 ):

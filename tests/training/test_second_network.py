@@ -47,6 +47,7 @@ def make(registered, make_config, reference):
   return config
 
 
+@pytest.mark.slow
 def test_both_are_trained_and_resumed_to_the_bit(
   make, train, state_at, assert_equal_states, reference_student, tmp_path
 ):
