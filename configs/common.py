@@ -40,6 +40,20 @@ def warms_up(config) -> bool:
   return bool(getattr(options, "warmup_steps", 0))
 
 
+def asks_teacher(run: str) -> bool:
+  """Returns whether every step of a run evaluates a teacher."""
+  spec = OBJECTIVES[run]
+  return spec.asks_teacher(spec.options())
+
+
+def takes_guidance(run: str) -> bool:
+  """Returns whether a run distils its teacher at a guidance scale."""
+  spec = OBJECTIVES[run]
+  return asks_teacher(run) and spec.takes_guidance(
+    spec.options(guidance="sampled")
+  )
+
+
 def fit_to_objective(config):
   """Fits lengths and batches to the run's objective; other fields are set."""
   _count_trajectories(config)

@@ -42,7 +42,7 @@ def get_config(arg: str = ""):
   # 2 steps, and -0.8 differed by about the noise between seeds.
   config.objective.P_mean = -0.8 if config.run == "teacher" else -1.0
   config.objective.P_std = 1.4
-  if config.run == "scd":
+  if common.takes_guidance(config.run):
     # The students' samples vary a little less than their teacher's. Guidance
     # lowers their distance, in 1 step (0.131 -> 0.108) more than in 2 (0.113 ->
     # 0.102). The teacher itself is best without guidance.

@@ -98,7 +98,7 @@ def get_config(arg: str = ""):
     config.total_steps = 100_000  # Table 5
   elif choice.run != "teacher":
     config.total_steps = 200_000  # sCD: Table 5
-  if paper.takes_guidance(choice.run):
+  if common.takes_guidance(choice.run):
     config.objective.guidance = "sampled"  # Section 5.2
     config.objective.guidance_range = (1.0, 2.0)  # Section 5.2, Table 5
     config.sample.guidance = 1.4 if smallest else 1.2  # 2 steps, Table 6

@@ -11,7 +11,7 @@ Arguments of a single run: `run=` any objective, `part=` the part of the budget,
 and `tiny` for a check of the code path in seconds. The numbers are our choice.
 """
 
-from configs import common, digits, paper
+from configs import common, digits
 from scm_jax.configuration import parse_arg
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sweeping.points import Point, seeds
@@ -52,9 +52,6 @@ def get_config(arg: str = ""):
     if choice.tiny:
       common.shrink(config)
     return config
-  if paper.takes_guidance(choice.run):
-    config.objective.guidance = "fixed"
-    config.objective.guidance_scale = 1.15
   step = config.batch_size * EVALUATIONS[choice.run]
   config.total_steps = round(choice.part * BUDGET / step)
   common.spread_schedules(config)

@@ -42,7 +42,7 @@ def get_config(arg: str = ""):
       -1.0
     )  # students get less noise, as with the digits
     config.objective.P_std = 1.4
-  if config.run == "scd":
+  if common.takes_guidance(config.run):
     # The student is told the scale, so that it is chosen when it draws.
     config.objective.guidance = "sampled"
   common.fit_to_objective(config)

@@ -109,20 +109,6 @@ def imagenet(run: str, size: str, column: Column, on: str):
   return config
 
 
-def asks_teacher(run: str) -> bool:
-  """Returns whether every step of a run evaluates a teacher."""
-  spec = OBJECTIVES[run]
-  return spec.asks_teacher(spec.options())
-
-
-def takes_guidance(run: str) -> bool:
-  """Returns whether a run distils its teacher at a guidance scale."""
-  spec = OBJECTIVES[run]
-  return asks_teacher(run) and spec.takes_guidance(
-    spec.options(guidance="sampled")
-  )
-
-
 def _set_precision(config, on: str) -> None:
   """Sets types that keep the tangent accurate (docs/configs.md, Precision)."""
   if on == "gpu":
@@ -131,7 +117,7 @@ def _set_precision(config, on: str) -> None:
   # TPUs have no float16. Three bfloat16 products are more precise than it. sCT
   # does not need them: its tangent is large, and mostly noise of the data.
   config.network.dtype = "bfloat16"
-  if asks_teacher(config.run) and OBJECTIVES[config.run].tangent:
+  if common.asks_teacher(config.run) and OBJECTIVES[config.run].tangent:
     config.objective.tangent_dtype = "float32"
     config.objective.tangent_precision = "high"
 

@@ -30,16 +30,22 @@ def log(repo, program):
   return log
 
 
+RUNS = ("teacher", "scd", "sct", "ms_scd")
+
+
 def job(folder: str, config: str, seed: int, tiny: str = "", end: str = ""):
-  """Returns the four commands of one seed, as the stub logs them."""
+  """Returns the five commands of one seed, as the stub logs them."""
   teacher = f" --config.teacher={folder}/teacher"
   trains = [
     f"train --config={config}run={run}{tiny} --workdir={folder}/{run}"
     f"{'' if run == 'teacher' else teacher} --config.seed={seed}{end}"
-    for run in ("teacher", "scd", "sct")
+    for run in RUNS
   ]
-  runs = ",".join(f"{folder}/{run}" for run in ("teacher", "scd", "sct"))
-  return [*trains, f"evaluate --workdir={runs} --out={folder}"]
+  runs = ",".join(f"{folder}/{run}" for run in RUNS)
+  return [
+    *trains,
+    f"evaluate --steps=1,2,4 --workdir={runs} --out={folder}",
+  ]
 
 
 def test_the_main_job(repo, bash, log):
@@ -50,11 +56,11 @@ def test_the_main_job(repo, bash, log):
     *job("runs/digits", "configs/digits.py:", 0),
   ]
   lines = result.stdout.splitlines()
-  assert lines[0].startswith("==> [1/4] train teacher, seed 0: scm-jax train")
-  assert lines[1].startswith("==> [1/4] train teacher, seed 0: done in 0 min")
+  assert lines[0].startswith("==> [1/5] train teacher, seed 0: scm-jax train")
+  assert lines[1].startswith("==> [1/5] train teacher, seed 0: done in 0 min")
   # The table, that its stage is done, and the path of the report come last.
   assert lines[-3] == "| the table |"
-  assert lines[-2].startswith("==> [4/4] evaluate: done in")
+  assert lines[-2].startswith("==> [5/5] evaluate: done in")
   assert "runs/digits/report.png" in lines[-1]
 
 
@@ -86,7 +92,7 @@ def test_several_seeds_have_a_folder_each(repo, bash, log):
     *job("/x/y/seed_0", "configs/digits.py:", 0),
     *job("/x/y/seed_3", "configs/digits.py:", 3),
   ]
-  assert "[8/8]" in result.stdout
+  assert "[10/10]" in result.stdout
   assert "/x/y/seed_3/report.png" in result.stdout.splitlines()[-1]
 
 
@@ -190,7 +196,7 @@ def test_a_failed_stage_stops_with_its_exit_code(repo, bash, log):
   assert result.returncode == 3
   assert len(log.read_text().splitlines()) == 3  # setup, teacher, scd
   last = result.stdout.splitlines()[-1]
-  assert "[2/4] train scd, seed 0: stopped with exit code 3" in last
+  assert "[2/5] train scd, seed 0: stopped with exit code 3" in last
 
 
 @pytest.mark.parametrize(
