@@ -6,7 +6,6 @@ It imports no jax: the devices belong to the parts' processes.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scm_jax.acceptance import page, parts, record
+from scm_jax.errors import is_installed
 
 NEEDED = ("jax", "flax", "optax", "orbax")  # by every part
 FIRST = "machine"
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
   args = parser.parse_args(argv)
   names = list(parts.TINY if args.tiny else parts.PARTS)
   names = args.parts.split(",") if args.parts else names
-  if missing := [n for n in NEEDED if importlib.util.find_spec(n) is None]:
+  if missing := [n for n in NEEDED if not is_installed(n)]:
     _say(f"not installed: {', '.join(missing)}; nothing can be measured")
     return 1
   if unknown := set(names) - set(parts.PARTS):

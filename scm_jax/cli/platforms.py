@@ -5,13 +5,13 @@ plan`). JAX then starts it to see whether there is a TPU, and it prints several
 lines of warnings on standard error, which no option turns off.
 """
 
-import importlib.util
 import logging
 import os
 import pathlib
 from collections.abc import MutableMapping
 
 from scm_jax import schema
+from scm_jax.errors import is_installed
 
 # What users or Google's machines set where there are TPUs.
 _TPU_VARIABLES = (
@@ -60,7 +60,7 @@ def choose(
   if device := environment.get("SCM_DEVICE"):
     environment["JAX_PLATFORMS"] = schema.pick(_CHOICES, device, "SCM_DEVICE")
     return
-  if not _installed("libtpu"):
+  if not is_installed("libtpu"):
     return
   if any(name in environment for name in _TPU_VARIABLES) or _has_tpu(root):
     return
@@ -96,7 +96,7 @@ def _warn_of_unused(root: str | os.PathLike) -> None:
     name, extra, plugins = "a TPU", "tpu", ("libtpu",)
   else:
     return
-  if any(map(_installed, plugins)):
+  if any(map(is_installed, plugins)):
     remedy = "JAX says above why it could not start it"
   else:
     remedy = f"run launch/setup.sh, or pip install 'scm-jax[{extra}]'"
@@ -109,7 +109,7 @@ def has_nvidia_gpu(root: str | os.PathLike = "/") -> bool:
   Args:
     root: the root of the file system in which devices are looked for.
   """
-  plugin = any(map(_installed, _CUDA_PLUGINS))
+  plugin = any(map(is_installed, _CUDA_PLUGINS))
   return plugin and _has_device(root, _NVIDIA_DEVICES)
 
 
@@ -133,10 +133,3 @@ def _is_tpu(device: pathlib.Path) -> bool:
 def _has_device(root: str | os.PathLike, patterns: tuple[str, ...]) -> bool:
   folder = pathlib.Path(root, "dev")
   return any(any(folder.glob(pattern)) for pattern in patterns)
-
-
-def _installed(module: str) -> bool:
-  try:
-    return importlib.util.find_spec(module) is not None
-  except ModuleNotFoundError:  # the package that would hold it
-    return False

@@ -98,7 +98,7 @@ def test_mistakes(run, argv, code, said):
 
 def _plugin(name):
   installed = {
-    "tpu": topology._installed("libtpu"),
+    "tpu": topology.is_installed("libtpu"),
     "gpu": topology.gpu_plugin() is not None,
   }
   return pytest.mark.skipif(
