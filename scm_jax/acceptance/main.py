@@ -6,6 +6,7 @@ It imports no jax: the devices belong to the parts' processes.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -75,15 +76,10 @@ def run(
   end: float,
   tiny: bool,
 ) -> None:
-  """Runs one part in a process, and records what it yields as it goes.
+  """Runs one part in a process until `end`, on `time.monotonic`'s clock.
 
-  Args:
-    name: the part.
-    entry: its entry in the record, which is changed.
-    save: writes the record; called after each result.
-    out: the folder of the results; what the process says goes to its log.
-    end: when it is killed, on `time.monotonic`'s clock.
-    tiny: whether it takes its small form.
+  What it yields goes into its entry of the record, which `save` writes after
+  each result; what it says goes to the log in `out`.
   """
   part = parts.PARTS[name]
   entry.pop("why", None)
@@ -134,7 +130,8 @@ def run(
     late = time.monotonic() >= end
     entry["state"] = record.CUT if late else record.FAILED
     if not late:
-      entry["why"] = _reason(lines, process.returncode)
+      code = f"its process ended with code {process.returncode}"
+      entry["why"] = next(filter(None, reversed(lines)), code)[:400]
   _say(f"{part.title}: {entry['state']} after {entry['seconds']:.0f} s")
 
 
@@ -146,11 +143,6 @@ def _take(line: str, results: dict[str, Any]) -> bool:
   except (ValueError, TypeError, KeyError):
     return False
   return True
-
-
-def _reason(lines: list[str], code: int) -> str:
-  said = next((line for line in reversed(lines) if line), "")
-  return said[:400] or f"its process ended with code {code}"
 
 
 def _environment(part: parts.Part) -> dict[str, str]:
@@ -168,10 +160,8 @@ def _environment(part: parts.Part) -> dict[str, str]:
 
 def _kill(process: subprocess.Popen) -> None:
   """Ends a process and all that it has started."""
-  try:
+  with contextlib.suppress(ProcessLookupError):
     os.killpg(process.pid, signal.SIGKILL)
-  except ProcessLookupError:
-    pass
 
 
 def _say(text: str) -> None:
