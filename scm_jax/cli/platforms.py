@@ -3,6 +3,8 @@
 libtpu is installed on machines without TPUs to compile for them (`scm-jax
 plan`). JAX then starts it to see whether there is a TPU, and it prints several
 lines of warnings on standard error, which no option turns off.
+
+Devices are looked for in the file system below `root`.
 """
 
 import logging
@@ -46,11 +48,7 @@ def choose(
   Must run before `jax` is imported. It changes nothing where the user has set
   `JAX_PLATFORMS`. Without `SCM_DEVICE` it changes nothing where libtpu is not
   installed, where there may be a TPU, or where there is a GPU for which JAX has
-  no CUDA plugin.
-
-  Args:
-    environment: the variables of this process, which are changed in place.
-    root: the root of the file system in which devices are looked for.
+  no CUDA plugin. `environment` is changed in place.
 
   Raises:
     ConfigError: `SCM_DEVICE` has no such value.
@@ -75,9 +73,6 @@ def announce(root: str | os.PathLike = "/") -> None:
 
   It starts JAX's devices, which must not happen before the processes of a run
   have found each other.
-
-  Args:
-    root: the root of the file system in which devices are looked for.
   """
   import jax
 
@@ -104,11 +99,7 @@ def _warn_of_unused(root: str | os.PathLike) -> None:
 
 
 def has_nvidia_gpu(root: str | os.PathLike = "/") -> bool:
-  """Returns whether there is an NVIDIA GPU and JAX's plugin for it.
-
-  Args:
-    root: the root of the file system in which devices are looked for.
-  """
+  """Returns whether there is an NVIDIA GPU and JAX's plugin for it."""
   plugin = any(map(is_installed, _CUDA_PLUGINS))
   return plugin and _has_device(root, _NVIDIA_DEVICES)
 
