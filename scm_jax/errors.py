@@ -7,6 +7,7 @@ traceback and exits with the error's code.
 
 import contextlib
 import difflib
+import importlib.util
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -73,6 +74,14 @@ def missing_package(error: ImportError) -> str | None:
       return cause.name
     cause = cause.__cause__ or cause.__context__
   return None
+
+
+def is_installed(module: str) -> bool:
+  """Returns whether a module could be imported, without importing it."""
+  try:
+    return importlib.util.find_spec(module) is not None
+  except ModuleNotFoundError:  # the package that would hold it
+    return False
 
 
 def needs(package: str) -> str:

@@ -145,14 +145,8 @@ class Sampler(SamplerState):
   ) -> np.ndarray:
     """Returns the noise of the first `num` images that `sample` draws.
 
-    Args:
-      num: the number of images.
-      steps: as for `sample`.
-      seed: as for `sample`.
-
-    Returns:
-      Unit noise `[draws, num, H, W, C]`: one draw for each step of a
-      consistency model, one in all for a diffusion model.
+    It is unit noise `[draws, num, H, W, C]`: one draw for each step of a
+    consistency model, one in all for a diffusion model.
     """
     draws = self.noise_draws(self.steps if steps is None else steps)
     index = jnp.arange(num, dtype=jnp.int32)

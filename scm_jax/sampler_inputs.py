@@ -45,10 +45,7 @@ def guidance_scale(
 ) -> float:
   """Returns the scale to draw with.
 
-  Args:
-    sampler: the network with its own scale.
-    guidance: the caller's choice; None is the sampler's own scale, or 1 for a
-      network that cannot be guided.
+  None is the sampler's own scale, or 1 for a network that cannot be guided.
 
   Raises:
     ConfigError: a scale other than 1 for a network that cannot be guided.
@@ -66,11 +63,8 @@ def guidance_scales(
 ) -> Guidance:
   """Returns the scale to draw with, or those of the steps.
 
-  Args:
-    sampler: the network with its own scale.
-    guidance: as for `guidance_scale`; or one scale for each step, where the
-      network takes the scale as an input.
-    steps: the number of steps.
+  `guidance` is as for `guidance_scale`; or one scale for each step, where the
+  network takes the scale as an input.
 
   Raises:
     ConfigError: as `guidance_scale`; or the network does not take a scale for
@@ -134,8 +128,8 @@ def labels(
 
   Args:
     sampler: the network.
-    given: the caller's choice: classes that are repeated in turn, the number of
-      classes for "no label", or None for every class in turn.
+    given: classes that are repeated in turn, the number of classes for "no
+      label", or None for every class in turn.
     num: the number of images; None is one for each label.
 
   Raises:
@@ -165,13 +159,10 @@ def labels(
 def steps_from_noise(
   sampler: SamplerState, noise: np.ndarray, steps: int | None
 ) -> int:
-  """Returns the number of steps that are taken from given noise.
+  """Returns the number of steps from given noise `[draws, N, H, W, C]`.
 
-  Args:
-    sampler: the network.
-    noise: unit noise `[draws, N, H, W, C]`.
-    steps: the caller's choice; None is one for each draw of a consistency
-      model, and a diffusion model's own number.
+  None is one for each draw of a consistency model, and a diffusion model's own
+  number.
 
   Raises:
     UserError: noise of another shape, or more or fewer draws than the steps
@@ -201,11 +192,7 @@ def check_edit(
   start: float | None,
   guidance: float | None,
 ) -> None:
-  """Checks the arguments of an edit.
-
-  Raises:
-    UserError: the network cannot edit, or an argument does not fit.
-  """
+  """Raises UserError unless the network can edit and the arguments fit."""
   if not sampler.rules.edits:
     raise UserError(
       f"a {sampler.kind} model cannot edit images; load a student"
@@ -229,12 +216,8 @@ def check_edit(
 def known_mask(known: editing.Known, shape: tuple[int, ...]) -> np.ndarray:
   """Returns which coefficients of each image are known, as a bool array.
 
-  Args:
-    known: what is known.
-    shape: the images' shape `[N, H, W, C]`.
-
   Raises:
-    UserError: what is known does not fit images of this shape.
+    UserError: what is known does not fit images of this shape `[N, H, W, C]`.
   """
   images = jax.ShapeDtypeStruct(shape, jnp.float32)
   try:

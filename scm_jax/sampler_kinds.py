@@ -97,28 +97,6 @@ def joined(values: float | tuple[float, ...]) -> Any:
   return ":".join(map(str, values)) if isinstance(values, tuple) else values
 
 
-def _consistency_path(
-  sampler: "SamplerState",
-  F: Callable[..., Array],
-  noise: Array,
-  cond: samplers.Cond,
-  steps: int,
-) -> tuple[Array, samplers.Path]:
-  times, sigma_d = few_times(sampler, steps), sampler.codec.sigma_d
-  return samplers.consistency(F, noise, cond, times, sigma_d)
-
-
-def _map_path(
-  sampler: "SamplerState",
-  F: Callable[..., Array],
-  noise: Array,
-  cond: samplers.Cond,
-  steps: int,
-) -> tuple[Array, samplers.Path]:
-  times, sigma_d = few_times(sampler, steps), sampler.codec.sigma_d
-  return samplers.flow_map(F, noise, cond, times, sigma_d, sampler.gamma)
-
-
 def _diffusion_path(
   sampler: "SamplerState",
   F: Callable[..., Array],
@@ -139,26 +117,31 @@ def _solver_evaluations(sampler: "SamplerState", steps: int) -> int:
   return 2 * steps - 1 if sampler.solver == "heun" else steps
 
 
-KINDS = {
-  "consistency": Kind(
-    path=_consistency_path,
-    default_steps=_few_steps,
-    fresh_noise=True,
-    evaluations=lambda sampler, steps: steps,
-    settings=("t_mid",),
-    guidance_is_input=True,
-    few_steps=True,
-    edits=True,
+_CONSISTENCY = Kind(
+  path=lambda sampler, F, noise, cond, steps: samplers.consistency(
+    F, noise, cond, few_times(sampler, steps), sampler.codec.sigma_d
   ),
-  "map": Kind(
-    path=_map_path,
-    default_steps=_few_steps,
-    fresh_noise=True,
-    evaluations=lambda sampler, steps: steps,
+  default_steps=_few_steps,
+  fresh_noise=True,
+  evaluations=lambda sampler, steps: steps,
+  settings=("t_mid",),
+  guidance_is_input=True,
+  few_steps=True,
+  edits=True,
+)
+KINDS = {
+  "consistency": _CONSISTENCY,
+  "map": dataclasses.replace(
+    _CONSISTENCY,
+    path=lambda sampler, F, noise, cond, steps: samplers.flow_map(
+      F,
+      noise,
+      cond,
+      few_times(sampler, steps),
+      sampler.codec.sigma_d,
+      sampler.gamma,
+    ),
     settings=("t_mid", "gamma"),
-    guidance_is_input=True,
-    few_steps=True,
-    edits=True,
   ),
   "diffusion": Kind(
     path=_diffusion_path,

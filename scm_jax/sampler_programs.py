@@ -66,18 +66,10 @@ def integrate(
   steps: int,
   guided: bool = True,
 ) -> tuple[Array, samplers.Path]:
-  """Draws samples from noise, before they are decoded.
-
-  Args:
-    sampler: the network and how it is sampled.
-    noise: unit noise `[draws, B, H, W, C]`.
-    label: labels `[B]`.
-    guidance: as for `bind`.
-    steps: the number of steps.
-    guided: as for `bind`.
+  """Draws samples from unit noise `[draws, B, H, W, C]`; see `bind`.
 
   Returns:
-    `x0`, float32 `[B, H, W, C]`, and the steps that lead there.
+    `x0`, float32 `[B, H, W, C]`, not decoded, and the steps that lead there.
   """
   F, cond = bind(sampler, label, guidance, guided)
   return sampler.rules.path(sampler, F, noise, cond, steps)

@@ -6,7 +6,7 @@ It imports no jax: the devices belong to the parts' processes.
 """
 
 import argparse
-import importlib.util
+import contextlib
 import json
 import os
 import pathlib
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scm_jax.acceptance import page, parts, record
+from scm_jax.errors import is_installed
 
 NEEDED = ("jax", "flax", "optax", "orbax")  # by every part
 FIRST = "machine"
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
   args = parser.parse_args(argv)
   names = list(parts.TINY if args.tiny else parts.PARTS)
   names = args.parts.split(",") if args.parts else names
-  if missing := [n for n in NEEDED if importlib.util.find_spec(n) is None]:
+  if missing := [n for n in NEEDED if not is_installed(n)]:
     _say(f"not installed: {', '.join(missing)}; nothing can be measured")
     return 1
   if unknown := set(names) - set(parts.PARTS):
@@ -75,15 +76,10 @@ def run(
   end: float,
   tiny: bool,
 ) -> None:
-  """Runs one part in a process, and records what it yields as it goes.
+  """Runs one part in a process until `end`, on `time.monotonic`'s clock.
 
-  Args:
-    name: the part.
-    entry: its entry in the record, which is changed.
-    save: writes the record; called after each result.
-    out: the folder of the results; what the process says goes to its log.
-    end: when it is killed, on `time.monotonic`'s clock.
-    tiny: whether it takes its small form.
+  What it yields goes into its entry of the record, which `save` writes after
+  each result; what it says goes to the log in `out`.
   """
   part = parts.PARTS[name]
   entry.pop("why", None)
@@ -134,7 +130,8 @@ def run(
     late = time.monotonic() >= end
     entry["state"] = record.CUT if late else record.FAILED
     if not late:
-      entry["why"] = _reason(lines, process.returncode)
+      code = f"its process ended with code {process.returncode}"
+      entry["why"] = next(filter(None, reversed(lines)), code)[:400]
   _say(f"{part.title}: {entry['state']} after {entry['seconds']:.0f} s")
 
 
@@ -146,11 +143,6 @@ def _take(line: str, results: dict[str, Any]) -> bool:
   except (ValueError, TypeError, KeyError):
     return False
   return True
-
-
-def _reason(lines: list[str], code: int) -> str:
-  said = next((line for line in reversed(lines) if line), "")
-  return said[:400] or f"its process ended with code {code}"
 
 
 def _environment(part: parts.Part) -> dict[str, str]:
@@ -168,10 +160,8 @@ def _environment(part: parts.Part) -> dict[str, str]:
 
 def _kill(process: subprocess.Popen) -> None:
   """Ends a process and all that it has started."""
-  try:
+  with contextlib.suppress(ProcessLookupError):
     os.killpg(process.pid, signal.SIGKILL)
-  except ProcessLookupError:
-    pass
 
 
 def _say(text: str) -> None:

@@ -10,12 +10,7 @@ FILE = "accelerator.md"
 
 
 def page(book: Record, names: Iterable[str]) -> str:
-  """Returns the page.
-
-  Args:
-    book: the results.
-    names: the parts that were asked for, in the order in which they are run.
-  """
+  """Returns the page of the parts that were asked for, in their order."""
   names = list(names)
   sections = [
     "# On the accelerator",
@@ -42,12 +37,7 @@ def page(book: Record, names: Iterable[str]) -> str:
 
 
 def mfu(step: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
-  """Returns MFU and HFU of a train step, None where they are not known.
-
-  Args:
-    step: the part's result `step`.
-    expected: its result `expected`.
-  """
+  """Returns MFU and HFU of a step, None where they are not known."""
   counts = {"mfu": expected.get("model"), "hfu": expected.get("step")}
   peak = expected.get("peak")
   return {

@@ -6,10 +6,11 @@ runs in a process of its own, so that nothing that it does can end the others.
 """
 
 import dataclasses
-import importlib.util
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from scm_jax.errors import is_installed
 
 SIZES = ("s", "m", "l", "xl", "xxl")
 CORRECTNESS = "scm_jax.acceptance.correctness"
@@ -63,7 +64,7 @@ class Part:
 
   def missing(self) -> list[str]:
     """Returns the packages that it needs and that are not installed."""
-    return [n for n in self.needs if importlib.util.find_spec(n) is None]
+    return [name for name in self.needs if not is_installed(name)]
 
 
 # Minutes that a part takes at most, most of them for compilation: on an H200,

@@ -1,9 +1,10 @@
 """The file that holds all results and the state of every part."""
 
 import json
-import os
 import pathlib
 from typing import Any
+
+from scm_jax import files
 
 FILE = "accelerator.json"
 # States of a part: all results are there; an error ended it; time did; it lacks
@@ -36,9 +37,8 @@ class Record:
 
   def write(self) -> None:
     """Replaces the file at once, so that a reader never sees half of it."""
-    partial = self._path.with_suffix(".partial")
-    partial.write_text(json.dumps({"parts": self.parts}, indent=1) + "\n")
-    os.replace(partial, self._path)
+    text = json.dumps({"parts": self.parts}, indent=1)
+    files.write_text(self._path, text + "\n")
 
   def state(self, name: str) -> str | None:
     """Returns a part's state; None of a part that was not begun."""

@@ -8,7 +8,7 @@ import json
 import pathlib
 from typing import Any
 
-from scm_jax import defaults
+from scm_jax import configuration, defaults
 from scm_jax.acceptance import correctness, parts, runs
 from scm_jax.objectives import OBJECTIVES
 
@@ -43,16 +43,9 @@ def _changed(name: str) -> dict[str, Any]:
   path, _, argument = name.partition(":")
   module = ".".join(pathlib.PurePath(path).with_suffix("").parts)
   config = importlib.import_module(module).get_config(argument)
-  given, usual = (_flat(c.to_dict()) for c in (config, defaults.get_defaults()))
+  usual = configuration.flatten(defaults.get_defaults())
+  given = configuration.flatten(config)
   return {k: v for k, v in given.items() if v != usual[k]}
-
-
-def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  found: dict[str, Any] = {}
-  for name, value in fields.items():
-    nested = isinstance(value, dict)
-    found |= _flat(value, f"{name}.") if nested else {prefix + name: value}
-  return found
 
 
 def _write(content: dict[str, Any]) -> None:

@@ -15,9 +15,6 @@ from scm_jax.defaults import Run
 from scm_jax.training import resolve
 
 REFERENCE = pathlib.Path(__file__).with_name("reference.json")
-DIGITS = "configs/digits.py:run={run}"
-IMAGENET = "configs/imagenet512.py:run={run},size={size}"
-TINY = ",tiny"
 
 
 class _Fields(dict):
@@ -37,27 +34,21 @@ def reference() -> dict[str, Any]:
 
 def digits(objective: str, tiny: bool) -> str:
   """Returns the name of a run on digits."""
-  return DIGITS.format(run=objective) + (TINY if tiny else "")
+  return f"configs/digits.py:run={objective}" + (",tiny" if tiny else "")
 
 
 def imagenet(objective: str, size: str, tiny: bool) -> str:
   """Returns the name of a run on ImageNet's latents."""
-  name = IMAGENET.format(run=objective, size=size)
-  return name + (TINY if tiny else "")
+  name = f"configs/imagenet512.py:run={objective},size={size}"
+  return name + (",tiny" if tiny else "")
 
 
 def run(name: str, **changes: Any) -> Run:
   """Returns the run that `--config=NAME` describes, from its stored fields.
 
-  Args:
-    name: one of the names that `reference.json` has.
-    **changes: other values of fields, by their dotted names.
+  `changes` are other values of fields, by their dotted names.
   """
-  return from_fields(reference()["configs"][name] | changes)
-
-
-def from_fields(changed: dict[str, Any]) -> Run:
-  """Returns the run of the defaults and of other fields by dotted name."""
+  changed = reference()["configs"][name] | changes
   fields = _Fields(defaults.get_fields(changed.get("run", "teacher")))
   fields["teacher"] = "random"  # its weights are drawn
   for group in (*defaults.GROUPS, "network", "objective"):

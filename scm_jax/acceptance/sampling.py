@@ -14,6 +14,7 @@ from scm_jax import networks
 from scm_jax.acceptance import runs
 from scm_jax.acceptance.parts import Request
 from scm_jax.interop import export_folder
+from scm_jax.planning import sampling as planned
 from scm_jax.planning import targets
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
@@ -50,9 +51,7 @@ def _measured(
   evaluations = sampler.evaluations(steps, sampler.guidance)
   repeats = 2 if tiny else max(3, 40 // evaluations)
   count = sampling.parameter_bytes(sampler.ready.params)
-  card, rates = targets.card_here(jax.devices()[0].device_kind), None
-  if card is not None and card.flops:
-    rates = sampling.Rates(card.flops, card.bandwidth)
+  rates = planned.rates(targets.card_here(jax.devices()[0].device_kind))
   batch = sampler.batch_size
   return {
     "images": batch,

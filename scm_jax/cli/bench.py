@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from typing import Any
 
 from scm_jax.cli import configs, console, flags, platforms
 from scm_jax.errors import ConfigError
@@ -36,35 +35,26 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   flags.check(args, "repeats", "sample_batch", least=1)
   platforms.announce()
 
+  import jax
+
+  from scm_jax.planning import sampling, targets
   from scm_jax.training import resolve
   from scm_jax.training.benchmarks import layers, train_step
 
   # The teacher's weights are random, so that the config need not name one.
   config.teacher = config.teacher or "random"
   checked = resolve.check(config)
+  rates = sampling.rates(targets.card_here(jax.devices()[0].device_kind))
   if args.abstract:
     result, show = train_step.count(config, args.compile), abstract_table
   elif args.layers:
-    result = layers.measure(checked, args.repeats, _rates())
+    result = layers.measure(checked, args.repeats, rates)
     show = layers_table
   else:
-    rates, batch = _rates(), args.sample_batch
+    batch = args.sample_batch
     result = train_step.measure(config, args.repeats, rates, batch)
     show = table
   print(json.dumps(result) if args.json else show(result))
-
-
-def _rates() -> Any:
-  """Returns the published `Rates` of the devices here, None if unknown."""
-  import jax
-
-  from scm_jax.planning import targets
-  from scm_jax.training.benchmarks import sampling
-
-  card = targets.card_here(jax.devices()[0].device_kind)
-  if card and card.flops:
-    return sampling.Rates(card.flops, card.bandwidth)
-  return None
 
 
 def table(result: dict) -> str:

@@ -148,10 +148,9 @@ def _check_subject(args: argparse.Namespace) -> None:
   if len(args.seeds or ()) > 1:
     given.append("seeds")
   if given:
-    flag = f"--{given[0].replace('_', '-')}"
     raise ConfigError(
-      f"{flag} says how a network draws samples, and --images are drawn "
-      "already; leave it out"
+      f"{flags.word(given[0])} says how a network draws samples, and --images "
+      "are drawn already; leave it out"
     )
 
 
@@ -165,9 +164,9 @@ def _check_then(args: argparse.Namespace) -> None:
     raise ConfigError("--then needs --out=DIR, the folder of the report")
   for name in ("steps", "gamma", "select_num", "select_by"):
     if getattr(args, name) not in (None, ()):
-      flag = f"--{name.replace('_', '-')}"
+      flag = flags.word(name)
       raise ConfigError(f"{flag} has no use with --then; leave it out")
   for name in ("teacher_steps", "guidance", "ema", "t_mid"):
     if len(getattr(args, name) or ()) > 1:
-      flag = f"--{name.replace('_', '-')}"
+      flag = flags.word(name)
       raise ConfigError(f"{flag} has several values; give one with --then")

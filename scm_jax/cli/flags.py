@@ -132,10 +132,15 @@ def _reader(metavar: str, default: Any) -> Callable[[str], Any]:
   return read
 
 
+def word(name: str) -> str:
+  """Returns the flag of an argument: `--t-mid` of `t_mid`."""
+  return f"--{name.replace('_', '-')}"
+
+
 def check(args: argparse.Namespace, *names: str, least: int) -> None:
   """Raises ConfigError for numbers below `least`, or twice in one flag."""
   for name in names:
-    flag, value = f"--{name.replace('_', '-')}", getattr(args, name)
+    flag, value = word(name), getattr(args, name)
     numbers = value if isinstance(value, tuple) else (value,)
     each = (x if isinstance(x, tuple) else (x,) for x in numbers)
     for number in itertools.chain.from_iterable(each):

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   from scm_jax.planning import plan, sampling, search, targets
 
   flags.check(args, "steps", "batch", least=1)
-  target = (targets.parse_one if args.sample else targets.parse)(args.target)
+  target = targets.parse(args.target, one=args.sample)
   config = configs.parse_config(config_argv)
   if args.host_gbps is not None:
     target = target.with_network(args.host_gbps)

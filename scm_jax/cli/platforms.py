@@ -3,15 +3,17 @@
 libtpu is installed on machines without TPUs to compile for them (`scm-jax
 plan`). JAX then starts it to see whether there is a TPU, and it prints several
 lines of warnings on standard error, which no option turns off.
+
+Devices are looked for in the file system below `root`.
 """
 
-import importlib.util
 import logging
 import os
 import pathlib
 from collections.abc import MutableMapping
 
 from scm_jax import schema
+from scm_jax.errors import is_installed
 
 # What users or Google's machines set where there are TPUs.
 _TPU_VARIABLES = (
@@ -46,11 +48,7 @@ def choose(
   Must run before `jax` is imported. It changes nothing where the user has set
   `JAX_PLATFORMS`. Without `SCM_DEVICE` it changes nothing where libtpu is not
   installed, where there may be a TPU, or where there is a GPU for which JAX has
-  no CUDA plugin.
-
-  Args:
-    environment: the variables of this process, which are changed in place.
-    root: the root of the file system in which devices are looked for.
+  no CUDA plugin. `environment` is changed in place.
 
   Raises:
     ConfigError: `SCM_DEVICE` has no such value.
@@ -60,7 +58,7 @@ def choose(
   if device := environment.get("SCM_DEVICE"):
     environment["JAX_PLATFORMS"] = schema.pick(_CHOICES, device, "SCM_DEVICE")
     return
-  if not _installed("libtpu"):
+  if not is_installed("libtpu"):
     return
   if any(name in environment for name in _TPU_VARIABLES) or _has_tpu(root):
     return
@@ -75,9 +73,6 @@ def announce(root: str | os.PathLike = "/") -> None:
 
   It starts JAX's devices, which must not happen before the processes of a run
   have found each other.
-
-  Args:
-    root: the root of the file system in which devices are looked for.
   """
   import jax
 
@@ -96,7 +91,7 @@ def _warn_of_unused(root: str | os.PathLike) -> None:
     name, extra, plugins = "a TPU", "tpu", ("libtpu",)
   else:
     return
-  if any(map(_installed, plugins)):
+  if any(map(is_installed, plugins)):
     remedy = "JAX says above why it could not start it"
   else:
     remedy = f"run launch/setup.sh, or pip install 'scm-jax[{extra}]'"
@@ -104,12 +99,8 @@ def _warn_of_unused(root: str | os.PathLike) -> None:
 
 
 def has_nvidia_gpu(root: str | os.PathLike = "/") -> bool:
-  """Returns whether there is an NVIDIA GPU and JAX's plugin for it.
-
-  Args:
-    root: the root of the file system in which devices are looked for.
-  """
-  plugin = any(map(_installed, _CUDA_PLUGINS))
+  """Returns whether there is an NVIDIA GPU and JAX's plugin for it."""
+  plugin = any(map(is_installed, _CUDA_PLUGINS))
   return plugin and _has_device(root, _NVIDIA_DEVICES)
 
 
@@ -133,10 +124,3 @@ def _is_tpu(device: pathlib.Path) -> bool:
 def _has_device(root: str | os.PathLike, patterns: tuple[str, ...]) -> bool:
   folder = pathlib.Path(root, "dev")
   return any(any(folder.glob(pattern)) for pattern in patterns)
-
-
-def _installed(module: str) -> bool:
-  try:
-    return importlib.util.find_spec(module) is not None
-  except ModuleNotFoundError:  # the package that would hold it
-    return False

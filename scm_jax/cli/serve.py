@@ -20,24 +20,17 @@ FLAGS = {
   "--no-browser": "do not open the page",
 }
 
-add_arguments = flags.adder(FLAGS, host="127.0.0.1", port=8000, compiled="")
+add_arguments = flags.adder(FLAGS)
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Serves until the process is interrupted."""
   flags.check(args, "port", least=0)
-  if not args.host:
+  if args.host == "":
     raise ConfigError("--host is empty; give an address, such as 127.0.0.1")
   platforms.announce()
 
   from scm_jax.serving import server
 
-  server.serve(
-    server.Options(
-      workdir=args.workdir or (),
-      host=args.host,
-      port=args.port,
-      compiled=args.compiled,
-      browser=not args.no_browser,
-    )
-  )
+  browser = not args.no_browser
+  server.serve(flags.build(server.Options, args, browser=browser))

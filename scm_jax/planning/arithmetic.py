@@ -125,10 +125,8 @@ def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
 def _sharded_bytes(tree: Any, computed: str, sent: str = "") -> int:
   """Returns the bytes of a network's sharded parameters as layers send them.
 
-  Args:
-    tree: the parameters.
-    computed: the type that the layers compute in.
-    sent: the type that all are sent in; "" is a matter of the layer.
+  Layers compute in the type `computed`; `sent` is the type that all are sent
+  in, "" leaves it to each layer.
   """
   total = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

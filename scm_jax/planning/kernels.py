@@ -8,32 +8,21 @@ for each iteration.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from scm_jax.planning import collectives
+from scm_jax.planning import hlo
+from scm_jax.planning.hlo import Instruction
 
-_INSTRUCTION = re.compile(
-  r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z\d\-]*)\((.*)$"
-)
-_SHAPE = re.compile(r"\b(pred|[a-z]+)(\d*)\w*\[([\d,]*)\](?:\{([^}]*)\})?")
-_NAME = re.compile(r"%([\w.\-]+)")
 _NUMBER = re.compile(r"(\d+)\)")
 _ARGUMENT = re.compile(r'op_name="([^"]*)"')
-_LIBRARY = re.compile(r'custom_call_target="(__(?:cu|onednn)[^"]*)"')
 _WORKSPACE = re.compile(r"[su]8\[\d+\]\{[^}]*\}\)$")
 # They name or regroup arrays, or run other computations, which count.
-_NO_KERNEL = frozenset(
-  "parameter constant bitcast get-tuple-element tuple after-all partition-id "
-  "replica-id while conditional call async-start opt-barrier".split()
-)
-_CONTROL = ("while", "call", "conditional", "async-start")
-_CALLED = re.compile(
-  r"\b(?:to_apply|body|condition|calls|true_computation|"
-  r"false_computation|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
-)
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_NO_KERNEL = {
+  *hlo.CONTROL,
+  *"parameter constant bitcast get-tuple-element tuple after-all".split(),
+  *"partition-id replica-id opt-barrier".split(),
+}
 _SLICES = ("slice", "dynamic-slice", "gather")
 
 
@@ -62,15 +51,6 @@ class Kernel(NamedTuple):
     return self.times * (self.read + self.written)
 
 
-class _Instruction(NamedTuple):
-  name: str
-  shape: str
-  opcode: str
-  operands: tuple[str, ...]
-  rest: str
-  root: bool
-
-
 def parse(text: str, arguments: str) -> list[Kernel]:
   """Returns the kernels of a compiled module.
 
@@ -82,25 +62,10 @@ def parse(text: str, arguments: str) -> list[Kernel]:
   Raises:
     ValueError: the module has no entry computation.
   """
-  lines, entry = collectives.computations(text)
-  bodies = {
-    name: [found for line in body if (found := _instruction(line))]
-    for name, body in lines.items()
-  }
-  times: dict[str, int] = defaultdict(int)
-
-  def visit(name: str, count: int) -> None:
-    times[name] += count
-    for instruction in bodies[name]:
-      if instruction.opcode in _CONTROL:
-        trips = _TRIPS.search(instruction.rest)
-        for called in _called(instruction):
-          visit(called, count * (int(trips[1]) if trips else 1))
-
-  visit(entry, 1)
+  bodies, entry = hlo.parse(text)
   return [
     kernel
-    for name, count in times.items()
+    for name, count in hlo.times(bodies, entry, hlo.CONTROL).items()
     for kernel in _kernels(bodies[name], bodies, count, arguments)
   ]
 
@@ -115,28 +80,9 @@ def count(kernels: Iterable[Kernel]) -> int:
   return sum(kernel.times for kernel in kernels)
 
 
-def _instruction(line: str) -> _Instruction | None:
-  found = _INSTRUCTION.match(line)
-  if not found:
-    return None
-  root, name, shape, opcode, rest = found.groups()
-  inside = rest[: rest.index(")")] if opcode != "constant" else ""
-  operands = tuple(dict.fromkeys(_NAME.findall(inside)))
-  return _Instruction(name, shape, opcode, operands, rest, bool(root))
-
-
-def _called(i: _Instruction) -> list[str]:
-  """Returns the computations that an instruction runs."""
-  return [
-    name
-    for names in _CALLED.findall(i.rest)
-    for name in re.findall(r"[\w.\-]+", names)
-  ]
-
-
 def _kernels(
-  body: list[_Instruction],
-  computations: Mapping[str, list[_Instruction]],
+  body: list[Instruction],
+  bodies: hlo.Bodies,
   times: int,
   arguments: str,
 ) -> Iterator[Kernel]:
@@ -152,52 +98,43 @@ def _kernels(
     if chosen:
       alone.add(i.name)
     # The end of an asynchronous kernel moves nothing more than its start.
-    if i.opcode in _NO_KERNEL or i.opcode.endswith(("-done", "-update")):
+    if i.opcode in _NO_KERNEL or i.is_end:
       continue
-    library = _LIBRARY.search(i.rest) if i.opcode == "custom-call" else None
-    read, written = _traffic(i, sizes, computations)
-    yield Kernel(
-      i.opcode, library[1] if library else "", times, read, written, chosen
-    )
+    read, written = _traffic(i, sizes, bodies)
+    yield Kernel(i.opcode, i.library, times, read, written, chosen)
 
 
 def _traffic(
-  i: _Instruction,
+  i: Instruction,
   sizes: Mapping[str, int],
-  computations: Mapping[str, list[_Instruction]],
+  bodies: hlo.Bodies,
 ) -> tuple[int, int]:
   """Returns the bytes that an instruction reads and writes."""
-  whole = [sizes.get(name, 0) for name in i.operands]
+  whole = [sizes.get(name, 0) for name in dict.fromkeys(i.operands)]
   if i.opcode == "copy-start":  # its shape is (result, operand, context)
     return whole[0], _bytes(i.shape.split(", ")[0])
   if i.opcode == "custom-call":
     # A library's workspace is not counted: its size depends on the algorithm.
     results = i.shape
-    if _LIBRARY.search(i.rest) and results.startswith("("):
+    if i.library and results.startswith("("):
       results = _WORKSPACE.sub("", results)
     return sum(whole), _bytes(results)
   if i.opcode in _SLICES:
     return sizes[i.name], sizes[i.name]
   if i.opcode != "fusion":
     return sum(whole), sizes[i.name]
-  inside = computations[_called(i)[0]]
+  inside = bodies[i.called[0]]
   read = 0
   for parameter in (p for p in inside if p.opcode == "parameter"):
     number = _NUMBER.match(parameter.rest)
     size = _read(parameter, inside)
     # A parameter of a fusion on a TPU does not say where its operand lies.
-    names = _all_operands(i)
-    given = sizes.get(names[int(number[1])], 0) if number else 0
+    given = sizes.get(i.operands[int(number[1])], 0) if number else 0
     read += min(size, given)
   return read, _written(inside, sizes[i.name])
 
 
-def _all_operands(i: _Instruction) -> list[str]:
-  """Returns the operands' names in order, repeated ones too."""
-  return _NAME.findall(i.rest[: i.rest.index(")")])
-
-
-def _read(array: _Instruction, inside: list[_Instruction]) -> int:
+def _read(array: Instruction, inside: list[Instruction]) -> int:
   """Returns how many bytes of an array the instructions of a fusion read."""
   users = [i for i in inside if array.name in i.operands]
   total = 0
@@ -215,7 +152,7 @@ def _read(array: _Instruction, inside: list[_Instruction]) -> int:
   return min(total, _bytes(array.shape))
 
 
-def _written(inside: list[_Instruction], size: int) -> int:
+def _written(inside: list[Instruction], size: int) -> int:
   """Returns how many bytes a fusion writes whose result has this size."""
   root = next(i for i in inside if i.root)
   by_name = {i.name: i for i in inside}
@@ -226,8 +163,4 @@ def _written(inside: list[_Instruction], size: int) -> int:
 
 def _bytes(shape: str) -> int:
   """Returns the bytes of a shape, or a tuple's, that lie in main memory."""
-  return sum(
-    collectives.array_bytes(*found.groups()[:3])
-    for found in _SHAPE.finditer(shape)
-    if "S(1)" not in (found[4] or "")  # a TPU's on-chip memory
-  )
+  return sum(hlo.sizes(shape, off_chip=True))

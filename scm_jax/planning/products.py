@@ -27,11 +27,7 @@ class Cost(NamedTuple):
 
 
 def cost(jaxpr: Any) -> Cost:
-  """Returns what a program's products cost, loops included.
-
-  Args:
-    jaxpr: the program, as `jax.make_jaxpr` or `jax.jit(f).trace` give it.
-  """
+  """Returns what the products of a traced program cost, loops included."""
   total = Cost(0.0, 0.0)
   for equation in jaxpr.eqns:
     count = _COUNTS.get(equation.primitive.name)

@@ -34,14 +34,10 @@ def plan(
 ) -> dict[str, Any]:
   """Returns the object that `scm-jax plan --sample --json` prints.
 
-  Bytes are those that one call moves between a device's memory and its cores
-  (see `kernels`). Times are None where the target's rates are unknown.
-
-  Args:
-    config: the run's config.
-    target: the hardware, of which one device samples.
-    steps: the number of steps; None is the sampler's own.
-    batch: the number of images.
+  One device of the target draws a `batch` of images; None is the sampler's own
+  number of steps. Bytes are those that one call moves between a device's memory
+  and its cores (see `kernels`). Times are None where the target's rates are
+  unknown.
   """
   request = {"steps": steps, "batch": batch}
   found = compiler.ask(config, target, sample=request)["sample"]
@@ -137,14 +133,18 @@ def _figures(found: list[kernels.Kernel]) -> dict[str, Any]:
 
 def _floor_ms(found: dict[str, Any], card: Card) -> float | None:
   """Returns the time that arithmetic, or reading the weights, takes."""
-  if not card.flops:
-    return None
   evaluations, batch = found["evaluations"], found["batch"]
   each = _weighted(found, card) / evaluations / batch
-  rates = sampling.Rates(card.flops, card.bandwidth)
   return sampling.floor_ms(
-    batch, evaluations, found["parameter_bytes"], each, rates
+    batch, evaluations, found["parameter_bytes"], each, rates(card)
   )
+
+
+def rates(card: Card | None) -> sampling.Rates | None:
+  """Returns what a card does in a second, None if it is unknown."""
+  if card is None or not card.flops:
+    return None
+  return sampling.Rates(card.flops, card.bandwidth)
 
 
 def _predicted_ms(found: dict[str, Any], card: Card) -> float | None:

@@ -7,7 +7,6 @@ compiled in that order until one fits; those that cannot fit are skipped.
 
 import copy
 import itertools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -67,12 +66,7 @@ class Candidate(NamedTuple):
     }
 
 
-def search(
-  config: ConfigDict,
-  target: Target,
-  ask: Callable = compiler.ask,
-  plan: Callable = planning.plan,
-) -> dict[str, Any]:
+def search(config: ConfigDict, target: Target) -> dict[str, Any]:
   """Returns the plan of the first candidate that fits, else the last compiled.
 
   It has an entry `search`: the `flags` of this candidate, the `images_per_pass`
@@ -85,13 +79,13 @@ def search(
   """
   capacity = int(target.card.memory * target.card.usable)
   tried: list[tuple[Candidate, dict[str, Any]]] = []
-  for candidate in candidates(config, target, ask):
+  for candidate in candidates(config, target):
     hopeless = any(_rules_out(*pair, candidate, capacity) for pair in tried)
     if hopeless or candidate.resident > capacity:
       continue
     changed = copy.deepcopy(config)
     changed.update_from_flattened_dict(candidate.overrides())
-    tried.append((candidate, plan(changed, target)))
+    tried.append((candidate, planning.plan(changed, target)))
     if tried[-1][1]["fits"]:
       break
   if not tried:
@@ -111,9 +105,7 @@ def search(
   return result | {"search": about}
 
 
-def candidates(
-  config: ConfigDict, target: Target, ask: Callable = compiler.ask
-) -> list[Candidate]:
+def candidates(config: ConfigDict, target: Target) -> list[Candidate]:
   """Returns all ways to run a config, the fastest first; see `search`."""
   if config.batch_size % target.devices:
     raise ConfigError(
@@ -127,8 +119,9 @@ def candidates(
   flops = {}
   for policy in REMAT:
     start.network.remat = policy
-    flops[policy] = ask(start, target, flops=True)["flops"]["step"]
-  rows = ask(start, target, meshes=meshes)["arithmetic"]
+    answer = compiler.ask(start, target, flops=True)
+    flops[policy] = answer["flops"]["step"]
+  rows = compiler.ask(start, target, meshes=meshes)["arithmetic"]
   found = []
   for (data, fsdp), row in zip(meshes, rows, strict=True):
     resident = sum(row["resident"].values())

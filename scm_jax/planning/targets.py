@@ -95,8 +95,8 @@ CARDS = {
   "v5e": _tpu(16 * GIB, (197, 819, 200, 3.125), pod=256),
   "v5p": _tpu(95 * GIB, (459, 2765, 600, 6.25), pod=8960),
   "v6e": _tpu(32 * GIB, (918, 1600, 400, 12.5), pod=256),
+  "cpu": Card("cpu", 0),  # its memory is this machine's, see `parse`
 }
-KINDS = (*CARDS, "cpu")
 # The names that JAX gives these devices. Cards with the same chip on PCIe, and
 # partitioned ones, are slower and not listed.
 DEVICE_KINDS = {
@@ -111,19 +111,19 @@ DEVICE_KINDS = {
 }
 
 
-# How a topology is written, by kind or else by platform, and an example.
+# How a topology is written, by kind or else by platform; an example; the
+# smallest.
 _FORMS = {
-  "cpu": ("DEVICES", "8"),
-  "v5p": ("XxYxZ", "4x4x4"),
-  "tpu": ("XxY", "8x8"),
-  "gpu": ("HOSTSxDEVICES", "8x8"),
+  "cpu": ("DEVICES", "8", "1"),
+  "v5p": ("XxYxZ", "4x4x4", "2x2x1"),
+  "tpu": ("XxY", "8x8", "2x2"),
+  "gpu": ("HOSTSxDEVICES", "8x8", "1x1"),
 }
-_SMALLEST = {"cpu": "1", "v5p": "2x2x1", "tpu": "2x2", "gpu": "1x1"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """A number of devices of one kind, a name in `KINDS`.
+  """A number of devices of one kind, a name in `CARDS`.
 
   Attributes:
     topology: for GPUs the numbers of hosts and of devices in each, for TPUs the
@@ -158,40 +158,31 @@ class Target:
     return dataclasses.replace(self, card=card)
 
 
-def parse(text: str) -> Target:
+def parse(text: str, *, one: bool = False) -> Target:
   """Returns the target that `a100-80gb:8x8`, `v5p:4x4x4` or `cpu:8` names.
+
+  With `one`, a kind alone is its smallest.
 
   Raises:
     ConfigError: the kind is unknown, or does not have such a topology.
   """
-  kind, _, topology = text.partition(":")
-  if kind not in KINDS:
-    raise ConfigError(f"--target={text}: {errors.hint(kind, KINDS)}")
-  platform = "cpu" if kind == "cpu" else CARDS[kind].platform
-  form, example = _FORMS.get(kind) or _FORMS[platform]
+  kind, colon, topology = text.partition(":")
+  if kind not in CARDS:
+    raise ConfigError(f"--target={text}: {errors.hint(kind, CARDS)}")
+  card = CARDS[kind]
+  form, example, smallest = _FORMS.get(kind) or _FORMS[card.platform]
+  if one and not colon:
+    text, topology = f"{kind}:{smallest}", smallest
   pattern = "x".join([r"[1-9]\d*"] * (example.count("x") + 1))
   if not re.fullmatch(pattern, topology):
     raise ConfigError(
       f"--target={text}: give {kind}:{form}, such as {kind}:{example}"
     )
   sizes = tuple(map(int, topology.split("x")))
-  if platform != "cpu":
-    return Target(text, kind, sizes, CARDS[kind])
-  # Virtual devices share the memory of this machine.
-  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  return Target(text, kind, sizes, Card("cpu", memory // sizes[0]))
-
-
-def parse_one(text: str) -> Target:
-  """Returns the target as `parse` does; a kind alone is its smallest.
-
-  Raises:
-    ConfigError: as `parse`.
-  """
-  if text in KINDS:
-    platform = CARDS[text].platform if text in CARDS else "cpu"
-    text += ":" + (_SMALLEST.get(text) or _SMALLEST[platform])
-  return parse(text)
+  if kind == "cpu":  # virtual devices share the memory of this machine
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    card = Card("cpu", memory // sizes[0])
+  return Target(text, kind, sizes, card)
 
 
 def card_here(device_kind: str) -> Card | None:

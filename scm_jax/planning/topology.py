@@ -1,11 +1,10 @@
 """Describes absent devices to a compiler."""
 
 import importlib.metadata
-import importlib.util
 import os
 from typing import Any
 
-from scm_jax.errors import UserError
+from scm_jax.errors import UserError, is_installed
 from scm_jax.planning.targets import Card, Target
 
 # libtpu's name for the host of a TPU; the topology is given separately.
@@ -15,7 +14,7 @@ _ACCELERATOR = {"v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
 def check_plugin(target: Target) -> None:
   """Raises UserError where the target's compiler is not installed."""
   platform = target.card.platform
-  installed = {"tpu": _installed("libtpu"), "gpu": gpu_plugin(), "cpu": True}
+  installed = {"tpu": is_installed("libtpu"), "gpu": gpu_plugin(), "cpu": True}
   if not installed[platform]:
     raise UserError(
       f"--target={target.name} needs a compiler that is not installed; pip "
@@ -25,15 +24,8 @@ def check_plugin(target: Target) -> None:
 
 def gpu_plugin() -> str | None:
   """Returns the CUDA version of the installed plugin, `cu12` or `cu13`."""
-  found = (n for n in (13, 12) if _installed(f"jax_plugins.xla_cuda{n}"))
+  found = (n for n in (13, 12) if is_installed(f"jax_plugins.xla_cuda{n}"))
   return next((f"cu{n}" for n in found), None)
-
-
-def _installed(module: str) -> bool:
-  try:
-    return importlib.util.find_spec(module) is not None
-  except ModuleNotFoundError:  # its parent package is missing
-    return False
 
 
 def environment(target: Target) -> dict[str, str]:

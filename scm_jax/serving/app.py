@@ -1,12 +1,14 @@
 """The web application: the page, the HTTP API and the stream of the page."""
 
 import asyncio
+import io
 import itertools
 import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -21,10 +23,10 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from scm_jax import errors
+from scm_jax import errors, image_grid
 from scm_jax.errors import UserError
-from scm_jax.serving import fields, replies, requests
-from scm_jax.serving.engine import Engine
+from scm_jax.serving import fields, requests
+from scm_jax.serving.engine import Drawing, Engine
 from scm_jax.serving.models import SIZES, TIMES, Model
 from scm_jax.serving.stream import Stream
 
@@ -110,10 +112,10 @@ class _Api:
   async def draw(self, request: Request) -> Response:
     """Draws, and answers with a PNG or an npz."""
     name = request.query_params.get("format", "png")
-    if name not in replies.FORMATS:
-      formats = errors.hint(name, replies.FORMATS)
+    if name not in FORMATS:
+      formats = errors.hint(name, FORMATS)
       raise UserError(f"there is no such format; {formats}")
-    media, encode = replies.FORMATS[name]
+    media, encode = FORMATS[name]
     wanted = await self._read(request)
     client = request.client.host if request.client else ""
     drawing = self._engine.submit(client, next(self._numbers), wanted)
@@ -153,6 +155,23 @@ class _Api:
       raise HTTPException(400, "the request is not complete") from None
     action = request.path_params["action"]
     return requests.read(self._models, action, fields.parse(bytes(body)))
+
+
+def _png(drawing: Drawing) -> bytes:
+  """Returns the PNG of all images, in a grid that is about square."""
+  columns = math.ceil(math.sqrt(len(drawing.images)))
+  return image_grid.encode_png(image_grid.image_grid(drawing.images, columns))
+
+
+def _npz(drawing: Drawing) -> bytes:
+  """Returns `samples` and `labels`, as `scm-jax sample` writes them."""
+  buffer = io.BytesIO()
+  label = drawing.request.label
+  np.savez_compressed(buffer, samples=drawing.images, labels=label)
+  return buffer.getvalue()
+
+
+FORMATS = {"png": ("image/png", _png), "npz": ("application/zip", _npz)}
 
 
 async def _answer_http_error(request: Request, error: Any) -> Response:

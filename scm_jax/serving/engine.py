@@ -51,12 +51,7 @@ class Engine:
   """
 
   def __init__(self, warm: Iterable[Request] = ()):
-    """Starts the threads.
-
-    Args:
-      warm: requests whose programs are compiled when there is nothing else to
-        compile, in this order.
-    """
+    """Starts the threads; the programs of `warm` are compiled in idle times."""
     self._queue: Queue[_Job] = Queue()
     self._warm = collections.deque(warm)
     self.total = len(self._warm)

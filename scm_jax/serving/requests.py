@@ -10,7 +10,7 @@ import base64
 import dataclasses
 import functools
 from collections.abc import Hashable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -26,7 +26,7 @@ _WALKERS = SIZES[:4]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request(abc.ABC):
-  """Images that a client asks for.
+  """Images that a client asks for, whose fields are those of its JSON object.
 
   Attributes:
     model: the network.
@@ -45,9 +45,6 @@ class Request(abc.ABC):
   seed: int
   guidance: float
   t_mid: float
-
-  # The names of what the action reads beside the fields above.
-  more: ClassVar[tuple[str, ...]] = ()
 
   @classmethod
   def read(cls, model: Model, body: Mapping[str, Any]) -> Self:
@@ -150,8 +147,6 @@ class Walk(Request):
 
   at: float
 
-  more = ("at",)
-
   @classmethod
   def read_more(cls, model: Model, body: Mapping[str, Any]) -> dict[str, Any]:
     del model
@@ -195,8 +190,6 @@ class Edit(Request):
   image: np.ndarray
   known: np.ndarray | None
   start: float | None
-
-  more = ("image", "known", "start")
 
   @classmethod
   def read_more(cls, model: Model, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,17 +248,12 @@ ACTIONS: dict[str, type[Request]] = {
   "walk": Walk,
   "edit": Edit,
 }
-_FIELDS = ("model", "labels", "num", "steps", "seed", "guidance", "t_mid")
 
 
 def read(models: Mapping[str, Model], action: Any, body: Any) -> Request:
-  """Reads a client's request.
+  """Reads the JSON value that a client sent for an entry of `ACTIONS`.
 
-  Args:
-    models: what is served; the first is drawn from unless the request names
-      another.
-    action: a name in `ACTIONS`.
-    body: the JSON value that the client sent.
+  The first model is drawn from unless the request names another.
 
   Raises:
     UserError: the request is not as documented.
@@ -278,7 +266,7 @@ def read(models: Mapping[str, Model], action: Any, body: Any) -> Request:
   if not isinstance(body, dict):
     raise UserError("the request must be a JSON object")
   kind = ACTIONS[action]
-  known = (*_FIELDS, *kind.more)
+  known = [field.name for field in dataclasses.fields(kind)]
   for name in body:
     if name not in known:
       raise UserError(

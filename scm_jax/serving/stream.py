@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from scm_jax.errors import UserError
-from scm_jax.serving import fields, replies, requests
-from scm_jax.serving.engine import Engine
+from scm_jax.serving import fields, requests
+from scm_jax.serving.engine import Drawing, Engine
 from scm_jax.serving.models import Model
 
 # Answers of one page that may be on their way. A page that does not take its
@@ -24,7 +26,7 @@ class Stream:
 
   A message is a JSON object with `action` and the fields of the HTTP API, with
   `view`, the place on the page that it is for, and `id`, which comes back. Its
-  answer is a binary message, see `replies.frame`, or a JSON object with `id`,
+  answer is a binary message, see `frame`, or a JSON object with `id`,
   `view`, and one of `error`; `dropped`, because a newer message of the view
   came; or `compiling`, after which the answer follows.
   """
@@ -77,11 +79,28 @@ class Stream:
     if drawn is None:
       await self._send(head | {"dropped": True})
       return
-    frame = await run_in_threadpool(replies.frame, drawn, head)
+    answer = await run_in_threadpool(frame, drawn, head)
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-      await self._socket.send_bytes(frame)
+      await self._socket.send_bytes(answer)
 
   async def _send(self, message: dict[str, Any]) -> None:
     # The page may be closed meanwhile.
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
       await self._socket.send_json(message)
+
+
+def frame(drawing: Drawing, header: dict[str, Any]) -> bytes:
+  """Returns a binary message: the header's length, the header, the pixels.
+
+  These are 4 bytes, little-endian; as many bytes of JSON; uint8 pixels in the
+  order of the shape `[num, H, W, C]`. The header also has what may be shown of
+  the drawing.
+  """
+  shown = {
+    "shape": list(drawing.images.shape),
+    "labels": drawing.request.label.tolist(),
+    "ms": round(1e3 * drawing.seconds, 3),
+    "evaluations": drawing.request.evaluations,
+  }
+  head = json.dumps(header | shown).encode()
+  return struct.pack("<I", len(head)) + head + drawing.images.tobytes()

@@ -9,6 +9,7 @@ import pytest
 from scm_jax.cli import bench, configs
 from scm_jax.networks import weighting
 from scm_jax.objectives import OBJECTIVES
+from scm_jax.planning import sampling as planned
 from scm_jax.planning import targets
 from scm_jax.training import resolve
 from scm_jax.training.benchmarks import sampling, train_step
@@ -99,17 +100,16 @@ def test_floors():
   assert sampling.floor_ms(1, 1, 1, 1.0, None) is None
 
 
-def test_rates_of_the_devices_here(monkeypatch):
-  assert bench._rates() is None
+def test_rates_of_devices():
   for name, card in (
+    ("cpu", None),
     ("NVIDIA H200", "h200"),
     ("TPU v5 lite", "v5e"),
     ("NVIDIA H200 MIG 1g.18gb", None),
     ("NVIDIA H100 PCIe", None),
   ):
-    device = type("Device", (), {"device_kind": name})
-    monkeypatch.setattr(jax, "devices", lambda device=device: [device])
-    rates, card = bench._rates(), targets.CARDS.get(card)
+    rates = planned.rates(targets.card_here(name))
+    card = targets.CARDS.get(card)
     assert rates == (card and (card.flops, card.bandwidth))
 
 

@@ -24,7 +24,7 @@ def chosen(tmp_path, monkeypatch):
     for path, text in dict(files).items():
       (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
       (tmp_path / path).write_text(text)
-    monkeypatch.setattr(platforms, "_installed", modules.__contains__)
+    monkeypatch.setattr(platforms, "is_installed", modules.__contains__)
     platforms.choose(environment, tmp_path)
     return environment.get("JAX_PLATFORMS")
 
@@ -119,7 +119,7 @@ def announced(tmp_path, monkeypatch, caplog):
       (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
       (tmp_path / path).write_text(text)
     jax.devices()  # they start with the settings of all tests
-    monkeypatch.setattr(platforms, "_installed", modules.__contains__)
+    monkeypatch.setattr(platforms, "is_installed", modules.__contains__)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     if asked is not None:
       monkeypatch.setenv("JAX_PLATFORMS", asked)

@@ -200,7 +200,7 @@ def test_mistakes(run, argv, code, said):
   "target, extra", [("v5e:2x4", "plan-tpu"), ("h200:1x8", "plan-gpu")]
 )
 def test_plugin_is_missing(run, target, extra, monkeypatch):
-  monkeypatch.setattr(topology, "_installed", lambda module: False)
+  monkeypatch.setattr(topology, "is_installed", lambda module: False)
   code, out, err = run(f"--target={target}")
   assert (code, out) == (1, "")
   assert f"pip install 'scm-jax[{extra}]'" in err and err.count("\n") == 1
@@ -208,7 +208,7 @@ def test_plugin_is_missing(run, target, extra, monkeypatch):
 
 def _plugin(name):
   installed = {
-    "tpu": topology._installed("libtpu"),
+    "tpu": topology.is_installed("libtpu"),
     "gpu": topology.gpu_plugin() is not None,
   }
   return pytest.mark.skipif(

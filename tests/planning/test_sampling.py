@@ -31,7 +31,7 @@ KEYS = {
 def answer(_config):
   """Returns the worker's answer for one virtual device."""
   request = {"steps": 2, "batch": 3}
-  return compiler.ask(_config, targets.parse_one("cpu"), sample=request)
+  return compiler.ask(_config, targets.parse("cpu", one=True), sample=request)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_no_call_passes_over_the_weights(answer):
 def test_latencies(compiled, config):
   """More than the floor, and less on the faster card."""
   fast, slow = (
-    sampling.plan(config, targets.parse_one(kind), 2, 3)
+    sampling.plan(config, targets.parse(kind, one=True), 2, 3)
     for kind in ("h200", "a100-80gb")
   )
   for result in (fast, slow):
@@ -98,7 +98,7 @@ def test_mistakes(run, argv, code, said):
 
 def _plugin(name):
   installed = {
-    "tpu": topology._installed("libtpu"),
+    "tpu": topology.is_installed("libtpu"),
     "gpu": topology.gpu_plugin() is not None,
   }
   return pytest.mark.skipif(

@@ -12,7 +12,20 @@ FLOPS = {"none": 1e15, "dots": 1.1e15, "full": 1.3e15}
 KEPT = {"none": 1.0, "dots": 0.6, "full": 0.1}
 
 
-def machine(state, activations):
+@pytest.fixture
+def machine(monkeypatch):
+  """`machine(state, activations)`: the list of what will be compiled."""
+
+  def replace(state, activations):
+    ask, plan, compiled = _machine(state, activations)
+    monkeypatch.setattr(search.compiler, "ask", ask)
+    monkeypatch.setattr(search.planning, "plan", plan)
+    return compiled
+
+  return replace
+
+
+def _machine(state, activations):
   """Returns a worker, a compiler and the list of what it compiled.
 
   Args:
@@ -52,10 +65,10 @@ def test_policies_are_known():
   assert set(search.REMAT) == set(rematerialization.POLICIES)
 
 
-def test_plenty_of_memory(config):
+def test_plenty_of_memory(config, machine):
   """Nothing is sharded, repeated or computed twice."""
-  ask, plan, compiled = machine(state=10**9, activations=10**9)
-  result = search.search(config, TARGET, ask, plan)
+  compiled = machine(state=10**9, activations=10**9)
+  result = search.search(config, TARGET)
   assert result["fits"] and compiled == [(1, 1, "none")]
   assert result["search"]["flags"] == [
     "--config.mesh.data=4",
@@ -66,20 +79,20 @@ def test_plenty_of_memory(config):
   assert result["search"]["images_per_pass"] == 4  # 16 images, 4 devices
 
 
-def test_large_state(config):
+def test_large_state(config, machine):
   """What is known not to fit is not compiled."""
-  ask, plan, compiled = machine(state=3 * CAPACITY, activations=10**9)
-  result = search.search(config, TARGET, ask, plan)
+  compiled = machine(state=3 * CAPACITY, activations=10**9)
+  result = search.search(config, TARGET)
   assert result["fits"] and compiled == [(4, 1, "none")]
 
 
-def test_large_activations(config):
+def test_large_activations(config, machine):
   """The fastest that fits, of all ways; each failure spares others."""
   activations = 2.5 * CAPACITY
-  ask, plan, compiled = machine(state=CAPACITY // 4, activations=activations)
-  result = search.search(config, TARGET, ask, plan)
+  compiled = machine(state=CAPACITY // 4, activations=activations)
+  result = search.search(config, TARGET)
   assert result["fits"]
-  ranked = search.candidates(config, TARGET, ask)
+  ranked = search.candidates(config, TARGET)
   assert ranked == sorted(ranked, key=lambda c: c.seconds)
 
   def fits(c):
@@ -92,18 +105,18 @@ def test_large_activations(config):
   assert [t["fits"] for t in result["search"]["tried"]][-1]
 
 
-def test_nothing_fits(config):
-  ask, plan, compiled = machine(state=10**9, activations=10**13)
-  result = search.search(config, TARGET, ask, plan)
+def test_nothing_fits(config, machine):
+  compiled = machine(state=10**9, activations=10**13)
+  result = search.search(config, TARGET)
   assert not result["fits"] and len(compiled) >= 1
-  ask, plan, compiled = machine(state=5 * CAPACITY, activations=0)
+  compiled = machine(state=5 * CAPACITY, activations=0)
   with pytest.raises(ConfigError, match="more devices"):
-    search.search(config, TARGET, ask, plan)
+    search.search(config, TARGET)
   assert not compiled
 
 
-def test_batch_does_not_divide(config):
+def test_batch_does_not_divide(config, machine):
   config.batch_size = 18
-  ask, plan, _ = machine(0, 0)
+  machine(0, 0)
   with pytest.raises(ConfigError, match="batch_size=18"):
-    search.search(config, TARGET, ask, plan)
+    search.search(config, TARGET)
