@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import flax
-import flax.linen as nn
 import jax
 from jax import Array
+
+from scm_jax.networks.sharded import Boxed
 
 # The order of a filter's axes for which a compiler adds no copy to a program,
 # by platform; cuDNN's convolutions of NHWC arrays read OHWI.
@@ -22,7 +23,7 @@ PLAIN = "HWIO"
 
 
 @flax.struct.dataclass
-class Folded(nn.meta.AxisMetadata):
+class Folded(Boxed):
   """A weight that its layer uses as it is.
 
   Attributes:
@@ -36,20 +37,6 @@ class Folded(nn.meta.AxisMetadata):
   def unbox(self) -> Array:
     """Returns the weight."""
     return self.value
-
-  def replace_boxed(self, val: Any) -> "Folded":
-    """Returns another weight in the same order of axes."""
-    return self.replace(value=val)
-
-  def add_axis(self, index: int, params: Any) -> "Folded":
-    """Returns the weight; no network here is scanned over its parameters."""
-    del index, params
-    return self
-
-  def remove_axis(self, index: int, params: Any) -> "Folded":
-    """Returns the weight; no network here is scanned over its parameters."""
-    del index, params
-    return self
 
 
 def ordered(weight: Array, platform: str) -> Folded:
