@@ -47,7 +47,7 @@ class NetworkConfig:
     attention: implementation of attention, a name in
       `attention.IMPLEMENTATIONS`.
     remat: what a block keeps for the backward pass, a name in
-      `rematerialization.POLICIES`.
+      `layers.POLICIES`.
   """
 
   resolution: int = schema.fixed()

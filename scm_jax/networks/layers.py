@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,8 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from scm_jax.networks import folding, magnitude, sharded
-
-Dtype = Any
+from scm_jax.networks.config import Dtype, LevelsConfig
 
 
 class Linear(nn.Module):
@@ -78,6 +78,53 @@ def resample(x: Array, mode: str) -> Array:
     return x.mean(axis=(2, 4))
   if mode == "up":
     return x.repeat(2, axis=1).repeat(2, axis=2)
+  return x
+
+
+def through_levels(
+  config: LevelsConfig,
+  x: Array,
+  block: Callable[..., Array],
+  join: Callable[[Array, Array], Array],
+  attend_last: bool = False,
+) -> Array:
+  """Passes features through an encoder and a decoder with skips between them.
+
+  Args:
+    config: the sizes of the network.
+    x: features `[B, H, W, C]`, which are the first skip.
+    block: `block(name, x, features, mode=..., attention=...)` returns what the
+      block of that name (see `LevelsConfig.blocks`) makes of `x`.
+    join: concatenates channels with those of a skip.
+    attend_last: whether only the last block of a level attends in the decoder;
+      otherwise all of them do, as in the encoder.
+
+  Returns:
+    The last block's features.
+  """
+  levels = list(zip(config.sides, config.channel_mult, strict=True))
+  skips = [x]
+  for side, mult in levels:
+    attends = side in config.attn_resolutions
+    if side != config.sides[0]:
+      x = block(f"enc_{side}_down", x, x.shape[-1], mode="down")
+      skips.append(x)
+    for i in range(config.num_blocks):
+      name = f"enc_{side}_{i}"
+      x = block(name, x, config.channels * mult, attention=attends)
+      skips.append(x)
+  for side, mult in reversed(levels):
+    if side == config.sides[-1]:
+      x = block(f"dec_{side}_in0", x, x.shape[-1], attention=True)
+      x = block(f"dec_{side}_in1", x, x.shape[-1])
+    else:
+      x = block(f"dec_{side}_up", x, x.shape[-1], mode="up")
+    for i in range(config.num_blocks + 1):
+      attends = side in config.attn_resolutions
+      attends &= i == config.num_blocks or not attend_last
+      x = join(x, skips.pop())
+      name = f"dec_{side}_{i}"
+      x = block(name, x, config.channels * mult, attention=attends)
   return x
 
 
@@ -159,3 +206,27 @@ def one_hot_label(label: Array, num_classes: int) -> Array:
   """
   classes = jnp.arange(num_classes)
   return (label[:, None] == classes).astype(jnp.float32) * num_classes**0.5
+
+
+def _keeps_products(primitive: Any, *_: Any, **__: Any) -> bool:
+  """Returns whether a block keeps what a primitive gives."""
+  return primitive.name in ("dot_general", "conv_general_dilated")
+
+
+# What a block keeps for its backward pass, which computes the rest again:
+# `none` keeps all that this pass reads; `full` nothing inside a block; `dots`
+# the results of convolutions and matrix products, so that only cheap pointwise
+# operations are repeated. Parameters, their names and all values stay as they
+# are. In sCM's step the block's tangent is never differentiated, so nothing of
+# it is kept or computed again.
+POLICIES = {"none": None, "full": None, "dots": _keeps_products}
+
+
+def rematerialized(block: type[nn.Module], policy: str) -> type[nn.Module]:
+  """Returns the class of a block under a policy, a name in `POLICIES`.
+
+  The block is called with `(x, emb, train)`, the last a Python boolean.
+  """
+  if policy == "none":
+    return block
+  return nn.remat(block, policy=POLICIES[policy], static_argnums=(3,))
