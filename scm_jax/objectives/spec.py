@@ -16,7 +16,7 @@ from scm_jax.objectives.velocity import Velocity
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(schema.Checked):
   """Options that every objective has; objectives add their own.
 
   Attributes:
@@ -61,7 +61,7 @@ class Options:
 
   def __post_init__(self) -> None:
     """Raises ConfigError for a value that an option does not have."""
-    schema.check(self)
+    super().__post_init__()
     if self.state_steps < 0:
       raise ConfigError(
         f"state_steps is {self.state_steps}; give a number of steps, or 0 to "
