@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import schema, trigflow
+from scm_jax import trigflow
 from scm_jax.objectives import spec
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.tangent import Jump
@@ -21,8 +21,7 @@ def draw(key: Array, count: int, options: Any) -> dict[str, Array]:
   if not options.two_times:
     return drawn
   end_key, share_key = jax.random.split(jax.random.fold_in(key, 1))
-  take = schema.pick(ENDS, options.ends, "ends")
-  t, s = take(end_key, drawn["t"], options)
+  t, s = ENDS[options.ends](end_key, drawn["t"], options)
   equal = jax.random.bernoulli(share_key, options.equal_share, (count,))
   return {"t": t, "s": jnp.where(equal, t, s)}
 
@@ -67,10 +66,16 @@ ENDS = {
 
 
 def prepared(point: Point, options: Any) -> Point:
-  """Returns the batch on the grid, with the times of jumps in its condition."""
+  """Returns the batch with the times of jumps in its condition.
+
+  Where there is a grid (dsCD), on which all jumps end at 0, `t` is put on it.
+  """
   if options.two_times:
     return told(point, point.drawn["s"])
-  return on_grid(point, options)
+  if options.derivative != "discrete":
+    return point
+  grid, t = time_grid(options.discrete_steps, options.sigma_d), point.t
+  return point._replace(t=grid[_places(t, grid)].astype(t.dtype))
 
 
 def told(point: Point, s: Array) -> Point:
@@ -89,16 +94,8 @@ def of(point: Point, options: Any) -> Jump:
   )
 
 
-def on_grid(point: Point, options: Any) -> Point:
-  """Returns the batch with its times on the grid, where there is one (dsCD)."""
-  if options.derivative != "discrete":
-    return point
-  grid, t = time_grid(options.discrete_steps, options.sigma_d), point.t
-  return point._replace(t=grid[_places(t, grid)].astype(t.dtype))
-
-
 def successors(t: Array, options: Any) -> Array:
-  """Returns the grid points one below those that `on_grid` gives."""
+  """Returns the grid points one below those that `prepared` gives."""
   grid = time_grid(options.discrete_steps, options.sigma_d)
   return grid[_places(t, grid) - 1].astype(t.dtype)
 

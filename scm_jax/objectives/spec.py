@@ -120,14 +120,10 @@ class Student(NamedTuple):
 def evaluate(
   F: Callable[..., Array], params: Any, u: Array, t: Array, point: Point
 ) -> Array:
-  """Evaluates a network in training, with a batch's condition and dropout.
+  """Evaluates a network `F` (see `Student`) in training.
 
-  Args:
-    F: as in `Student`.
-    params: its parameters.
-    u: the noisy samples over `sigma_d`, `[B, ...]`.
-    t: radians `[B]`.
-    point: the batch, for its condition and random streams.
+  It is given noisy samples over `sigma_d`, `u` `[B, ...]`, their times `[B]` in
+  radians, and the batch's condition and random streams.
   """
   keywords = {"rngs": point.rngs, "train": True}
   taken = _keywords(F)
