@@ -40,11 +40,9 @@ class Folded(Boxed):
 
 
 def ordered(weight: Array, platform: str) -> Folded:
-  """Returns a weight in the order of axes that a platform's kernels read.
+  """Returns a weight `[..., in, out]` in the order that a platform reads.
 
-  Args:
-    weight: `[..., in, out]`.
-    platform: the name of the platform, as JAX's devices give it.
+  The platform has the name that JAX's devices give it.
   """
   axes = AXES.get(platform, PLAIN)
   if weight.ndim != len(PLAIN) or weight.shape[:2] == (1, 1):

@@ -129,14 +129,9 @@ def through_levels(
 
 
 def to_patches(x: Array, side: int) -> Array:
-  """Turns squares of pixels into channels.
+  """Turns squares of pixels, whose side divides `H` and `W`, into channels.
 
-  Args:
-    x: `[B, H, W, C]`.
-    side: of a square, in pixels; it divides `H` and `W`.
-
-  Returns:
-    `[B, H / side, W / side, side * side * C]`.
+  The result is `[B, H / side, W / side, side * side * C]`.
   """
   if side == 1:
     return x
@@ -181,12 +176,11 @@ class FourierFeatures(nn.Module):
   """Random Fourier features of a scalar (EDM2, Equation 75); not trained."""
 
   features: int
-  bandwidth: float = 1.0
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Maps `[B]` to `[B, features]` of unit magnitude."""
-    normal = nn.initializers.normal(stddev=self.bandwidth)
+    normal = nn.initializers.normal(stddev=1.0)
     uniform = nn.initializers.uniform(scale=1.0)
     shape = (self.features,)
     frequencies = self.param("frequencies", normal, shape)
@@ -197,18 +191,16 @@ class FourierFeatures(nn.Module):
 
 
 def one_hot_label(label: Array, num_classes: int) -> Array:
-  """Turns class labels `[B]` into one-hot rows of unit magnitude.
+  """Turns class labels `[B]` into one-hot rows `[B, num_classes]`, float32.
 
-  The label `num_classes` means "no label" and gives a row of zeros.
-
-  Returns:
-    Float32 `[B, num_classes]`.
+  They have unit magnitude. The label `num_classes` means "no label" and gives a
+  row of zeros.
   """
   classes = jnp.arange(num_classes)
   return (label[:, None] == classes).astype(jnp.float32) * num_classes**0.5
 
 
-def _keeps_products(primitive: Any, *_: Any, **__: Any) -> bool:
+def _products_saveable(primitive: Any, *_: Any, **__: Any) -> bool:
   """Returns whether a block keeps what a primitive gives."""
   return primitive.name in ("dot_general", "conv_general_dilated")
 
@@ -219,7 +211,7 @@ def _keeps_products(primitive: Any, *_: Any, **__: Any) -> bool:
 # operations are repeated. Parameters, their names and all values stay as they
 # are. In sCM's step the block's tangent is never differentiated, so nothing of
 # it is kept or computed again.
-POLICIES = {"none": None, "full": None, "dots": _keeps_products}
+POLICIES = {"none": None, "full": None, "dots": _products_saveable}
 
 
 def rematerialized(block: type[nn.Module], policy: str) -> type[nn.Module]:

@@ -93,10 +93,7 @@ def gathered_as_computed(path: Any) -> bool:
   """Returns whether a layer gathers a parameter in the type it computes in.
 
   These are the weights of `layers.Linear`. All other layers gather a parameter
-  in the type in which it is stored.
-
-  Args:
-    path: the parameter's path, as JAX's tree functions give it.
+  in the type in which it is stored. The path is one of JAX's tree functions.
   """
   return path[-1].key == magnitude.WEIGHT
 

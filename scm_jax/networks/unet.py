@@ -213,13 +213,7 @@ class UNet(nn.Module):
 
 
 def fold(config: UNetConfig, params: Any, platform: str) -> Any:
-  """Returns the U-Net's parameters as its layers read them when it samples.
-
-  Args:
-    config: of the network.
-    params: the U-Net's parameters.
-    platform: where it samples.
-  """
+  """Returns the U-Net's parameters as its layers read them when it samples."""
   dtypes = config.dtypes() | {"conv_in": config.dtype}
   dtypes |= {"conv_out": config.output_dtype}
 
