@@ -66,16 +66,10 @@ ENDS = {
 
 
 def prepared(point: Point, options: Any) -> Point:
-  """Returns the batch with the times of jumps in its condition.
-
-  Where there is a grid (dsCD), on which all jumps end at 0, `t` is put on it.
-  """
+  """Returns the batch on the grid, with the times of jumps in its condition."""
   if options.two_times:
     return told(point, point.drawn["s"])
-  if options.derivative != "discrete":
-    return point
-  grid, t = time_grid(options.discrete_steps, options.sigma_d), point.t
-  return point._replace(t=grid[_places(t, grid)].astype(t.dtype))
+  return on_grid(point, options)
 
 
 def told(point: Point, s: Array) -> Point:
@@ -94,8 +88,16 @@ def of(point: Point, options: Any) -> Jump:
   )
 
 
+def on_grid(point: Point, options: Any) -> Point:
+  """Returns the batch with its times on the grid, where there is one (dsCD)."""
+  if options.derivative != "discrete":
+    return point
+  grid, t = time_grid(options.discrete_steps, options.sigma_d), point.t
+  return point._replace(t=grid[_places(t, grid)].astype(t.dtype))
+
+
 def successors(t: Array, options: Any) -> Array:
-  """Returns the grid points one below those that `prepared` gives."""
+  """Returns the grid points one below those that `on_grid` gives."""
   grid = time_grid(options.discrete_steps, options.sigma_d)
   return grid[_places(t, grid) - 1].astype(t.dtype)
 
