@@ -33,7 +33,7 @@ def main(path, names=(TEACHER, STUDENT), seed=0):
   }
   figure, axes = plt.subplots(len(rows), figsize=(12, 3.6), facecolor="white")
   for axis, (label, images) in zip(axes, rows.items(), strict=True):
-    grid = image_grid(255 - images, len(images), background=255)
+    grid = image_grid(255 - images, len(images))
     axis.imshow(grid[..., 0], cmap="gray", vmin=0, vmax=255)
     place = {"transform": axis.transAxes, "ha": "right", "va": "center"}
     axis.text(-0.02, 0.5, label, size=12, **place)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Data(schema.Checked):
   """The dataset, and what the network sees of it.
 
   Attributes:
@@ -61,7 +61,7 @@ class Data:
 
   def __post_init__(self) -> None:
     """Raises ConfigError for values that do not go together."""
-    schema.check(self)
+    super().__post_init__()
     if not 0 <= self.augment <= 1:
       raise ConfigError(f"augment is {self.augment}; it is a probability")
     if self.augment and (self.kind != "images" or self.flip):
@@ -99,7 +99,7 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer:
+class Optimizer(schema.Checked):
   """The optimiser and its schedule.
 
   Attributes:
@@ -125,13 +125,9 @@ class Optimizer:
   b2: float = 0.99
   eps: float = 1e-11
 
-  def __post_init__(self) -> None:
-    """Raises ConfigError for a value that a field does not have."""
-    schema.check(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
+class Sample(schema.Checked):
   """How samples are drawn unless a flag says otherwise.
 
   They are drawn so in training, and by `sample`, `evaluate` and `scm_jax.load`.
@@ -156,13 +152,9 @@ class Sample:
   num: int = 40
   batch_size: int = 256
 
-  def __post_init__(self) -> None:
-    """Raises ConfigError for a value that a field does not have."""
-    schema.check(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class Evaluate(schema.Checked):
   """How a run is scored.
 
   Attributes:
@@ -183,7 +175,7 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mesh:
+class Mesh(schema.Checked):
   """Sizes of the mesh's axes; -1, in one of them, is what the devices leave.
 
   Batches are split over both axes, parameters over `fsdp`. Hosts are outermost.
@@ -198,7 +190,7 @@ class Mesh:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sharding:
+class Sharding(schema.Checked):
   """How arrays are split over `mesh.fsdp`.
 
   Attributes:
@@ -213,13 +205,9 @@ class Sharding:
   rules: tuple[tuple[str, int | None], ...] = ()
   reduce_dtype: Literal["", "float32"] = ""
 
-  def __post_init__(self) -> None:
-    """Raises ConfigError for a value that a field does not have."""
-    schema.check(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(schema.Checked):
   """A resolved config: typed, checked and frozen.
 
   A config is resolved once (`training.resolve`), where it enters the trainer.
@@ -327,10 +315,6 @@ class Run:
   nonfinite: Literal["stop", "warn"] = "stop"
   isolate: bool = False
 
-  def __post_init__(self) -> None:
-    """Raises ConfigError for values that make no run."""
-    schema.check(self)
-
   @property
   def spec(self) -> Spec:
     """The objective."""
@@ -380,21 +364,13 @@ def get_fields(run: str = "teacher") -> dict[str, Any]:
   spec = schema.pick(OBJECTIVES, run, "config.run")
   fields = schema.options(Run)
   fields |= {name: schema.options(kind) for name, kind in GROUPS.items()}
-  groups = {"network": _network(), "objective": _objective(spec)}
-  return fields | groups | {"run": run}
-
-
-def _network() -> dict[str, Any]:
-  """Returns the options of all network families; the first one's defaults."""
-  fields: dict[str, Any] = {"family": "unet"}
+  # The options of all families and objectives, with the defaults of the first
+  # family and of this objective.
+  network: dict[str, Any] = {"family": "unet"}
   for family in reversed(networks.FAMILIES.values()):
-    fields |= schema.options(family.config)
-  return fields | {"dtype": "float32"}
-
-
-def _objective(chosen: Spec) -> dict[str, Any]:
-  """Returns the options of all objectives, with the defaults of one."""
-  fields: dict[str, Any] = {}
-  for spec in (*reversed(OBJECTIVES.values()), chosen):
-    fields |= schema.options(spec.options)
-  return fields
+    network |= schema.options(family.config)
+  objective: dict[str, Any] = {}
+  for other in (*reversed(OBJECTIVES.values()), spec):
+    objective |= schema.options(other.options)
+  groups = {"network": network | {"dtype": "float32"}, "objective": objective}
+  return fields | groups | {"run": run}

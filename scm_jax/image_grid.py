@@ -15,18 +15,16 @@ def image_grid(
   *,
   min_size: int = 64,
   gap: int = 2,
-  background: int = 255,
 ) -> np.ndarray:
   """Lays images out in rows, left to right and top to bottom.
 
   Args:
     images: uint8 images [N, H, W, C] with 1 or 3 channels.
     columns: the number of images in a row; the last row is filled up with
-      background.
+      white.
     min_size: the least side in pixels; smaller images are enlarged by a whole
       factor (nearest neighbour, so that pixels stay squares).
-    gap: the pixels of background between and around images.
-    background: the grey level of gaps and empty places.
+    gap: the white pixels between and around images.
 
   Returns:
     The grid, uint8 [height, width, C].
@@ -38,29 +36,17 @@ def image_grid(
   check_images(images)
   if columns < 1:
     raise ValueError(f"columns must be positive, not {columns}")
-  images = enlarge(images, min_size)
+  factor = max(1, -(-min_size // min(images.shape[1:3])))
+  images = images.repeat(factor, axis=1).repeat(factor, axis=2)
   count, height, width, channels = images.shape
   rows = -(-count // columns)
-  canvas = np.full(
-    (
-      rows * (height + gap) + gap,
-      columns * (width + gap) + gap,
-      channels,
-    ),
-    background,
-    np.uint8,
-  )
+  size = rows * (height + gap) + gap, columns * (width + gap) + gap
+  canvas = np.full((*size, channels), 255, np.uint8)
   for index, image in enumerate(images):
     top = gap + (index // columns) * (height + gap)
     left = gap + (index % columns) * (width + gap)
     canvas[top : top + height, left : left + width] = image
   return canvas
-
-
-def enlarge(images: np.ndarray, min_size: int) -> np.ndarray:
-  """Repeats the pixels of images [N, H, W, C] up to a side of `min_size`."""
-  factor = max(1, -(-min_size // min(images.shape[1:3])))
-  return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def encode_png(image: np.ndarray) -> bytes:

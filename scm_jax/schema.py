@@ -46,13 +46,13 @@ def choices(kind: type) -> dict[str, tuple[Any, ...]]:
   }
 
 
-def check(group: Any) -> None:
-  """Raises ConfigError unless every `Literal` field has one of its values.
+class Checked:
+  """A dataclass of options, which checks itself; the base of all of them."""
 
-  Dataclasses of options call it from `__post_init__`.
-  """
-  for name, allowed in choices(type(group)).items():
-    pick(dict.fromkeys(allowed), getattr(group, name), name)
+  def __post_init__(self) -> None:
+    """Raises ConfigError unless every `Literal` field has one of its values."""
+    for name, allowed in choices(type(self)).items():
+      pick(dict.fromkeys(allowed), getattr(self, name), name)
 
 
 def pick(table: Mapping[str, _T], name: str, field: str) -> _T:

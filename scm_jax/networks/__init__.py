@@ -96,7 +96,10 @@ def build(config: NetworkConfig) -> Network:
 
   def w(params, t, s=None):
     if config.published or config.weighting_head == "fourier":
-      t = jnp.log(trigflow.time_to_sigma(_inside(t), config.sigma_d)) / 4
+      # Off the ends, where `ln(tan t)` is infinite. No time that training draws
+      # lies so near an end.
+      t = jnp.clip(t, 1e-6, jnp.pi / 2 - 1e-6)
+      t = jnp.log(trigflow.time_to_sigma(t, config.sigma_d)) / 4
     with precise():
       return weighting.apply({"params": params["weighting"]}, t, s)
 
@@ -115,14 +118,6 @@ def build(config: NetworkConfig) -> Network:
 def family_name(config: NetworkConfig) -> str:
   """Returns the name in `FAMILIES` of the family that a config is of."""
   return next(n for n, f in FAMILIES.items() if type(config) is f.config)
-
-
-def _inside(t: jax.Array) -> jax.Array:
-  """Returns times clipped off the ends, where `ln(tan t)` is infinite.
-
-  No time that training draws lies so near an end.
-  """
-  return jnp.clip(t, 1e-6, jnp.pi / 2 - 1e-6)
 
 
 def null_cond(config: NetworkConfig, batch: int) -> Cond:

@@ -16,11 +16,7 @@ CHUNK = 128  # most keys that `chunked` looks at at once
 def attend(q: Array, k: Array, v: Array, implementation: str) -> Array:
   """Computes `softmax(q k^T / sqrt(d)) v`, `[B, L, heads, d]`, as `v`'s type.
 
-  Args:
-    q: queries `[B, L, heads, d]`.
-    k: keys, like `q`.
-    v: values, like `q`.
-    implementation: a name in `IMPLEMENTATIONS`.
+  `implementation` is a name in `IMPLEMENTATIONS`.
   """
   return IMPLEMENTATIONS[implementation](q, k, v).astype(v.dtype)
 

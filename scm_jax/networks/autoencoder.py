@@ -103,12 +103,8 @@ def build(config: AutoencoderConfig) -> Autoencoder:
 def in_groups(f: Callable[[Array], Array], x: Array, size: int) -> Array:
   """Returns `f(x)` of a batch `[B, ...]`, computed group by group.
 
-  If the size of the batch is symbolic, each group is one element.
-
-  Args:
-    f: the function, which maps a batch to a batch of the same length.
-    x: the batch.
-    size: the largest number of elements in a group.
+  A group has at most `size` elements, and one if the size of the batch is
+  symbolic.
   """
   batch, size = x.shape[0], max(size, 1)
   if not isinstance(batch, int):

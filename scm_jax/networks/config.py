@@ -18,7 +18,7 @@ AUGMENTATIONS = 9  # numbers that say how a sample was augmented
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(schema.Checked):
   """What every network has. Families add fields, and set their own defaults.
 
   Attributes:
@@ -47,7 +47,7 @@ class NetworkConfig:
     attention: implementation of attention, a name in
       `attention.IMPLEMENTATIONS`.
     remat: what a block keeps for the backward pass, a name in
-      `rematerialization.POLICIES`.
+      `layers.POLICIES`.
   """
 
   resolution: int = schema.fixed()
@@ -64,10 +64,6 @@ class NetworkConfig:
   last_float32: int = 0
   attention: Literal["einsum", "chunked"] = "einsum"
   remat: Literal["none", "full", "dots"] = "none"
-
-  def __post_init__(self) -> None:
-    """Raises ConfigError for values that make no network."""
-    schema.check(self)
 
   @property
   def published(self) -> bool:

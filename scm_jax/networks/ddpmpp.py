@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax.networks import layers, magnitude, rematerialization
+from scm_jax.networks import layers, magnitude
 from scm_jax.networks.attention import attend
 from scm_jax.networks.config import Dtype, LevelsConfig
 from scm_jax.networks.family import Family, Forms
@@ -184,7 +184,7 @@ class DDPMpp(nn.Module):
     c = self.config
     wide = jnp.promote_types(x.dtype, jnp.float32)
     emb = Embedding(c, name="embedding")(t.astype(wide), cond)
-    Residual = rematerialization.rematerialized(Block, c.remat)
+    Residual = layers.rematerialized(Block, c.remat)
 
     dtypes = c.dtypes()
 
@@ -194,33 +194,9 @@ class DDPMpp(nn.Module):
 
     x = layers.to_patches(x, c.patch)
     x = _conv(c.channels, 3, c.dtype, "conv_in")(x)
-    skips = [x]
-    for level, mult in enumerate(c.channel_mult):
-      side = c.sides[level]
-      attends = side in c.attn_resolutions
-      if level:
-        x = block(f"enc_{side}_down", x, x.shape[-1], mode="down")
-        skips.append(x)
-      for i in range(c.num_blocks):
-        name = f"enc_{side}_{i}"
-        x = block(name, x, c.channels * mult, attention=attends)
-        skips.append(x)
-
-    for level, mult in reversed(list(enumerate(c.channel_mult))):
-      side = c.sides[level]
-      attends = side in c.attn_resolutions
-      if level == len(c.channel_mult) - 1:
-        x = block(f"dec_{side}_in0", x, x.shape[-1], attention=True)
-        x = block(f"dec_{side}_in1", x, x.shape[-1])
-      else:
-        x = block(f"dec_{side}_up", x, x.shape[-1], mode="up")
-      for i in range(c.num_blocks + 1):
-        x = jnp.concatenate([x, skips.pop()], axis=-1)
-        # Unlike the encoder, the decoder attends once per level, at its end.
-        last = attends and i == c.num_blocks
-        name = f"dec_{side}_{i}"
-        x = block(name, x, c.channels * mult, attention=last)
-
+    join = lambda x, skip: jnp.concatenate([x, skip], axis=-1)
+    # Unlike the encoder, the decoder attends once per level, at its end.
+    x = layers.through_levels(c, x, block, join, attend_last=True)
     dtype = c.output_dtype
     x = nn.silu(group_norm(x.shape[-1], dtype, "norm_out")(x))
     features = c.in_channels * c.patch**2

@@ -7,9 +7,8 @@ import flax.linen as nn
 
 from scm_jax.networks.config import NetworkConfig
 
-Path = tuple[
-  str, ...
-]  # of a parameter, such as ("denoiser", "conv_in", "bias")
+# Of a parameter, such as ("denoiser", "conv_in", "bias").
+Path = tuple[str, ...]
 
 
 class Constraint(NamedTuple):

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import flax
-import flax.linen as nn
 import jax
 from jax import Array
+
+from scm_jax.networks.sharded import Boxed
 
 # The order of a filter's axes for which a compiler adds no copy to a program,
 # by platform; cuDNN's convolutions of NHWC arrays read OHWI.
@@ -22,7 +23,7 @@ PLAIN = "HWIO"
 
 
 @flax.struct.dataclass
-class Folded(nn.meta.AxisMetadata):
+class Folded(Boxed):
   """A weight that its layer uses as it is.
 
   Attributes:
@@ -37,27 +38,11 @@ class Folded(nn.meta.AxisMetadata):
     """Returns the weight."""
     return self.value
 
-  def replace_boxed(self, val: Any) -> "Folded":
-    """Returns another weight in the same order of axes."""
-    return self.replace(value=val)
-
-  def add_axis(self, index: int, params: Any) -> "Folded":
-    """Returns the weight; no network here is scanned over its parameters."""
-    del index, params
-    return self
-
-  def remove_axis(self, index: int, params: Any) -> "Folded":
-    """Returns the weight; no network here is scanned over its parameters."""
-    del index, params
-    return self
-
 
 def ordered(weight: Array, platform: str) -> Folded:
-  """Returns a weight in the order of axes that a platform's kernels read.
+  """Returns a weight `[..., in, out]` in the order that a platform reads.
 
-  Args:
-    weight: `[..., in, out]`.
-    platform: the name of the platform, as JAX's devices give it.
+  The platform has the name that JAX's devices give it.
   """
   axes = AXES.get(platform, PLAIN)
   if weight.ndim != len(PLAIN) or weight.shape[:2] == (1, 1):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,8 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from scm_jax.networks import folding, magnitude, sharded
-
-Dtype = Any
+from scm_jax.networks.config import Dtype, LevelsConfig
 
 
 class Linear(nn.Module):
@@ -81,15 +81,57 @@ def resample(x: Array, mode: str) -> Array:
   return x
 
 
-def to_patches(x: Array, side: int) -> Array:
-  """Turns squares of pixels into channels.
+def through_levels(
+  config: LevelsConfig,
+  x: Array,
+  block: Callable[..., Array],
+  join: Callable[[Array, Array], Array],
+  attend_last: bool = False,
+) -> Array:
+  """Passes features through an encoder and a decoder with skips between them.
 
   Args:
-    x: `[B, H, W, C]`.
-    side: of a square, in pixels; it divides `H` and `W`.
+    config: the sizes of the network.
+    x: features `[B, H, W, C]`, which are the first skip.
+    block: `block(name, x, features, mode=..., attention=...)` returns what the
+      block of that name (see `LevelsConfig.blocks`) makes of `x`.
+    join: concatenates channels with those of a skip.
+    attend_last: whether only the last block of a level attends in the decoder;
+      otherwise all of them do, as in the encoder.
 
   Returns:
-    `[B, H / side, W / side, side * side * C]`.
+    The last block's features.
+  """
+  levels = list(zip(config.sides, config.channel_mult, strict=True))
+  skips = [x]
+  for side, mult in levels:
+    attends = side in config.attn_resolutions
+    if side != config.sides[0]:
+      x = block(f"enc_{side}_down", x, x.shape[-1], mode="down")
+      skips.append(x)
+    for i in range(config.num_blocks):
+      name = f"enc_{side}_{i}"
+      x = block(name, x, config.channels * mult, attention=attends)
+      skips.append(x)
+  for side, mult in reversed(levels):
+    if side == config.sides[-1]:
+      x = block(f"dec_{side}_in0", x, x.shape[-1], attention=True)
+      x = block(f"dec_{side}_in1", x, x.shape[-1])
+    else:
+      x = block(f"dec_{side}_up", x, x.shape[-1], mode="up")
+    for i in range(config.num_blocks + 1):
+      attends = side in config.attn_resolutions
+      attends &= i == config.num_blocks or not attend_last
+      x = join(x, skips.pop())
+      name = f"dec_{side}_{i}"
+      x = block(name, x, config.channels * mult, attention=attends)
+  return x
+
+
+def to_patches(x: Array, side: int) -> Array:
+  """Turns squares of pixels, whose side divides `H` and `W`, into channels.
+
+  The result is `[B, H / side, W / side, side * side * C]`.
   """
   if side == 1:
     return x
@@ -134,12 +176,11 @@ class FourierFeatures(nn.Module):
   """Random Fourier features of a scalar (EDM2, Equation 75); not trained."""
 
   features: int
-  bandwidth: float = 1.0
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Maps `[B]` to `[B, features]` of unit magnitude."""
-    normal = nn.initializers.normal(stddev=self.bandwidth)
+    normal = nn.initializers.normal(stddev=1.0)
     uniform = nn.initializers.uniform(scale=1.0)
     shape = (self.features,)
     frequencies = self.param("frequencies", normal, shape)
@@ -150,12 +191,34 @@ class FourierFeatures(nn.Module):
 
 
 def one_hot_label(label: Array, num_classes: int) -> Array:
-  """Turns class labels `[B]` into one-hot rows of unit magnitude.
+  """Turns class labels `[B]` into one-hot rows `[B, num_classes]`, float32.
 
-  The label `num_classes` means "no label" and gives a row of zeros.
-
-  Returns:
-    Float32 `[B, num_classes]`.
+  They have unit magnitude. The label `num_classes` means "no label" and gives a
+  row of zeros.
   """
   classes = jnp.arange(num_classes)
   return (label[:, None] == classes).astype(jnp.float32) * num_classes**0.5
+
+
+def _products_saveable(primitive: Any, *_: Any, **__: Any) -> bool:
+  """Returns whether a block keeps what a primitive gives."""
+  return primitive.name in ("dot_general", "conv_general_dilated")
+
+
+# What a block keeps for its backward pass, which computes the rest again:
+# `none` keeps all that this pass reads; `full` nothing inside a block; `dots`
+# the results of convolutions and matrix products, so that only cheap pointwise
+# operations are repeated. Parameters, their names and all values stay as they
+# are. In sCM's step the block's tangent is never differentiated, so nothing of
+# it is kept or computed again.
+POLICIES = {"none": None, "full": None, "dots": _products_saveable}
+
+
+def rematerialized(block: type[nn.Module], policy: str) -> type[nn.Module]:
+  """Returns the class of a block under a policy, a name in `POLICIES`.
+
+  The block is called with `(x, emb, train)`, the last a Python boolean.
+  """
+  if policy == "none":
+    return block
+  return nn.remat(block, policy=POLICIES[policy], static_argnums=(3,))

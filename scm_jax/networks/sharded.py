@@ -18,8 +18,23 @@ from jax.sharding import PartitionSpec
 from scm_jax.networks import magnitude
 
 
+class Boxed(nn.meta.AxisMetadata):
+  """A parameter in a box, which holds its `value` and what layers ask of it."""
+
+  def replace_boxed(self, val: Any) -> "Boxed":
+    """Returns the box with another value in it."""
+    return self.replace(value=val)
+
+  def add_axis(self, index: int, params: Any) -> "Boxed":
+    """Returns the box; no network here is scanned over its parameters."""
+    del index, params
+    return self
+
+  remove_axis = add_axis
+
+
 @flax.struct.dataclass
-class Shard(nn.meta.AxisMetadata):
+class Shard(Boxed):
   """This device's part of a parameter.
 
   Linen unboxes it where a layer asks for the parameter, which gathers it there,
@@ -40,20 +55,6 @@ class Shard(nn.meta.AxisMetadata):
   def unbox(self) -> Array:
     """Returns the whole array, on every device."""
     return gather(self)
-
-  def replace_boxed(self, val: Any) -> "Shard":
-    """Returns the shard with another part in it."""
-    return self.replace(value=val)
-
-  def add_axis(self, index: int, params: Any) -> "Shard":
-    """Returns the shard; no network here is scanned over its parameters."""
-    del index, params
-    return self
-
-  def remove_axis(self, index: int, params: Any) -> "Shard":
-    """Returns the shard; no network here is scanned over its parameters."""
-    del index, params
-    return self
 
 
 def gather(shard: Shard, dtype: Any = None) -> Array:
@@ -92,10 +93,7 @@ def gathered_as_computed(path: Any) -> bool:
   """Returns whether a layer gathers a parameter in the type it computes in.
 
   These are the weights of `layers.Linear`. All other layers gather a parameter
-  in the type in which it is stored.
-
-  Args:
-    path: the parameter's path, as JAX's tree functions give it.
+  in the type in which it is stored. The path is one of JAX's tree functions.
   """
   return path[-1].key == magnitude.WEIGHT
 

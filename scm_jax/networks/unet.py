@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import schema
-from scm_jax.networks import folding, layers, magnitude, rematerialization
+from scm_jax.networks import folding, layers, magnitude
 from scm_jax.networks.attention import attend
 from scm_jax.networks.config import LevelsConfig
 from scm_jax.networks.family import Family, Forms
@@ -194,49 +194,18 @@ class UNet(nn.Module):
     # The constant channel takes the place of biases.
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
-    Residual = rematerialization.rematerialized(Block, c.remat)
+    Residual = layers.rematerialized(Block, c.remat)
     dtypes = c.dtypes()
 
-    def block(name, features, **kwargs):
+    def block(name, x, features, **kwargs):
       config = dataclasses.replace(c, dtype=dtypes[name])
-      return Residual(config, features, name=name, **kwargs)
+      decoder = name.startswith("dec_")
+      run = Residual(config, features, decoder, name=name, **kwargs)
+      return run(x, emb, train)
 
     x = layers.Linear(c.channels, (3, 3), c.dtype, name="conv_in")(x)
-    skips = [x]
-    for level, mult in enumerate(c.channel_mult):
-      side = c.sides[level]
-      features = c.channels * mult
-      attention = side in c.attn_resolutions
-      if level:
-        name = f"enc_{side}_down"
-        x = block(name, x.shape[-1], mode="down")(x, emb, train)
-        skips.append(x)
-      for i in range(c.num_blocks):
-        name = f"enc_{side}_{i}"
-        x = block(name, features, attention=attention)(x, emb, train)
-        skips.append(x)
-
-    for level, mult in reversed(list(enumerate(c.channel_mult))):
-      side = c.sides[level]
-      features = c.channels * mult
-      attention = side in c.attn_resolutions
-      if level == len(c.channel_mult) - 1:
-        name = f"dec_{side}_in0"
-        x = block(name, x.shape[-1], decoder=True, attention=True)(
-          x, emb, train
-        )
-        name = f"dec_{side}_in1"
-        x = block(name, x.shape[-1], decoder=True)(x, emb, train)
-      else:
-        name = f"dec_{side}_up"
-        x = block(name, x.shape[-1], decoder=True, mode="up")(x, emb, train)
-      for i in range(c.num_blocks + 1):
-        x = magnitude.concatenate(x, skips.pop(), c.concat_balance)
-        name = f"dec_{side}_{i}"
-        x = block(name, features, decoder=True, attention=attention)(
-          x, emb, train
-        )
-
+    join = lambda x, skip: magnitude.concatenate(x, skip, c.concat_balance)
+    x = layers.through_levels(c, x, block, join)
     gain = self.param("out_gain", nn.initializers.zeros, ())
     features = c.in_channels * c.patch**2
     out = layers.Linear(features, (3, 3), c.output_dtype, name="conv_out")
@@ -244,13 +213,7 @@ class UNet(nn.Module):
 
 
 def fold(config: UNetConfig, params: Any, platform: str) -> Any:
-  """Returns the U-Net's parameters as its layers read them when it samples.
-
-  Args:
-    config: of the network.
-    params: the U-Net's parameters.
-    platform: where it samples.
-  """
+  """Returns the U-Net's parameters as its layers read them when it samples."""
   dtypes = config.dtypes() | {"conv_in": config.dtype}
   dtypes |= {"conv_out": config.output_dtype}
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import schema, trigflow
+from scm_jax import trigflow
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import (
   derivatives,
@@ -163,8 +163,7 @@ class Options(spec.Options):
 
   def prior(self, error: Array, jump: Jump) -> Array:
     """Returns errors `[B]` times the prior weights of their jumps."""
-    factor = schema.pick(PRIORS, self.prior_weight, "prior_weight")
-    return factor(error, jump)
+    return PRIORS[self.prior_weight](error, jump)
 
 
 def loss(
@@ -220,18 +219,26 @@ def loss(
   g = derivatives.normalized(diagnostics.select(valid, g), point, options)
   output = diagnostics.select(valid, output)
   there = jumps.of(point, options)
-  size = _expected_size(student, params, there, options)
-  if size is not None:
+  ends = () if there.s is None else (there.s,)
+  log_weight = lambda: weighting.log_weight(
+    student, params, options, there.t, *ends
+  )
+  size = None  # of tangents, as the adaptive weight expects it
+  if options.tangent_norm == "expected":
+    size = jnp.exp(-jax.lax.stop_gradient(log_weight()) / 2)
     g /= trigflow.expand(size, g)
   target = jax.lax.stop_gradient(output + g)
-  error = _reduce(jnp.square(output - target), there, options)
+  squares = jnp.square(output - target)
+  error = REDUCTIONS[options.reduction](
+    squares, axis=tuple(range(1, squares.ndim))
+  )
+  error = options.prior(error, there)
   if size is not None:
     error *= jnp.square(size)  # of the raw tangent, which the weight learns
   if options.error_power:
     error = _self_weighted(error, there, options)
-  log_weight = _log_weight(student, params, there, options)
-  scale = weighting.unit_scale(options.weighting_unit, point.x0)
-  total, per_sample = weighting.weigh(error, log_weight, valid, scale)
+  scale = weighting.UNITS[options.weighting_unit](point.x0.shape[1:])
+  total, per_sample = weighting.weigh(error, log_weight(), valid, scale)
   by_jump = (
     {}
     if there.s is None
@@ -265,33 +272,6 @@ def raw_tangent(
   point, velocity = teacher_path.follow(point, velocity, options)
   F = student.tangent_F or student.F
   return derivatives.tangents(F, params, point, velocity, options, step).g
-
-
-def _log_weight(
-  student: Student, params: Any, there: Jump, options: Options
-) -> Array:
-  """Returns the adaptive log-weight of each jump, or 0."""
-  if not options.adaptive_weighting:
-    return jnp.zeros_like(there.t)
-  ends = () if there.s is None else (there.s,)
-  return student.w(params, there.t, *ends)
-
-
-def _expected_size(
-  student: Student, params: Any, there: Jump, options: Options
-) -> Array | None:
-  """Returns the size `e^(-w/2)` of tangents; None where it does not matter."""
-  if options.tangent_norm != "expected":
-    return None
-  log_weight = _log_weight(student, params, there, options)
-  return jnp.exp(-jax.lax.stop_gradient(log_weight) / 2)
-
-
-def _reduce(squares: Array, there: Jump, options: Options) -> Array:
-  """Returns each sample's squared norm, divided and weighted."""
-  axes = tuple(range(1, squares.ndim))
-  reduce = schema.pick(REDUCTIONS, options.reduction, "reduction")
-  return options.prior(reduce(squares, axis=axes), there)
 
 
 def _self_weighted(error: Array, there: Jump, options: Options) -> Array:

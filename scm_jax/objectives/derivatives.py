@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import schema, trigflow
+from scm_jax import trigflow
 from scm_jax.objectives import diagnostics, jumps, spec, tangent
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.tangent import Direction, Jump
@@ -43,15 +43,9 @@ def tangents(
 ) -> Tangent:
   """Computes the network's value and its raw tangent, as the options say.
 
-  The gradient of the value is the network's; the tangent has none.
-
-  Args:
-    F: the network function (see `Student`).
-    params: its parameters.
-    point: the batch, as `prepared` returns it.
-    velocity: the teacher for sCD; None for sCT.
-    options: the choices.
-    step: updates done, for the tangent's warm-up.
+  The gradient of the value is the network's; the tangent has none. The batch is
+  as `jumps.prepared` returns it; the other arguments are those of
+  `consistency.loss`.
   """
   t, sigma_d = point.t, options.sigma_d
   x_t = trigflow.interpolate(point.x0, point.z, t)
@@ -65,7 +59,7 @@ def tangents(
     own = spec.evaluate(F, fixed, x_t / sigma_d, t, at_t)
     step_along = step_along._replace(along=sigma_d * own)
   primal = lambda u, t: spec.evaluate(F, params, u, t, point)
-  take = schema.pick(DERIVATIVES, options.derivative, "derivative")
+  take = DERIVATIVES[options.derivative]
   found = take(primal, step_along, step, options)
   if not options.two_times:
     return found
@@ -108,11 +102,8 @@ def _derived(direction, output, dF, step, options) -> Tangent:
 
 def _discrete(primal, direction, step, options) -> Tangent:
   """Takes dsCD's tangent, over one step of the grid."""
-  t = direction.jump.t
-  output = primal(direction.x_t / options.sigma_d, t)
-  t_next, r = jumps.successors(t, options), _warmup(step, options)
-  g = tangent.discrete_tangent(direction, primal, output, t_next, r)
-  return Tangent(output, g, jnp.zeros_like(t))
+  t_next = jumps.successors(direction.jump.t, options)
+  return _stepped(primal, direction, t_next, _warmup(step, options))
 
 
 def _relative(primal, direction, step, options) -> Tangent:
@@ -127,20 +118,22 @@ def _relative(primal, direction, step, options) -> Tangent:
   alpha = jax.nn.sigmoid(ANNEALING * (0.5 - progress))
   alpha = jnp.where(alpha > 1 - SMALLEST_PART, 1.0, alpha)
   delta = jnp.maximum(alpha, SMALLEST_PART) * there.span
-  output = primal(direction.x_t / options.sigma_d, there.t)
-  g = tangent.discrete_tangent(
-    direction, primal, output, there.t - delta, _warmup(step, options)
-  )
-  g *= direction.wide(jnp.sinc(delta / jnp.pi))
-  return Tangent(output, g, jnp.zeros_like(there.t))
+  r = _warmup(step, options)
+  found = _stepped(primal, direction, there.t - delta, r)
+  return found._replace(g=found.g * direction.wide(jnp.sinc(delta / jnp.pi)))
 
 
 def _easy(primal, direction, step, options) -> Tangent:
   """Takes ECT's tangent, over a step that shrinks by stages."""
+  t_next = easy_successors(direction.jump, options, step)
+  return _stepped(primal, direction, t_next, 1.0)
+
+
+def _stepped(primal, direction, t_next, r) -> Tangent:
+  """Takes the tangent of a step to the times `t_next` with the warm-up `r`."""
   there = direction.jump
-  t_next = easy_successors(there, options, step)
-  output = primal(direction.x_t / options.sigma_d, there.t)
-  g = tangent.discrete_tangent(direction, primal, output, t_next, 1.0)
+  output = primal(direction.x_t / there.sigma_d, there.t)
+  g = tangent.discrete_tangent(direction, primal, output, t_next, r)
   return Tangent(output, g, jnp.zeros_like(there.t))
 
 

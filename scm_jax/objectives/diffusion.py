@@ -41,13 +41,7 @@ def loss(
 ) -> tuple[Array, dict[str, Any]]:
   """Computes the loss of one batch and its metrics.
 
-  Args:
-    student: the network that is trained.
-    params: its parameters.
-    point: the batch.
-    velocity: the teacher that is matched; None learns from the data.
-    options: the choices.
-    step: updates done, which this loss does not use.
+  Without a teacher's velocity it learns from the data.
 
   Returns:
     A scalar and a dict of sums and counts (see `diagnostics`), and `valid`
@@ -72,10 +66,8 @@ def loss(
   output = diagnostics.select(valid, output)
   squares = jnp.square(sigma_d * output - diagnostics.select(valid, target))
   mse = squares.mean(axis=tuple(range(1, squares.ndim)))
-  log_weight = jnp.zeros_like(t)
-  if options.adaptive_weighting:
-    log_weight = student.w(params, t)
-  scale = weighting.unit_scale(options.weighting_unit, x0)
+  log_weight = weighting.log_weight(student, params, options, t)
+  scale = weighting.UNITS[options.weighting_unit](x0.shape[1:])
   total, per_sample = weighting.weigh(mse, log_weight, valid, scale)
   return total, jax.lax.stop_gradient(
     {

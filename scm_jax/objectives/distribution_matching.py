@@ -138,15 +138,10 @@ def rolled_out(
 ) -> tuple[Array, Array]:
   """Returns what the last step of each sample's sampler begins with.
 
-  Args:
-    student: the network.
-    params: its parameters, which get no gradient here.
-    point: the batch, whose noise all samplers start from.
-    noise: gives fresh noise `[B, ...]` by its number.
-    options: the choices.
+  Samplers start from the batch's noise; `noise(i)` is fresh noise `[B, ...]`.
 
   Returns:
-    `x_t`, `[B, ...]`, and the times `[B]`.
+    `x_t`, `[B, ...]`, and the times `[B]`, without gradient.
   """
   sigma_d, fixed = options.sigma_d, jax.lax.stop_gradient(params)
   t = jnp.full_like(point.t, trigflow.max_time(sigma_d))
@@ -171,12 +166,7 @@ def difference(
 ) -> Array:
   """Returns `F_pre - F_critic` at noisy samples, `[B, ...]`, without gradient.
 
-  Args:
-    critic: the critic's network.
-    params: its parameters.
-    point: the student's samples, with noise and times.
-    velocity: the teacher.
-    options: the choices.
+  The point has the student's samples, with noise and times.
   """
   x_t = trigflow.interpolate(point.x0, point.z, point.t)
   wanted = velocity(x_t, point.t, point.cond) / options.sigma_d

@@ -6,7 +6,7 @@ published ones for ImageNet's latents (`kappa` 1).
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from scm_jax.objectives import consistency
 from scm_jax.objectives.spec import Spec
@@ -117,13 +117,9 @@ def _spec(label: str, color: str, marker: str, options: type[Options]) -> Spec:
     description=f"a flow map ({label})",
     kind="map",
     options=options,
-    asks_teacher=_asks_teacher,
+    asks_teacher=lambda options: options.target == "teacher",
     takes_guidance=lambda options: options.guidance == "sampled",
   )
-
-
-def _asks_teacher(options: Any) -> bool:
-  return options.target == "teacher"
 
 
 MULTISTEP = _spec("MS-sCD", "#56B4E9", "^", Multistep)

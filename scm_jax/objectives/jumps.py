@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import schema, trigflow
+from scm_jax import trigflow
 from scm_jax.objectives import spec
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.tangent import Jump
@@ -21,8 +21,7 @@ def draw(key: Array, count: int, options: Any) -> dict[str, Array]:
   if not options.two_times:
     return drawn
   end_key, share_key = jax.random.split(jax.random.fold_in(key, 1))
-  take = schema.pick(ENDS, options.ends, "ends")
-  t, s = take(end_key, drawn["t"], options)
+  t, s = ENDS[options.ends](end_key, drawn["t"], options)
   equal = jax.random.bernoulli(share_key, options.equal_share, (count,))
   return {"t": t, "s": jnp.where(equal, t, s)}
 

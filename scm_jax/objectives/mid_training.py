@@ -17,19 +17,21 @@ Here it is the squared distance, or the pseudo-Huber one of iCT (arXiv
 """
 
 import dataclasses
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import schema, trigflow
+from scm_jax import trigflow
 from scm_jax.errors import ConfigError
-from scm_jax.objectives import diagnostics, jumps, paths, spec, weighting
+from scm_jax.objectives import diagnostics, jumps, spec, weighting
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.spec import Spec, Student
 from scm_jax.objectives.velocity import Velocity
 
+SIGMA_MIN = 0.002  # the last noise level before data, as in EDM
 HUBER = 0.00054  # iCT's constant, over the root of the number of pixels
 
 
@@ -120,13 +122,7 @@ def loss(
 ) -> tuple[Array, dict[str, Any]]:
   """Computes the loss of a batch of trajectories, and its metrics.
 
-  Args:
-    student: the network that is trained.
-    params: its parameters.
-    point: the batch, of which the noise and the condition are used.
-    velocity: the teacher.
-    options: the choices.
-    step: updates done, which this loss does not use.
+  Of the batch, the noise and the condition are used.
 
   Returns:
     A scalar, the mean over all states of all trajectories; and a dict of sums
@@ -149,15 +145,12 @@ def loss(
   squares = squares.mean(axis=tuple(range(2, squares.ndim))).reshape(-1)
   t, s = pairs.t.reshape(-1), pairs.s.reshape(-1)
   mse = squares * jnp.square(sigma_d * jnp.sin(t - s))
-  measure = schema.pick(DISTANCES, options.distance, "distance")
-  log_weight = jnp.zeros_like(t)
-  if options.adaptive_weighting:
-    log_weight = student.w(params, t, *([s] if options.two_times else []))
+  ends = [s] if options.two_times else []
+  log_weight = weighting.log_weight(student, params, options, t, *ends)
   every = jnp.repeat(valid, options.path_steps)
-  scale = weighting.unit_scale(options.weighting_unit, point.x0)
-  total, per_state = weighting.weigh(
-    measure(squares, mse), log_weight, every, scale
-  )
+  scale = weighting.UNITS[options.weighting_unit](point.x0.shape[1:])
+  error = DISTANCES[options.distance](squares, mse)
+  total, per_state = weighting.weigh(error, log_weight, every, scale)
   return total, jax.lax.stop_gradient(
     {
       "loss": total,
@@ -171,20 +164,14 @@ def loss(
 
 
 def pairs_of(point: Point, velocity: Velocity, options: Options) -> Pairs:
-  """Solves a batch of trajectories and returns the jumps that are learnt.
-
-  Args:
-    point: the batch.
-    velocity: the teacher.
-    options: the choices.
-  """
+  """Solves a batch of trajectories and returns the jumps that are learnt."""
   steps = options.path_steps
-  times = paths.times(point.drawn["shift"], steps, options.sigma_d)
+  passed = times(point.drawn["shift"], steps, options.sigma_d)
   # A teacher takes no such input; a stand-in for it, in plans, may.
   cond = jumps.told(point, jnp.zeros_like(point.t)).cond
-  states = paths.solve(velocity, point.z, cond, times)
-  times = times.T
-  x_t, t = states[:, :-1], times[:, :-1]
+  states = solve(velocity, point.z, cond, passed)
+  passed = passed.T
+  x_t, t = states[:, :-1], passed[:, :-1]
   if not options.two_times:
     x_s = jnp.broadcast_to(states[:, -1:], x_t.shape)
     return Pairs(x_t, t, x_s, jnp.zeros_like(t))
@@ -192,7 +179,66 @@ def pairs_of(point: Point, velocity: Velocity, options: Options) -> Pairs:
   later = jnp.floor(point.drawn["end"] * (steps - place)).astype(place.dtype)
   end = jnp.minimum(place + 1 + later, steps)
   take = lambda x: jnp.take_along_axis(x, trigflow.expand(end, x), axis=1)
-  return Pairs(x_t, t, take(states), take(times))
+  return Pairs(x_t, t, take(states), take(passed))
+
+
+def times(shift: Array, steps: int, sigma_d: float) -> Array:
+  """Returns the times of trajectories, evenly spaced in `ln sigma`.
+
+  Args:
+    shift: by which part of a step the times of each trajectory come later, from
+      -1/2 to 1/2, `[B]`; the first time is `t_max` whatever the shift.
+    steps: `N`, the evaluations of the velocity for a trajectory, 2 or more.
+    sigma_d: the data's standard deviation.
+
+  Returns:
+    Radians `[N + 1, B]`, decreasing from `t_max` to 0.
+  """
+  step = math.log(trigflow.SIGMA_MAX / SIGMA_MIN) / (steps - 1)
+  place = jnp.arange(steps, dtype=shift.dtype)[:, None]
+  place += jnp.where(place > 0, shift, 0.0)
+  sigma = trigflow.SIGMA_MAX * jnp.exp(-step * place)
+  decreasing = trigflow.sigma_to_time(sigma, sigma_d)
+  return jnp.concatenate([decreasing, jnp.zeros_like(decreasing[:1])])
+
+
+def solve(
+  velocity: Velocity, z: Array, cond: dict[str, Array], times: Array
+) -> Array:
+  """Solves trajectories by DPM-Solver++ 2M (sCM, Equation 28).
+
+  It is `samplers.dpm_solver`, with times of its own for every trajectory, so
+  that a batch sees more noise levels than a solver has steps. The first step,
+  which has no predecessor, and the last one, at whose end the log-SNR is
+  infinite, are of first order.
+
+  Args:
+    velocity: the teacher.
+    z: noise `[B, ...]` with the data's standard deviation.
+    cond: the batch's condition.
+    times: radians `[N + 1, B]`, decreasing to 0.
+
+  Returns:
+    The states at all times, `[B, N + 1, ...]`, of which the first is `z`.
+  """
+  wide = lambda t: trigflow.expand(t, z)
+
+  def step(carry, given):
+    x, x0_before = carry
+    s, t, weight = given
+    x0 = wide(jnp.cos(s)) * x - wide(jnp.sin(s)) * velocity(x, s, cond)
+    ahead = x0 + wide(weight) * (x0 - x0_before)
+    moved = wide(jnp.sin(t)) * x + wide(jnp.sin(s - t)) * ahead
+    return (moved / wide(jnp.sin(s)), x0), x
+
+  # How far the estimate of the data is extrapolated from the last two.
+  length = jnp.diff(-jnp.log(jnp.tan(times[:-1])), axis=0)
+  inner = length[1:] / (2 * length[:-1])
+  none = jnp.zeros_like(times[:1])
+  weights = jnp.concatenate([none, inner, none])
+  scanned = times[:-1], times[1:], weights
+  (end, _), states = jax.lax.scan(step, (z, jnp.zeros_like(z)), scanned)
+  return jnp.moveaxis(jnp.concatenate([states, end[None]]), 0, 1)
 
 
 def _outputs(

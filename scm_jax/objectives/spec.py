@@ -16,7 +16,7 @@ from scm_jax.objectives.velocity import Velocity
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(schema.Checked):
   """Options that every objective has; objectives add their own.
 
   Attributes:
@@ -61,7 +61,7 @@ class Options:
 
   def __post_init__(self) -> None:
     """Raises ConfigError for a value that an option does not have."""
-    schema.check(self)
+    super().__post_init__()
     if self.state_steps < 0:
       raise ConfigError(
         f"state_steps is {self.state_steps}; give a number of steps, or 0 to "
@@ -120,14 +120,10 @@ class Student(NamedTuple):
 def evaluate(
   F: Callable[..., Array], params: Any, u: Array, t: Array, point: Point
 ) -> Array:
-  """Evaluates a network in training, with a batch's condition and dropout.
+  """Evaluates a network `F` (see `Student`) in training.
 
-  Args:
-    F: as in `Student`.
-    params: its parameters.
-    u: the noisy samples over `sigma_d`, `[B, ...]`.
-    t: radians `[B]`.
-    point: the batch, for its condition and random streams.
+  It is given noisy samples over `sigma_d`, `u` `[B, ...]`, their times `[B]` in
+  radians, and the batch's condition and random streams.
   """
   keywords = {"rngs": point.rngs, "train": True}
   taken = _keywords(F)

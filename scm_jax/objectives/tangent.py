@@ -101,10 +101,6 @@ def by_jvp(primal: Primal, step: Direction) -> tuple[Array, Array]:
 
   Differentiating a loss through the returned `F` reuses this pass; `dF` is
   stopped, so its branch costs nothing backward.
-
-  Args:
-    primal: the network at `(x / sigma_d, t)`.
-    step: the noisy samples and their direction.
   """
   point, tangent = _scaled(step)
   F, dF = jax.jvp(primal, point, tangent)
@@ -117,12 +113,7 @@ def by_finite_difference(
   """Returns `(F, dF)` by central differences, for checks and ablations.
 
   It costs two more forward passes. The error is of order `size^2`, plus the
-  rounding over `size`.
-
-  Args:
-    primal: the network at `(x / sigma_d, t)`.
-    step: the noisy samples and their direction.
-    size: how far to go, relative to the rearranged tangent.
+  rounding over `size`, by which the rearranged tangent is multiplied.
   """
   (u, t), (du, dt) = _scaled(step)
   F = primal(u, t)
@@ -206,12 +197,6 @@ def normalize_tangent(g: Array, jump: Jump, kind: str, c: float) -> Array:
   return schema.pick(NORMALIZATIONS, kind, "tangent_norm")(g, jump, c)
 
 
-def _by_norm(g: Array, jump: Jump, c: float) -> Array:
-  """Returns `g / (||g|| + c)`, with the norm over the whole sample."""
-  del jump
-  return g / trigflow.expand(diagnostics.norms(g) + c, g)
-
-
 def _by_rms(g: Array, jump: Jump, c: float) -> Array:
   """Returns `g / (rms(g) + c)`."""
   del jump
@@ -240,20 +225,16 @@ def _relaxed(g: Array, jump: Jump, c: float) -> Array:
   return trigflow.expand(part, g) * jnp.clip(g, -bound, bound)
 
 
-def _as_it_is(g: Array, jump: Jump, c: float) -> Array:
-  """Returns `g`."""
-  del jump, c
-  return g
-
-
-# `l2` is the paper's.
+# `l2` is the paper's, with the norm over the whole sample.
 NORMALIZATIONS = {
-  "l2": _by_norm,
+  "l2": lambda g, jump, c: g / trigflow.expand(diagnostics.norms(g) + c, g),
   "rms": _by_rms,
   "clip": _clipped,
   "relaxed": _relaxed,
-  "none": _as_it_is,
-  "expected": _as_it_is,  # the loss divides by what its weight expects
+  "none": lambda g, jump, c: g,
+  "expected": lambda g, jump, c: (
+    g
+  ),  # the loss divides by what its weight expects
 }
 
 

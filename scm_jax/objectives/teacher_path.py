@@ -24,12 +24,8 @@ def follow(
 
   Its data and noise become those that the teacher sees in each state: mixed as
   noised data are, they give the state, and the velocity of the mixture is the
-  teacher's. So the teacher need not be asked there again.
-
-  Args:
-    point: the batch, whose noise is where the trajectories begin.
-    velocity: the teacher's; without one there are no trajectories.
-    options: the choices; `state_steps` of 0 leaves the batch as it is.
+  teacher's. So the teacher need not be asked there again. Without a teacher, or
+  where `state_steps` is 0, the batch stays as it is.
 
   Returns:
     The batch and the velocity to ask for, which is None once it is in the
@@ -55,13 +51,8 @@ def solve(
   extrapolated to the middle of a step from the two last ones (Adams and
   Bashforth's second order; the first step is DDIM's), and the step is exact for
   it. On a mixture of Gaussians the states are off by at most 4 % in 4 steps,
-  where DDIM needs 20.
-
-  Args:
-    velocity: the teacher's.
-    point: the batch; its noise is `x_t` at the time at which sampling starts.
-    steps: how many evaluations of the teacher this takes.
-    sigma_d: the data's standard deviation.
+  where DDIM needs 20. Each step is one evaluation of the teacher. The batch's
+  noise is `x_t` at the time at which sampling starts.
 
   Returns:
     `x_t` at the times `point.t`, `[B, ...]`.

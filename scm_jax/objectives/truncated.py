@@ -99,11 +99,8 @@ def late(part: Array, options: Options) -> Array:
 
   With `n` degrees of freedom, `x = sqrt(n) sinh(u)` has a density in `u`
   proportional to `cosh(u)^-n`, which is nearly even where `n` is small. So a
-  table over even steps of `u` is accurate however heavy the tail is.
-
-  Args:
-    part: the probabilities, any shape.
-    options: the parameters of the distribution, and its bounds.
+  table over even steps of `u` is accurate however heavy the tail is. `part` is
+  the probabilities, of any shape.
   """
   scale = options.late_std * math.sqrt(options.late_degrees)
   bounds = math.log(options.border), math.log(trigflow.SIGMA_MAX)

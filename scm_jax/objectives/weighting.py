@@ -1,11 +1,29 @@
 """Adaptive weighting: `e^w m - w` for each sample, averaged over the batch."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from scm_jax import schema
+from scm_jax.objectives.spec import Options, Student
+
+# How often `w` counts in the loss of a sample of some shape: once (Equation 8);
+# or once for each of its `D` numbers, over which EDM2 sums. Adam's updates are
+# the same; RAdam's first ones are `D` times as large, and throw `w` far off.
+UNITS = {"sample": lambda shape: 1, "pixel": math.prod}
+
+
+def log_weight(
+  student: Student, params: Any, options: Options, t: Array, *ends: Array
+) -> Array:
+  """Returns the adaptive log-weight `w` of each sample, `[B]`, or 0.
+
+  The times are `t`, and where jumps end at other times than 0, these.
+  """
+  if not options.adaptive_weighting:
+    return jnp.zeros_like(t)
+  return student.w(params, t, *ends)
 
 
 def weigh(
@@ -21,7 +39,7 @@ def weigh(
     log_weight: `w(t)`, `[B]`.
     valid: `[B]`, which samples count; the others add nothing, not even to the
       divisor, so that a masked sample does not dilute the rest.
-    scale: of the whole loss; see `unit_scale`.
+    scale: of the whole loss; see `UNITS`.
 
   Returns:
     The scalar loss and the per-sample losses `[B]`.
@@ -29,22 +47,3 @@ def weigh(
   per_sample = scale * (jnp.exp(log_weight) * error - log_weight)
   kept = jnp.where(valid, per_sample, 0.0)
   return kept.sum() / jnp.maximum(valid.sum(), 1), per_sample
-
-
-def unit_scale(unit: str, x0: Array) -> int:
-  """Returns how often `w` counts in one sample's loss.
-
-  Args:
-    unit: the name of an entry of `UNITS`: `sample`, once (Equation 8); or
-      `pixel`, once for each of the `D` numbers of a sample, over which EDM2
-      sums. Adam's updates are the same; RAdam's first ones are `D` times as
-      large, and throw `w` far off.
-    x0: data `[B, ...]`.
-
-  Raises:
-    ConfigError: there is no such unit.
-  """
-  return schema.pick(UNITS, unit, "weighting_unit")(x0.shape[1:])
-
-
-UNITS = {"sample": lambda shape: 1, "pixel": math.prod}

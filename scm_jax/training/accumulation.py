@@ -53,12 +53,8 @@ def make_gradient(
 ) -> Gradient:
   """Returns the gradient function, which every device runs on its part.
 
-  Args:
-    objective: the objective, whose networks take shards (`networks.sharded`).
-    mesh: the mesh of the devices.
-    specs: the partition specs of the parameters and of their gradient.
-    teacher_specs: the partition specs of the teacher's parameters.
-    options: how the gradient is computed.
+  The objective's networks take shards (`networks.sharded`). The partition specs
+  are those of the parameters, which their gradient has too, and the teacher's.
 
   Returns:
     A function of arrays on the mesh, with `draws` sharded by `sharding.BATCH`.

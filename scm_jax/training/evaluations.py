@@ -7,6 +7,7 @@ alike, whatever their size.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -79,16 +80,24 @@ def _count(jaxpr: Any, size: int) -> int:
       of several batches.
   """
   found = 0
-  for equation in jaxpr.eqns:
+  for equation, times in equations(jaxpr):
     # Samples have more axes than what metrics are summed from by products.
     given = [x.aval for x in equation.invars]
     product = equation.primitive.name == "dot_general"
     if product and max(x.ndim for x in given) > 2:
-      found += max(x.size for x in given) // size
-    times = equation.params.get("length", 1)  # of a scan
-    leaves = jax.tree.leaves(
-      equation.params, is_leaf=lambda p: hasattr(p, "eqns")
-    )
-    inner = (leaf for leaf in leaves if hasattr(leaf, "eqns"))
-    found += times * sum(_count(each, size) for each in inner)
+      found += times * (max(x.size for x in given) // size)
   return found
+
+
+def equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+  """Yields a program's equations and how often each runs, those in loops too.
+
+  The program itself runs `times` times.
+  """
+  is_program = lambda value: hasattr(value, "eqns")
+  for equation in jaxpr.eqns:
+    yield equation, times
+    repeats = times * equation.params.get("length", 1)  # of a scan
+    inner = jax.tree.leaves(equation.params, is_leaf=is_program)
+    for each in filter(is_program, inner):
+      yield from equations(each, repeats)

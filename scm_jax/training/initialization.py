@@ -12,7 +12,6 @@ from scm_jax import files
 from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError
 from scm_jax.interop import imitation, partial_restore
-from scm_jax.networks import NetworkConfig
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
@@ -27,14 +26,9 @@ def load_teacher(
 ) -> Sampler | None:
   """Loads the teacher of a run and its guide, which must not change meanwhile.
 
-  Its checksum is written at the start, because a continuation with other
-  weights would silently train another student.
-
-  Args:
-    config: the run's config.
-    path: the run's workdir.
-    begun: whether the run continues from a checkpoint.
-    where: gives the shardings to read into; see `workdir.load_stored`.
+  Its checksum is written into the workdir `path` at the start, because a run
+  that has `begun`, and goes on with other weights, would silently train another
+  student. `where` gives the shardings to read into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit, or its weights have changed.
@@ -109,17 +103,13 @@ def load_start(
 
   The student's are those of `config.start`, or else of the teacher. Those of
   the objective's other networks, under their names, are the teacher's too.
-  Parameters that these lack are drawn.
-
-  Args:
-    config: the run's config.
-    teacher: the run's teacher, if it has one.
-    where: gives the shardings to read into; see `workdir.load_stored`.
+  Parameters that these lack are drawn. `where` gives the shardings to read
+  into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit.
   """
-  start = None
+  start = {}
   if config.start:
     model = workdir.load_stored(config.start, 0.0, where).model
     check_data(config, model, config.start)
@@ -131,46 +121,34 @@ def load_start(
     for name, other in config.spec.extra.items()
     if teacher and other.from_teacher
   }
-  return {**(start or {}), **extra} or None
+  return start | extra or None
 
 
 def check_teacher(config: Run, model: Sampler) -> None:
-  """Raises ConfigError for a teacher that does not fit a run.
-
-  Args:
-    config: the run's config.
-    model: the teacher.
-  """
+  """Raises ConfigError for a teacher that does not fit a run."""
   folder = config.teacher
   if not config.start:
     _transfer(config, model, folder)  # for what it may refuse
   check_data(config, model, folder)
-  _check_inputs(config, model.network.config)
-  if not config.asks_teacher or config.objective.guidance == "none":
+  if not config.asks_teacher:
     return
-  if why := model.guidance_refusal():
+  if added := model.network.config.added_inputs:
+    raise ConfigError(
+      f"the teacher {folder} takes {' and '.join(added)} as an input, "
+      f"which config.run={config.run} does not give it; choose one without"
+    )
+  guided = config.objective.guidance != "none"
+  if guided and (why := model.guidance_refusal()):
     raise ConfigError(
       f"config.objective.guidance is {config.objective.guidance!r}, but the "
       f"teacher {folder} cannot be guided: {why}"
     )
 
 
-def _check_inputs(config: Run, teacher: NetworkConfig) -> None:
-  """Raises ConfigError if steps ask a teacher without one of its inputs."""
-  if config.asks_teacher and (added := teacher.added_inputs):
-    raise ConfigError(
-      f"the teacher {config.teacher} takes {' and '.join(added)} as an input, "
-      f"which config.run={config.run} does not give it; choose one without"
-    )
-
-
 def check_data(config: Run, model: Sampler, folder: str) -> None:
   """Raises ConfigError unless a model was trained on a run's kind of data.
 
-  Args:
-    config: the run's config.
-    model: the run's teacher, or the model that it starts from.
-    folder: the model's workdir, for the message.
+  The model is the run's teacher, or that of the workdir that it starts from.
   """
   theirs, ours = model.network.config, config.network
   for field in ("resolution", "in_channels", "num_classes"):
@@ -191,15 +169,7 @@ def check_data(config: Run, model: Sampler, folder: str) -> None:
 def weights(
   config: Run, model: Sampler, folder: str, where: workdir.Where = None
 ) -> dict[str, Any]:
-  """Returns the parameters that a run takes from a model.
-
-  The rest is drawn.
-
-  Args:
-    config: the run's config.
-    model: the model that it starts from.
-    folder: the model's workdir, for messages.
-    where: gives the shardings to read into; see `workdir.load_stored`.
+  """Returns the parameters that a run takes from a model; the rest is drawn.
 
   Raises:
     ConfigError: their networks differ in more than form and guidance.

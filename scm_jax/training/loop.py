@@ -130,9 +130,7 @@ def _train(
   main = startup.is_main()
   if main:
     workdir.write_config(path, store.config)
-  others = (
-    (teacher.network, teacher.guidance_network) if teacher else (None, None)
-  )
+  others = (teacher.network, teacher.guidance_network) if teacher else ()
   compiled = program.make(config, mesh, *others)
   if state is None:
     state = _initial_state(config, mesh, compiled.state, teacher)
@@ -141,12 +139,12 @@ def _train(
   seed = seed_of(config)
   teacher_params = None  # sCT needs its teacher for a start only
   if teacher and compiled.teacher:
-    there = jax.tree.map(lambda leaf: leaf.sharding, compiled.teacher)
+    there = sharding.shardings(compiled.teacher)
     cast = functools.partial(program.cast_teacher, config)
     teacher_params = jax.jit(cast, out_shardings=there)(teacher.weights)
   del teacher  # and with it the weights as they were read
 
-  writer = writers.create(path, start) if main else writers.nowhere()
+  writer = writers.create(path, start) if main else writers.MultiWriter([])
   progress = Progress(start, config.total_steps)
   profile = contextlib.nullcontext(lambda step: None)
   if config.profile and main:  # once all is compiled
@@ -190,8 +188,7 @@ def _train(
         dog.beat(step)
         progress.pause()
       # 4. Samples of the averaged weights.
-      sample = config.sample_every and step % config.sample_every == 0
-      if sample or last:
+      if last or _due(config.sample_every, step):
         settle()
         model = _first_ema(config, mesh, state, decoder)
         _write_samples(config, path, model, step, writer)
@@ -238,7 +235,7 @@ def _initial_state(
   def init(start, seed):
     return init_state(config, start, seed)
 
-  where = jax.tree.map(lambda leaf: leaf.sharding, placed)
+  where = sharding.shardings(placed)
   state = jax.jit(init, out_shardings=where)(start, seed_of(config))
   overview = parameter_overview.get_parameter_overview(
     state.params["denoiser"],
@@ -288,8 +285,7 @@ def _evaluate(store: Store, model, step, evaluate, writer) -> None:
 
 def _write_samples(config: Run, path, model, step, writer) -> None:
   """Writes a grid of samples from the first EMA, as PNG and in TensorBoard."""
-  columns = config.data.num_classes or 8
-  columns = min(columns, 10)
+  columns = min(config.data.num_classes or 8, 10)
   images = model.sample(num=config.sample.num)
   if not startup.is_main():
     return

@@ -72,16 +72,16 @@ class Networks(NamedTuple):
     self, dtype: Any, precision: str, last_float32: int = 0
   ) -> "Networks":
     """Returns the networks in another type and precision of their products."""
-    fields: dict[str, Any] = {
-      "dtype": jnp.dtype(dtype),
-      "precision": precision,
-      "last_float32": last_float32,
-    }
 
     def alter(network: Network) -> Network:
-      altered = dataclasses.replace(network.config, **fields)
-      same = altered == network.config
-      return network if same else networks.build(altered)
+      given: Any = network.config  # of a family that has these fields
+      altered = dataclasses.replace(
+        given,
+        dtype=jnp.dtype(dtype),
+        precision=precision,
+        last_float32=last_float32,
+      )
+      return network if altered == given else networks.build(altered)
 
     return self.map(alter)
 

@@ -21,10 +21,7 @@ GROUPS = {"averages": "ema", "moments": "opt_state"}
 def placed(config: Run, state: Any) -> Any:
   """Returns the abstract state with the groups of `config.offload` on the host.
 
-  Args:
-    config: the run's config.
-    state: the train state as shapes, types and shardings. Scalars stay on the
-      device.
+  It is shapes, types and shardings. Scalars stay on the device.
   """
 
   def rest(leaf):

@@ -13,11 +13,7 @@ def learning_rate(config: Run, step: Array) -> Array:
 
   It is EDM2's `alpha_ref / sqrt(max(step / t_ref, 1))` (arXiv 2312.02696)
   times a linear ramp-up over images. An optional linear cooldown brings it to
-  zero at `total_steps`.
-
-  Args:
-    config: the whole config; uses `optimizer`, `batch_size`, `total_steps`.
-    step: the number of updates before this one.
+  zero at `total_steps`. `step` is the number of updates before this one.
   """
   c = config.optimizer
   step = jnp.asarray(step, jnp.float32)

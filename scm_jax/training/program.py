@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from scm_jax import networks
 from scm_jax.defaults import Run
@@ -77,12 +77,12 @@ def make(
     weak = weak or guide_network(config)
     teacher_params = abstract_teacher(config, mesh, teacher, weak)
     base = objective.Networks(student, teacher, weak, extra)
-  given = _specs(teacher_params)
+  given = sharding.specs(teacher_params)
   specs = objective.Networks(
-    _specs(state.params),
+    sharding.specs(state.params),
     given,
     given["guide"] if weak else None,
-    {name: _specs(state.extra[name].params) for name in extra},
+    {name: sharding.specs(state.extra[name].params) for name in extra},
   )
   scatter = config.sharding.reduce_dtype
   on_shards = functools.partial(sharded.on_shards, reduce_dtype=scatter)
@@ -90,7 +90,8 @@ def make(
   goal = objective.build(config, base, place)
   step = make_train_step(config, goal, mesh, state, teacher_params)
   check = make_check(config, goal, mesh, state, teacher_params)
-  batch, seed = abstract_batch(config, mesh), abstract_seed(mesh)
+  batch, whole = abstract_batch(config, mesh), sharding.replicated(mesh)
+  seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
   return Program(step, state, teacher_params, batch, seed, check)
 
 
@@ -131,12 +132,6 @@ def abstract_batch(config: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def abstract_seed(mesh: Mesh) -> jax.ShapeDtypeStruct:
-  """Returns shape, type and sharding of the seed."""
-  where = NamedSharding(mesh, sharding.REPLICATED)
-  return jax.ShapeDtypeStruct((), jnp.uint32, sharding=where)
-
-
 def teacher_network(config: Run) -> Network:
   """Builds the network of a teacher that was trained by the same config."""
   return networks.build(dataclasses.replace(config.network, guidance=False))
@@ -158,7 +153,3 @@ def cast_teacher(config: Run, params: Any) -> Any:
   """
   dtype = jnp.dtype(config.teacher_dtype)
   return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)
-
-
-def _specs(tree: Any) -> Any:
-  return jax.tree.map(lambda leaf: leaf.sharding.spec, tree)

@@ -101,13 +101,10 @@ def remarks(run: Run) -> tuple[str, ...]:
 
 
 def _group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:
-  """Returns a group of fields as a frozen dataclass.
+  """Returns a group of the config as a frozen dataclass of that kind.
 
-  Args:
-    values: the group of the config.
-    prefix: the group's name and a dot, for messages.
-    kind: the dataclass.
-    **more: its fields that are no options of the group.
+  The prefix, for messages, is the group's name and a dot; `more` are the fields
+  that are no options of the group.
 
   Raises:
     ConfigError: the values make no such group.
@@ -143,7 +140,11 @@ def _check_objective(run: Run) -> None:
       "config.objective.weighting_unit is 'pixel'; RAdam, whose first updates "
       "grow with the loss, needs 'sample'"
     )
-  if options.state_steps and not _takes_states(run):
+  # Noised data may make way for states of a diffusion teacher's path, unless
+  # the objective trains on such states of its own.
+  own = run.spec.path_states(options) > 1
+  takes = run.asks_teacher and run.spec.teacher_kind == "diffusion" and not own
+  if options.state_steps and not takes:
     raise ConfigError(
       f"config.objective.state_steps is {options.state_steps}, but this run of "
       f"{run.run!r} asks no diffusion teacher in states that are its choice; "
@@ -164,12 +165,6 @@ def _check_objective(run: Run) -> None:
     )
 
 
-def _takes_states(run: Run) -> bool:
-  """Returns whether noised data may make way for states of a teacher's path."""
-  own = run.spec.path_states(run.objective) > 1
-  return run.asks_teacher and run.spec.teacher_kind == "diffusion" and not own
-
-
 def _check_unused(config: "ConfigDict") -> None:
   """Raises ConfigError for fields that the network or the objective lacks.
 
@@ -178,23 +173,19 @@ def _check_unused(config: "ConfigDict") -> None:
   """
   families = {name: f.config for name, f in networks.FAMILIES.items()}
   objectives = {name: spec.options for name, spec in OBJECTIVES.items()}
-  _check_fields(config, "network", families, config.network.family)
-  _check_fields(config, "objective", objectives, config.run)
-
-
-def _check_fields(
-  config: "ConfigDict", group: str, kinds: dict[str, type], chosen: str
-) -> None:
-  """Raises ConfigError for a changed field that the chosen kind lacks."""
-  defaults = get_defaults(config.run)[group]
-  for name in set(defaults) - set(schema.options(kinds[chosen])) - {"family"}:
-    if config[group][name] == defaults[name]:
-      continue
-    owners = [k for k, kind in kinds.items() if name in schema.options(kind)]
-    raise ConfigError(
-      f"config.{group}.{name} is {config[group][name]!r}, but {chosen} has no "
-      f"such field; it belongs to {', '.join(owners)}"
-    )
+  for group, kinds, chosen in (
+    ("network", families, config.network.family),
+    ("objective", objectives, config.run),
+  ):
+    defaults = get_defaults(config.run)[group]
+    for name in set(defaults) - set(schema.options(kinds[chosen])) - {"family"}:
+      if config[group][name] == defaults[name]:
+        continue
+      owners = [k for k, kind in kinds.items() if name in schema.options(kind)]
+      raise ConfigError(
+        f"config.{group}.{name} is {config[group][name]!r}, but {chosen} has "
+        f"no such field; it belongs to {', '.join(owners)}"
+      )
 
 
 def model(run: Run, average: Any) -> Sampler:
@@ -226,11 +217,7 @@ def constrained(run: Run, average: Any) -> Any:
   An average of points on EDM2's sphere lies inside it. The arrays stay in their
   shards. Where a filter is cut, or lies beside fewer others than on one device,
   its sum of squares is taken in another order, and the result may differ in the
-  last bits.
-
-  Args:
-    run: the resolved config.
-    average: any tree of its network's parameters.
+  last bits. Any tree of the network's parameters will do.
   """
   # EDM2's own networks are used as EDM2 normalises them.
   eps = networks.magnitude.EPS if run.network.form == "edm2" else 0.0

@@ -65,10 +65,6 @@ def microbatches(config: Run, devices: int) -> int:
 
   It is `config.microbatches` if that is not zero, otherwise the fewest equal
   parts of at most `config.images_per_pass` images.
-
-  Args:
-    config: the run's config, whose batch size divides by the devices.
-    devices: the number of devices of the mesh.
   """
   if config.microbatches or not config.images_per_pass:
     return max(1, config.microbatches)
@@ -148,38 +144,35 @@ def _split(dimension: int) -> PartitionSpec:
   return PartitionSpec(*[None] * dimension, FSDP)
 
 
-def specs(config: Run, mesh: Mesh, tree: Any) -> Any:
-  """Returns the specs by `spec` of a tree of arrays or their shapes."""
-
-  def of_leaf(path, leaf):
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    return spec(name, leaf.shape, config, mesh)
-
-  return jax.tree_util.tree_map_with_path(of_leaf, tree)
-
-
-def shardings(config: Run, mesh: Mesh, tree: Any) -> Any:
-  """Returns the shardings by `spec` of a tree of arrays or their shapes."""
-  return jax.tree.map(
-    lambda spec: NamedSharding(mesh, spec), specs(config, mesh, tree)
-  )
-
-
 def placed(config: Run, mesh: Mesh, tree: Any) -> Any:
   """Returns the shapes and types of a tree with its shardings by `spec`."""
-  return jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding
-    ),
-    tree,
-    shardings(config, mesh, tree),
-  )
+
+  def place(path, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    where = NamedSharding(mesh, spec(name, leaf.shape, config, mesh))
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+  return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def shardings(tree: Any) -> Any:
+  """Returns the shardings of a tree of arrays, or of `placed` shapes."""
+  return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def specs(tree: Any) -> Any:
+  """Returns the specs of a tree of arrays, or of `placed` shapes."""
+  return jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
   """Copies a tree of arrays on the mesh to every device, each array whole."""
-  everywhere = NamedSharding(mesh, REPLICATED)
-  return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+  return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of arrays that are whole on every device."""
+  return NamedSharding(mesh, REPLICATED)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

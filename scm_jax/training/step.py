@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from scm_jax import networks
 from scm_jax.defaults import Run
@@ -93,8 +93,14 @@ def init_state(
 
 
 def _begin(network: Network, drawn: Any, start: Any) -> Any:
-  """Returns a network's first parameters, on its constraint."""
-  return network.constraint.apply(overlay(dict(drawn), start))
+  """Returns a network's first parameters, on its constraint.
+
+  They are those that are drawn, but for the leaves that `start` has of them.
+  """
+  flat = flax.traverse_util.flatten_dict(dict(drawn))
+  given = flax.traverse_util.flatten_dict(start)
+  merged = {path: given.get(path, leaf) for path, leaf in flat.items()}
+  return network.constraint.apply(flax.traverse_util.unflatten_dict(merged))
 
 
 def extra_networks(config: Run) -> dict[str, Network]:
@@ -114,14 +120,6 @@ def extra_config(config: Run, name: str) -> Run:
     network=extra.network(config.network),
     optimizer=dataclasses.replace(config.optimizer, **changes),
   )
-
-
-def overlay(params: dict, start: dict) -> dict:
-  """Returns `params`, with the leaves that `start` has taken from it."""
-  flat = flax.traverse_util.flatten_dict(params)
-  given = flax.traverse_util.flatten_dict(start)
-  merged = {path: given.get(path, leaf) for path, leaf in flat.items()}
-  return flax.traverse_util.unflatten_dict(merged)
 
 
 def make_train_step(
@@ -146,8 +144,7 @@ def make_train_step(
     name: make_update(extra_config(config, name), extra.opt_state)
     for name, extra in rest.extra.items()
   }
-  placed = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
-  specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
+  placed, specs = sharding.shardings, sharding.specs
   parts = sharding.microbatches(config, mesh.size)
   options = accumulation.Options(parts, scales(config), config.isolate)
   gradient = accumulation.make_gradient(
@@ -178,8 +175,7 @@ def make_train_step(
     )
     return TrainState(step, params, opt_state, averages, extra), metrics
 
-  batch = sharding.batch_sharding(mesh)
-  whole = NamedSharding(mesh, sharding.REPLICATED)
+  batch, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
   return jax.jit(
     train_step,
     donate_argnums=0,
@@ -193,11 +189,9 @@ Update = Callable[[Any, Any, Any], tuple[Any, Any, Array]]
 
 
 def make_update(config: Run, rest: Any) -> Update:
-  """Returns the update of one network's parameters by its optimiser.
+  """Returns the update of the config's network by its optimiser.
 
-  Args:
-    config: the run's config, with the network that is updated.
-    rest: shapes, types and shardings of its optimiser's state between steps.
+  `rest` is shapes, types and shardings of the optimiser's state between steps.
   """
   transformation = optimizer.build(config)
   constraint = networks.build(config.network).constraint
@@ -225,7 +219,6 @@ def make_check(
   """
   if objective.check is None:
     return None
-  specs = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)
   count = max(1, config.objective.check_samples // mesh.size)
 
   def on_device(params, teacher_params, draws, step):
@@ -233,7 +226,7 @@ def make_check(
     sums = objective.check(params, teacher_params, few, step)
     return jax.lax.psum(sums, mesh.axis_names)
 
-  where = specs(state.params), specs(teacher)
+  where = sharding.specs((state.params, teacher))
   checked = jax.shard_map(
     on_device,
     mesh=mesh,

@@ -160,16 +160,11 @@ def load(
       autoencoder where there should be one.
   """
   stored = load_stored(path, average)
-  if autoencoder is None:
-    autoencoder = _autoencoder(path, stored.about["config"])
+  if autoencoder is None and export_folder.description(path):
+    autoencoder = export_folder.autoencoder(path)
+  elif autoencoder is None:
+    autoencoder = stored.about["config"].data.autoencoder
   return autoencoders.attach_file(stored.model, autoencoder), stored.about
-
-
-def _autoencoder(path: epath.PathLike, config: ConfigDict) -> str:
-  """Returns the autoencoder's file of a workdir or an export."""
-  if export_folder.description(path):
-    return export_folder.autoencoder(path)
-  return config.data.autoencoder
 
 
 def load_stored(
@@ -177,14 +172,9 @@ def load_stored(
 ) -> Stored:
   """Loads what `load` does, without autoencoder, and the weights as stored.
 
-  Args:
-    path: as in `load`.
-    average: as in `load`.
-    where: gives the shardings that parameters are read into, those of the
-      guidance network under `guide`; None is this process's first device.
-
-  Raises:
-    UserError: as in `load`.
+  `where` gives the shardings that parameters are read into, those of the
+  guidance network under `guide`; None is this process's first device. The other
+  arguments and the errors are those of `load`.
   """
   if export_folder.description(path):
     return _load_export(path, average, where)

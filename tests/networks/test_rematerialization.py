@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scm_jax import networks
-from scm_jax.networks import DDPMppConfig, UNetConfig, rematerialization
+from scm_jax.networks import DDPMppConfig, UNetConfig, layers
 from scm_jax.objectives import Point, Student, consistency
 
 TINY = {
@@ -61,7 +61,7 @@ def test_parameters_and_gradients_are_the_same(kind, random_params):
   params = jax.tree.map(lambda p: p / 2, params)
   shapes, step = compiled(kind, "none")
   loss, wanted = step(params, *batch())
-  for policy in rematerialization.POLICIES:
+  for policy in layers.POLICIES:
     named, step = compiled(kind, policy)
     assert jax.tree.structure(named) == jax.tree.structure(shapes)
     value, given = step(params, *batch())

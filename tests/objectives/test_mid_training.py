@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scm_jax import samplers, trigflow
-from scm_jax.objectives import Point, Student, mid_training, paths
+from scm_jax.objectives import Point, Student, mid_training
 
 C = 0.3  # the deviation of data that are normal, where all is known
 SIGMA_D = 0.5
@@ -42,10 +42,10 @@ def batch(options, count=64, shape=(2, 3)):
 
 
 def test_a_solver_with_equal_times_is_the_samplers():
-  times = paths.times(jnp.zeros(64), STEPS, SIGMA_D)
+  times = mid_training.times(jnp.zeros(64), STEPS, SIGMA_D)
   point = batch(mid_training.Options())
   field = lambda x, t, cond: jnp.sin(3 * x) * trigflow.expand(jnp.cos(t), x)
-  states = jax.jit(lambda z: paths.solve(field, z, {}, times))(point.z)
+  states = jax.jit(lambda z: mid_training.solve(field, z, {}, times))(point.z)
   F = lambda u, t, cond: field(SIGMA_D * u, t, cond) / SIGMA_D
   end, path = jax.jit(
     lambda z: samplers.dpm_solver(F, z, {}, times[:, 0], SIGMA_D)
@@ -60,8 +60,8 @@ def test_it_is_of_second_order():
 
   def error(steps):
     shift = jnp.linspace(-0.5, 0.5, 8)
-    times = paths.times(shift, steps, SIGMA_D)
-    solve = jax.jit(lambda z: paths.solve(velocity, z, {}, times))
+    times = mid_training.times(shift, steps, SIGMA_D)
+    solve = jax.jit(lambda z: mid_training.solve(velocity, z, {}, times))
     states = solve(jnp.ones((8, 1)))[..., 0]
     exact = spread(times.T) / spread(times[:1].T)
     return float(jnp.abs(states - exact).max())
@@ -71,12 +71,12 @@ def test_it_is_of_second_order():
 
 def test_the_times_of_all_trajectories_together_leave_no_gap():
   shift = jnp.linspace(-0.5, 0.5, 101)
-  times = np.asarray(paths.times(shift, STEPS, SIGMA_D))
+  times = np.asarray(mid_training.times(shift, STEPS, SIGMA_D))
   assert np.all(np.diff(times, axis=0) < 0)
   np.testing.assert_allclose(SIGMA_D * np.tan(times[0]), trigflow.SIGMA_MAX)
   np.testing.assert_allclose(times[-1], 0)
   steps = np.diff(np.sort(np.log(np.tan(times[1:-1])), axis=None))
-  whole = np.log(trigflow.SIGMA_MAX / paths.SIGMA_MIN) / (STEPS - 1)
+  whole = np.log(trigflow.SIGMA_MAX / mid_training.SIGMA_MIN) / (STEPS - 1)
   assert np.max(steps) < whole / 90
 
 
@@ -154,8 +154,8 @@ def test_the_loss_is_the_mean_over_pairs_of_states(mlp, ends):
 
   @jax.jit
   def theirs():
-    times = paths.times(drawn["shift"], 3, SIGMA_D)
-    states = paths.solve(mlp.velocity, point.z, point.cond, times)
+    times = mid_training.times(drawn["shift"], 3, SIGMA_D)
+    states = mid_training.solve(mlp.velocity, point.z, point.cond, times)
     losses, errors = [], []
     for begin in range(3):
       end = jnp.full(4, 3)

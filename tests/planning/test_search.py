@@ -3,7 +3,7 @@
 import pytest
 
 from scm_jax.errors import ConfigError
-from scm_jax.networks import rematerialization
+from scm_jax.networks import layers
 from scm_jax.planning import search, targets
 
 TARGET = targets.parse("a100-40gb:1x4")
@@ -62,7 +62,7 @@ def _machine(state, activations):
 
 
 def test_policies_are_known():
-  assert set(search.REMAT) == set(rematerialization.POLICIES)
+  assert set(search.REMAT) == set(layers.POLICIES)
 
 
 def test_plenty_of_memory(config, machine):

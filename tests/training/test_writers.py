@@ -18,7 +18,7 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.util import tensor_util
 
 from scm_jax.errors import UserError
-from scm_jax.training.monitoring import append_file, writers
+from scm_jax.training.monitoring import writers
 from scm_jax.training.monitoring.progress import Progress
 
 
@@ -118,7 +118,7 @@ def test_all_is_written_however_the_block_is_left(error, bucket):
 
 def test_an_error_is_not_replaced_by_that_of_closing(bucket, monkeypatch):
   # Nothing is uploaded before the file is closed, however long the test takes.
-  monkeypatch.setattr(append_file.time, "monotonic", lambda: 100.0)
+  monkeypatch.setattr(writers.time, "monotonic", lambda: 100.0)
   with pytest.raises(KeyboardInterrupt):
     with writers.create(bucket / "run", 0) as writer:
       writer.write_scalars(1, {"loss": 0.5})
@@ -133,7 +133,7 @@ def test_a_bucket_has_it_within_a_minute(bucket, monkeypatch):
   """A run goes on in a bucket as it does on a disk."""
   path = bucket / "metrics.jsonl"
   clock = [100.0]
-  monkeypatch.setattr(append_file.time, "monotonic", lambda: clock[0])
+  monkeypatch.setattr(writers.time, "monotonic", lambda: clock[0])
   writer = writers.JsonlWriter(path, 0)
   seen = []
   for step in range(1, 6):

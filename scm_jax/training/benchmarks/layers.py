@@ -9,7 +9,7 @@ microbatch. Where PyTorch sees a GPU, the same layer is timed there.
 import collections
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 
 from scm_jax import networks
 from scm_jax.defaults import Run
-from scm_jax.training import sharding
+from scm_jax.training import evaluations, sharding
 from scm_jax.training.benchmarks import pytorch_layers, sampling, train_step
 
 SECONDS = 0.02  # that a measurement of one layer lasts at least
@@ -62,12 +62,8 @@ def measure(
   """Returns the object that `bench --layers --json` prints.
 
   `share` is the part of a step that a layer's passes would take one after
-  another; layers of which it is largest are first.
-
-  Args:
-    run: the run's config.
-    repeats: how often each direction is timed; the median counts.
-    rates: what the device does in a second, if that is known.
+  another; layers of which it is largest are first. Each direction is timed
+  `repeats` times, of which the median counts.
   """
   step = float(np.median(train_step.time_step(run, repeats)["ms"]))
   parts = sharding.microbatches(run, jax.device_count())
@@ -76,7 +72,7 @@ def measure(
     row["share"] = parts * row["step_ms"] / step
   return {
     "device": jax.devices()[0].device_kind,
-    "config": f"run={run.run}, batch_size={run.batch_size}",
+    "config": train_step.describe(run),
     "step_ms": step,
     "peak_flops_per_second": rates and rates.flops,
     "layers": sorted(rows, key=lambda row: -row["share"]),
@@ -84,49 +80,35 @@ def measure(
 
 
 def of_network(config: Run) -> dict[Layer, int]:
-  """Returns the network's distinct layers, and how many there are of each."""
-  network = networks.build(config.network)
+  """Returns the network's distinct layers, and how many there are of each.
+
+  Those in a loop count as often as it runs.
+  """
   devices = jax.device_count()
   batch = config.batch_size // devices // sharding.microbatches(config, devices)
-  params = jax.eval_shape(network.init, jax.random.key(0))
-  side, channels = config.data.size, config.data.channels
-  x = jax.ShapeDtypeStruct((batch, side, side, channels), jnp.float32)
-  t = jax.ShapeDtypeStruct((batch,), jnp.float32)
-  cond = jax.eval_shape(lambda: networks.null_cond(network.config, batch))
-  traced = jax.make_jaxpr(network.F)(params, x, t, cond)
-  return dict(collections.Counter(_layers(traced.jaxpr)))
-
-
-def _layers(jaxpr: Any) -> Iterator[Layer]:
-  """Yields the layers of a program, those in a loop as often as it runs."""
-  for equation in jaxpr.eqns:
+  F = networks.build(config.network).F
+  traced = jax.make_jaxpr(F)(*train_step.forward_arguments(config, batch))
+  found = collections.Counter()
+  for equation, times in evaluations.equations(traced.jaxpr):
     if equation.primitive.name in _NAMES:
       arrays = tuple(
         jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)
         for v in equation.invars
       )
       params = tuple(sorted(equation.params.items()))
-      yield Layer(equation.primitive, arrays, params)
-    is_program = lambda value: hasattr(value, "eqns")
-    inner = jax.tree.leaves(equation.params, is_leaf=is_program)
-    for program in filter(is_program, inner):
-      yield from list(_layers(program)) * equation.params.get("length", 1)
+      found[Layer(equation.primitive, arrays, params)] += times
+  return dict(found)
 
 
 def time_layer(
   run: Run, layer: Layer, count: int, repeats: int
 ) -> dict[str, Any]:
-  """Times one layer in all directions.
-
-  Args:
-    run: the run's config.
-    layer: the layer.
-    count: how many of it the network has.
-    repeats: how often each direction is timed; the median counts.
+  """Times one layer, of which the network has `count`, in all directions.
 
   Returns:
-    What it is, its FLOPs, and times in milliseconds: `ms` and `pytorch_ms` by
-    direction, and `step_ms` of all its passes in a microbatch's step.
+    What it is, its FLOPs, and median times of some repeats in milliseconds:
+    `ms` and `pytorch_ms` by direction, and `step_ms` of all its passes in a
+    microbatch's step.
   """
   key = jax.random.key(0)
   x, w = (jax.random.normal(key, a.shape, a.dtype) for a in layer.arrays)
@@ -135,7 +117,7 @@ def time_layer(
   y = jnp.ones(shape.shape, shape.dtype)
   with jax.default_device(train_step.counter()):
     lowered = jax.jit(apply).lower(*layer.arrays)
-  flops = float((lowered.cost_analysis() or {}).get("flops", float("nan")))
+  flops = train_step.flops(lowered)
   ms = {
     name: _median_ms(functools.partial(jax.jit(f), x, w, y), repeats)
     for name, f in layer.directions().items()

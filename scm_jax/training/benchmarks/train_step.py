@@ -79,7 +79,7 @@ def count(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
   """
   run = _on_one_device(resolve.check(config))
   made, step = _lower_step(run, counter())
-  flops = _flops(step) + _uncounted(run)
+  hardware = flops(step) + _uncounted(run)
   memory = None
   if compiled:
     _, here = _lower_step(run, jax.devices()[0])
@@ -89,7 +89,7 @@ def count(config: "ConfigDict", compiled: bool = False) -> dict[str, Any]:
     "config": describe(run),
     "params": networks.parameter_count(made.state.params),
     "teacher_params": made.teacher and networks.parameter_count(made.teacher),
-    "flops": {"forward": forward_arithmetic(run), "step": flops},
+    "flops": {"forward": forward_arithmetic(run), "step": hardware},
     "argument_bytes": {
       name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
       for name, tree in held.items()
@@ -114,7 +114,7 @@ def arithmetic(config: Run) -> tuple[float, float]:
 def _step_flops(config: Run) -> float:
   """Returns the FLOPs of a step, for the whole batch."""
   step = _lower_step(_on_one_device(config), counter())[1]
-  return _flops(step) + _uncounted(config)
+  return flops(step) + _uncounted(config)
 
 
 def _uncounted(config: Run) -> float:
@@ -133,8 +133,10 @@ def _uncounted(config: Run) -> float:
 
 def forward_arithmetic(config: Run) -> float:
   """Returns the FLOPs of one forward pass over the batch, as `arithmetic`."""
+  F = networks.build(config.network).F
+  arguments = forward_arguments(config, config.batch_size)
   with jax.default_device(counter()):
-    return _flops(_lower_forward(config))
+    return flops(jax.jit(F).lower(*arguments))
 
 
 def counter() -> jax.Device:
@@ -162,20 +164,18 @@ def _on_one_device(config: Run) -> Run:
   return dataclasses.replace(config, mesh=Mesh(data=1, fsdp=1), microbatches=1)
 
 
-def _lower_forward(config: Run) -> jax.stages.Lowered:
-  """Returns one forward pass over the config's batch, lowered."""
-  network = networks.build(config.network)
+def forward_arguments(config: Run, batch: int) -> tuple[Any, ...]:
+  """Returns the arguments of the network's `F`, as shapes and types."""
+  network, data = networks.build(config.network), config.data
   params = jax.eval_shape(network.init, jax.random.key(0))
-  batch, side = config.batch_size, config.data.size
-  x = jax.ShapeDtypeStruct(
-    (batch, side, side, config.data.channels), jnp.float32
-  )
+  shape = (batch, data.size, data.size, data.channels)
+  x = jax.ShapeDtypeStruct(shape, jnp.float32)
   t = jax.ShapeDtypeStruct((batch,), jnp.float32)
   cond = jax.eval_shape(lambda: networks.null_cond(network.config, batch))
-  return jax.jit(network.F).lower(params, x, t, cond)
+  return params, x, t, cond
 
 
-def _flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:
+def flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:
   """Returns XLA's count for one call."""
   return float((program.cost_analysis() or {}).get("flops", float("nan")))
 
@@ -214,7 +214,7 @@ def time_step(
   mesh = sharding.make_mesh(config, devices)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
-  where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
+  where = sharding.shardings(made.state)
   state = jax.jit(lambda: init_state(config), out_shardings=where)()
   others = [sampling.random_like(tree) for tree in made.arguments[1:]]
   seconds = []

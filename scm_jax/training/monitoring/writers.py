@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -22,16 +22,70 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
-from scm_jax import image_grid
+from scm_jax import files, image_grid
 from scm_jax.errors import UserError
 from scm_jax.training import workdir
-from scm_jax.training.monitoring.append_file import AppendFile
 
 # An event file beyond this size is closed and another one begun; TensorBoard
 # reads them all. It bounds the memory and the uploads of an object in a bucket.
 MAX_BYTES = 64 * 2**20
+INTERVAL = 60.0  # seconds between two uploads of an object in a bucket
 
 _file_numbers = itertools.count()
+
+
+class AppendFile:
+  """A file whose new data are on the disk at once, in a bucket in a minute.
+
+  Nothing can be appended to an object in a bucket. So it is kept in memory and
+  uploaded whole: once a minute if it has grown, and when it is flushed. All
+  methods raise UserError if the file cannot be written.
+  """
+
+  def __init__(self, path: epath.Path, content: bytes = b""):
+    """Creates the file, or replaces it as a whole, with some content."""
+    files.write_bytes(path, content)
+    self._path, self.size = path, len(content)
+    self._uploaded, self._clock = len(content), time.monotonic()
+    self._object, self._file = bytearray(content), None
+    if not files.is_remote(path):
+      # Unbuffered, so that data which a full disk refused are not tried again.
+      self._file = open(path, "ab", buffering=0)
+
+  def write(self, data: bytes) -> None:
+    """Appends `data`."""
+    self.size += len(data)
+    if self._file is None:
+      self._object += data
+      if time.monotonic() - self._clock >= INTERVAL:
+        self.flush()
+      return
+    with self._reporting():
+      while data:
+        data = data[self._file.write(data) :]
+
+  def flush(self) -> None:
+    """Makes everything that was written readable by others."""
+    if self._file is None and self._uploaded < self.size:
+      with self._reporting():
+        self._path.write_bytes(bytes(self._object))
+      self._uploaded, self._clock = self.size, time.monotonic()
+
+  def close(self) -> None:
+    """Flushes and closes the file."""
+    self.flush()
+    if self._file is not None:
+      self._file.close()
+
+  @contextlib.contextmanager
+  def _reporting(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      raise UserError(
+        f"cannot write {self._path}: {error.strerror or error}; make room and "
+        "run the same command again"
+      ) from error
 
 
 class JsonlWriter:
@@ -109,6 +163,7 @@ class TensorBoardWriter:
 class MultiWriter:
   """Several writers as one, which are closed however a `with` block ends.
 
+  Of all processes, the first has writers (see `create`), the others have none.
   All methods raise UserError if a file cannot be written.
   """
 
@@ -146,11 +201,6 @@ def create(path: epath.Path, start_step: int) -> MultiWriter:
   """Returns the writers of a workdir, for a run that goes on after a step."""
   lines = JsonlWriter(path / workdir.METRICS, start_step)
   return MultiWriter([TensorBoardWriter(path), lines])
-
-
-def nowhere() -> MultiWriter:
-  """Returns the writer of all processes but the first: it writes nothing."""
-  return MultiWriter([])
 
 
 def _step(line: str) -> float:

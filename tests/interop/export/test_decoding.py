@@ -73,7 +73,8 @@ def test_read_back(folder, expected):
   sampler = scm_jax.load(folder)
   drawn = np.int32(sampler.sample(LABELS, steps=1))
   np.testing.assert_allclose(drawn, expected, atol=1)
-  assert workdir._autoencoder(folder, None) == str(folder / "vae")
+  other, _ = workdir.load(folder)
+  assert other.codec.autoencoder == sampler.codec.autoencoder is not None
   preview = scm_jax.load(folder, autoencoder="")
   assert preview.sample(LABELS, steps=1).shape == (5, 4, 4, 3)
 
