@@ -28,9 +28,10 @@ def errors(g: Array, exact: Array, t: Array) -> dict[str, Array]:
     t: radians `[B]`.
 
   Returns:
-    `count` `[BINS]`, the number of samples; `relative` `[BINS]`, the sum of
-    `|g - exact| / |exact|`; `error` and `signal` `[BINS, D]`, the sums of
-    `g - exact` and of `exact`. A sample that is not finite in both is left out.
+    For each bin of the time: `count` `[TIME_BINS]`, the number of samples;
+    `relative` `[TIME_BINS]`, the sum of `|g - exact| / |exact|`; `error` and
+    `signal` `[TIME_BINS, D]`, the sums of `g - exact` and of `exact`. A sample
+    that is not finite in both is left out.
   """
   valid = diagnostics.finite(g, exact)
   member = diagnostics.members(t, valid)

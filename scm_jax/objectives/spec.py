@@ -196,7 +196,7 @@ class Spec:
     marker: its marker in charts, likewise.
     description: what a network trained by it is, for the model card.
     kind: how its networks are sampled, a name in `sampler_kinds.KINDS`:
-      `diffusion` or `consistency`.
+      `diffusion`, `consistency` or `map`.
     options: the dataclass of its options, `Options` or one that adds to it.
     loss: the loss of a batch and its metrics; `step` is the number of updates
       done. The metrics hold `valid` `[B]`, which samples are finite.

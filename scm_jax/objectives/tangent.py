@@ -232,9 +232,8 @@ NORMALIZATIONS = {
   "clip": _clipped,
   "relaxed": _relaxed,
   "none": lambda g, jump, c: g,
-  "expected": lambda g, jump, c: (
-    g
-  ),  # the loss divides by what its weight expects
+  # The loss divides by what its weight expects.
+  "expected": lambda g, jump, c: g,
 }
 
 

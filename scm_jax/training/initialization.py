@@ -155,14 +155,14 @@ def check_data(config: Run, model: Sampler, folder: str) -> None:
     a, b = getattr(theirs, field), getattr(ours, field)
     if a != b:
       raise ConfigError(
-        f"the teacher {folder} does not fit this network: {field} is {a} there "
+        f"the network of {folder} does not fit this one: {field} is {a} there "
         f"and {b} here; give both the same config.network and config.data"
       )
   theirs, ours = model.codec, config.codec
   if theirs != ours:
     raise ConfigError(
-      f"the teacher {folder} was trained on data scaled as {theirs}, this run "
-      f"scales it as {ours}"
+      f"the network of {folder} was trained on data scaled as {theirs}, this "
+      f"run scales it as {ours}"
     )
 
 
@@ -224,7 +224,7 @@ def _transfer(
   params, report = partial_restore.restore(model.params, source, target)
   if report.misfits:
     raise ConfigError(
-      f"the teacher {folder} does not fit this network: {report.misfits[0]}; "
+      f"the network of {folder} does not fit this one: {report.misfits[0]}; "
       "give both the same config.network and config.data"
     )
   return params, report

@@ -41,7 +41,7 @@ class TrainState:
     step: updates done.
     params: parameters of the network and its weighting head.
     opt_state: the optimiser's state.
-    ema: EMAs of `params` by name (see `ema.name`).
+    ema: EMAs of `params` by name (see `averaging.name`).
     extra: the other networks that the objective trains, by name.
   """
 
