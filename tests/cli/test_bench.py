@@ -34,6 +34,7 @@ KEYS = {
 }
 
 
+@pytest.mark.slow
 def test_json(command, flags, monkeypatch):
   """Without a workdir, a teacher or a dataset."""
   # Those of other objectives are counted by test_step.
@@ -162,6 +163,7 @@ def test_abstract_needs_no_memory(command):
   assert per_image == pytest.approx(552e9, rel=0.08)
 
 
+@pytest.mark.slow
 def test_arithmetic_is_counted_with_and_without_what_is_computed_again(flags):
   """Recomputation changes the first figure alone."""
 

@@ -28,6 +28,7 @@ def _argv(path, out):
   return ["evaluate", f"--images={path}", *more]
 
 
+@pytest.mark.slow
 def test_images_score_as_the_samples_that_they_are(
   drawn, command, score_cache, tmp_path
 ):

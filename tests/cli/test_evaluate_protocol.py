@@ -44,6 +44,7 @@ def _argv(runs, out, workdir="scd"):
   return [*argv, "--steps=2", f"--num={NUM}", f"--out={out}"]
 
 
+@pytest.mark.slow
 def test_choices_are_made_on_other_samples_and_reported_over_seeds(
   evaluate, caplog
 ):
@@ -168,6 +169,7 @@ def test_samples_kept_are_a_reference(evaluate, tmp_path):
   assert again["reference"]["images"] == NUM
 
 
+@pytest.mark.slow
 def test_reference_statistics_are_cached(evaluate, tmp_path, caplog):
   caplog.set_level("INFO")
   cache = f"--cache={tmp_path / 'cache'}"

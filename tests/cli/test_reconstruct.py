@@ -76,6 +76,7 @@ def test_sample_makes_the_same_by_itself(
   np.testing.assert_array_equal(written, direct)
 
 
+@pytest.mark.slow
 def test_evaluate_takes_both(made, teacher, command, score_cache, tmp_path):
   code, _, err = command(
     *("evaluate", f"--workdir={made},{teacher}", "--ema=0.15"),

@@ -21,6 +21,7 @@ def scores_of(path, name):
   }
 
 
+@pytest.mark.slow
 def test_scores_in_training_and_the_best_kept(command, flags, runs, tmp_path):
   path = tmp_path / "run"
   argv = ["train", f"--workdir={path}", *flags("teacher")]

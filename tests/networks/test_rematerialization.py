@@ -53,6 +53,7 @@ def compiled(kind, policy):
   return params, step.lower(*arguments).compile()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "kind", [UNetConfig, pytest.param(DDPMppConfig, marks=pytest.mark.slow)]
 )

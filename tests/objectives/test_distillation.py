@@ -127,6 +127,7 @@ def solve(x, start):
   return run(x)
 
 
+@pytest.mark.slow
 def test_one_step_of_the_student_is_the_solution_of_the_ode():
   start = trigflow.max_time(SIGMA_D)
   noise = SIGMA_D * np.random.default_rng(0).normal(size=(4096, 2))

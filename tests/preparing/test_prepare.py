@@ -114,6 +114,7 @@ def test_killed_and_restarted(
   assert content(out / "photos/1.0.0") == content(photos)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(
   prepare, photos, tree, content, tmp_path, command
 ):

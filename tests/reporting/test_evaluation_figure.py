@@ -70,6 +70,7 @@ def test_picture_shows_samples_and_colours(content, tmp_path):
   assert [p.name for p in path.parent.iterdir()] == ["report.png"]
 
 
+@pytest.mark.slow
 def test_picture_follows_the_samples_without_a_floor(content, tmp_path):
   content[0]["runs"] = content[0]["runs"][:2]
   first = figure.write_figure(tmp_path / "a.png", *content)

@@ -17,6 +17,8 @@ from scm_jax.evaluation.request import CandidateGrid, NetworkOptions
 from scm_jax.training import initialization, resolve, workdir
 from scm_jax.training.ema import averaging
 
+pytestmark = pytest.mark.slow
+
 EARLY = 4  # the step of the snapshot
 FLAGS = (
   f"--config.snapshot_at=({EARLY},)",
@@ -103,7 +105,6 @@ def test_a_width_that_no_snapshot_has_is_reconstructed_there(teacher):
   assert 0 < distance(model, near) < distance(model, far)
 
 
-@pytest.mark.slow
 def test_a_student_of_a_guided_teacher_resumes_to_the_bit(
   teacher, student, train, state_at, assert_equal_states, tmp_path
 ):

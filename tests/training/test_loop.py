@@ -255,6 +255,7 @@ def test_keeps_the_last_and_every_so_many(
   assert steps_kept(folder) == [4, 6, 8]
 
 
+@pytest.mark.slow
 def test_samples_as_often_as_asked_by_one_program(
   copy_at, train, make_config, monkeypatch
 ):

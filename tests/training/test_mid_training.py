@@ -51,6 +51,7 @@ def test_it_is_resumed_to_the_bit(
     assert line["nonfinite_samples"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "run", ["scd", pytest.param("ayf", marks=pytest.mark.slow)]
 )

@@ -179,6 +179,7 @@ def test_a_run_leaves_snapshots_of_its_widths(run, stored, state_at):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "at, lost, last",
   [(5, 3, 2), pytest.param(8, 6, 6, marks=pytest.mark.slow)],
