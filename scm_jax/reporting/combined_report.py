@@ -14,13 +14,13 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.reporting import (
   charts,
   guidance,
-  objectives,
   page,
   published,
   reading,
   records,
   score_table,
   summary,
+  titles,
 )
 from scm_jax.reporting.score_table import Entry
 
@@ -165,7 +165,7 @@ def _check_free(file: epath.Path) -> None:
 
 def _missing(rows: pd.DataFrame) -> list[str]:
   """Returns sentences that name the runs which the charts lack."""
-  teachers = rows.objective.map(objectives.is_teacher).astype(bool)
+  teachers = rows.objective.map(titles.is_teacher).astype(bool)
   ratios = rows.filter(like="ratio_")
   lacking = {
     "No ratio, because the teacher's score is not among the reports": (

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from scm_jax import files
 from scm_jax.metrics.extractor import JUDGES
-from scm_jax.reporting import objectives
+from scm_jax.reporting import titles
 
 Record = dict[str, Any]
 # How samples were drawn, beside their steps; older records may lack some.
@@ -147,7 +147,7 @@ def describe(record: Mapping[str, Any]) -> dict[str, Any]:
   return {
     "name": record.get("name"),
     "objective": objective,
-    "series": objectives.series_title(objective, steps, nfe),
+    "series": titles.series_title(objective, steps, nfe),
     "steps": steps,
     "nfe": nfe,
     "params": count("params"),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from scm_jax.metrics import registry
-from scm_jax.reporting import objectives, records
+from scm_jax.reporting import records, titles
 
 _COUNTS = ("steps", "nfe", "params", "num", "trainings", *records.BUDGET)
 _KEYS = ["group", "score"]
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
   @property
   def is_teacher(self) -> bool:
     """Returns whether the record is of a network that teaches."""
-    return objectives.is_teacher(self.record["objective"])
+    return titles.is_teacher(self.record["objective"])
 
 
 def summarize(
@@ -84,7 +84,7 @@ def summarize(
 
 def with_appearance(table: pd.DataFrame) -> pd.DataFrame:
   """Returns a table with the columns `color` and `marker` of objectives."""
-  looks = objectives.appearances(table.objective)
+  looks = titles.appearances(table.objective)
   return table.assign(
     color=[looks[name].color for name in table.objective],
     marker=[looks[name].marker for name in table.objective],
