@@ -40,19 +40,12 @@ DATA = "data"  # what takes the first network's place where images do
 )
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """How a network draws, as an argument of a program.
-
-  Attributes:
-    model: the network.
-    scale: its guidance scale.
-    steps: its number of steps.
-    guided: whether the scale costs a second evaluation.
-  """
+  """How a network draws, as an argument of a program."""
 
   model: Sampler
-  scale: Any
+  scale: Any  # of guidance
   steps: int
-  guided: bool
+  guided: bool  # whether the scale costs a second evaluation
 
   def integrate(self, noise: Array, label: Array) -> Array:
     """Returns samples `[B, H, W, C]` from unit noise `[1, B, H, W, C]`."""

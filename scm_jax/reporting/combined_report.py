@@ -53,12 +53,9 @@ def write(
 ) -> Written:
   """Writes the charts, `report.json`, the CSV and the page into a folder.
 
-  Args:
-    workdirs: evaluated runs, or a sweep's folder.
-    reports: `report.json` files.
-    out: the folder.
-    results: which published results to show; see `published.load`.
-    features: feature spaces that the charts show; by default the main one.
+  The workdirs are evaluated runs, or a sweep's folder; the reports are
+  `report.json` files. For the published results see `published.load`. The
+  charts show the main features, unless some are named.
 
   Raises:
     ConfigError: there are no such published results or features.
