@@ -1,14 +1,12 @@
 """Writing an export: a folder that other programs' samplers load.
 
-    README.md          the model card, which model hubs understand
-    grid.png           samples
-    config.json        the network, how to sample from it, how it was trained
-    model.safetensors  the parameters, by this package's names
-    vae/               the autoencoder of a network of latents, if it has one
-    report.json        the scores, if the run was evaluated
-    stablehlo/         samplers for jax alone
-    unet/ ...          files for diffusers (see `export_pytorch`)
-    onnx/              the 1-step sampler
+It has the files of `export_folder`, those for diffusers of `export_pytorch`,
+and these:
+
+    README.md    the model card      grid.png   samples
+    report.json  the scores, if the run was evaluated
+    stablehlo/   samplers for jax alone
+    onnx/        the 1-step sampler
 
 The folder can be pushed to a model hub as it is. It is written whole or not at
 all.
