@@ -23,8 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from scm_jax.errors import UserError
-from scm_jax.metrics.extractor import Extractor, Source
+from scm_jax.metrics.extractor import Extractor, Source, check_shape
 
 NAME = "random"
 DIM, FILTERS, SIDE = 48, 48, 3
@@ -39,11 +38,7 @@ def extractor(source: Source) -> Extractor:
   params = _draw(layers, channels)
 
   def apply(params: Any, images: Array) -> dict[str, Array]:
-    if images.shape[1:] != tuple(source.image_shape):
-      raise UserError(
-        f"images of {list(images.shape[1:])} cannot be compared with images of "
-        f"{list(source.image_shape)}"
-      )
+    check_shape(images, source.image_shape)
     found = _responses(params["filters"], images)
     precision = jax.lax.Precision.HIGHEST
     return {"features": jnp.dot(found, params["matrix"], precision=precision)}
