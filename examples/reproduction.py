@@ -15,13 +15,8 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scm_jax.reporting import (
-  chart_parts,
-  charts,
-  objectives,
-  score_table,
-  tables,
-)
+from scm_jax.objectives import OBJECTIVES
+from scm_jax.reporting import chart_parts, charts, score_table, tables, titles
 
 MAIN = "fd_classifier"
 STEPS = {1: "1 step", 2: "2 steps", 4: "4 steps", 32: "32 steps"}
@@ -74,7 +69,7 @@ def read(path: pathlib.Path) -> pd.DataFrame:
   counts = rows[["steps", "nfe", "params"]].astype(int)
   rows = score_table.with_appearance(rows.assign(**counts))
   names = rows[["objective", "steps", "nfe"]].itertuples(index=False)
-  return rows.assign(series=[objectives.series_title(*name) for name in names])
+  return rows.assign(series=[titles.series_title(*name) for name in names])
 
 
 def replaced(text: str, name: str, table: str) -> str:
@@ -108,7 +103,7 @@ def quality(rows: pd.DataFrame, data: str = "digits") -> pd.DataFrame:
   order = ["teacher", "scd", "sct"]
   table = table.sort_index(level=1, key=lambda runs: runs.map(order.index))
   table = table.sort_index(level=0, sort_remaining=False, kind="stable")
-  label = lambda run: objectives.OBJECTIVES[run].label
+  label = lambda run: OBJECTIVES[run].label
   table = table.rename(thousands, level=0).rename(label, level=1)
   return finished(table, {"params": "thousand parameters", "objective": "run"})
 
@@ -121,7 +116,7 @@ def ratio(rows: pd.DataFrame) -> pd.DataFrame:
   columns = [(steps, run) for run in ("scd", "sct") for steps in FEW.values()]
   table = table.reindex(columns=pd.MultiIndex.from_tuples(columns))
   table.columns = [
-    f"{objectives.OBJECTIVES[run].label}, {steps}" for steps, run in columns
+    f"{OBJECTIVES[run].label}, {steps}" for steps, run in columns
   ]
   return finished(table.rename(thousands), {"params": "thousand parameters"})
 

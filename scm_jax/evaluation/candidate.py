@@ -26,6 +26,12 @@ class Samples(NamedTuple):
   labels: np.ndarray | None
   seed: int
 
+  def labels_for(self, model: Sampler) -> np.ndarray:
+    """Returns the classes [num], or a network's "no label" for each sample."""
+    if self.labels is not None:
+      return self.labels
+    return np.full(self.num, model.network.config.num_classes, np.int32)
+
 
 class Candidate(Protocol):
   """What gives the images of a run of the report.
@@ -34,8 +40,9 @@ class Candidate(Protocol):
   are none), and the digest of everything that its images depend on.
   `own_labels` are the classes [num] of its images where it decides them, or
   None where they are chosen for it. `settings` tell how they are drawn and
-  `facts` what they are, by the keys of the report. `collect` computes their
-  statistics in one pass.
+  `facts` what they are, by the keys of the report. `batches` yields images
+  [size, H, W, C] of a part of the samples, on the extraction's devices; those
+  beyond the last sample are ignored.
   """
 
   @property
@@ -52,14 +59,37 @@ class Candidate(Protocol):
 
   def fingerprint(self) -> str: ...
 
-  def collect(
+  def batches(
     self,
-    extraction: streaming.Extraction,
+    part: range,
+    size: int,
     samples: Samples,
-    options: PassOptions,
-    observer: streaming.Observer | None = None,
-    checkpoint: PassCheckpoint | None = None,
-  ) -> ImageSet: ...
+    extraction: streaming.Extraction,
+  ) -> Iterator[Any]: ...
+
+
+def collect(
+  candidate: Candidate,
+  extraction: streaming.Extraction,
+  samples: Samples,
+  options: PassOptions,
+  observer: streaming.Observer | None = None,
+  checkpoint: PassCheckpoint | None = None,
+) -> ImageSet:
+  """Computes the statistics of a candidate's images in one pass.
+
+  All batches have the same size, so that one program draws them; see
+  `streaming.collect`.
+  """
+  size = extraction.process_batch_size(options.batch_size)
+  return streaming.collect(
+    extraction,
+    lambda part: candidate.batches(part, size, samples, extraction),
+    samples.num,
+    keep=options.keep,
+    observer=observer,
+    checkpoint=checkpoint,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +110,6 @@ class DrawnImages:
 
   @property
   def num_classes(self) -> int:
-    """Returns the number of classes of its data; 0 if there are none."""
     return self.metadata["config"].data.num_classes
 
   @property
@@ -92,11 +121,9 @@ class DrawnImages:
     return f"{label}, {self.steps} step{'s' if self.steps > 1 else ''}"
 
   def own_labels(self, num: int) -> np.ndarray | None:
-    """Returns None: it draws the classes that it is asked for."""
-    del num
+    del num  # it draws the classes that it is asked for
 
   def facts(self) -> dict[str, Any]:
-    """Returns what it is and what a sample and its training cost."""
     config, step = self.metadata["config"], self.metadata["step"]
     facts = {
       "objective": config.run,
@@ -115,12 +142,10 @@ class DrawnImages:
     return facts
 
   def settings(self) -> dict[str, Any]:
-    """Returns how it draws samples, for a report."""
     drawn = self.model.settings(self.steps, self.guidance)
     return {"ema": self.metadata["ema"]} | drawn
 
   def fingerprint(self) -> str:
-    """Returns a hex digest of everything that its samples depend on."""
     model, codec = self.model, self.model.codec
     guide = model.guidance_network
     return digest(
@@ -135,45 +160,24 @@ class DrawnImages:
       (self.steps, self.guidance),
     )
 
-  def collect(
+  def batches(
     self,
-    extraction: streaming.Extraction,
+    part: range,
+    size: int,
     samples: Samples,
-    options: PassOptions,
-    observer: streaming.Observer | None = None,
-    checkpoint: PassCheckpoint | None = None,
-  ) -> ImageSet:
-    """Draws samples, of which each process draws a part, and their statistics.
-
-    All batches have the same size, so that one program draws them; see
-    `streaming.collect`.
-    """
-    size = extraction.process_batch_size(options.batch_size)
+    extraction: streaming.Extraction,
+  ) -> Iterator[Any]:
     model = self.model.on(extraction.sharding)
-    labels = samples.labels
-    if labels is None:
-      no_label = model.network.config.num_classes
-      labels = np.full(samples.num, no_label, np.int32)
-
-    def batches(part: range) -> Iterator[Any]:
-      for first in range(part.start, part.stop, size):
-        index = np.arange(first, first + size)
-        yield model.draw(
-          index,
-          labels[np.minimum(index, samples.num - 1)],
-          steps=self.steps,
-          seed=samples.seed,
-          guidance=self.guidance,
-        )
-
-    return streaming.collect(
-      extraction,
-      batches,
-      samples.num,
-      keep=options.keep,
-      observer=observer,
-      checkpoint=checkpoint,
-    )
+    labels = samples.labels_for(model)
+    for first in range(part.start, part.stop, size):
+      index = np.arange(first, first + size)
+      yield model.draw(
+        index,
+        labels[np.minimum(index, samples.num - 1)],
+        steps=self.steps,
+        seed=samples.seed,
+        guidance=self.guidance,
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,27 +204,15 @@ class GivenImages:
   def fingerprint(self) -> str:
     return self.pictures.digest
 
-  def collect(
+  def batches(
     self,
-    extraction: streaming.Extraction,
+    part: range,
+    size: int,
     samples: Samples,
-    options: PassOptions,
-    observer: streaming.Observer | None = None,
-    checkpoint: PassCheckpoint | None = None,
-  ) -> ImageSet:
-    size = extraction.process_batch_size(options.batch_size)
+    extraction: streaming.Extraction,
+  ) -> Iterator[Any]:
+    del extraction
     chosen = np.arange(samples.num) * self.pictures.count // samples.num
-
-    def batches(part: range) -> Iterator[Any]:
-      index = chosen[part.start : part.stop].tolist()
-      for images in self.pictures.batches(index, size):
-        yield streaming.pad_batch(images, size)
-
-    return streaming.collect(
-      extraction,
-      batches,
-      samples.num,
-      keep=options.keep,
-      observer=observer,
-      checkpoint=checkpoint,
-    )
+    index = chosen[part.start : part.stop].tolist()
+    for images in self.pictures.batches(index, size):
+      yield streaming.pad_batch(images, size)

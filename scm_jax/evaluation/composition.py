@@ -23,17 +23,10 @@ from scm_jax import samplers, trigflow
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation.candidate import DrawnImages, Samples
 from scm_jax.evaluation.dataset import ImageDataset
-from scm_jax.evaluation.request import (
-  CandidateGrid,
-  PassOptions,
-  Request,
-  digest,
-)
+from scm_jax.evaluation.request import CandidateGrid, Request, digest
 from scm_jax.evaluation.selection import Load
 from scm_jax.evaluation.subjects import Runs
 from scm_jax.metrics import streaming
-from scm_jax.metrics.array_file import PassCheckpoint
-from scm_jax.metrics.metric import ImageSet
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 
@@ -47,19 +40,12 @@ DATA = "data"  # what takes the first network's place where images do
 )
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """How a network draws, as an argument of a program.
-
-  Attributes:
-    model: the network.
-    scale: its guidance scale.
-    steps: its number of steps.
-    guided: whether the scale costs a second evaluation.
-  """
+  """How a network draws, as an argument of a program."""
 
   model: Sampler
-  scale: Any
+  scale: Any  # of guidance
   steps: int
-  guided: bool
+  guided: bool  # whether the scale costs a second evaluation
 
   def integrate(self, noise: Array, label: Array) -> Array:
     """Returns samples `[B, H, W, C]` from unit noise `[1, B, H, W, C]`."""
@@ -127,21 +113,17 @@ class ComposedImages:
 
   @property
   def num_classes(self) -> int:
-    """Returns the number of classes of its data; 0 if there are none."""
     return self.second.num_classes
 
   def own_labels(self, num: int) -> np.ndarray | None:
-    """Returns the labels `[num]` of the images that it begins with, if any."""
     if self.first or not self.num_classes:
       return None
     return self.data.read(self._chosen(num).tolist())[1]
 
   def settings(self) -> dict[str, Any]:
-    """Returns how it draws samples, for a report."""
     return {**self.second.settings(), "t_mid": self.t_mid}
 
   def facts(self) -> dict[str, Any]:
-    """Returns what it is and what a sample costs, for a report."""
     parts = [part for part in (self.first, self.second) if part]
     sizes = {part.model.parameters for part in parts}
     return {
@@ -155,44 +137,27 @@ class ComposedImages:
     }
 
   def fingerprint(self) -> str:
-    """Returns a hex digest of everything that its samples depend on."""
     first = self.first.fingerprint() if self.first else self.data.fingerprint()
     return digest(first, self.second.fingerprint(), self.t_mid)
 
-  def collect(
+  def batches(
     self,
-    extraction: streaming.Extraction,
+    part: range,
+    size: int,
     samples: Samples,
-    options: PassOptions,
-    observer: streaming.Observer | None = None,
-    checkpoint: PassCheckpoint | None = None,
-  ) -> ImageSet:
-    """Draws samples and computes their statistics; see `DrawnImages`."""
-    size = extraction.process_batch_size(options.batch_size)
+    extraction: streaming.Extraction,
+  ) -> Iterator[Any]:
     first = self.first and _part(self.first, extraction)
     second = _part(self.second, extraction)
-    chosen, label = self._chosen(samples.num), samples.labels
-    if label is None:
-      no_label = self.second.model.network.config.num_classes
-      label = np.full(samples.num, no_label, np.int32)
-
-    def batches(part: range) -> Iterator[Any]:
-      for start in range(part.start, part.stop, size):
-        index = np.arange(start, start + size)
-        inside = np.minimum(index, samples.num - 1)
-        stored = None if first else self.data.read(chosen[inside].tolist())[0]
-        batch = programs.put(second.model, (index, label[inside], stored))
-        seed = np.int32(samples.seed)
-        yield draw(first, second, seed, batch, t_mid=self.t_mid)
-
-    return streaming.collect(
-      extraction,
-      batches,
-      samples.num,
-      keep=options.keep,
-      observer=observer,
-      checkpoint=checkpoint,
-    )
+    chosen = self._chosen(samples.num)
+    label = samples.labels_for(self.second.model)
+    for start in range(part.start, part.stop, size):
+      index = np.arange(start, start + size)
+      inside = np.minimum(index, samples.num - 1)
+      stored = None if first else self.data.read(chosen[inside].tolist())[0]
+      batch = programs.put(second.model, (index, label[inside], stored))
+      seed = np.int32(samples.seed)
+      yield draw(first, second, seed, batch, t_mid=self.t_mid)
 
   def _chosen(self, num: int) -> np.ndarray:
     """Returns the indices of evenly spaced images."""

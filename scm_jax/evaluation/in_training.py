@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from scm_jax import files
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation import labels, reference
-from scm_jax.evaluation.candidate import DrawnImages, Samples
+from scm_jax.evaluation.candidate import DrawnImages, Samples, collect
 from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.evaluation.request import PassOptions, digest
 from scm_jax.metrics import extractors, multihost, registry, streaming
@@ -87,7 +87,7 @@ class Evaluation:
     label = labels.draw(labels.RANDOM, known, num, classes, seed=0)
     samples = Samples(num, label, seed=0)
     passes = PassOptions(min(config.sample.batch_size, num), keep=num)
-    collected = drawn.collect(extraction, samples, passes)
+    collected = collect(drawn, extraction, samples, passes)
     score = lambda: _score(collected, known.statistics)
     scores = multihost.from_process_zero(score)
     first, value = next(iter(scores.items()))

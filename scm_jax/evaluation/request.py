@@ -86,21 +86,18 @@ class Request:
   def fields(self) -> dict[str, Any]:
     """Returns the fields of all parts by name, as `report.json` keeps them.
 
-    Without images, or a second network, it has no field of them, as reports of
-    earlier versions.
+    Those of which reports of earlier versions know nothing are left out where
+    they are empty.
     """
     fields = dataclasses.asdict(self)
-    for name in ("images", "then"):
+    for part in ("grid", "networks", "protocol"):
+      fields |= fields.pop(part)
+    for name in ("images", "then", "gamma", "times", "guide"):
       if not fields[name]:
         del fields[name]
-    parts = [fields.pop(name) for name in ("grid", "networks", "protocol")]
-    # Reports of earlier versions do not have these.
-    for name in ("gamma", "times"):
-      if not getattr(self.grid, name):
-        del parts[0][name]
-    if not self.networks.guide:
-      del parts[1]["guide"], parts[1]["guide_ema"]
-    return fields | {key: x for part in parts for key, x in part.items()}
+    if "guide" not in fields:
+      del fields["guide_ema"]
+    return fields
 
 
 @dataclasses.dataclass(frozen=True)

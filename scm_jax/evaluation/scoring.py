@@ -10,7 +10,7 @@ import numpy as np
 
 from scm_jax.errors import UserError
 from scm_jax.evaluation import labels
-from scm_jax.evaluation.candidate import Candidate, Samples
+from scm_jax.evaluation.candidate import Candidate, Samples, collect
 from scm_jax.evaluation.observers import ImagePicker, SampleWriter
 from scm_jax.evaluation.reference import Reference
 from scm_jax.evaluation.request import PassOptions, Protocol, digest
@@ -91,8 +91,8 @@ class Scorer:
     writer = SampleWriter(indices, save, num) if save else None
     picker = writer or ImagePicker(indices)
     checkpoint = PassCheckpoint(self.folder / key, self.options.save_every)
-    generated = candidate.collect(
-      self.extraction, samples, self.options, picker, checkpoint
+    generated = collect(
+      candidate, self.extraction, samples, self.options, picker, checkpoint
     )
     if writer:
       writer.finish()

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError
@@ -20,8 +20,8 @@ _PREVIEWS = (
 )
 
 
-class Subjects(Protocol):
-  """What is scored, and what an evaluation has to know of it.
+class Runs:
+  """Trained runs, of which the first one's data are the default reference.
 
   It has the shape (H, W, C) of the images, the number of them to score by
   default (0 if any can be drawn), the size of a batch, and sentences on why
@@ -30,30 +30,6 @@ class Subjects(Protocol):
   `open_dataset` a dataset to compare with, and `groups` yields the candidates
   of each run of the report.
   """
-
-  @property
-  def image_shape(self) -> tuple[int, int, int]: ...
-
-  @property
-  def count(self) -> int: ...
-
-  @property
-  def batch_size(self) -> int: ...
-
-  @property
-  def warnings(self) -> tuple[str, ...]: ...
-
-  def marks(self) -> list[Any]: ...
-
-  def choose_reference(self, asked: str | None) -> str: ...
-
-  def open_dataset(self, reference: str = "") -> ImageDataset: ...
-
-  def groups(self) -> Iterator[Sequence[Candidate]]: ...
-
-
-class Runs:
-  """Trained runs, of which the first one's data are the default reference."""
 
   count = 0
 
@@ -108,7 +84,7 @@ class Runs:
 
 
 class Images:
-  """Images of a folder or file, as the only run of the report."""
+  """Images of a folder or file, as the only run of the report; see `Runs`."""
 
   batch_size = _BATCH
   warnings = ()
@@ -145,3 +121,6 @@ class Images:
 
   def groups(self) -> Iterator[Sequence[Candidate]]:
     yield [GivenImages(self._pictures)]
+
+
+Subjects = Runs | Images

@@ -36,17 +36,13 @@ _FIXED = {
 class Pickle(NamedTuple):
   """The parts of a network pickle that are used.
 
-  Attributes:
-    tensors: float32 arrays by PyTorch's names, from `Precond` down.
-    sigma_d: the standard deviation of the network's data.
-    channels_per_head: the width of an attention head; 0 without attention.
-    data: the fields of `config.data`. The mean and the standard deviation are
-      those of the stored data, which are scaled to `sigma_d`.
+  The data are the fields of `config.data`. The mean and the standard deviation
+  are those of the stored data, which are scaled to `sigma_d`.
   """
 
-  tensors: Tensors
-  sigma_d: float
-  channels_per_head: int
+  tensors: Tensors  # float32, by PyTorch's names, from `Precond` down
+  sigma_d: float  # the standard deviation of the network's data
+  channels_per_head: int  # the width of an attention head; 0 without attention
   data: dict[str, Any]
 
 

@@ -1,21 +1,23 @@
 """Writing an export: a folder that other programs' samplers load.
 
-    README.md          the model card      grid.png   samples
-    config.json        the network, how to sample from it, how it was trained
-    model.safetensors  the parameters, by this package's names
-    vae/               the autoencoder of a network of latents, if it has one
-    report.json        the scores, if the run was evaluated
-    stablehlo/         samplers for jax alone
-    unet/ ...          files for diffusers (see `export_pytorch`)
-    onnx/              the 1-step sampler
+It has the files of `export_folder`, those for diffusers of `export_pytorch`,
+and these:
+
+    README.md    the model card      grid.png   samples
+    report.json  the scores, if the run was evaluated
+    stablehlo/   samplers for jax alone
+    onnx/        the 1-step sampler
 
 The folder can be pushed to a model hub as it is. It is written whole or not at
 all.
 """
 
+import importlib.resources
 import os
 import pathlib
 from typing import Any
+
+import jinja2
 
 from scm_jax import files, image_grid
 from scm_jax.errors import ConfigError
@@ -24,11 +26,11 @@ from scm_jax.interop import (
   export_folder,
   export_onnx,
   export_pytorch,
-  model_card,
   stablehlo,
 )
 from scm_jax.interop.export_folder import Origin, write_json
 from scm_jax.interop.export_request import Request
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 
 
@@ -79,7 +81,7 @@ def write(
       images = sampler.sample(num=request.num)
       grid = image_grid.image_grid(images, min(10, request.num))
       image_grid.save_png(folder / "grid.png", grid)
-    card = model_card.text(sampler, origin, request, report)
+    card = _model_card(sampler, origin, request, report)
     (folder / "README.md").write_text(card)
   return out
 
@@ -94,6 +96,37 @@ def _write_stablehlo(
     (folder / program.description["file"]).write_bytes(program.data)
     descriptions.append(program.description)
   write_json(folder / "programs.json", {"programs": descriptions})
+
+
+def _model_card(
+  sampler: Sampler,
+  origin: Origin,
+  request: Request,
+  report: dict[str, Any] | None,
+) -> str:
+  """Returns the model card, from the template `model_card.md`."""
+  file = importlib.resources.files("scm_jax.interop").joinpath("model_card.md")
+  environment = jinja2.Environment(
+    trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+  )
+  network = sampler.network.config
+  objective = OBJECTIVES.get(origin.config.get("run", ""))
+  classes = network.num_classes
+  some = list(range(min(classes, 4)))
+  return environment.from_string(file.read_text(encoding="utf-8")).render(
+    sampler=sampler,
+    network=network,
+    family=type(network).__name__,
+    origin=origin,
+    data=origin.config.get("data", {}),
+    description=objective.description if objective else "a network",
+    labels=f"{classes} classes" if classes else "no labels",
+    call=f"class_labels={some}" if classes else "batch_size=4",
+    autoencoder=autoencoder.attached(sampler),
+    request=request,
+    formats=request.written,
+    report=report,
+  )
 
 
 def _check(sampler: Sampler, request: Request, out: pathlib.Path) -> None:

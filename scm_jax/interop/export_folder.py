@@ -36,17 +36,11 @@ _CODECS = {"pixels": codecs.PixelCodec, "latents": codecs.LatentCodec}
 
 
 class Origin(NamedTuple):
-  """The run and checkpoint that an export was made from.
+  """The run and checkpoint that an export was made from."""
 
-  Attributes:
-    config: the run's resolved config, in JSON's types.
-    step: the checkpoint's training step.
-    ema: the name of the EMA weights, which is their width.
-  """
-
-  config: dict[str, Any]
-  step: int
-  ema: str
+  config: dict[str, Any]  # the run's resolved config, in JSON's types
+  step: int  # of training
+  ema: str  # the name of the EMA weights, which is their width
 
 
 def write(folder: Any, sampler: Sampler, origin: Origin) -> None:

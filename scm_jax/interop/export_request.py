@@ -8,27 +8,19 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What an export contains.
+  """What an export contains."""
 
-  Attributes:
-    formats: names in `FORMATS`; `safetensors` is always written.
-    dtype: a name in `DTYPES`, in which the parameters are stored and the
-      network computes; "" stores float32 and computes as in training.
-    steps: the StableHLO samplers' numbers of steps; none is 1, 2 and 4, or a
-      diffusion model's own number.
-    bake: whether the StableHLO programs hold the parameters.
-    license: the licence that the model card names.
-    name: the title of the model card.
-    num: the number of samples in the model card's grid; 0 is no grid.
-  """
-
-  formats: tuple[str, ...] = FORMATS[:3]
+  formats: tuple[str, ...] = FORMATS[:3]  # `safetensors` is always written
+  # One of `DTYPES`, in which the parameters are stored and the network
+  # computes; "" stores float32 and computes as in training.
   dtype: str = ""
+  # The StableHLO samplers' numbers of steps; none is 1, 2 and 4, or a diffusion
+  # model's own number.
   steps: tuple[int, ...] = ()
-  bake: bool = False
-  license: str = "unknown"
-  name: str = "scm"
-  num: int = 40
+  bake: bool = False  # whether the StableHLO programs hold the parameters
+  license: str = "unknown"  # that the model card names
+  name: str = "scm"  # the title of the model card
+  num: int = 40  # samples in the model card's grid; 0 is no grid
 
   @property
   def written(self) -> tuple[str, ...]:

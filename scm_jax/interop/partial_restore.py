@@ -21,24 +21,15 @@ from scm_jax import networks
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What became of each parameter, by its name (`denoiser/conv_in/weight`).
+  """What became of each parameter, by its name (`denoiser/conv_in/weight`)."""
 
-  Attributes:
-    copied: parameters taken from the source.
-    negated: parameters taken with the opposite sign, because TrigFlow's F is
-      minus EDM's.
-    fresh: parameters to be initialised, because the source has nothing alike.
-    unused: parameters of the source that have no place in the target.
-    misfits: parameters that should fit and do not, each with both shapes.
-    fitted: parameters fitted to imitate the source; see `imitation`.
-  """
-
-  copied: tuple[str, ...]
+  copied: tuple[str, ...]  # taken from the source
+  # Taken with the opposite sign, because TrigFlow's F is minus EDM's.
   negated: tuple[str, ...]
-  fresh: tuple[str, ...]
-  unused: tuple[str, ...]
-  misfits: tuple[str, ...]
-  fitted: tuple[str, ...] = ()
+  fresh: tuple[str, ...]  # to be initialised: the source has nothing alike
+  unused: tuple[str, ...]  # those of the source without a place in the target
+  misfits: tuple[str, ...]  # that should fit and do not, each with both shapes
+  fitted: tuple[str, ...] = ()  # to imitate the source; see `imitation`
 
   def __str__(self) -> str:
     """Returns one line for each kind; equal layers of blocks are counted."""

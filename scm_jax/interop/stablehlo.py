@@ -47,16 +47,13 @@ class Program(NamedTuple):
 class Variant(NamedTuple):
   """One of the programs of a sampler.
 
-  Attributes:
-    steps: the number of steps.
-    guided: whether a diffusion model is guided, at twice the evaluations.
-      Networks that take the scale as an input always do.
-    noise: whether the program starts from noise, or from a seed.
+  A diffusion model is guided at twice the evaluations. Networks that take the
+  scale as an input always are.
   """
 
   steps: int
   guided: bool = False
-  noise: bool = True
+  noise: bool = True  # whether it starts from noise, or from a seed
 
 
 def programs(

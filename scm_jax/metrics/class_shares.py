@@ -10,9 +10,7 @@ import numpy as np
 from scm_jax.metrics.metric import Column, Metric, Statistic
 
 
-def class_shares(
-  generated: np.ndarray, real: np.ndarray
-) -> tuple[float, float] | None:
+def class_shares(generated: np.ndarray, real: np.ndarray) -> tuple[float, ...]:
   """Returns the least share of a class, and chi-square over its freedom.
 
   The first is the smallest ratio of a class's share in the samples to its share
@@ -20,20 +18,14 @@ def class_shares(
   second is Pearson's statistic of the samples against the shares of the real
   images, divided by its degrees of freedom: 1 on average if each sample has the
   class of a random real image. It grows with the number of samples where the
-  shares differ.
-
-  Args:
-    generated: the classes [n] that are found in samples.
-    real: those [m] that are found in real images.
-
-  Returns:
-    None if less than two classes are found in real images.
+  shares differ. The arrays are the classes that are found in samples [n] and in
+  real images [m]; returns () if fewer than two are found in the latter.
   """
   size = 1 + max(generated.max(), real.max())
   found, known = (np.bincount(x, minlength=size) for x in (generated, real))
   found, known = found[known > 0], known[known > 0]
   if len(known) < 2:
-    return None
+    return ()
   expected = known * (len(generated) / len(real))
   chi_square = np.sum((found - expected) ** 2 / expected)
   freedom = len(known) - 1
@@ -51,8 +43,8 @@ FOUND_CLASSES = Statistic(
 )
 METRIC = Metric(
   statistic=FOUND_CLASSES,
-  compute=lambda generated, reference, options: (
-    class_shares(generated, reference) or ()
+  compute=lambda generated, reference, options: class_shares(
+    generated, reference
   ),
   keys=("least_class", "class_chi_square"),
   columns=(

@@ -102,14 +102,16 @@ class Classifier:
   scale: float
 
 
-def extractor(source: Source) -> Extractor:
-  """Returns the classifier of a dataset, cached or trained, as an extractor.
+def extractor(
+  source: Source, settings: Settings = _DEFAULT, name: str = "classifier"
+) -> Extractor:
+  """Returns a classifier of a dataset, cached or trained, as an extractor.
 
   All processes must call it together: classifiers trained by two of them would
   differ by rounding, so process 0 trains one for all.
   """
-  make = lambda: load_or_train(*source.labelled(), source.cache)
-  return classifier_extractor(multihost.from_process_zero(make))
+  make = lambda: load_or_train(*source.labelled(), source.cache, settings)
+  return classifier_extractor(multihost.from_process_zero(make), name)
 
 
 def classifier_extractor(

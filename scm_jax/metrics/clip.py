@@ -9,7 +9,6 @@ holds of the text's network is left out.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,9 +97,25 @@ def from_tensors(tensors: Tensors) -> Params:
   def norm(name: str) -> dict[str, np.ndarray]:
     return {"scale": vector(f"{name}.weight"), "bias": vector(f"{name}.bias")}
 
+  def linear(name: str, features_in: int, features: int) -> Params:
+    kernel = take(left, f"{name}.weight", (features, features_in)).T
+    return {"kernel": kernel, "bias": take(left, f"{name}.bias", (features,))}
+
+  def block(name: str) -> Params:
+    hidden = len(left.get(f"{name}.mlp.fc1.bias", ()))
+    qkv = [linear(f"{name}.self_attn.{p}_proj", width, width) for p in "qkv"]
+    return {
+      "norm1": norm(f"{name}.layer_norm1"),
+      "qkv": jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *qkv),
+      "proj": linear(f"{name}.self_attn.out_proj", width, width),
+      "norm2": norm(f"{name}.layer_norm2"),
+      "fc1": linear(f"{name}.mlp.fc1", width, hidden),
+      "fc2": linear(f"{name}.mlp.fc2", hidden, width),
+    }
+
   blocks = []
   while any(n.startswith(f"encoder.layers.{len(blocks)}.") for n in left):
-    blocks.append(_block_of(left, f"encoder.layers.{len(blocks)}", width, norm))
+    blocks.append(block(f"encoder.layers.{len(blocks)}"))
   if not blocks:
     raise Misfit("it has no vision_model.encoder.layers.0")
   filters = (width, 3, PATCH, PATCH)
@@ -118,28 +133,6 @@ def from_tensors(tensors: Tensors) -> Params:
   if left:
     raise Misfit(f"it has {min(left)}, which CLIP's ViT-L/14 does not have")
   return found
-
-
-def _block_of(left: Tensors, name: str, width: int, norm: Any) -> Params:
-  """Returns the parameters of one block."""
-
-  def linear(part: str, features_in: int, features: int) -> Params:
-    kernel = take(left, f"{name}.{part}.weight", (features, features_in)).T
-    return {
-      "kernel": kernel,
-      "bias": take(left, f"{name}.{part}.bias", (features,)),
-    }
-
-  hidden = len(left.get(f"{name}.mlp.fc1.bias", ()))
-  parts = [linear(f"self_attn.{p}_proj", width, width) for p in "qkv"]
-  return {
-    "norm1": norm(f"{name}.layer_norm1"),
-    "qkv": jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts),
-    "proj": linear("self_attn.out_proj", width, width),
-    "norm2": norm(f"{name}.layer_norm2"),
-    "fc1": linear("mlp.fc1", width, hidden),
-    "fc2": linear("mlp.fc2", hidden, width),
-  }
 
 
 def _positions(left: Tensors, width: int) -> np.ndarray:

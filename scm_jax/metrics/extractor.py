@@ -4,12 +4,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
+
+from scm_jax.errors import UserError
 
 # Extractors that confirm what others say: nothing is chosen by their features.
 JUDGES = frozenset({"judge", "random"})
@@ -43,6 +45,15 @@ class Extractor:
       digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
       digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def check_shape(images: Array, shape: Sequence[int]) -> None:
+  """Raises UserError unless images [B, H, W, C] are of a shape (H, W, C)."""
+  if images.shape[1:] != tuple(shape):
+    raise UserError(
+      f"images of {list(images.shape[1:])} cannot be compared with images of "
+      f"{list(shape)}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,26 +25,19 @@ _LEAST_PER_FEATURE = 2  # samples; the bias of fewer is not linear in 1/N
 
 
 def extrapolate(
-  features: np.ndarray, reference: Moments, *, seed: int = 0
-) -> tuple[float, float] | None:
+  features: np.ndarray, reference: Moments, options: Options
+) -> tuple[float, ...]:
   """Returns the distance of infinitely many samples, and its standard error.
 
-  The distance may be slightly negative. Subsets have at least two samples for
-  each feature.
-
-  Args:
-    features: features [n, d] of generated samples.
-    reference: the moments of real ones.
-    seed: the seed of the random blocks.
-
-  Returns:
-    None if there are too few samples for subsets of five sizes.
+  Features are [n, d], the reference the moments of real ones. The distance may
+  be slightly negative. Subsets have at least two samples for each feature; a
+  set of too few for subsets of five sizes has no distance: ().
   """
   count, dim = features.shape
   least = -(-_LEAST_PER_FEATURE * dim * BLOCKS // count)  # blocks in a subset
   if count < BLOCKS or BLOCKS - least + 1 < _LEAST_SIZES:
-    return None
-  order = np.random.default_rng(seed).permutation(count)
+    return ()
+  order = np.random.default_rng(options.seed).permutation(count)
   blocks = [
     feature_stats(features[part]) for part in np.array_split(order, BLOCKS)
   ]
@@ -82,16 +75,10 @@ def _distance(sample: Moments, reference: Moments) -> float:
   return np.sum((sample.mean - reference.mean) ** 2) + spread - 2 * roots.sum()
 
 
-def _compute(
-  features: np.ndarray, reference: Moments, options: Options
-) -> tuple[float, ...]:
-  return extrapolate(features, reference, seed=options.seed) or ()
-
-
 METRIC = Metric(
   statistic=KEPT_FEATURES,
   against=MOMENTS,
-  compute=_compute,
+  compute=extrapolate,
   keys=("fd_infinity", "fd_infinity_se"),
   columns=(Column("fd_infinity", "FD∞"),),
 )

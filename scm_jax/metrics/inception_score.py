@@ -17,14 +17,6 @@ from scm_jax.metrics.metric import Column, Metric, Statistic
 PARTS = 10
 
 
-class InceptionScore(NamedTuple):
-  """Mean and deviation over the parts; and the score of all images as one."""
-
-  mean: float
-  sd: float
-  whole: float
-
-
 class ClassSums(NamedTuple):
   """Sums of class probabilities over samples, part by part."""
 
@@ -55,11 +47,14 @@ def sum_classes(logits: np.ndarray, first: int, total: int) -> ClassSums:
   return sums
 
 
-def inception_score(sums: ClassSums) -> InceptionScore:
-  """Computes the score from the sums of all samples."""
+def inception_score(sums: ClassSums) -> tuple[float, float, float]:
+  """Computes the score from the sums of all samples.
+
+  Returns mean and deviation over the parts, and the score of all images as one.
+  """
   parts = list(map(_score, *sums))
   whole = _score(*(values.sum(axis=0) for values in sums))
-  return InceptionScore(float(np.mean(parts)), float(np.std(parts)), whole)
+  return float(np.mean(parts)), float(np.std(parts)), whole
 
 
 def _score(count: float, probabilities: np.ndarray, negentropy: float) -> float:

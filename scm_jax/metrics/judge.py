@@ -7,14 +7,14 @@ it, and nothing is ever chosen by it (see `extractor.JUDGES`).
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scm_jax.metrics import classifier, multihost
+from scm_jax.metrics import classifier, random_features
 from scm_jax.metrics.classifier import Network, Settings
-from scm_jax.metrics.extractor import Extractor, Source
 
 NAME = "judge"
 
@@ -52,7 +52,7 @@ class ResidualNet(Network):
       x = nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
       x = nn.Dense(channels, name=f"widen_{depth}")(x)
     x = nn.gelu(x + self._conv(channels, "block_out")(nn.gelu(x)))
-    pooled = [_quarters(x, jnp.mean), _quarters(x, jnp.max)]
+    pooled = [random_features.pool(x, reduce) for reduce in (jnp.mean, jnp.max)]
     x = jnp.concatenate(pooled, axis=-1)
     features = nn.Dense(self.settings.features, name="features")(x)
     logits = nn.Dense(self.num_classes, name="logits")(nn.gelu(features))
@@ -62,19 +62,6 @@ class ResidualNet(Network):
     return nn.Conv(channels, (3, 3), name=name)
 
 
-def _quarters(x: jax.Array, reduce) -> jax.Array:
-  """Returns a statistic of each quarter of [B, H, W, C], [B, 4 C]."""
-  rows = jnp.array_split(x, 2, axis=1)
-  parts = [part for row in rows for part in jnp.array_split(row, 2, axis=2)]
-  return jnp.concatenate([reduce(part, axis=(1, 2)) for part in parts], axis=-1)
-
-
-def extractor(source: Source) -> Extractor:
-  """Returns the second classifier of a dataset, cached or trained.
-
-  All processes must call it together, as for the first classifier.
-  """
-  load = classifier.load_or_train
-  make = lambda: load(*source.labelled(), source.cache, JudgeSettings())
-  found = multihost.from_process_zero(make)
-  return classifier.classifier_extractor(found, NAME)
+extractor = functools.partial(
+  classifier.extractor, settings=JudgeSettings(), name=NAME
+)

@@ -6,19 +6,10 @@ discrepancy is averaged over random subsets. Its expectation does not depend on
 the sample size, and it may be slightly negative.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from scm_jax.errors import UserError
-from scm_jax.metrics.metric import KEPT_FEATURES, Column, Metric
-
-
-class KernelDistance(NamedTuple):
-  """Mean over subsets of the squared MMD, and standard deviation over them."""
-
-  mean: float
-  sd: float
+from scm_jax.metrics.metric import KEPT_FEATURES, Column, Metric, Options
 
 
 def unbiased_mmd2(x: np.ndarray, y: np.ndarray) -> float:
@@ -39,28 +30,24 @@ def unbiased_mmd2(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def kernel_distance(
-  x: np.ndarray,
-  y: np.ndarray,
-  *,
-  subset_size: int = 1000,
-  subsets: int = 100,
-  seed: int = 0,
-) -> KernelDistance:
+  x: np.ndarray, y: np.ndarray, options: Options
+) -> tuple[float, float]:
   """Computes the KID between feature sets `x` [n, d] and `y` [m, d].
 
-  Subsets of both sets are drawn without replacement. Sets that are both no
-  larger than a subset are used whole, and `sd` is then 0.
+  Subsets of both sets are drawn without replacement. Returns the mean of the
+  squared MMD over them, and its standard deviation. Sets that are both no
+  larger than a subset are used whole, and the deviation is then 0.
   """
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-  size = min(subset_size, len(x), len(y))
+  size = min(options.subset_size, len(x), len(y))
   if size == len(x) == len(y):
-    return KernelDistance(unbiased_mmd2(x, y), 0.0)
-  rng = np.random.default_rng(seed)
+    return unbiased_mmd2(x, y), 0.0
+  rng = np.random.default_rng(options.seed)
   values = [
     unbiased_mmd2(*(z[rng.choice(len(z), size, replace=False)] for z in (x, y)))
-    for _ in range(subsets)
+    for _ in range(options.subsets)
   ]
-  return KernelDistance(float(np.mean(values)), float(np.std(values)))
+  return float(np.mean(values)), float(np.std(values))
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
@@ -78,13 +65,7 @@ def _self_kernel_sum(x: np.ndarray) -> float:
 
 METRIC = Metric(
   statistic=KEPT_FEATURES,
-  compute=lambda generated, reference, options: kernel_distance(
-    generated,
-    reference,
-    subset_size=options.subset_size,
-    subsets=options.subsets,
-    seed=options.seed,
-  ),
+  compute=kernel_distance,
   keys=("kid", "kid_sd"),
   columns=(Column("kid", "KID ×1000", scale=1000.0),),
 )

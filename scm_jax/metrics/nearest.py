@@ -15,12 +15,10 @@ from scm_jax.metrics import manifold
 from scm_jax.metrics.metric import KEPT_FEATURES, Column, Metric
 
 
-def nearest_real(
-  generated: np.ndarray, real: np.ndarray
-) -> tuple[float, float] | None:
+def nearest_real(generated: np.ndarray, real: np.ndarray) -> tuple[float, ...]:
   """Returns the ratio of median distances, and the authenticity.
 
-  Features of generated samples are [n, d], of real images [m, d]. It is None if
+  Features of generated samples are [n, d], of real images [m, d]. Returns () if
   most real images are duplicates, to which no distance compares.
 
   Raises:
@@ -35,15 +33,15 @@ def nearest_real(
   distances, nearest = map(np.concatenate, zip(*found, strict=True))
   typical = np.median(np.sqrt(between))
   if not typical:
-    return None
+    return ()
   ratio = np.median(np.sqrt(distances)) / typical
   return float(ratio), float(np.mean(distances > between[nearest]))
 
 
 METRIC = Metric(
   statistic=KEPT_FEATURES,
-  compute=lambda generated, reference, options: (
-    nearest_real(generated, reference) or ()
+  compute=lambda generated, reference, options: nearest_real(
+    generated, reference
   ),
   keys=("nearest_ratio", "authenticity"),
   columns=(

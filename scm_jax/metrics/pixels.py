@@ -3,9 +3,8 @@
 import jax
 import numpy as np
 
-from scm_jax.errors import UserError
 from scm_jax.metrics import resize
-from scm_jax.metrics.extractor import Extractor
+from scm_jax.metrics.extractor import Extractor, check_shape
 
 _POOLED = 8  # the largest side after averaging
 
@@ -21,11 +20,7 @@ def pixel_extractor(image_shape: tuple[int, int, int]) -> Extractor:
   dim = min(height, _POOLED) * min(width, _POOLED) * channels
 
   def apply(params: tuple[()], images: jax.Array) -> dict[str, jax.Array]:
-    if images.shape[1:] != tuple(image_shape):
-      raise UserError(
-        f"images of {list(images.shape[1:])} cannot be compared with images of "
-        f"{list(image_shape)}"
-      )
+    check_shape(images, image_shape)
     x = resize.resize(images, _averaging(height), _averaging(width))
     return {"features": x.reshape(len(images), -1) / 127.5 - 1.0}
 

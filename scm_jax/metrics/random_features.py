@@ -14,7 +14,7 @@ features of all datasets of one shape are the same.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,8 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from scm_jax.errors import UserError
-from scm_jax.metrics.extractor import Extractor, Source
+from scm_jax.metrics.extractor import Extractor, Source, check_shape
 
 NAME = "random"
 DIM, FILTERS, SIDE = 48, 48, 3
@@ -39,11 +38,7 @@ def extractor(source: Source) -> Extractor:
   params = _draw(layers, channels)
 
   def apply(params: Any, images: Array) -> dict[str, Array]:
-    if images.shape[1:] != tuple(source.image_shape):
-      raise UserError(
-        f"images of {list(images.shape[1:])} cannot be compared with images of "
-        f"{list(source.image_shape)}"
-      )
+    check_shape(images, source.image_shape)
     found = _responses(params["filters"], images)
     precision = jax.lax.Precision.HIGHEST
     return {"features": jnp.dot(found, params["matrix"], precision=precision)}
@@ -71,7 +66,7 @@ def _draw(layers: int, channels: int) -> dict[str, Any]:
 def _responses(filters: Sequence[Array], images: Array) -> Array:
   """Returns what all layers say of coarse places, [B, responses]."""
   x = images.astype(jnp.float32) / 255.0
-  seen = [_coarse(x)]
+  seen = [pool(x)]
   for kernel in filters:
     x = jax.lax.conv_general_dilated(
       x,
@@ -82,12 +77,12 @@ def _responses(filters: Sequence[Array], images: Array) -> Array:
       precision=jax.lax.Precision.HIGHEST,
     )
     x = nn.avg_pool(nn.relu(x), (2, 2), (2, 2), "SAME", count_include_pad=False)
-    seen.append(_coarse(x))
+    seen.append(pool(x))
   return jnp.concatenate(seen, axis=-1)
 
 
-def _coarse(x: Array) -> Array:
-  """Returns the means over a grid of places, [B, PLACES² C]."""
+def pool(x: Array, reduce: Callable[..., Array] = jnp.mean) -> Array:
+  """Returns the means, or other numbers, of coarse places, [B, PLACES² C]."""
   rows = jnp.array_split(x, PLACES, axis=1)
   parts = [p for row in rows for p in jnp.array_split(row, PLACES, axis=2)]
-  return jnp.concatenate([part.mean(axis=(1, 2)) for part in parts], axis=-1)
+  return jnp.concatenate([reduce(part, axis=(1, 2)) for part in parts], axis=-1)

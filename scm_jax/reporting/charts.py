@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scm_jax.reporting import chart_parts, objectives, published, titles
+from scm_jax.reporting import chart_parts, published, titles
 from scm_jax.reporting.chart_parts import Label, Page
 
 COMPUTE = "effective sampling compute: billions of parameters × evaluations"
@@ -29,7 +29,7 @@ class Panel(NamedTuple):
 
 def panels(rows: pd.DataFrame, spaces: Sequence[str]) -> list[Panel]:
   """Returns a panel for each dataset and feature space with scores."""
-  rank = rows.objective.map(objectives.rank)
+  rank = rows.objective.map(titles.rank)
   rows = rows.assign(rank=rank).sort_values(["rank", "nfe"], kind="stable")
   return [
     Panel(str(dataset), space, scored)
@@ -72,7 +72,7 @@ def draw_compute(panels: Sequence[Panel], results: pd.DataFrame) -> bytes:
 
 def legend_entries(axes: Axes, rows: pd.DataFrame, origin: str = "") -> None:
   """Adds the rows' objectives to the legend, with `origin` behind each."""
-  for look in objectives.appearances(rows.objective.dropna()).values():
+  for look in titles.appearances(rows.objective.dropna()).values():
     name = look.label + origin
     axes.plot([], [], look.marker, color=look.color, ms=8, label=name)
 
@@ -144,7 +144,7 @@ def draw_sizes(panels: Sequence[Panel]) -> bytes:
   grid = page.figure.subplots(len(panels), 2, squeeze=False)
   for panel, (left, right) in zip(panels, grid, strict=True):
     rows, space = panel.rows[panel.rows.in_series], panel.space
-    teacher = rows.objective.map(objectives.is_teacher).astype(bool)
+    teacher = rows.objective.map(titles.is_teacher).astype(bool)
     full = rows[~teacher | (rows.nfe == rows.nfe[teacher].max())]
     page.label(left, size_axes(left, full, f"fd_{space}"))
     page.label(right, size_axes(right, rows[~teacher], f"ratio_{space}"))

@@ -14,13 +14,13 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.reporting import (
   charts,
   guidance,
-  objectives,
   page,
   published,
   reading,
   records,
   score_table,
   summary,
+  titles,
 )
 from scm_jax.reporting.score_table import Entry
 
@@ -53,12 +53,9 @@ def write(
 ) -> Written:
   """Writes the charts, `report.json`, the CSV and the page into a folder.
 
-  Args:
-    workdirs: evaluated runs, or a sweep's folder.
-    reports: `report.json` files.
-    out: the folder.
-    results: which published results to show; see `published.load`.
-    features: feature spaces that the charts show; by default the main one.
+  The workdirs are evaluated runs, or a sweep's folder; the reports are
+  `report.json` files. For the published results see `published.load`. The
+  charts show the main features, unless some are named.
 
   Raises:
     ConfigError: there are no such published results or features.
@@ -165,7 +162,7 @@ def _check_free(file: epath.Path) -> None:
 
 def _missing(rows: pd.DataFrame) -> list[str]:
   """Returns sentences that name the runs which the charts lack."""
-  teachers = rows.objective.map(objectives.is_teacher).astype(bool)
+  teachers = rows.objective.map(titles.is_teacher).astype(bool)
   ratios = rows.filter(like="ratio_")
   lacking = {
     "No ratio, because the teacher's score is not among the reports": (

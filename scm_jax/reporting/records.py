@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from scm_jax import files
 from scm_jax.metrics.extractor import JUDGES
-from scm_jax.reporting import objectives
+from scm_jax.reporting import titles
 
 Record = dict[str, Any]
 # How samples were drawn, beside their steps; older records may lack some.
@@ -49,13 +49,10 @@ def run_record(
   Its `effective_compute` is the number of parameters (in billions) times
   network evaluations, as in figure 1 of arXiv:2410.11081.
 
-  Args:
-    name: what a reader is shown, such as "sCD, 2 steps"; unique in a report.
-    objective: the registered name of what the network was trained with.
-    nfe: network evaluations for one sample, guidance included; None if unknown.
-    params: parameters of the network that samples; None if unknown.
-    scores: result of `metrics.scores.score`, with at least "fd" and "num".
-    **about: `steps`, `seed`, and all else that is worth keeping.
+  The name is what a reader is shown, such as "sCD, 2 steps". `nfe` are the
+  network evaluations for one sample, guidance included, and `params` the
+  parameters of the network that samples; either is None if unknown. The scores
+  are those of `metrics.scores.score`; `about` is all else, such as `steps`.
   """
   for key in ("fd", "num"):
     if key not in scores:
@@ -147,7 +144,7 @@ def describe(record: Mapping[str, Any]) -> dict[str, Any]:
   return {
     "name": record.get("name"),
     "objective": objective,
-    "series": objectives.series_title(objective, steps, nfe),
+    "series": titles.series_title(objective, steps, nfe),
     "steps": steps,
     "nfe": nfe,
     "params": count("params"),

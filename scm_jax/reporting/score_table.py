@@ -15,39 +15,28 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from scm_jax.metrics import registry
-from scm_jax.reporting import objectives, records
+from scm_jax.reporting import records, titles
 
 _COUNTS = ("steps", "nfe", "params", "num", "trainings", *records.BUDGET)
 _KEYS = ["group", "score"]
 
 
 class Entry(NamedTuple):
-  """A record, and the training that it belongs to.
+  """A record, and the training that it belongs to."""
 
-  Attributes:
-    record: what `scm-jax evaluate` wrote.
-    training: name or folder of the training; "" if unknown.
-    teacher: the same of its teacher; "" if it has none, None if unknown.
-    dataset: name of the dataset that it is scored against; "" if unknown.
-    repeats: a key of trainings that differ only in their seeds; "" if unknown.
-    method: a key of trainings with equal options of the objective.
-    source: the file that the record is from.
-    reference: what that file says of the reference.
-  """
-
-  record: Mapping[str, Any]
-  training: str = ""
-  teacher: str | None = None
-  dataset: str = ""
-  repeats: str = ""
-  method: str = ""
-  source: str = ""
-  reference: Mapping[str, Any] = {}
+  record: Mapping[str, Any]  # what `scm-jax evaluate` wrote
+  training: str = ""  # name or folder of the training; "" if unknown
+  teacher: str | None = None  # as `training`; "" if none, None if unknown
+  dataset: str = ""  # name of what it is scored against; "" if unknown
+  repeats: str = ""  # a key of trainings that differ only in their seeds
+  method: str = ""  # a key of trainings with equal options of the objective
+  source: str = ""  # the file that the record is from
+  reference: Mapping[str, Any] = {}  # what that file says of the reference
 
   @property
   def is_teacher(self) -> bool:
     """Returns whether the record is of a network that teaches."""
-    return objectives.is_teacher(self.record["objective"])
+    return titles.is_teacher(self.record["objective"])
 
 
 def summarize(
@@ -84,7 +73,7 @@ def summarize(
 
 def with_appearance(table: pd.DataFrame) -> pd.DataFrame:
   """Returns a table with the columns `color` and `marker` of objectives."""
-  looks = objectives.appearances(table.objective)
+  looks = titles.appearances(table.objective)
   return table.assign(
     color=[looks[name].color for name in table.objective],
     marker=[looks[name].marker for name in table.objective],

@@ -13,6 +13,7 @@ from scm_jax.evaluation import selection
 from scm_jax.evaluation.reference import Reference
 from scm_jax.evaluation.request import CandidateGrid, Protocol
 from scm_jax.metrics import frechet, kernel
+from scm_jax.metrics.metric import Options
 from scm_jax.sampler import Sampler
 
 DIM = 64
@@ -36,8 +37,8 @@ def _fd(features: np.ndarray) -> float:
 
 
 def _kid(features: np.ndarray) -> float:
-  whole = {"subset_size": 10_000, "subsets": 1}
-  return kernel.kernel_distance(features, REAL, **whole).mean
+  whole = Options(subset_size=10_000, subsets=1)
+  return kernel.kernel_distance(features, REAL, whole)[0]
 
 
 def _chosen(by: str, distance, num: int, seed: int) -> float:

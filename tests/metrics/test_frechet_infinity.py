@@ -6,6 +6,7 @@ import pytest
 from scm_jax.metrics import frechet, scores
 from scm_jax.metrics.accumulator import summarize_features
 from scm_jax.metrics.frechet_infinity import extrapolate
+from scm_jax.metrics.metric import Options
 
 REPEATS = 25
 
@@ -28,7 +29,7 @@ def test_is_unbiased_where_the_plain_distance_is_not(dim, count, shift, scale):
   for repeat in range(REPEATS):
     x = rng.normal(size=(count, dim)) * scale * sd
     x[:, 0] += shift
-    found.append(extrapolate(x, reference, seed=repeat))
+    found.append(extrapolate(x, reference, Options(seed=repeat)))
     moments = frechet.feature_stats(x)
     plain.append(frechet.frechet_distance(moments, reference))
   values, errors = np.asarray(found).T
@@ -48,7 +49,7 @@ def test_does_not_depend_on_the_number_of_samples():
   for count in (300, 3000):
     x = rng.normal(size=(count, dim))
     x[:, 0] += shift
-    value, error = extrapolate(x, reference)
+    value, error = extrapolate(x, reference, Options())
     assert abs(value - shift**2) < 2.5 * error
 
 
@@ -57,7 +58,7 @@ def test_exact_where_the_bias_is_none():
   points = np.concatenate([np.eye(3), -np.eye(3)])
   x = np.repeat(points, 5000, axis=0)
   reference = frechet.feature_stats(points * 2)
-  value, error = extrapolate(x, reference)
+  value, error = extrapolate(x, reference, Options())
   expected = frechet.frechet_distance(frechet.feature_stats(x), reference)
   assert value == pytest.approx(expected, abs=4 * error)
   assert error < 0.02
@@ -66,8 +67,8 @@ def test_exact_where_the_bias_is_none():
 def test_too_few_samples_have_none():
   rng = np.random.default_rng(2)
   reference = _moments(np.zeros(30), np.ones(30))
-  assert extrapolate(rng.normal(size=(99, 30)), reference) is None
-  assert extrapolate(rng.normal(size=(100, 30)), reference) is not None
+  assert not extrapolate(rng.normal(size=(99, 30)), reference, Options())
+  assert extrapolate(rng.normal(size=(100, 30)), reference, Options())
   few = {"x": summarize_features(rng.normal(size=(50, 30)))}
   found = scores.score(few, {"x": {"moments": reference}})
   assert found["fd_infinity"] == found["fd_infinity_se"] == {}

@@ -43,6 +43,6 @@ def test_copies_are_near_and_fresh_samples_are_not():
 
 def test_duplicates_are_no_measure():
   x = np.repeat(np.random.default_rng(2).normal(size=(20, 2)), 3, axis=0)
-  assert nearest.nearest_real(x + 1, x) is None
+  assert nearest.nearest_real(x + 1, x) == ()
   with pytest.raises(errors.UserError, match="there are 1"):
     nearest.nearest_real(x[:1], x)

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn import datasets
 
 from scm_jax import errors
-from scm_jax.reporting import chart_parts, objectives
+from scm_jax.reporting import chart_parts, titles
 from scm_jax.reporting import evaluation_figure as figure
 from scm_jax.reporting import records as report
 
@@ -59,7 +59,7 @@ def test_picture_shows_samples_and_colours(content, tmp_path):
   height, width, _ = pixels.shape
   assert height > 1000 and width > 1000
   names = [name for _, name, *_ in _NAMES]
-  for look in objectives.appearances(names).values():
+  for look in titles.appearances(names).values():
     colour = [int(look.color[i : i + 2], 16) for i in (1, 3, 5)]
     assert (pixels == colour).all(axis=-1).sum() > 200
   # The samples are the only black areas.

@@ -96,15 +96,12 @@ class Block(nn.Module):
     super().__init__()
     self.config, self.decoder, self.mode = config, decoder, mode
     width = config["emb_channels"]
-    self.split = config["form"] == "trigflow" and (
-      config["double_norm"] == "split"
-    )
+    normalized = config["form"] == "trigflow"
+    self.split = normalized and config["double_norm"] == "split"
+    self.gained = normalized and config["double_norm"] == "gained"
     self.emb_linear = Linear(width, outputs * (2 if self.split else 1))
     if not self.split:
       self.emb_gain = nn.Parameter(torch.empty(()))
-    self.gained = config["form"] == "trigflow" and (
-      config["double_norm"] == "gained"
-    )
     if self.gained:
       self.emb_scale_gain = nn.Parameter(torch.empty(()))
       self.emb_shift_gain = nn.Parameter(torch.empty(()))

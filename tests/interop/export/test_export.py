@@ -231,12 +231,12 @@ def test_whole_or_not_at_all(model_of, tmp_path, monkeypatch):
     raise OSError(28, "No space left on device", "model.safetensors")
 
   with monkeypatch.context() as patch:
-    patch.setattr(export.model_card, "text", fail)
+    patch.setattr(export, "_model_card", fail)
     with pytest.raises(UserError, match="x: No space"):
       export.write(model, origin, out, request)
     assert not list(tmp_path.iterdir())
   export.write(model, origin, out, request)
-  monkeypatch.setattr(export.model_card, "text", fail)
+  monkeypatch.setattr(export, "_model_card", fail)
   with pytest.raises(UserError, match="x: No space"):
     export.write(model, origin._replace(step=2), out, request)
   assert export_folder.read(out)[1].step == 1
