@@ -88,7 +88,9 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   _check_subject(args)
   flags.check(args, "steps", "teacher_steps", "save_every", least=1)
   flags.check(args, "num", "guidance", "ema", "t_mid", "select_num", least=0)
-  flags.check(args, "keep", "batch_size", "seeds", least=0)
+  flags.check(args, "batch_size", "seeds", least=0)
+  # Coverage looks at the fifth neighbour of each.
+  flags.check(args, "keep", least=6)
   flags.check_times(*args.t_mid)
   flags.check_parts(*args.gamma)
   for times in args.times:

@@ -160,6 +160,12 @@ def select(candidates: Sequence[Candidate], scorer: Scorer) -> Choice:
   def score(candidate: Candidate) -> float:
     _LOG.info("scoring %d images to select: %s", few, candidate.settings())
     found, _ = scorer.score(candidate, few, seed, allow_few=True)
+    if by not in found:
+      given = [k for k, v in found.items() if isinstance(v, dict) and main in v]
+      raise ConfigError(
+        f"--select-by={by}: the features of {main} do not give this score; "
+        f"give one of {', '.join(given)}"
+      )
     if main not in found[by]:
       raise ConfigError(
         f"--select-by={by} needs more than {few} images; give --select-num=0, "

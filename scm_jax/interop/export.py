@@ -146,7 +146,8 @@ def _check(sampler: Sampler, request: Request, out: pathlib.Path) -> None:
   if out.exists() and not out.is_dir():
     raise ConfigError(f"--out={out} is a file; name a folder")
   used = out.exists() and any(out.iterdir())
-  if used and export_folder.description(out) is None:
+  # By its whole path, so that no export of the package is meant by its name.
+  if used and export_folder.description(out.absolute()) is None:
     raise ConfigError(
       f"--out={out} has files that are not an export; name a new folder"
     )

@@ -132,7 +132,7 @@ def to_csv(rows: pd.DataFrame, results: pd.DataFrame) -> str:
     origin="published",
     in_series=results.series != "",
     params=results.params.round().astype("Int64"),
-    nfe=results.nfe.astype("Int64"),
+    nfe=results.nfe.convert_dtypes(),  # published ones may be averages
   )
   empty = [n for n in ("fd_inception", "fd_dinov2") if theirs[n].isna().all()]
   theirs = theirs.drop(columns=empty).astype(object)

@@ -237,6 +237,12 @@ def test_killed_outright_it_ends_with_the_same_bytes(
     (["--t-mid=2"], 2, "--t-mid=2: a time must lie between"),
     (["--features=judge,random", "--t-mid=0.5,1.5"], 2, "nothing is selected"),
     (["--select-num=1"], 2, "--select-num is 1; it must be at least 2"),
+    (
+      ["--select-by=inception_score", "--t-mid=0.5,1.5"],
+      2,
+      "the features of pixels do not give this score; give one of fd",
+    ),
+    (["--keep=5"], 2, "--keep"),
     (["--weights=inception"], 2, "give NAME=FILE"),
     (["--features=inception"], 2, "--weights=inception=FILE"),
     (

@@ -197,6 +197,14 @@ def test_reports_without_distances(tmp_path, make, refused, fd):
   assert "no Fréchet distances" in line
 
 
+def test_published_evaluations_may_be_an_average(undrawn, tmp_path, make):
+  run = make.run(tmp_path / "scd", [make.record("scd", 1, {"pixels": 1.0}, 9)])
+  file = tmp_path / "mine.csv"
+  file.write_text("method,nfe,params_millions,fid,source\nx,35.5,9,1.5,a\n")
+  combined_report.write([str(run)], [], str(tmp_path / "out"), str(file))
+  assert "35.5" in (tmp_path / "out" / "rows.csv").read_text()
+
+
 def test_two_datasets(undrawn, tmp_path, make):
   runs = [
     make.run(

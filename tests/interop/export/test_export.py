@@ -255,6 +255,19 @@ def test_other_files_are_not_replaced(model_of, tmp_path):
   assert (tmp_path / "mine").read_text() == "mine"
 
 
+def test_nor_those_in_a_folder_named_like_a_shipped_export(
+  model_of, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  out = pathlib.Path(export_folder.pretrained()[0])
+  out.mkdir()
+  (out / "mine").write_text("mine")
+  origin = export.Origin({}, 1, "")
+  with pytest.raises(ConfigError, match="not an export"):
+    export.write(model_of("student"), origin, out, export.Request(formats=()))
+  assert (out / "mine").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
   "argv, said",
   [
