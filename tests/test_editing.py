@@ -134,6 +134,7 @@ def test_slerp_keeps_the_norm():
   np.testing.assert_allclose(editing.slerp(a, a, 0.3), a, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_paths_end_at_the_samples():
   """And say what the network was asked, and what it answered."""
   asked = []

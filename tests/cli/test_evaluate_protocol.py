@@ -112,6 +112,7 @@ OWN = {"guidance": 1.5, "solver": "dpm_solver", "solver_steps": 3}
 OWN |= {"t_mid": 0.9, "sigma_max": 40.0}
 
 
+@pytest.mark.slow
 def test_all_settings_are_the_configs(evaluate, configured):
   """Of a teacher that is guided."""
   report, text = evaluate(workdir=configured("teacher", **OWN))

@@ -91,6 +91,7 @@ def test_samples(command, imported, tmp_path):
   assert np.abs(guided - plain).mean() > 1
 
 
+@pytest.mark.slow
 def test_evaluation(command, refused_line, pickles, tmp_path):
   out = tmp_path / "run"
   command("import-edm2", pickles / "pixels.pkl", f"--out={out}")

@@ -56,6 +56,7 @@ def test_batches_of_any_size(digits, extraction, whole):
     assert found[metric] == pytest.approx(expected[metric], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_numbers(whole):
   """In a process of its own, which has eight virtual ones."""
   program = pathlib.Path(__file__).parent / "eight_devices.py"

@@ -72,6 +72,7 @@ def test_parameters_and_gradients_are_the_same(kind, random_params):
       assert np.linalg.norm(a - b) <= 1e-3 * scale
 
 
+@pytest.mark.slow
 def test_compiled_steps_need_less_memory():
   """By XLA's account of the step's temporaries."""
   bytes_ = {

@@ -47,6 +47,7 @@ def assert_trees_close(a, b, **tolerances):
   )
 
 
+@pytest.mark.slow
 def test_a_shared_forward_pass_equals_separate_ones(attention_unet):
   """Algorithm 1 written out with a pass for each thing that it needs."""
   p, r, c = attention_unet, 0.7, 0.1

@@ -69,6 +69,7 @@ def draw(command, student, tmp_path):
   return run
 
 
+@pytest.mark.slow
 def test_sample_decodes(draw, student):
   """Four times the side; as `scm_jax.load` does, on its devices."""
   images = draw()

@@ -191,6 +191,7 @@ def test_a_missing_coordinator_is_named(gather):
   assert "process 1 of 2: process 0 did not come up at localhost:" in error
 
 
+@pytest.mark.slow
 def test_a_stray_connection_is_ignored(free_port):
   port = free_port()
   here = Cluster(f"localhost:{port}", 2, 0)

@@ -307,6 +307,7 @@ def mark(batch, count):
   return {**batch, "image": image}
 
 
+@pytest.mark.slow
 def test_nan_in_a_batch_is_counted_then_stops_a_run_when_it_is_all(
   train,
   make_config,

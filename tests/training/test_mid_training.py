@@ -6,6 +6,8 @@ import pytest
 from scm_jax.errors import ConfigError
 from scm_jax.training import workdir
 
+pytestmark = pytest.mark.slow
+
 EMBEDDING = "train['params']['denoiser']['embedding']"
 STEPS = ("--config.objective.path_steps=3", "--config.objective.ends=path")
 
@@ -29,7 +31,6 @@ def begun(train, make_config, reference, shared):
   return shared("mid_training", lambda folder: train(config, folder))
 
 
-@pytest.mark.slow
 def test_it_is_resumed_to_the_bit(
   begun,
   train,
@@ -51,7 +52,6 @@ def test_it_is_resumed_to_the_bit(
     assert line["nonfinite_samples"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "run", ["scd", pytest.param("ayf", marks=pytest.mark.slow)]
 )
@@ -82,7 +82,6 @@ def test_students_begin_with_its_average(
   np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_map_begins_with_a_network_of_one_time(
   reference_student, train, make_config, reference, state_at, tmp_path
 ):
@@ -98,7 +97,6 @@ def test_a_map_begins_with_a_network_of_one_time(
   assert not state_at(tmp_path, 2)[f"{EMBEDDING}['emb_target']['kernel']"].any()
 
 
-@pytest.mark.slow
 def test_tcm_follows_a_consistency_model(
   reference_student, train, make_config, read_metrics, tmp_path
 ):

@@ -83,6 +83,7 @@ def compiled_in(tmp_path):
   compilation_cache.reset_cache()
 
 
+@pytest.mark.slow
 def test_kept_programs(export_of, images, compiled_in):
   """What one process compiled, the next reads: nothing is added."""
   folder, kept = export_of("student", formats=()), []

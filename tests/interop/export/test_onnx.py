@@ -9,10 +9,6 @@ import pytest
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export
 
-for package in ("torch", "onnx", "onnxscript"):
-  pytest.importorskip(package)
-runtime = pytest.importorskip("onnxruntime")
-
 LABELS = np.array([0, 2, 3, 1, 0])  # 3 is "no label"
 
 
@@ -20,15 +16,20 @@ def relative(a, b):
   return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+@pytest.fixture
+def runtime():
+  """ONNX Runtime, where the exporter's packages are installed too."""
+  for package in ("torch", "onnx", "onnxscript"):
+    pytest.importorskip(package)
+  return pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  "name, guidance",
-  [
-    pytest.param("deep", 1.7, marks=pytest.mark.slow),
-    ("unlabelled-edm2", 1.0),
-  ],
+  "name, guidance", [("deep", 1.7), ("unlabelled-edm2", 1.0)]
 )
 def test_samples_agree_with_the_trainers(
-  name, guidance, export_of, model_of, draw, caplog
+  name, guidance, export_of, model_of, draw, runtime, caplog
 ):
   caplog.set_level(logging.INFO)
   folder = export_of(name, formats=("onnx",))
