@@ -35,10 +35,13 @@ RUNS = ("teacher", "scd", "sct", "ms_scd")
 
 def job(folder: str, config: str, seed: int, tiny: str = "", end: str = ""):
   """Returns the five commands of one seed, as the stub logs them."""
-  teacher = f" --config.teacher={folder}/teacher"
+  flags = dict.fromkeys(RUNS, f" --config.teacher={folder}/teacher")
+  flags["teacher"] = ""
+  flags["ms_scd"] += f" --config.start={folder}/scd"
+  flags["ms_scd"] += "" if tiny else " --config.total_steps=1000"
   trains = [
     f"train --config={config}run={run}{tiny} --workdir={folder}/{run}"
-    f"{'' if run == 'teacher' else teacher} --config.seed={seed}{end}"
+    f"{flags[run]} --config.seed={seed}{end}"
     for run in RUNS
   ]
   runs = ",".join(f"{folder}/{run}" for run in RUNS)
