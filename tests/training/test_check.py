@@ -49,6 +49,8 @@ def test_a_check_finds_what_rounds(
 ):
   teacher = f"--config.teacher={long_reference}"
   flags = ("scd", teacher, "--config.total_steps=4")
+  # A tangent that is hardly warmed up is small, and rounding shows everywhere.
+  flags = (*flags, "--config.objective.warmup_steps=500")
   flags = (*flags, "--config.network.dtype=bfloat16")
   plain, checked = tmp_path / "plain", tmp_path / "checked"
   assert train(make_config(*flags), plain)
