@@ -1,6 +1,6 @@
 """UCI digits (1,797 images, 8x8, 10 classes), trained on two CPU cores.
 
-    ./launch/local.sh                      # teacher, sCD, sCT and the report
+    ./launch/local.sh                 # a teacher, three students and the report
 
 or one run at a time:
 
