@@ -31,9 +31,8 @@ def normalize(x: Array, axis: int | tuple[int, ...], eps: float = EPS) -> Array:
   x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   mean_square = jnp.mean(jnp.square(x32), axis=axis, keepdims=True)
   # The root of an exact zero has no derivative; a pixel whose channels are all
-  # zero must give a zero tangent, not NaN.
-  rms = jnp.where(mean_square > 0, mean_square, 1.0) ** 0.5
-  rms = jnp.where(mean_square > 0, rms, 0.0)
+  # zero must give a zero tangent, not NaN. Any other sum stays what it is.
+  rms = (mean_square + jnp.finfo(x32.dtype).tiny) ** 0.5
   return (x32 / (eps + rms)).astype(x.dtype)
 
 
