@@ -48,6 +48,14 @@ class UNetConfig(LevelsConfig):
   form: Literal["trigflow", "edm2"] = "trigflow"
   double_norm: Literal["split", "shared", "gained"] = "split"
 
+  @property
+  def splits_modulation(self) -> bool:
+    """Whether scale and shift are the halves of one linear layer."""
+    return self.form == "trigflow" and self.double_norm == "split"
+
+
+_JOINED = "modulations"  # the blocks' layers in folded parameters
+
 
 class Embedding(nn.Module):
   """Time, label and guidance to one vector per sample, float32."""
@@ -84,30 +92,42 @@ class Embedding(nn.Module):
 
 
 class Modulation(nn.Module):
-  """How the embedding acts on a block's features."""
+  """How the embedding acts on a block's features.
+
+  Called with the features, and with the embedding or with the block's scale and
+  shift where folded weights have given those of all blocks at once.
+  """
 
   config: UNetConfig
 
   @nn.compact
-  def __call__(self, y: Array, emb: Array) -> Array:
+  def __call__(self, y: Array, emb: Array | tuple[Array, Array]) -> Array:
     c = self.config
     features = y.shape[-1]
     per_pixel = lambda v: v[:, None, None, :].astype(y.dtype)
-    if c.form == "trigflow" and c.double_norm == "split":
+    # y = norm(x) * pnorm(s(t)) + pnorm(b(t)) (Section 4.1).
+    if isinstance(emb, tuple):
+      scale, shift = emb
+    elif c.splits_modulation:
       both = layers.Linear(2 * features, dtype=emb.dtype, name="emb")(emb)
-      scale, shift = jnp.split(both, 2, axis=-1)
+      scale, shift = _halves(both)
     else:
       gain = self.param("gain", nn.initializers.zeros, ())
       shift = layers.Linear(features, dtype=emb.dtype, name="emb")(emb)
       scale = gain * shift + 1
-    if c.form == "edm2":
-      return y * per_pixel(scale)
-    # y = norm(x) * pnorm(s(t)) + pnorm(b(t)) (Section 4.1).
-    scale, shift = magnitude.pixel_norm(scale), magnitude.pixel_norm(shift)
-    if c.double_norm == "gained":
-      scale *= self.param("scale_gain", nn.initializers.ones, ())
-      shift *= self.param("shift_gain", nn.initializers.zeros, ())
+      if c.form == "edm2":
+        return y * per_pixel(scale)
+      scale, shift = magnitude.pixel_norm(scale), magnitude.pixel_norm(shift)
+      if c.double_norm == "gained":
+        scale *= self.param("scale_gain", nn.initializers.ones, ())
+        shift *= self.param("shift_gain", nn.initializers.zeros, ())
     return magnitude.pixel_norm(y) * per_pixel(scale) + per_pixel(shift)
+
+
+def _halves(both: Array) -> tuple[Array, Array]:
+  """Returns the scale and the shift, `[..., C]`, of a layer `[..., 2 C]`."""
+  scale, shift = jnp.split(both, 2, axis=-1)
+  return magnitude.pixel_norm(scale), magnitude.pixel_norm(shift)
 
 
 class Attention(nn.Module):
@@ -194,6 +214,7 @@ class UNet(nn.Module):
     # The constant channel takes the place of biases.
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
+    modulations = self._modulations(emb)
     Residual = layers.rematerialized(Block, c.remat)
     dtypes = c.dtypes()
 
@@ -201,7 +222,7 @@ class UNet(nn.Module):
       config = dataclasses.replace(c, dtype=dtypes[name])
       decoder = name.startswith("dec_")
       run = Residual(config, features, decoder, name=name, **kwargs)
-      return run(x, emb, train)
+      return run(x, modulations.get(name, emb), train)
 
     x = layers.Linear(c.channels, (3, 3), c.dtype, name="conv_in")(x)
     join = lambda x, skip: magnitude.concatenate(x, skip, c.concat_balance)
@@ -210,6 +231,15 @@ class UNet(nn.Module):
     features = c.in_channels * c.patch**2
     out = layers.Linear(features, (3, 3), c.output_dtype, name="conv_out")
     return layers.from_patches(out(x, gain).astype(wide), c.patch)
+
+  def _modulations(self, emb: Array) -> dict[str, tuple[Array, Array]]:
+    """Returns the blocks' scales and shifts, if folding joined their layers."""
+    found = {}
+    for joined in (self.get_variable("params", _JOINED) or {}).values():
+      scale, shift = _halves(joined.apply(emb))
+      for i, name in enumerate(joined.names):
+        found[name] = scale[:, i], shift[:, i]
+    return found
 
 
 def fold(config: UNetConfig, params: Any, platform: str) -> Any:
@@ -227,7 +257,16 @@ def fold(config: UNetConfig, params: Any, platform: str) -> Any:
       weight = weight.astype(dtypes[path[0]])
     return folding.ordered(weight, platform)
 
-  return folding.folded(params, ready)
+  params = folding.folded(params, ready)
+  joins = platform in folding.GPUS and config.splits_modulation
+  if not joins or _JOINED in params:
+    return params
+  weights = {n: params[n]["modulation"]["emb"]["weight"] for n in config.blocks}
+  blocks = {
+    name: {k: v for k, v in params[name].items() if k != "modulation"}
+    for name in config.blocks
+  }
+  return {**params, **blocks, _JOINED: folding.joined(weights)}
 
 
 FAMILY = Family(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scm_jax import networks
-from scm_jax.networks.folding import Folded
+from scm_jax.networks.folding import Folded, Joined
 
 CONFIG = networks.UNetConfig(
   resolution=8,
@@ -38,8 +38,13 @@ def inputs(config):
 
 
 def weights(params):
-  leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Folded))
-  return [leaf for leaf in leaves if isinstance(leaf, Folded)]
+  folded = lambda x: isinstance(x, Folded | Joined)
+  return list(filter(folded, jax.tree.leaves(params, is_leaf=folded)))
+
+
+def products(network, params, *arguments):
+  text = str(jax.make_jaxpr(network.F)(params, *arguments))
+  return text.count("dot_general[")
 
 
 def types(params):
@@ -64,6 +69,24 @@ def test_the_output_is_the_same(fields, random_params):
     wanted,
     atol=1e-5 if config.dtype == jnp.float32 else 0.1,
   )
+
+
+@pytest.mark.parametrize(
+  ("double_norm", "fewer"), [("split", 8), ("gained", 0)]
+)
+def test_modulations_of_one_width_are_one_product(
+  double_norm, fewer, random_params
+):
+  """Ten blocks have two widths; only the split form is joined."""
+  config = dataclasses.replace(CONFIG, double_norm=double_norm)
+  assert len(config.blocks) == 10
+  network = networks.build(config)
+  params = random_params(network)
+  raw, cpu, gpu = (
+    products(network, p, *inputs(config))
+    for p in (params, network.fold(params, "cpu"), network.fold(params, "gpu"))
+  )
+  assert raw == cpu == gpu + fewer
 
 
 def test_filters_lie_as_the_platform_reads_them(random_params):
