@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from scm_jax import networks
 from scm_jax.defaults import Run
 from scm_jax.planning import arithmetic
-from scm_jax.training import sharding
+from scm_jax.training import evaluations, sharding
 
 # What compiled programs hold at their peak, in multiples of the bytes of the
 # residuals (by platform and rematerialization policy) and of all weights;
@@ -64,7 +64,7 @@ class Step:
     """
     self._share = KEPT.get(platform, KEPT["gpu"])
     self.shapes = arithmetic.trace(config)
-    self._states = config.spec.path_states(config.objective)
+    self._kept_evaluations = evaluations.backward(config)
     params = self.shapes.state.params
     self._elements = sum(leaf.size for leaf in jax.tree.leaves(params))
     self._arguments: dict[tuple, tuple[int, int]] = {}
@@ -81,7 +81,7 @@ class Step:
     weights = round(_WEIGHTS * self._elements * itemsize)
     parts = sharding.microbatches(config, data * fsdp)
     images = config.batch_size // (data * fsdp * parts)
-    activations = round(images * self._states * self._kept(config))
+    activations = round(images * self._kept_evaluations * self._kept(config))
     sums = gradients if parts > 1 else 0
     last = max(0, gradients - weights - activations)
     return Need(resident, sums + last, weights, activations)

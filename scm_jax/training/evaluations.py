@@ -7,7 +7,7 @@ alike, whatever their size.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -37,6 +37,20 @@ def per_sample(config: Run) -> int:
   are one product of matrices each, and the products are counted: one in a
   forward pass, one in its derivative, and two in a backward pass.
   """
+  return _products(config, lambda loss: jax.grad(loss, has_aux=True))
+
+
+@functools.cache
+def backward(config: Run) -> int:
+  """Returns how many of a sample's evaluations a backward pass goes through.
+
+  Their activations are kept for it.
+  """
+  return (per_sample(config) - _products(config, lambda loss: loss)) // 2
+
+
+def _products(config: Run, transform: Callable[[Any], Any]) -> int:
+  """Returns the products for each sample of the transformed loss."""
   student, extra = networks.build(config.network), extra_networks(config)
   teacher = program.teacher_network(config) if config.asks_teacher else None
   weak = program.guide_network(config)
@@ -52,9 +66,9 @@ def per_sample(config: Run) -> int:
   def loss(params, draws):
     return goal.loss(params, taught, draws, jnp.int32(0))
 
-  gradient = jax.make_jaxpr(jax.grad(loss, has_aux=True))
+  traced = jax.make_jaxpr(transform(loss))
   trained = own | dict.fromkeys(extra, own)
-  return _count(gradient(trained, draws), draws["x0"].size)
+  return _count(traced(trained, draws), draws["x0"].size)
 
 
 def _product(network: Network) -> Network:

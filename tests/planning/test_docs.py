@@ -14,24 +14,26 @@ from scm_jax.training import resolve, sharding
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PLANS = sorted((DOCS / "plans").glob("*.json"))
-CONFIGURED = sorted((DOCS / "plans").glob("imagenet512-scd-*.json"))
+CONFIGURED = sorted((DOCS / "plans").glob("imagenet512-*.json"))
 # With more images in one pass, a compiled program needed several times as much
 # memory for each, which the estimate does not predict (docs/planning.md).
 _MOST_IMAGES = 64
 
 
-def size_of(path):
-  return re.search(r"\b(xxl|xl|l|m|s)-", path.name)[1]
+def chosen(path):
+  """Returns the config's argument for the run that was planned."""
+  size = re.search(r"\b(xxl|xl|l|m|s)-", path.name)[1]
+  run = re.match(r"imagenet512-(\w+)-|", path.name)[1] or "scd"
+  return f"run={run},size={size}"
 
 
 @functools.cache
-def student(size, on):
-  """Returns the config of a distillation of a size, and its step."""
+def planned(argument, on):
+  """Returns the config of a run, and its step."""
   file = ROOT / "configs" / "imagenet512.py"
-  config = configs.parse_config(
-    [f"--config={file}:run=scd,size={size},on={on}"]
-  )
-  config.teacher = "random"
+  config = configs.parse_config([f"--config={file}:{argument},on={on}"])
+  if config.run != "teacher":
+    config.teacher = "random"
   return config, memory.Step(resolve.resolve(config), on)
 
 
@@ -43,7 +45,7 @@ def test_the_estimate_at_start_meets_the_compiler(path):
   if images > _MOST_IMAGES:
     pytest.skip("more images in a pass than the estimate was found for")
   on = targets.parse(plan["target"]).card.platform
-  config, step = student(size_of(path), on)
+  config, step = planned(chosen(path), on)
   config = config.copy_and_resolve_references()
   config.microbatches = plan["microbatches"]
   config.network.remat = plan["remat"]
@@ -60,7 +62,7 @@ def test_the_estimate_at_start_meets_the_compiler(path):
 def test_the_minimum_meets_what_was_sent(path):
   plan = json.loads(path.read_text())
   target = targets.parse(plan["target"])
-  config, step = student(size_of(path), target.card.platform)
+  config, step = planned(chosen(path), target.card.platform)
   config = config.copy_and_resolve_references()
   config.microbatches = plan["microbatches"]
   mesh = sharding.abstract_mesh(plan["mesh"]["data"], plan["mesh"]["fsdp"])
@@ -79,9 +81,7 @@ def test_what_was_planned_is_what_is_configured(path):
   """A plan of other defaults than today's must be made again."""
   plan = json.loads(path.read_text())
   file = ROOT / "configs" / "imagenet512.py"
-  config = configs.parse_config(
-    [f"--config={file}:run=scd,size={size_of(path)}"]
-  )
+  config = configs.parse_config([f"--config={file}:{chosen(path)}"])
   assert plan["mesh"]["fsdp"] == config.mesh.fsdp
   assert plan["remat"] == config.network.remat
   images = plan["global_batch"] // plan["devices"] // plan["microbatches"]

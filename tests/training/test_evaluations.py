@@ -49,6 +49,22 @@ def test_passes_are_counted(per_sample, run, options, expected):
   assert per_sample(run, **options) == expected
 
 
+@pytest.mark.parametrize(
+  ("run", "options", "expected"),
+  [
+    ("teacher", {}, 1),
+    ("scd", {"guidance": "fixed"}, 1),  # neither derivative nor teacher
+    ("scd", {"tangent_dtype": "float32"}, 1),
+    ("cmt", {"path_steps": 8}, 8),
+    ("scd_vsd", {"rollout": 3}, 3),  # the last step of the rollout, the critic
+  ],
+)
+def test_evaluations_with_a_backward_pass(make_config, run, options, expected):
+  config = make_config(run).unlock()
+  config.objective.update({"guidance": "none"} | options)
+  assert evaluations.backward(resolve.resolve(config)) == expected
+
+
 def test_a_guide_needs_no_labels(make_config):
   config = make_config("scd", "--config.guide=weak").unlock()
   config.data.num_classes = 0
