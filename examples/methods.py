@@ -22,7 +22,11 @@ from scm_jax.reporting import tables
 
 SPACES = ("classifier", "judge")
 STEPS = (1, 2, 4, 8)
-STARTED = {"cmt_scd": "CMT, then sCD", "cmt_ayf": "CMT, then AYF"}
+NAMES = {
+  "cmt_scd": "CMT, then sCD",
+  "cmt_ayf": "CMT, then AYF",
+  "guided_scd": "sCD, weak guide",
+}
 COLUMNS = ("point", "seed", "steps", "nfe", *SPACES)
 
 
@@ -63,7 +67,7 @@ def by_steps(rows: pd.DataFrame, space: str) -> pd.DataFrame:
   teachers = rows[rows.point == "teacher"]
   best = teachers.sort_values("nfe").groupby("seed").last()[space]
   rows = rows.assign(ratio=rows[space] / rows.seed.map(best))
-  whole = rows.point.isin({*OBJECTIVES, *STARTED} - {"teacher"})
+  whole = rows.point.isin({*OBJECTIVES, *NAMES} - {"teacher"})
   students = rows[whole & rows.steps.isin(STEPS)]  # mid-training is a part
   cells = {
     (title(point), steps): cell(group, space)
@@ -83,7 +87,7 @@ def by_steps(rows: pd.DataFrame, space: str) -> pd.DataFrame:
 
 def title(point: str) -> str:
   """Returns the words for a point of the sweep."""
-  return STARTED.get(point) or OBJECTIVES[point].label
+  return NAMES.get(point) or OBJECTIVES[point].label
 
 
 def cell(group: pd.DataFrame, space: str) -> str:

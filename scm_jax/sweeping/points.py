@@ -32,7 +32,7 @@ Distribution = Callable[[random.Random], Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 RESERVED = ("evaluation", "slurm")  # folders of the sweep itself
 # Fields of the config whose value is another run's folder.
-_SOURCES = ("teacher", "start")
+_SOURCES = ("teacher", "start", "guide")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Point:
     arg: the argument for the config's `get_config`, such as `run=scd`.
     teacher: the name of the point that is its `config.teacher`; "" for none.
     start: the name of the point that is its `config.start`; "" for none.
+    guide: the name of the point that is its `config.guide`; "" for none.
     sampling: the ways to sample that are scored, each as flags of
       `scm-jax evaluate`, such as `{"steps": (1, 2), "t_mid": 0.8}`. Fields of
       `config.sample` are swept here, because they need no training.
@@ -57,6 +58,7 @@ class Point:
   arg: str = ""
   teacher: str = ""
   start: str = ""
+  guide: str = ""
   sampling: tuple[Overrides, ...] = ({},)
   group: str = ""
 

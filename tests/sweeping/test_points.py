@@ -76,15 +76,20 @@ def test_teachers_come_first():
 
 def test_a_point_comes_after_all_that_it_needs():
   chain = [
-    p.Point("student", teacher="t", start="middle"),
+    p.Point("student", teacher="t", start="middle", guide="weak"),
     p.Point("middle", teacher="t"),
     p.Point("t"),
+    p.Point("weak"),
   ]
   names = [x.name for x in p.checked(chain)]
-  assert names == ["t", "middle", "student"]
+  assert names[-1] == "student" and names.index("t") < names.index("middle")
   assert [x.name for x in p.chosen(p.checked(chain), "st*")] == names
   student = p.seeds(chain, [7])[0]
-  assert student.needs == {"teacher": "t_seed=7", "start": "middle_seed=7"}
+  assert student.needs == {
+    "teacher": "t_seed=7",
+    "start": "middle_seed=7",
+    "guide": "weak_seed=7",
+  }
 
 
 def test_chosen_points_bring_their_teachers():
