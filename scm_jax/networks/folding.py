@@ -21,9 +21,9 @@ from jax import Array
 
 from scm_jax.networks.sharded import Boxed
 
+GPUS = ("gpu", "cuda")  # the names that JAX has for this platform
 # The order of a filter's axes for which a compiler adds no copy to a program,
 # by platform; cuDNN's convolutions of NHWC arrays read OHWI.
-GPUS = ("gpu", "cuda")
 AXES = dict.fromkeys(GPUS, "OHWI")
 PLAIN = "HWIO"
 

@@ -31,7 +31,9 @@ def normalize(x: Array, axis: int | tuple[int, ...], eps: float = EPS) -> Array:
   x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   mean_square = jnp.mean(jnp.square(x32), axis=axis, keepdims=True)
   # The root of an exact zero has no derivative; a pixel whose channels are all
-  # zero must give a zero tangent, not NaN. Any other sum stays what it is.
+  # zero must give a zero tangent, not NaN. The least normal number is too small
+  # to change another sum whose root `eps` does not hide, and compilers make one
+  # kernel of a chain that has no branch.
   rms = (mean_square + jnp.finfo(x32.dtype).tiny) ** 0.5
   return (x32 / (eps + rms)).astype(x.dtype)
 

@@ -169,7 +169,10 @@ class Block(nn.Module):
   attention: bool = False
 
   @nn.compact
-  def __call__(self, x: Array, emb: Array, train: bool) -> Array:
+  def __call__(
+    self, x: Array, emb: Array | tuple[Array, Array], train: bool
+  ) -> Array:
+    """Maps features; `emb` is what `Modulation` takes."""
     c = self.config
     conv = lambda name, kernel: layers.Linear(
       self.features, kernel, c.dtype, name=name
