@@ -224,11 +224,12 @@ def chosen(points: Sequence[Point], pattern: str) -> list[Point]:
 
 def _lineage(point: Point, by_name: Mapping[str, Point]) -> list[Point]:
   """Returns the points that a point needs, each before its own, and itself."""
-  graph: dict[str, set[str]] = {}
+  # Lists and no sets, so that the order is the same in every process.
+  graph: dict[str, list[str]] = {}
   found = [point.name]
   for name in found:
     needs = by_name[name].needs
-    graph[name] = set(needs.values())
+    graph[name] = list(dict.fromkeys(needs.values()))
     for field, other in needs.items():
       if other not in by_name:
         raise ConfigError(
