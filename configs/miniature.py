@@ -56,7 +56,7 @@ def get_config(arg: str = ""):
   config.network.channels_per_head = 4  # divides all sizes
   config.objective.P_mean = -0.8 if choice.run == "teacher" else -1.0
   config.objective.P_std = 1.4
-  config.objective.guidance = "none"
+  config.snapshot_at, config.guide, config.objective.guidance = (), "", "none"
   common.fit_to_objective(config)
   if choice.tiny:
     common.shrink(config)

@@ -165,6 +165,7 @@ def main():
     arg = ",".join(filter(None, [f"run={name}", args.arg]))
     config = configs.parse_config([f"--config={args.config}:{arg}"])
     config.teacher, config.objective.guidance = "random", "none"
+    config.guide = ""
     run = resolve.resolve(config)
     steps: dict[str, Callable[[], None]] = {
       "scm_jax": jax_step(run),

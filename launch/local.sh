@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a teacher and three students on this machine, and compares them.
+# Trains a teacher and two students on this machine, and compares them.
 set -euo pipefail
 
 usage() {
@@ -7,8 +7,9 @@ usage() {
 usage: launch/local.sh [flags] [--config.KEY=VALUE ...]
 
 Sets everything up, trains a TrigFlow teacher, distils an sCD student from it,
-trains an sCT student, turns sCD into multistep sCD, scores all of them and
-writes a report. The same command continues a stopped job.
+trains an sCT student, scores all three and writes a report. On a CPU of two
+cores or more the students train at the same time. The same command continues a
+stopped job.
 
   --config=FILE[:ARG]  config file, or the name of a shipped one, such as mnist
                        (default: configs/digits.py)
@@ -17,19 +18,15 @@ writes a report. The same command continues a stopped job.
   --tiny               runs the same steps in seconds, as a test
   --devices=N          uses N virtual devices of the CPU, to try sharding
   --dry-run            prints the commands and stops
-  --config.KEY=VALUE   overrides a config field in the four trainings
+  --config.KEY=VALUE   overrides a config field in the three trainings
 END
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 source "$root/launch/lib/common.sh"
+source "$root/launch/lib/hardware.sh"
 
-# One with a teacher, one without, and one for four steps, which begins with the
-# weights of the first and has a fifth of its training. After a whole training
-# the third is the best in four steps (docs/reproduction.md); after this short
-# one it is not always ahead of the first (BUILD_NOTES.md).
-students=(scd sct ms_scd)
-readonly SHORT=1000
+students=(scd sct) # one with a teacher, one without
 
 config='' workdir='' seeds=0 tiny='' devices='' dry_run='' overrides=()
 for arg in "$@"; do
@@ -97,25 +94,51 @@ if [[ -n $devices ]]; then
   fi
 fi
 
+# Trainings share a CPU, on which one alone leaves cores idle, but no accelerator.
+cores=1
+if [[ -z $devices && -z $(hardware_extra 2> /dev/null) ]]; then
+  cores=$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)
+fi
+
 elapsed() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
 
-# Runs a command in a process group of its own and passes signals on to it, so
-# that a training saves before this script ends.
-run() {
-  local job code=0 stopped=''
+# Starts a command in a process group of its own, as one of `jobs`.
+start() {
   set -m
   "$@" < /dev/null &
-  job=$!
   set +m
-  trap 'stopped=130; kill -INT "-$job" 2> /dev/null || true' INT
-  trap 'stopped=143; kill -TERM "-$job" 2> /dev/null || true' TERM
-  while :; do
-    code=0
-    wait "$job" || code=$?
-    kill -0 "$job" 2> /dev/null || break # else a signal interrupted the wait
+  jobs+=($!)
+}
+
+# Waits for all `jobs` and passes signals on to them, so that trainings save
+# before this script ends. Returns the exit code of the first one that failed.
+finish() {
+  local job code first=0 stopped='' again
+  trap 'stopped=130 again=1; pass_on INT' INT
+  trap 'stopped=143 again=1; pass_on TERM' TERM
+  for job in "${jobs[@]}"; do
+    again=1 # until no signal interrupts the wait
+    while [[ -n $again ]]; do
+      again='' code=0
+      wait "$job" || code=$?
+    done
+    ((first)) || first=$code
   done
   trap - INT TERM
-  return "${stopped:-$code}"
+  return "${stopped:-$first}"
+}
+
+pass_on() {
+  local job
+  for job in "${jobs[@]}"; do
+    kill "-$1" "-$job" 2> /dev/null || true
+  done
+}
+
+run() {
+  local jobs=()
+  start "$@"
+  finish
 }
 
 stage=0 stages=0
@@ -146,19 +169,32 @@ train() {
     "--config.seed=$seed" ${overrides[@]+"${overrides[@]}"}
 }
 
+# Runs a command on its share of the cores; its lines begin with a label.
+labelled() {
+  export NPROC=$((cores / ${#students[@]})) # XLA starts as many threads
+  exec > >(
+    trap '' INT TERM # what the command says when it is stopped is shown, too
+    while IFS= read -r line; do printf '%s: %s\n' "$1" "$line"; done
+  ) 2>&1
+  shift
+  "$@"
+}
+
 main_job() {
-  local seed=$1 dir=$2 run workdirs=$2/teacher more
+  local seed=$1 dir=$2 run workdirs=$2/teacher jobs=() side_by_side=''
   train teacher "$dir" "$seed"
+  if ((cores >= ${#students[@]})) && [[ -z $dry_run ]]; then side_by_side=1; fi
   for run in "${students[@]}"; do
-    more=()
-    if [[ $run == ms_scd ]]; then
-      more=("--config.start=$dir/scd")
-      [[ -n $tiny ]] || more+=("--config.total_steps=$SHORT")
-    fi
-    train "$run" "$dir" "$seed" "--config.teacher=$dir/teacher" \
-      ${more[@]+"${more[@]}"}
     workdirs+=,$dir/$run
+    if [[ -z $side_by_side ]]; then
+      train "$run" "$dir" "$seed" "--config.teacher=$dir/teacher"
+    else
+      start labelled "$run" \
+        train "$run" "$dir" "$seed" "--config.teacher=$dir/teacher"
+      stage=$((stage + 1))
+    fi
   done
+  if [[ -n $side_by_side ]]; then finish || exit $?; fi
   step "evaluate" scm-jax evaluate --steps=1,2,4 "--workdir=$workdirs" \
     "--out=$dir"
 }

@@ -229,8 +229,9 @@ class Run(schema.Checked):
     teacher: workdir whose EMA weights a student starts from.
     teacher_ema: which of its EMAs, or any width; 0 is its first.
     guide: a weak network that guides the teacher (autoguidance, arXiv
-      2406.02507): a smaller run, a checkpoint or an early snapshot of the
-      teacher's own run. It sees the labels that the teacher sees, where
+      2406.02507): a smaller run, a checkpoint, or an early snapshot, where
+      `snapshots/STEP` is one of the teacher's own (its run needs STEP in
+      `snapshot_at`). It sees the labels that the teacher sees, where
       classifier-free guidance takes the teacher itself without labels. "" is
       the guidance network in the teacher's workdir, or else classifier-free
       guidance.

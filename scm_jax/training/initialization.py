@@ -10,11 +10,12 @@ from flax import traverse_util
 
 from scm_jax import files
 from scm_jax.defaults import Run
-from scm_jax.errors import ConfigError
+from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import imitation, partial_restore
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
+from scm_jax.training.ema import snapshots
 from scm_jax.training.step import extra_config
 
 
@@ -32,6 +33,7 @@ def load_teacher(
 
   Raises:
     ConfigError: its network does not fit, or its weights have changed.
+    UserError: one of them cannot be read.
   """
   if not config.teacher:
     return None
@@ -41,12 +43,13 @@ def load_teacher(
     raise ConfigError(f"{config.teacher} is not a {kind} teacher's workdir")
   weak = {}
   if config.guide:
-    guide = workdir.load_guide(config.guide, config.guide_ema, where)
+    folder = _guide_folder(config)
     try:
+      guide = workdir.load_guide(folder, config.guide_ema, where)
       stored = workdir.guided_by(stored, guide)
-    except ConfigError as error:
-      raise ConfigError(f"config.guide={config.guide}: {error}") from None
-    teacher, weak = stored.model, {"guide": _seen(config.guide, guide)}
+    except UserError as error:
+      raise type(error)(f"config.guide={config.guide}: {error}") from None
+    teacher, weak = stored.model, {"guide": _seen(folder, guide)}
   check_teacher(config, teacher)
   seen = _seen(config.teacher, stored) | weak
   seen["checksum"] = _checksum(stored)
@@ -61,6 +64,14 @@ def load_teacher(
       "--workdir"
     )
   return teacher
+
+
+def _guide_folder(config: Run) -> str:
+  """Returns the folder of `config.guide`; `snapshots/STEP` is the teacher's."""
+  if not config.guide.startswith(f"{snapshots.FOLDER}/"):
+    return config.guide
+  own, _ = workdir.at_checkpoint(config.teacher)
+  return str(own / config.guide)
 
 
 def _seen(folder: str, stored: workdir.Stored) -> dict[str, Any]:

@@ -15,7 +15,11 @@ from scm_jax.training import resolve
 from scm_jax.training.benchmarks import sampling, train_step
 
 # No dataset, and a step that asks its teacher once.
-BARE = ("--config.data.name=none", "--config.objective.guidance=none")
+BARE = (
+  "--config.data.name=none",
+  "--config.objective.guidance=none",
+  "--config.guide=",
+)
 
 KEYS = {
   "device",

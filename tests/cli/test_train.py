@@ -21,6 +21,7 @@ def test_a_workdir_holds_the_run(runs):
     # Nothing else is left there, such as half-written files.
     known = {"config.json", "metrics.jsonl", "teacher.json", "checkpoints"}
     known |= {"samples"} | {p.name for p in folder.glob("events.*")}
+    known |= {"snapshots"} if run == "teacher" else set()
     assert {p.name for p in folder.iterdir()} <= known
 
 
@@ -132,6 +133,7 @@ def bad_teacher(kind, runs, tmp_path):
       path.write_bytes(b"x")
     return folder, 1, f"none of the checkpoints in {folder}/checkpoints can"
   assert kind == "no such average"
+  shutil.rmtree(folder / "snapshots")
   return folder, 1, "keeps no EMA of 0.77; it has "
 
 

@@ -13,9 +13,17 @@ echo "$JAX_COMPILATION_CACHE_DIR" > "{root}/cache"
 echo "$JAX_PLATFORMS $JAX_NUM_CPU_DEVICES" > "{root}/devices"
 if [[ "$*" == *"${{FAIL_ON:-nothing}}"* ]]; then exit 3; fi
 if [[ "$*" == *"${{WAIT_ON:-nothing}}"* ]]; then
-  trap 'echo saved >> "{log}"; exit 0' TERM
-  touch "{root}/waiting"
+  trap 'echo saved >> "{log}"; exit 0' TERM INT
+  echo >> "{root}/waiting"
   for _ in {{1..200}}; do sleep 0.1; done
+fi
+if [[ "$*" == *"${{MEET_ON:-nothing}}"* ]]; then # as long as it is alone
+  echo >> "{root}/met"
+  for _ in {{1..200}}; do
+    (($(wc -l < "{root}/met") < 2)) || break
+    sleep 0.1
+  done
+  echo "$(wc -l < "{root}/met") at a time"
 fi
 if [[ $1 == evaluate ]]; then echo "| the table |"; fi
 """
@@ -27,18 +35,17 @@ def log(repo, program):
   log = repo / "log"
   program(repo / "launch" / "setup.sh", f'echo "setup $*" >> "{log}"')
   program(repo / ".venv" / "bin" / "scm-jax", STUB.format(log=log, root=repo))
+  program(repo / ".venv" / "bin" / "nproc", "echo ${CORES:-1}")
   return log
 
 
-RUNS = ("teacher", "scd", "sct", "ms_scd")
+RUNS = ("teacher", "scd", "sct")
 
 
 def job(folder: str, config: str, seed: int, tiny: str = "", end: str = ""):
-  """Returns the five commands of one seed, as the stub logs them."""
+  """Returns the four commands of one seed, as the stub logs them."""
   flags = dict.fromkeys(RUNS, f" --config.teacher={folder}/teacher")
   flags["teacher"] = ""
-  flags["ms_scd"] += f" --config.start={folder}/scd"
-  flags["ms_scd"] += "" if tiny else " --config.total_steps=1000"
   trains = [
     f"train --config={config}run={run}{tiny} --workdir={folder}/{run}"
     f"{flags[run]} --config.seed={seed}{end}"
@@ -59,11 +66,11 @@ def test_the_main_job(repo, bash, log):
     *job("runs/digits", "configs/digits.py:", 0),
   ]
   lines = result.stdout.splitlines()
-  assert lines[0].startswith("==> [1/5] train teacher, seed 0: scm-jax train")
-  assert lines[1].startswith("==> [1/5] train teacher, seed 0: done in 0 min")
+  assert lines[0].startswith("==> [1/4] train teacher, seed 0: scm-jax train")
+  assert lines[1].startswith("==> [1/4] train teacher, seed 0: done in 0 min")
   # The table, that its stage is done, and the path of the report come last.
   assert lines[-3] == "| the table |"
-  assert lines[-2].startswith("==> [5/5] evaluate: done in")
+  assert lines[-2].startswith("==> [4/4] evaluate: done in")
   assert "runs/digits/report.png" in lines[-1]
 
 
@@ -95,7 +102,7 @@ def test_several_seeds_have_a_folder_each(repo, bash, log):
     *job("/x/y/seed_0", "configs/digits.py:", 0),
     *job("/x/y/seed_3", "configs/digits.py:", 3),
   ]
-  assert "[10/10]" in result.stdout
+  assert "[8/8]" in result.stdout
   assert "/x/y/seed_3/report.png" in result.stdout.splitlines()[-1]
 
 
@@ -199,7 +206,45 @@ def test_a_failed_stage_stops_with_its_exit_code(repo, bash, log):
   assert result.returncode == 3
   assert len(log.read_text().splitlines()) == 3  # setup, teacher, scd
   last = result.stdout.splitlines()[-1]
-  assert "[2/5] train scd, seed 0: stopped with exit code 3" in last
+  assert "[2/4] train scd, seed 0: stopped with exit code 3" in last
+
+
+def test_on_a_cpu_of_several_cores_the_students_train_side_by_side(
+  repo, bash, log
+):
+  several = {**os.environ, "SCM_DEVICE": "cpu", "CORES": "2"}
+  result = bash(
+    repo / "launch" / "local.sh", env={**several, "MEET_ON": "run=s"}
+  )
+  assert result.returncode == 0, result.stderr
+  teacher, *students, evaluate = job("runs/digits", "configs/digits.py:", 0)
+  setup, *ran = log.read_text().splitlines()
+  assert (ran[0], set(ran[1:3]), ran[3]) == (teacher, set(students), evaluate)
+  lines = result.stdout.splitlines()
+  for number, run in enumerate(("scd", "sct"), 2):
+    assert f"{run}: 2 at a time" in lines
+    start = f"{run}: ==> [{number}/4] train {run}, seed 0: "
+    assert sum(line.startswith(start) for line in lines) == 2
+  assert lines[-2].startswith("==> [4/4] evaluate: done in")
+
+  # One by one where an accelerator takes one run at a time.
+  for other in ({"SCM_DEVICE": "cuda12"}, {"CORES": "1"}):
+    log.unlink()
+    assert (
+      bash(repo / "launch" / "local.sh", env=several | other).returncode == 0
+    )
+    assert log.read_text().splitlines()[1:] == [teacher, *students, evaluate]
+
+
+def test_a_student_that_fails_lets_the_other_one_finish(repo, bash, log):
+  env = {**os.environ, "SCM_DEVICE": "cpu", "CORES": "2", "FAIL_ON": "run=scd"}
+  result = bash(repo / "launch" / "local.sh", env=env)
+  assert result.returncode == 3
+  assert "evaluate" not in log.read_text()
+  assert "scd: ==> [2/4] train scd, seed 0: stopped with exit code 3" in (
+    result.stdout
+  )
+  assert "sct: ==> [3/4] train sct, seed 0: done in" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -214,19 +259,35 @@ def test_the_compilation_cache(repo, bash, log, given, expected):
   assert found == expected.format(root=repo)
 
 
-def test_sigterm_lets_the_training_save_and_starts_nothing_more(repo, log):
+@pytest.mark.parametrize(
+  ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+@pytest.mark.parametrize(
+  ("wait_on", "waiting", "before"),
+  [("run=teacher", 1, "teacher"), ("run=s", 2, "scd sct")],
+)
+def test_a_signal_lets_trainings_save_and_starts_nothing_more(
+  repo, log, wait_on, waiting, before, number, code
+):
+  env = {"WAIT_ON": wait_on, "SCM_DEVICE": "cpu", "CORES": "2"}
   process = subprocess.Popen(
     [str(repo / "launch" / "local.sh")],
-    env={**os.environ, "WAIT_ON": "run=teacher"},
+    env={**os.environ, **env},
     stdout=subprocess.PIPE,
     text=True,
   )
   deadline = time.monotonic() + 300
-  while not (repo / "waiting").exists() and time.monotonic() < deadline:
+  while time.monotonic() < deadline and process.poll() is None:
+    if (repo / "waiting").exists() and (
+      len((repo / "waiting").read_text().splitlines()) == waiting
+    ):
+      break
     time.sleep(0.05)
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(number)
   out, _ = process.communicate(timeout=300)
-  assert process.returncode == 143
+  assert process.returncode == code
   lines = log.read_text().splitlines()
-  assert len(lines) == 3 and lines[2] == "saved"
-  assert "stopped with exit code 143" in out.splitlines()[-1]
+  assert lines[-waiting:] == ["saved"] * waiting
+  assert not any(line.startswith("evaluate") for line in lines)
+  for run in before.split():
+    assert f"train {run}, seed 0: stopped with exit code {code}" in out

@@ -14,6 +14,7 @@ import pytest
 DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
 FLAGS = (
   f"--config={DIGITS}:run=scd,tiny",
+  "--config.guide=",  # the teacher itself, without labels
   "--config.network.channel_mult=(1,)",
   "--config.network.num_blocks=1",
   "--config.batch_size=16",

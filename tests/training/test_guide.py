@@ -133,6 +133,28 @@ def test_what_the_step_is_given_to_guide_with(teacher, student, tmp_path):
   assert distance(model, workdir.load(teacher)[0]) == 0
 
 
+def test_a_guide_named_within_its_teacher_is_the_teachers_own(
+  teacher, student, tmp_path
+):
+  """Whatever checkpoint of the teacher is distilled."""
+  for folder in (teacher, teacher / f"checkpoints/{EARLY}"):
+    config = student(
+      f"--config.teacher={folder}", f"--config.guide=snapshots/{EARLY}"
+    )
+    run = tmp_path / folder.name
+    run.mkdir()
+    model = initialization.load_teacher(
+      resolve.resolve(config), run, begun=False
+    )
+    guide = dataclasses.replace(model, params=model.guidance_params)
+    assert distance(guide, workdir.load(weak(teacher))[0]) == 0
+    noted = json.loads((run / workdir.TEACHER).read_text())
+    assert noted["guide"]["workdir"] == str(weak(teacher))
+  config = student("--config.guide=snapshots/5")
+  with pytest.raises(UserError, match="guide=snapshots/5: .* it has 4"):
+    initialization.load_teacher(resolve.resolve(config), tmp_path, begun=False)
+
+
 def test_a_teacher_draws_guided_by_its_early_self(teacher, capsys, tmp_path):
   sampler = scm_jax.load(teacher)
   guided = sampler.guided_by(scm_jax.load(weak(teacher)))

@@ -193,7 +193,7 @@ def flops_in_forwards(config: "ConfigDict") -> dict[str, float]:
     for field, default in theirs.items():
       if default != ours[field]:
         given.objective[field] = default
-    given.run, given.objective.guidance = objective, "none"
+    given.run, given.objective.guidance, given.guide = objective, "none", ""
     return resolve.resolve(given)
 
   forward = forward_arithmetic(resolved(own))
