@@ -59,6 +59,8 @@ def test_training_goes_on(unpacked, data_dir, family, run):
   if run != "teacher":
     flags.append(f"--config.teacher={folder}/teacher")
     flags.append("--config.objective.warmup_steps=20")
+  if run == "scd":  # guided by its teacher without labels
+    flags += ["--config.guide=", "--config.objective.guidance_scale=1.15"]
   before = (folder / run / "metrics.jsonl").read_text().splitlines()
   assert main.main(["train", f"--workdir={folder / run}", *flags]) == 0
   after = (folder / run / "metrics.jsonl").read_text().splitlines()
