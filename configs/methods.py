@@ -91,13 +91,6 @@ def sweep():
       sampling=jumps,
     ),
   ]
-  # TCM's second stage trains above its border alone (`Options.border`), so that
-  # it is made for one step, or two whose second one begins there.
-  above = ({"steps": (1, 2), "t_mid": 1.11} | SCORES,)
-  points += [
-    Point("ect_for_tcm", arg="run=ect,part=0.5", teacher="teacher"),
-    Point("tcm", arg="run=tcm,part=0.5", teacher="ect_for_tcm", sampling=above),
-  ]
   for run, sampling, mid in (
     ("scd", jumps, {}),
     ("ayf", maps, {"objective.ends": "path"}),

@@ -10,7 +10,7 @@ CONFIG = "configs/methods.py"
 
 
 def test_every_student_has_the_same_budget(tmp_path):
-  """Its first stage included: mid-training, or a student that teaches it."""
+  """Its mid-training included."""
   made = points.checked(configs.load_sweep(CONFIG))
   made = points.chosen(made, "*_seed=0")
   resolved = runs.resolve(made, CONFIG, {}, tmp_path, configs.parse_config)
@@ -18,11 +18,9 @@ def test_every_student_has_the_same_budget(tmp_path):
   for run in resolved:
     config = resolve.resolve(run.config)
     totals[run.name] = evaluations.total(config, config.total_steps)
-    for need in ("start", "teacher"):
-      first = run.point.needs.get(need)
-      if first and not first.startswith("teacher"):
-        totals[run.name] += totals[first]
-        starts.add(first)
+    if start := run.point.needs.get("start"):
+      totals[run.name] += totals[start]
+      starts.add(start)
   students = {run.name for run in resolved if run.point.needs} - starts
   assert len(students) >= 9
   expected = totals["scd_seed=0"]
