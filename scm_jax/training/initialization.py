@@ -11,7 +11,7 @@ from flax import traverse_util
 from scm_jax import files
 from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.interop import imitation, partial_restore
+from scm_jax.interop import export_folder, imitation, partial_restore
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
@@ -67,9 +67,19 @@ def load_teacher(
 
 
 def _guide_folder(config: Run) -> str:
-  """Returns the folder of `config.guide`; `snapshots/STEP` is the teacher's."""
+  """Returns the folder of `config.guide`; `snapshots/STEP` is the teacher's.
+
+  Raises:
+    ConfigError: the teacher is an export, which has no snapshots.
+  """
   if not config.guide.startswith(f"{snapshots.FOLDER}/"):
     return config.guide
+  if export_folder.description(config.teacher):
+    raise ConfigError(
+      f"config.guide={config.guide} names a snapshot of the teacher, but "
+      f"{config.teacher} is an export, which has none; leave config.guide empty "
+      "for classifier-free guidance, or give another folder"
+    )
   own, _ = workdir.at_checkpoint(config.teacher)
   return str(own / config.guide)
 

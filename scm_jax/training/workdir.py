@@ -112,6 +112,8 @@ def load_config(path: epath.PathLike) -> ConfigDict:
     UserError: there is none, or it is damaged.
   """
   config = _read_config(path)
+  if "run" not in config:
+    raise UserError(f"{path} is not a workdir: its {CONFIG} is not a run's")
   return configuration.complete(config, get_defaults(config.run))
 
 

@@ -275,6 +275,8 @@ def test_a_signal_lets_trainings_save_and_starts_nothing_more(
     env={**os.environ, **env},
     stdout=subprocess.PIPE,
     text=True,
+    # A job in the background, as these tests may be, ignores Ctrl-C.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   deadline = time.monotonic() + 300
   while time.monotonic() < deadline and process.poll() is None:

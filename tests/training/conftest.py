@@ -31,6 +31,8 @@ SMALL = (
   "--config.log_every=2",
   "--config.checkpoint_every=2",
   "--config.keep_checkpoints=100",
+  "--config.snapshot_at=()",
+  "--config.guide=",  # the teacher itself, without labels
 )
 STEPS = 12  # of the reference run
 LONG_STEPS = 60  # of the run that others are killed and resumed to equal

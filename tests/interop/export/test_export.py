@@ -147,6 +147,10 @@ def test_a_teacher_teaches(exported, tmp_path):
   out = exported("teacher")
   argv = [f"--config={DIGITS}:run=scd,tiny", *SMALL]
   config = configs.parse_config([*argv, f"--config.teacher={out}"])
+  with pytest.raises(ConfigError, match="guide=snapshots/4 .* is an export"):
+    initialization.load_teacher(resolve.resolve(config), tmp_path, begun=False)
+  argv.append("--config.guide=")
+  config = configs.parse_config([*argv, f"--config.teacher={out}"])
   teacher = initialization.load_teacher(
     resolve.resolve(config), tmp_path, begun=False
   )
