@@ -77,8 +77,8 @@ def _guide_folder(config: Run) -> str:
   if export_folder.description(config.teacher):
     raise ConfigError(
       f"config.guide={config.guide} names a snapshot of the teacher, but "
-      f"{config.teacher} is an export, which has none; leave config.guide empty "
-      "for classifier-free guidance, or give another folder"
+      f"{config.teacher} is an export, which has none; leave config.guide "
+      "empty for classifier-free guidance, or give another folder"
     )
   own, _ = workdir.at_checkpoint(config.teacher)
   return str(own / config.guide)
