@@ -175,6 +175,9 @@ def test_what_cannot_be_loaded(reference, make_config, tmp_path):
     workdir.load(tmp_path)
   with pytest.raises(UserError, match=r"keeps no EMA of 0.3; it has"):
     workdir.load(reference, 0.3)
+  (tmp_path / "config.json").write_text('{"format": "of another program"}')
+  with pytest.raises(UserError, match="its config.json is not a run's"):
+    workdir.load(tmp_path)
   path = claim(make_config("teacher"), tmp_path / "run")
   with pytest.raises(UserError, match="has no checkpoint yet; train first"):
     workdir.load(path)
