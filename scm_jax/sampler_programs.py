@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from scm_jax import editing, networks, samplers
+from scm_jax import compilation, editing, networks, samplers
 from scm_jax.objectives import velocity
 from scm_jax.sampler_kinds import SamplerState
 
@@ -96,7 +96,7 @@ def decode(sampler: SamplerState, x0: Array) -> Array:
 # The programs. The first axis of their batch's arrays is the sample's.
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "guided"))
+@compilation.jitted("steps", "guided")
 def draw_from_seed(
   sampler: SamplerState,
   seed: Any,
@@ -114,7 +114,7 @@ def draw_from_seed(
   return decode(sampler, x0)
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "guided"))
+@compilation.jitted("steps", "guided")
 def draw_from_noise(
   sampler: SamplerState,
   guidance: Array,
@@ -129,7 +129,7 @@ def draw_from_noise(
   return decode(sampler, x0)
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "guided"))
+@compilation.jitted("steps", "guided")
 def draw_path(
   sampler: SamplerState,
   guidance: Array,
@@ -146,9 +146,7 @@ def draw_path(
   return samplers.Path(times, show(path.x_t), show(path.x0))
 
 
-@functools.partial(
-  jax.jit, static_argnames=("times", "transform", "from_images")
-)
+@compilation.jitted("times", "transform", "from_images")
 def draw_edit(
   sampler: SamplerState,
   guidance: Array,

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from scm_jax import compilation
 from scm_jax.errors import UserError
 from scm_jax.image_grid import check_images
 from scm_jax.metrics import array_file, multihost
@@ -230,7 +231,7 @@ def _fit(
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return loss.mean()
 
-  @jax.jit
+  @compilation.jitted()
   def step(params, opt_state, batch, targets, key):
     batch = _augment(key, _normalize(batch), settings.noise)
     gradient = jax.grad(loss_fn)(params, batch, targets)
@@ -271,16 +272,16 @@ def _apply_in_batches(
   network: Network, params: Any, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the features and logits of all images, by one compiled program."""
+  forward = compilation.Jitted(_forward, ("network",))
   outputs = []
   for start in range(0, len(images), _BATCH):
     part = images[start : start + _BATCH]
-    found = _forward(network, params, pad_batch(part, _BATCH))
+    found = forward(network, params, pad_batch(part, _BATCH))
     outputs.append([np.asarray(x)[: len(part)] for x in found])
   features, logits = zip(*outputs, strict=True)
   return np.concatenate(features), np.concatenate(logits)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _forward(
   network: Network, params: Any, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

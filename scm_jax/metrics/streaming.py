@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from scm_jax import compilation
 from scm_jax.image_grid import check_images
 from scm_jax.metrics import multihost
 from scm_jax.metrics.accumulator import KEPT, Accumulator, merge
@@ -56,7 +57,8 @@ class Extraction:
     self._program = jax.jit(
       jax.shard_map(
         apply, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False
-      )
+      ),
+      compiler_options=compilation.options(devices[0].platform),
     )
 
   def __call__(self, images: Any) -> dict[str, dict[str, jax.Array]]:

@@ -63,7 +63,8 @@ def compiled(
   spec = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
   numbers = spec((batch,), jnp.int32)
   start = time.perf_counter()
-  traced = sampler_programs.draw_from_seed.trace(
+  platform = topology.devices(target)[0].platform
+  traced = sampler_programs.draw_from_seed.on(platform).trace(
     sampler,
     spec((), jnp.int32),
     spec((), jnp.float32),

@@ -12,7 +12,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from scm_jax import networks
+from scm_jax import compilation, networks
 from scm_jax.defaults import Run
 from scm_jax.networks import Network
 from scm_jax.training import accumulation, offload, optimizer, sharding
@@ -181,6 +181,7 @@ def make_train_step(
     donate_argnums=0,
     in_shardings=(placed(state), placed(teacher), batch, whole),
     out_shardings=(placed(state), whole),
+    compiler_options=compilation.options(mesh.devices.flat[0].platform),
   )
 
 

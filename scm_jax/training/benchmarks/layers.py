@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scm_jax import networks
+from scm_jax import compilation, networks
 from scm_jax.defaults import Run
 from scm_jax.training import evaluations, sharding
 from scm_jax.training.benchmarks import pytorch_layers, sampling, train_step
@@ -118,8 +118,10 @@ def time_layer(
   with jax.default_device(train_step.counter()):
     lowered = jax.jit(apply).lower(*layer.arrays)
   flops = train_step.flops(lowered)
+  options = compilation.options(jax.default_backend())
+  jit = functools.partial(jax.jit, compiler_options=options)
   ms = {
-    name: _median_ms(functools.partial(jax.jit(f), x, w, y), repeats)
+    name: _median_ms(functools.partial(jit(f), x, w, y), repeats)
     for name, f in layer.directions().items()
   }
   return {
