@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-# From jaxlib 0.10 on, XLA's CPU compiler hands convolutions, products and sums
-# to the YNNPACK library. Train steps and samples of small networks take up to
-# 1.6 times as long with it, because it leaves cores idle (BUILD_NOTES.md).
+# XLA's CPU compiler hands convolutions, products and sums to the YNNPACK
+# library, which leaves cores idle: train steps of small networks take 1.2 to
+# 1.4 times as long with it on two cores. BUILD_NOTES.md has the measurements.
 _WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
@@ -35,7 +35,9 @@ class Jitted:
   """A function that is compiled when it is called, as by `jax.jit`.
 
   The options of the compiler depend on JAX's default platform, which modules
-  may not ask for while they are imported: that would start the devices.
+  may not ask for while they are imported: that would start the devices. Inside
+  another jitted function, call `function`: JAX takes a compiler's options for
+  whole programs alone.
 
   Attributes:
     function: a pure function.

@@ -231,7 +231,9 @@ def _fit(
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return loss.mean()
 
-  @compilation.jitted()
+  options = compilation.options(jax.default_backend())
+
+  @functools.partial(jax.jit, compiler_options=options)
   def step(params, opt_state, batch, targets, key):
     batch = _augment(key, _normalize(batch), settings.noise)
     gradient = jax.grad(loss_fn)(params, batch, targets)
