@@ -136,6 +136,16 @@ def wait_for_tiles(page, wanted):
   np.testing.assert_array_equal(tiles(page, len(wanted)), wanted)
 
 
+def wait_for_hand(page, wanted):
+  """Waits until the canvas to draw on shows this image."""
+  for _ in range(2400):
+    page.wait_for_timeout(50)
+    shown = pixels(page, "canvas.sketch")[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM]
+    if np.array_equal(shown, wanted[..., 0]):
+      return
+  np.testing.assert_array_equal(shown, wanted[..., 0])
+
+
 def slide(page, label, value):
   slider = page.get_by_label(label, exact=True)
   slider.evaluate(
@@ -246,11 +256,7 @@ def test_a_brush_has_a_part_drawn_anew(page, models):
   page.get_by_role("button", name="Sketch").click()
   page.get_by_text("Inpaint", exact=True).click()
   given = models["student"].sampler.sample(num=1, seed=0)[0]
-  for _ in range(2400):
-    page.wait_for_timeout(50)
-    hand = pixels(page, "canvas.sketch")[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM]
-    if np.array_equal(hand, given[..., 0]):
-      break
+  wait_for_hand(page, given)
   # The keyboard's pen: down in the middle, and one to the right.
   page.locator("canvas.sketch").focus()
   for key in (" ", "ArrowRight"):
@@ -262,6 +268,30 @@ def test_a_brush_has_a_part_drawn_anew(page, models):
   np.testing.assert_array_equal(found["image"], given)
   assert (images[:, known] == given[known]).all()
   wait_for_tiles(page, images)
+
+
+def test_a_late_answer_to_strokes_is_not_the_picture(page, address, models):
+  ends, held = [], []
+
+  def hold(socket):
+    server = socket.connect_to_server()
+    server.on_message(lambda answer: held.append(answer))
+    ends[:] = socket, server
+
+  page.route_web_socket("**/api/stream", hold)
+  page.goto(f"{address}#sketch")
+  page.reload()
+  strokes = lambda answer: isinstance(answer, bytes) and b'"sketch"' in answer
+  for _ in range(2400):
+    page.wait_for_timeout(50)
+    if any(map(strokes, held)):
+      break
+  page.get_by_text("Inpaint", exact=True).click()
+  socket, server = ends
+  for answer in filter(strokes, held):
+    socket.send(answer)
+  server.on_message(lambda answer: socket.send(answer))
+  wait_for_hand(page, models["student"].sampler.sample(num=1, seed=0)[0])
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -28,7 +28,9 @@ export class Connection {
   ask(name, action, fields, answer, fail) {
     const id = ++this.last;
     const sent = performance.now();
-    const shown = this.views.get(name)?.shown ?? 0;
+    const before = this.views.get(name);
+    // Answers to another action are not for this one.
+    const shown = before?.action === action ? before.shown : id - 1;
     const view = { name, id, action, fields, answer, fail, sent, shown };
     this.views.set(name, view);
     this.send(view);
