@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from scm_jax import compilation
+from scm_jax.compilation import stored
 
 
 @pytest.fixture
@@ -43,3 +44,45 @@ def test_accelerators_get_no_option_of_cpus():
 def test_an_option_that_xla_does_not_know_is_left_out(fresh):
   fresh.setattr(compilation, "_WITHOUT_YNNPACK", {"xla_cpu_no_such": ""})
   assert compilation.options("cpu") is None
+
+
+def test_a_stored_array_has_the_derivatives_of_itself():
+  plain = lambda x: jnp.sum(jnp.sin(x) ** 3)
+  through = lambda x: jnp.sum(stored(stored(jnp.sin(x)) ** 3))
+  x = jnp.linspace(-2.0, 2.0, 6).reshape(2, 3)
+  for derive in (
+    jax.grad,
+    jax.hessian,
+    lambda f: jax.vmap(jax.grad(f)),
+    lambda f: lambda x: jax.jvp(jax.grad(f), (x,), (x,)),
+    lambda f: jax.grad(jax.checkpoint(f)),
+  ):
+    found, wanted = derive(through)(x), derive(plain)(x)
+    for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+      assert jnp.allclose(a, b, rtol=1e-5)
+
+
+def test_arrays_are_stored_in_train_steps_alone():
+  """A barrier that is left in the compiled program ends what is fused."""
+  x = jax.ShapeDtypeStruct((8,), jnp.float32)
+
+  def barriers(options):
+    gradient = jax.grad(lambda x: jnp.sum(stored(2 * x) ** 2))
+    jitted = jax.jit(gradient, compiler_options=options)
+    return jitted.lower(x).compile().as_text().count("opt-barrier(")
+
+  if not barriers(compilation.options("cpu", storing=True)):
+    pytest.skip("this jaxlib cannot keep barriers")
+  assert not barriers(compilation.options("cpu"))
+
+
+def test_nothing_is_stored_on_accelerators():
+  traced = jax.jit(jax.grad(lambda x: stored(x) ** 2)).trace(1.0)
+  text = lambda platform: traced.lower(lowering_platforms=(platform,)).as_text()
+  assert "barrier" in text("cpu")
+  assert "barrier" not in text("tpu") and "barrier" not in text("cuda")
+
+
+def test_programs_without_derivatives_are_as_they_were():
+  plain = jax.jit(lambda x: jnp.exp(x) + 1).lower(1.0).as_text()
+  assert jax.jit(lambda x: stored(jnp.exp(x)) + 1).lower(1.0).as_text() == plain

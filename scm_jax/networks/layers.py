@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from scm_jax.compilation import stored
 from scm_jax.networks import folding, magnitude, sharded
 from scm_jax.networks.config import Dtype, LevelsConfig
 
@@ -31,12 +32,13 @@ class Linear(nn.Module):
     """Maps `[..., C]` or `[B, H, W, C]` to `features` channels."""
     shape = (*self.kernel, x.shape[-1], self.features)
     w, axes = self._weight(shape, gain)
-    x = x.astype(self.dtype)
+    x = stored(x.astype(self.dtype))
     if self.kernel in ((), (1, 1)):
-      return x @ w.reshape(w.shape[-2:])
-    return lax.conv_general_dilated(
+      return stored(x @ w.reshape(w.shape[-2:]))
+    y = lax.conv_general_dilated(
       x, w, (1, 1), "SAME", dimension_numbers=("NHWC", axes, "NHWC")
     )
+    return stored(y)
 
   def _weight(
     self, shape: tuple[int, ...], gain: Array | float

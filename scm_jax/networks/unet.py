@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from scm_jax import schema
+from scm_jax.compilation import stored
 from scm_jax.networks import folding, layers, magnitude
 from scm_jax.networks.attention import attend
 from scm_jax.networks.config import LevelsConfig
@@ -194,7 +195,7 @@ class Block(nn.Module):
     x = magnitude.add(skip, y, c.res_balance)
     if self.attention:
       x = Attention(c, name="attention")(x)
-    return jnp.clip(x, -c.clip_act, c.clip_act)
+    return stored(jnp.clip(x, -c.clip_act, c.clip_act))
 
 
 class UNet(nn.Module):

@@ -181,7 +181,9 @@ def make_train_step(
     donate_argnums=0,
     in_shardings=(placed(state), placed(teacher), batch, whole),
     out_shardings=(placed(state), whole),
-    compiler_options=compilation.options(mesh.devices.flat[0].platform),
+    compiler_options=compilation.options(
+      mesh.devices.flat[0].platform, storing=True
+    ),
   )
 
 
