@@ -68,7 +68,7 @@ def stored(x: Array) -> Array:
   Without it XLA's CPU compiler repeats a chain of element-wise operations in
   each loop that reads its result, such as the copies that turn features around
   for a convolution's gradient by its weight. Train steps of small networks
-  take 1.2 to 1.3 times as long then. Derivatives are stored, too. Programs
+  take up to 1.3 times as long then. Derivatives are stored, too. Programs
   without derivatives, those that are compiled without `options(…,
   storing=True)`, and those for other platforms, are as if this were not there.
   """
