@@ -286,6 +286,7 @@ def test_a_late_answer_to_strokes_is_not_the_picture(page, address, models):
     page.wait_for_timeout(50)
     if any(map(strokes, held)):
       break
+  assert any(map(strokes, held))
   page.get_by_text("Inpaint", exact=True).click()
   socket, server = ends
   for answer in filter(strokes, held):
