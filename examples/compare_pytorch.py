@@ -17,6 +17,7 @@ import dataclasses
 import importlib.util
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ def load_twin():
   spec = importlib.util.spec_from_file_location("unet_trigflow", path)
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # torch.compile imports it by its name
   spec.loader.exec_module(module)
   return module
 

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import pathlib
+import shutil
 import sys
 
 import jax
@@ -62,16 +63,25 @@ def test_samples_of_the_own_network_lie_near_the_spiral():
 
 
 @pytest.mark.slow
-def test_compare_pytorch(monkeypatch, capsys):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compare_pytorch(monkeypatch, capsys, compiled):
   """Both frameworks make their steps."""
   pytest.importorskip("torch")
+  runs, others = ["teacher", "sct", "scd"], ["pytorch"]
   argv = ["compare_pytorch", "--arg=tiny", "--repeats=1"]
   argv += [f"--config={EXAMPLES.parent / 'configs/digits.py'}"]
+  if compiled:
+    if not shutil.which("g++"):
+      pytest.skip("torch.compile needs a C++ compiler on CPUs")
+    runs, others = ["teacher"], ["pytorch", "pytorch_compiled"]
+    argv += ["--compile", "--runs=teacher"]
   monkeypatch.setattr(sys, "argv", argv)
   load("compare_pytorch").main()
   rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-  assert [row["run"] for row in rows] == ["teacher", "sct", "scd"]
-  assert all(row["scm_jax_over"]["pytorch"] > 0 for row in rows)
+  assert [row["run"] for row in rows] == runs
+  for row in rows:
+    assert list(row["scm_jax_over"]) == others
+    assert all(ratio > 0 for ratio in row["scm_jax_over"].values())
 
 
 def test_the_paths_of_the_circle_are_exact(tmp_path):
