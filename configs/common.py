@@ -29,9 +29,9 @@ def small(arg: str):
     config.optimizer.cooldown = 2 / 3
     if choice.run == "tcm":
       config.optimizer.learning_rate /= 2  # its authors' second stage
-      # Steps as short as ECT's last ones. With its authors' shorter ones the
-      # student leaves the first stage's network at the border, because small
-      # batches move it faster than the loss there pulls back (BUILD_NOTES.md).
+      # Steps as short as ECT's last ones. With its authors' shorter ones and
+      # small batches, the student leaves the first stage's network at the
+      # border, and samples get worse (BUILD_NOTES.md).
       config.objective.easy_base = 256.0
     if warms_up(config):
       config.objective.warmup_steps = 500
