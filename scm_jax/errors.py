@@ -10,7 +10,7 @@ import difflib
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 
 class UserError(Exception):
@@ -26,7 +26,7 @@ class ConfigError(UserError):
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+def reading(path: str | os.PathLike[str]) -> Generator[None]:
   """Turns every error of a file's reader into one line that names the file.
 
   A damaged file can make its reader raise almost anything: zipfile raises

@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from scm_jax.errors import UserError, one_line
@@ -54,7 +54,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> os.PathLike[str]:
 @contextlib.contextmanager
 def replaced_file(
   path: str | os.PathLike[str], scratch: str | os.PathLike[str] | None = None
-) -> Iterator[pathlib.Path]:
+) -> Generator[pathlib.Path]:
   """Gives a path to write to, and moves that file to `path` once it is whole.
 
   Args:
@@ -84,7 +84,7 @@ def replaced_file(
 
 
 @contextlib.contextmanager
-def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Any]:
+def replaced_folder(path: str | os.PathLike[str]) -> Generator[Any]:
   """Gives a folder to write to, and puts it in the place of `path` once whole.
 
   Args:
@@ -198,7 +198,7 @@ def _to_path(path: str | os.PathLike[str]) -> Any:
 
 
 @contextlib.contextmanager
-def _reporting(path: Any) -> Iterator[None]:
+def _reporting(path: Any) -> Generator[None]:
   """Turns errors of the file system into a `UserError` that names the path."""
   try:
     yield

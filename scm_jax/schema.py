@@ -55,7 +55,7 @@ class Checked:
       pick(dict.fromkeys(allowed), getattr(self, name), name)
 
 
-def pick(table: Mapping[str, _T], name: str, field: str) -> _T:
+def pick(table: Mapping[Any, _T], name: object, field: str) -> _T:
   """Returns the entry of a table that an option names.
 
   Args:

@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scm_jax.cli import config_files
@@ -138,7 +138,7 @@ def _call(path: str, name: str, call: Callable[[Callable], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _searched(path: str) -> Iterator[None]:
+def _searched(path: str) -> Generator[None]:
   """Lets a config file import from its folder's parent, and shipped configs.
 
   So `from configs import digits` works from any folder. The namespace package

@@ -130,7 +130,7 @@ class DrawnImages:
       "steps": self.steps,
       "nfe": self.evaluations,
       "params": self.model.parameters,
-      "workdir": str(self.path),
+      "workdir": self.path,
       "training_step": step,
     }
     if config.data.name:  # others were imported, and trained elsewhere

@@ -131,9 +131,9 @@ class ComposedImages:
       "steps": None,
       "nfe": sum(part.evaluations for part in parts),
       "params": sizes.pop() if len(sizes) == 1 else None,
-      "first": str(self.first.path) if self.first else DATA,
+      "first": self.first.path if self.first else DATA,
       "first_guidance": self.first.guidance if self.first else None,
-      "then": str(self.second.path),
+      "then": self.second.path,
     }
 
   def fingerprint(self) -> str:

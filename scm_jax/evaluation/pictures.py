@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -145,7 +145,7 @@ def _open_array(path: str) -> Pictures:
   count, *one = shape
   length = int(np.prod(one))
 
-  def read(stream: Any, index: int) -> np.ndarray:
+  def read(stream: Any, index: int | np.integer) -> np.ndarray:
     stream.seek(start + int(index) * length)
     return np.frombuffer(stream.read(length), np.uint8).reshape(one)
 
@@ -163,7 +163,7 @@ def _open_array(path: str) -> Pictures:
 
 
 @contextlib.contextmanager
-def _stream(path: str) -> Iterator[Any]:
+def _stream(path: str) -> Generator[Any]:
   """Opens an .npy, or the one of images in an .npz, which may be compressed."""
   if path.endswith(".npy"):
     with open(path, "rb") as stream:

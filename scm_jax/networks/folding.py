@@ -14,7 +14,7 @@ the bit.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import Array

@@ -9,8 +9,8 @@ device, so that nothing inside the network is ever resharded.
 
 from typing import Any
 
-import flax
 import flax.linen as nn
+import flax.struct
 import jax
 from jax import Array, lax
 from jax.sharding import PartitionSpec

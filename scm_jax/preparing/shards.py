@@ -8,7 +8,7 @@ again, which makes reading them cheaper.
 import contextlib
 import hashlib
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,7 +96,7 @@ def write(
 
 
 @contextlib.contextmanager
-def _reporting(path: pathlib.Path) -> Iterator[None]:
+def _reporting(path: pathlib.Path) -> Generator[None]:
   """Turns ArrayRecord's errors, but not those of `records`, into one line."""
   try:
     yield

@@ -9,7 +9,7 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
@@ -69,7 +69,7 @@ class _Children:
     self._running: set[subprocess.Popen] = set()
 
   @contextlib.contextmanager
-  def guarded(self) -> Iterator[None]:
+  def guarded(self) -> Generator[None]:
     """Handles signals, and leaves no process running after an exception."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, self._handle) for number in numbers}

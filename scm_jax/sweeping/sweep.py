@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from scm_jax.errors import UserError
 from scm_jax.sweeping import launchers, pool, scoring, slurm
@@ -156,7 +156,7 @@ class Sweep:
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path) -> Iterator[int]:
+def locked(folder: pathlib.Path) -> Generator[int]:
   """Keeps other sweeps out of a folder, or raises UserError if there is one.
 
   Yields the lock's file descriptor. Commands that inherit it hold the lock too,

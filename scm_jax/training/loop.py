@@ -149,7 +149,7 @@ def _train(
   profile = contextlib.nullcontext(lambda step: None)
   if config.profile and main:  # once all is compiled
     profile = Profiler(path, first=start + 10)
-  window, finished = Window(), None
+  window, finished, last = Window(), None, False
   health = Health(config, checkpoints)
 
   def settle() -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from scm_jax import networks, schema
 from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
+from scm_jax.networks import magnitude
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import offload
@@ -220,7 +221,7 @@ def constrained(run: Run, average: Any) -> Any:
   last bits. Any tree of the network's parameters will do.
   """
   # EDM2's own networks are used as EDM2 normalises them.
-  eps = networks.magnitude.EPS if run.network.form == "edm2" else 0.0
+  eps = magnitude.EPS if run.network.form == "edm2" else 0.0
   leaves, structure = jax.tree.flatten(average)
   where = tuple(getattr(leaf, "sharding", None) for leaf in leaves)
   return _constrain(networks.family_name(run.network), eps, structure, where)(

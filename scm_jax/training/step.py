@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import flax
+import flax.struct
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -78,7 +78,7 @@ class AppendFile:
       self._file.close()
 
   @contextlib.contextmanager
-  def _reporting(self) -> Iterator[None]:
+  def _reporting(self) -> Generator[None]:
     try:
       yield
     except OSError as error:

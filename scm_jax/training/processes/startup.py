@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 from jax.errors import JaxRuntimeError
@@ -22,7 +22,7 @@ GRACE = 5
 
 
 @contextlib.contextmanager
-def together(task: str = "train") -> Iterator[None]:
+def together(task: str = "train") -> Generator[None]:
   """Joins this process to the others of its run, if there are any.
 
   It must be entered before anything uses a device. When a process is lost or
