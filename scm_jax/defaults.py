@@ -191,7 +191,7 @@ class Mesh(schema.Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Sharding(schema.Checked):
-  """How arrays are split over `mesh.fsdp`.
+  """How arrays are split over `mesh.fsdp`, and lie in memory.
 
   Attributes:
     min_size: arrays of fewer elements are replicated.
@@ -199,11 +199,15 @@ class Sharding(schema.Checked):
       pattern that is found in an array's path decides (`training.sharding`).
     reduce_dtype: type in which gradients are summed over `mesh.fsdp`; "" is the
       network's; `float32` sends twice as much of them.
+    filter_order: the order of axes in which a run keeps filters, their moments
+      and averages on its devices. cuDNN reads `OHWI`. Checkpoints do not depend
+      on it.
   """
 
   min_size: int = 65_536
   rules: tuple[tuple[str, int | None], ...] = ()
   reduce_dtype: Literal["", "float32"] = ""
+  filter_order: Literal["HWIO", "OHWI"] = "HWIO"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

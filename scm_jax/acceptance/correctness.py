@@ -106,7 +106,7 @@ def _step(run: Run) -> dict[str, Any]:
   mesh = sharding.make_mesh(run, jax.devices()[:1])
   made = program.make(run, mesh)
   start = _random(made.state.trained)
-  where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
+  where = sharding.formats(made.state)
   begin = lambda start: init_state(run, start)
   state = jax.jit(begin, out_shardings=where)(start)
   batch = _random(made.batch)

@@ -78,12 +78,20 @@ def _sampling(size: str) -> Part:
   return Part(title, SAMPLING, options, _SAMPLING[size])
 
 
-def _step(run: str, size: str, flags: str = "") -> Part:
+def _step(run: str, size: str, flags: str = "", order: str = "HWIO") -> Part:
   title = f"Train step of {run}, {size.upper()}"
   if flags:
     title += ", deterministic"
-  options = {"run": run, "size": size}
+  if order != "HWIO":
+    title += f", filters as {order}"
+  options = {"run": run, "size": size, "filter_order": order}
   return Part(title, STEPS, options, _STEP[size], flags=flags)
+
+
+def _resumption(order: str) -> Part:
+  title, options = f"Resumption, filters as {order}", {"filter_order": order}
+  flags = DETERMINISTIC
+  return Part(title, RESUMPTION, options, 1.5, flags=flags, devices=False)
 
 
 _MAIN_JOB = (
@@ -107,17 +115,13 @@ PARTS: dict[str, Part] = {
   "correctness": Part("Correctness", CORRECTNESS, minutes=4.0),
   "sample-xxl": _sampling("xxl"),
   "step-scd-xxl": _step("scd", "xxl"),
-  "resumption": Part(
-    "Resumption",
-    RESUMPTION,
-    minutes=1.5,
-    flags=DETERMINISTIC,
-    devices=False,
-  ),
+  "resumption": _resumption("HWIO"),
   "layers": Part("Layers of XXL", LAYERS, {"run": "scd", "size": "xxl"}, 3.0),
   "sample-s": _sampling("s"),
   "step-scd-s": _step("scd", "s"),
   "step-scd-s-deterministic": _step("scd", "s", DETERMINISTIC),
+  "step-scd-s-ohwi": _step("scd", "s", order="OHWI"),
+  "resumption-ohwi": _resumption("OHWI"),
   "digits": Part(
     "The main job on digits", DIGITS, {}, 4.0, _MAIN_JOB, devices=False
   ),

@@ -1,10 +1,11 @@
 """Checks that training is a function of its seed, also when it is interrupted.
 
-    python -m scm_jax.acceptance.resumption RUN STEPS FOLDER
+    python -m scm_jax.acceptance.resumption RUN ORDER STEPS FOLDER
 
 goes on from the folder's checkpoint to a step, saves, and prints digests of the
-state's arrays. Processes are compared, because a process compiles what the
-cache of programs does not hold, and may choose other kernels for it.
+state's arrays. ORDER is the run's `sharding.filter_order`. Processes are
+compared, because a process compiles what the cache of programs does not hold,
+and may choose other kernels for it.
 """
 
 import hashlib
@@ -42,7 +43,8 @@ def measure(request: Request) -> Iterator[tuple[str, Any]]:
   name = runs.digits("scd", request.tiny)
 
   def trained(steps: int, which: str) -> dict[str, Digests]:
-    command = [sys.executable, "-m", __name__, name, str(steps)]
+    order = request.options["filter_order"]
+    command = [sys.executable, "-m", __name__, name, order, str(steps)]
     done = subprocess.run(
       [*command, str(folder / which)],
       env=os.environ | _KEPT,
@@ -80,18 +82,24 @@ def _compared(a: Digests, b: Digests) -> dict[str, Any]:
   return {"passed": False, "why": why}
 
 
-def train(name: str, steps: int, folder: str) -> dict[str, Digests]:
+def train(name: str, order: str, steps: int, folder: str) -> dict[str, Digests]:
   """Trains to a step, from a checkpoint if there is one, and saves.
+
+  Args:
+    name: the run, as `runs.run` takes it.
+    order: its `sharding.filter_order`.
+    steps: the last step.
+    folder: where the checkpoints lie.
 
   Returns:
     The digests of the first state, of the last, and of the last one of the same
     steps when they are done a second time.
   """
-  run = runs.run(name)
+  run = runs.run(name, **{"sharding.filter_order": order})
   mesh = sharding.make_mesh(run, jax.devices()[:1])
   made = program.make(run, mesh)
   checkpoints = Checkpoints(folder)
-  where = jax.tree.map(lambda leaf: leaf.sharding, made.state)
+  where = sharding.formats(made.state)
   new = jax.jit(lambda: init_state(run), out_shardings=where)
   teacher, batch = map(sampling.random_like, (made.teacher, made.batch))
 
@@ -122,4 +130,5 @@ def _digests(state: Any) -> Digests:
 
 
 if __name__ == "__main__":
-  print(json.dumps(train(sys.argv[1], int(sys.argv[2]), sys.argv[3])))
+  _, name, order, steps, folder = sys.argv
+  print(json.dumps(train(name, order, int(steps), folder)))

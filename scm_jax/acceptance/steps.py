@@ -34,7 +34,8 @@ def measure(request: Request) -> Iterator[tuple[str, Any]]:
 
   def run_of(images: int) -> Run:
     fixed = {"batch_size": images, "microbatches": 1, "mesh.fsdp": 1}
-    return runs.run(name, **fixed)
+    order = {"sharding.filter_order": options["filter_order"]}
+    return runs.run(name, **fixed, **order)
 
   step = memory.Step(run_of(IMAGES[-1]), device.platform)
   images = IMAGES[-1:] if request.tiny else IMAGES

@@ -139,7 +139,7 @@ def _train(
   seed = seed_of(config)
   teacher_params = None  # sCT needs its teacher for a start only
   if teacher and compiled.teacher:
-    there = sharding.shardings(compiled.teacher)
+    there = sharding.formats(compiled.teacher)
     cast = functools.partial(program.cast_teacher, config)
     teacher_params = jax.jit(cast, out_shardings=there)(teacher.weights)
   del teacher  # and with it the weights as they were read
@@ -235,7 +235,7 @@ def _initial_state(
   def init(start, seed):
     return init_state(config, start, seed)
 
-  where = sharding.shardings(placed)
+  where = sharding.formats(placed)
   state = jax.jit(init, out_shardings=where)(start, seed_of(config))
   overview = parameter_overview.get_parameter_overview(
     state.params["denoiser"],

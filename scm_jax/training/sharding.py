@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format, Layout
 from jax.sharding import (
   AbstractMesh,
   AxisType,
@@ -145,19 +146,39 @@ def _split(dimension: int) -> PartitionSpec:
 
 
 def placed(config: Run, mesh: Mesh, tree: Any) -> Any:
-  """Returns the shapes and types of a tree with its shardings by `spec`."""
+  """Returns the shapes and types of a tree with its shardings by `spec`.
+
+  Filters lie in memory in the order of axes of `config.sharding.filter_order`.
+  """
+  order = layout(config.sharding.filter_order)
 
   def place(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     where = NamedSharding(mesh, spec(name, leaf.shape, config, mesh))
+    # Filters of one pixel are matrices, which compilers take as they are.
+    if order and len(leaf.shape) == 4 and math.prod(leaf.shape[:2]) > 1:
+      where = Format(order, where)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
   return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def shardings(tree: Any) -> Any:
-  """Returns the shardings of a tree of arrays, or of `placed` shapes."""
-  return jax.tree.map(lambda leaf: leaf.sharding, tree)
+def layout(order: str) -> Layout | None:
+  """Returns the layout of an HWIO array whose axes lie in another order.
+
+  It is None for `HWIO` itself, which is every compiler's default.
+  """
+  if order == "HWIO":
+    return None
+  return Layout(tuple(map("HWIO".index, order)))
+
+
+def formats(tree: Any) -> Any:
+  """Returns the shardings of `placed` shapes, with layouts where those differ.
+
+  `jax.jit` takes them as the shardings of its arguments and results.
+  """
+  return jax.tree.map(lambda leaf: leaf.format, tree)
 
 
 def specs(tree: Any) -> Any:

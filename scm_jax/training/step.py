@@ -145,7 +145,7 @@ def make_train_step(
     name: make_update(extra_config(config, name), extra.opt_state)
     for name, extra in rest.extra.items()
   }
-  placed, specs = sharding.shardings, sharding.specs
+  specs, where = sharding.specs, sharding.formats
   parts = sharding.microbatches(config, mesh.size)
   options = accumulation.Options(parts, scales(config), config.isolate)
   gradient = accumulation.make_gradient(
@@ -180,8 +180,8 @@ def make_train_step(
   return jax.jit(
     train_step,
     donate_argnums=0,
-    in_shardings=(placed(state), placed(teacher), batch, whole),
-    out_shardings=(placed(state), whole),
+    in_shardings=(where(state), where(teacher), batch, whole),
+    out_shardings=(where(state), whole),
     compiler_options=compilation.options(
       mesh.devices.flat[0].platform, storing=True
     ),

@@ -46,6 +46,7 @@ RARE = {
   "reduced": (8, 1, 8, 1, "none", {"sharding.reduce_dtype": "float32"}),
   "apart": (8, 2, 4, 1, "none", {"objective.tangent_dtype": "float32"}),
   "isolated": (8, 2, 4, 2, "none", {"isolate": True}),
+  "filters": (8, 2, 4, 1, "none", {"sharding.filter_order": "OHWI"}),
 }
 
 
@@ -83,13 +84,13 @@ class Run:
     # The output gain starts at 0; nothing else would move at first.
     start = {"denoiser": {"out_gain": jnp.ones(())}}
     start = start | dict.fromkeys(self.config.spec.extra, start)
-    where = jax.tree.map(lambda leaf: leaf.sharding, self.program.state)
+    where = sharding.formats(self.program.state)
     init = lambda: init_state(self.config, start)
     return jax.jit(init, out_shardings=where)()
 
   def take(self, state, teacher):
     """Begins with those of another layout."""
-    where = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
+    where = sharding.formats
     self.state = jax.device_put(
       state, where(self.program.state), may_alias=False
     )

@@ -78,7 +78,7 @@ def test_tensorboard_has_scalars_and_the_samples(reference):
   assert picture.startswith(b"\x89PNG") and int(width) and int(height)
 
 
-@pytest.mark.parametrize("how", ["fewer steps", "crash"])
+@pytest.mark.parametrize("how", ["fewer steps", "crash", "filter order"])
 def test_continued_equals_uninterrupted(
   how,
   reference,
@@ -95,7 +95,9 @@ def test_continued_equals_uninterrupted(
       train(make_config("teacher"), tmp_path, crash_at(6))
   else:
     assert train(make_config("teacher", "--config.total_steps=4"), tmp_path)
-  assert train(make_config("teacher"), tmp_path)
+  order = "OHWI" if how == "filter order" else "HWIO"
+  rest = make_config("teacher", f"--config.sharding.filter_order={order}")
+  assert train(rest, tmp_path)
   assert_equal_states(state_at(tmp_path, 8), state_at(reference, 8))
   assert read_metrics(tmp_path) == read_metrics(reference)[:4]
 

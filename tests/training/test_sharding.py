@@ -45,6 +45,23 @@ def config_of(data=-1, fsdp=1, **fields):
   return config
 
 
+def test_filters_lie_in_the_order_that_is_asked_for():
+  config = config_of()
+  config.sharding.filter_order = "OHWI"
+  mesh = sharding.make_mesh(config, jax.devices()[:1])
+  shapes = {"filter": (3, 3, 4, 8), "pixel": (1, 1, 4, 8), "dense": (4, 8)}
+  tree = {name: jnp.ones(shape) for name, shape in shapes.items()}
+  there = sharding.formats(sharding.placed(config, mesh, tree))
+  order = jax.tree.map(
+    lambda x: x.format.layout.major_to_minor, jax.device_put(tree, there)
+  )
+  assert order == {
+    "filter": (3, 0, 1, 2),
+    "pixel": (0, 1, 2, 3),
+    "dense": (0, 1),
+  }
+
+
 @pytest.mark.parametrize("name", SPLIT)
 def test_loss_and_gradients_are_those_of_one_device(eight_devices, name):
   """With dropout, label dropout, sampled guidance, microbatches and remat."""
@@ -55,7 +72,7 @@ def test_loss_and_gradients_are_those_of_one_device(eight_devices, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["apart", "isolated", "reduced"])
+@pytest.mark.parametrize("name", ["apart", "filters", "isolated", "reduced"])
 def test_other_ways_to_the_same_gradient(rare_layouts, name):
   """A tangent in a pass of its own; a loop that would do a part again; sums
   over the devices in a type that is named."""

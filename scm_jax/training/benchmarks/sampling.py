@@ -110,7 +110,7 @@ def without_weights(run: Run) -> Sampler:
 
 
 def random_like(abstract: Any) -> Any:
-  """Returns arrays of the shapes, types and shardings of a tree.
+  """Returns arrays of the shapes, types, shardings and layouts of a tree.
 
   They are drawn in one program: normal numbers, zeros where there are integers.
   """
@@ -125,7 +125,7 @@ def random_like(abstract: Any) -> Any:
       for leaf, key in zip(leaves, keys, strict=True)
     ]
 
-  where = [leaf.sharding for leaf in leaves]
+  where = [leaf.format for leaf in leaves]
   return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
 
 

@@ -214,7 +214,7 @@ def time_step(
   mesh = sharding.make_mesh(config, devices)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
-  where = sharding.shardings(made.state)
+  where = sharding.formats(made.state)
   state = jax.jit(lambda: init_state(config), out_shardings=where)()
   others = [sampling.random_like(tree) for tree in made.arguments[1:]]
   seconds = []

@@ -215,7 +215,7 @@ class Checkpoints(Saver):
 
   def _restoring(self, like: Any) -> Any:
     if not self._reading:
-      return ocp.args.StandardRestore(like)
+      return ocp.args.StandardRestore(like, support_layout=True)
     given = ocp.checkpoint_utils.construct_restore_args(like)
     return ocp.args.PyTreeRestore(
       like, restore_args=given, partial_restore=True
@@ -267,12 +267,15 @@ def _check_read(items: Any) -> None:
 
 
 def placed(leaf: Any) -> jax.ShapeDtypeStruct:
-  """Returns the same shape and type with a sharding.
+  """Returns the same shape and type, and layout if it has one, with a sharding.
 
   Orbax would otherwise look for the devices that the checkpoint was saved from.
   """
-  sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+  if leaf.sharding:
+    where = leaf.format
+  else:
+    where = SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
 
 def one_line(error: Exception) -> str:
