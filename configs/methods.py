@@ -19,6 +19,8 @@ from scm_jax.objectives import OBJECTIVES
 from scm_jax.sweeping.points import Point, seeds
 
 SEEDS = 3
+TEACHER_STEPS = 4000
+BATCH = 32
 BUDGET = 960_000  # evaluations of a student's training: 5,000 steps of sCD
 # Evaluations that a step takes for a sample of its batch, guided teachers
 # included (`scm_jax.training.evaluations` counts them).
@@ -56,10 +58,12 @@ def get_config(arg: str = ""):
     # step (0.131 -> 0.108) more than in 2 (0.113 -> 0.102).
     config.objective.guidance_scale = 1.15
   if choice.run == "teacher":
-    config.total_steps = round(choice.part * config.total_steps)
+    config.total_steps = round(choice.part * TEACHER_STEPS)
     if choice.tiny:
       common.shrink(config)
     return config
+  if choice.run != "cmt":  # of whose batch each sample is a trajectory
+    config.batch_size = BATCH
   step = config.batch_size * EVALUATIONS[choice.run]
   config.total_steps = round(choice.part * BUDGET / step)
   common.spread_schedules(config)

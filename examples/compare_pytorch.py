@@ -168,6 +168,7 @@ def main():
     config = configs.parse_config([f"--config={args.config}:{arg}"])
     config.teacher, config.objective.guidance = "random", "none"
     config.guide = ""
+    config.batch_size = 32  # all runs alike
     run = resolve.resolve(config)
     steps: dict[str, Callable[[], None]] = {
       "scm_jax": jax_step(run),

@@ -11,7 +11,10 @@ from scm_jax.objectives import tangent
 from scm_jax.training import workdir
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
-SMALL = ("network.channels=16", "network.channel_mult=(1,)", "sample.num=10")
+SMALL = (
+  *("network.channels=16", "network.channel_mult=(1,)"),
+  *("batch_size=32", "sample.num=10"),
+)
 NUM = 1000  # images that are scored
 # Fréchet distances of pixels, half as far again as measured.
 TEACHER, ONE_STEP, TWO_STEPS = 2.1, 2.5, 1.9
