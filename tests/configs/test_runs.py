@@ -62,8 +62,8 @@ def test_every_objective_takes_its_last_form(load, name, tiny):
   ("run", "steps", "option"),
   [
     ("scd", 499, "warmup_steps"),
-    ("ect", 2190, "easy_stage"),  # the eighth stage of 313 begins at 2191
-    ("alphaflow", 2499, "anneal_steps"),
+    ("ect", 2624, "easy_stage"),  # the eighth stage of 375 begins at 2625
+    ("alphaflow", 2999, "anneal_steps"),
   ],
 )
 def test_schedules_that_a_run_is_too_short_for(load, run, steps, option):
