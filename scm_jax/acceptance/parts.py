@@ -82,14 +82,17 @@ def _step(run: str, size: str, flags: str = "", order: str = "HWIO") -> Part:
   title = f"Train step of {run}, {size.upper()}"
   if flags:
     title += ", deterministic"
-  if order != "HWIO":
-    title += f", filters as {order}"
+  title += _shown(order)
   options = {"run": run, "size": size, "filter_order": order}
   return Part(title, STEPS, options, _STEP[size], flags=flags)
 
 
+def _shown(order: str) -> str:
+  return "" if order == "HWIO" else f", filters as {order}"
+
+
 def _resumption(order: str) -> Part:
-  title, options = f"Resumption, filters as {order}", {"filter_order": order}
+  title, options = "Resumption" + _shown(order), {"filter_order": order}
   flags = DETERMINISTIC
   return Part(title, RESUMPTION, options, 1.5, flags=flags, devices=False)
 

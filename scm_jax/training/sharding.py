@@ -150,7 +150,7 @@ def placed(config: Run, mesh: Mesh, tree: Any) -> Any:
 
   Filters lie in memory in the order of axes of `config.sharding.filter_order`.
   """
-  order = layout(config.sharding.filter_order)
+  order = _layout(config.sharding.filter_order)
 
   def place(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -163,7 +163,7 @@ def placed(config: Run, mesh: Mesh, tree: Any) -> Any:
   return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def layout(order: str) -> Layout | None:
+def _layout(order: str) -> Layout | None:
   """Returns the layout of an HWIO array whose axes lie in another order.
 
   It is None for `HWIO` itself, which is every compiler's default.

@@ -102,7 +102,9 @@ def test_continued_equals_uninterrupted(
   assert read_metrics(tmp_path) == read_metrics(reference)[:4]
 
 
+@pytest.mark.parametrize("order", ["HWIO", "OHWI"])
 def test_students_continue_to_the_bit(
+  order,
   reference,
   reference_student,
   train,
@@ -112,7 +114,10 @@ def test_students_continue_to_the_bit(
   read_metrics,
   tmp_path,
 ):
-  config = make_config("scd", f"--config.teacher={reference}")
+  config = make_config(
+    *("scd", f"--config.teacher={reference}"),
+    f"--config.sharding.filter_order={order}",
+  )
   with pytest.raises(Crash):
     train(config, tmp_path, crash_at(6))
   assert train(config, tmp_path)

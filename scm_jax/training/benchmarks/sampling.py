@@ -17,7 +17,7 @@ from scm_jax.defaults import Run
 from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
-from scm_jax.training import resolve
+from scm_jax.training import resolve, sharding
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -125,7 +125,7 @@ def random_like(abstract: Any) -> Any:
       for leaf, key in zip(leaves, keys, strict=True)
     ]
 
-  where = [leaf.format for leaf in leaves]
+  where = sharding.formats(leaves)
   return jax.tree.unflatten(tree, jax.jit(draw, out_shardings=where)())
 
 
