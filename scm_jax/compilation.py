@@ -16,10 +16,14 @@ from jax.interpreters import ad, batching, mlir
 _WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # It also removes barriers, by which `stored` works, before it fuses operations.
 _WITH_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+# LLVM's level for programs that take longer to compile than to run.
+_QUICKLY = {"xla_backend_optimization_level": "1"}
 
 
 @functools.cache
-def options(platform: str, storing: bool = False) -> dict[str, str] | None:
+def options(
+  platform: str, storing: bool = False, once: bool = False
+) -> dict[str, str] | None:
   """Returns the compiler's options for `cpu`, `gpu`, `tpu`, …, for `jax.jit`.
 
   An option that the installed XLA does not take is left out.
@@ -28,10 +32,14 @@ def options(platform: str, storing: bool = False) -> dict[str, str] | None:
     platform: that the program is for.
     storing: whether `stored` has an effect. Programs with gradients gain by it,
       others do not.
+    once: whether the program runs only once, so that the time to compile it
+      counts.
   """
   if platform != "cpu":
     return None
-  wanted = _WITHOUT_YNNPACK | (_WITH_BARRIERS if storing else {})
+  wanted = _QUICKLY if once else _WITHOUT_YNNPACK
+  if storing:
+    wanted = wanted | _WITH_BARRIERS
   return {k: v for k, v in wanted.items() if _is_taken(k, v)} or None
 
 

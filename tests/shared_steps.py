@@ -11,7 +11,7 @@ import pytest
 
 from scm_jax import defaults
 from scm_jax.planning import arithmetic
-from scm_jax.training import loop, program, step
+from scm_jax.training import program, step
 
 # Fields of a run that its step does not depend on.
 _OTHERS = {"log_every", "sample_every", "evaluate_every", "checkpoint_every"}
@@ -55,7 +55,7 @@ class Sharing:
 
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(program, "make", make)
-      for module in (program, loop, arithmetic):
+      for module in (program, arithmetic):
         patch.setattr(module, "init_state", init)
       yield
 

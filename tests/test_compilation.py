@@ -41,6 +41,13 @@ def test_accelerators_get_no_option_of_cpus():
   assert compilation.options("tpu") is None
 
 
+def test_programs_that_run_once_draw_what_others_draw():
+  draw = lambda: jax.random.normal(jax.random.key(0), (3, 3, 16, 16))
+  quickly = compilation.options("cpu", once=True)
+  found = jax.jit(draw, compiler_options=quickly)()
+  assert jnp.allclose(found, draw(), rtol=1e-6)
+
+
 def test_an_option_that_xla_does_not_know_is_left_out(fresh):
   fresh.setattr(compilation, "_WITHOUT_YNNPACK", {"xla_cpu_no_such": ""})
   assert compilation.options("cpu") is None

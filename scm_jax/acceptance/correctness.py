@@ -21,7 +21,7 @@ from scm_jax.defaults import Run
 from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
-from scm_jax.training.step import init_state, seed_of
+from scm_jax.training.step import seed_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 SAMPLES = 20  # images that are drawn in two steps
@@ -106,9 +106,7 @@ def _step(run: Run) -> dict[str, Any]:
   mesh = sharding.make_mesh(run, jax.devices()[:1])
   made = program.make(run, mesh)
   start = _random(made.state.trained)
-  where = sharding.formats(made.state)
-  begin = lambda start: init_state(run, start)
-  state = jax.jit(begin, out_shardings=where)(start)
+  state = program.first_state(run, made.state, start)
   batch = _random(made.batch)
   batch["label"] = np.arange(run.batch_size, dtype=np.int32) % 10
   teacher = _random(made.teacher, seed=1)

@@ -26,7 +26,7 @@ from scm_jax.errors import UserError
 from scm_jax.training import program, sharding
 from scm_jax.training.benchmarks import sampling
 from scm_jax.training.checkpoints.storage import Checkpoints
-from scm_jax.training.step import init_state, seed_of
+from scm_jax.training.step import seed_of
 
 STEPS = 6
 NAMED = 5  # arrays that a failed check names
@@ -99,13 +99,11 @@ def train(name: str, order: str, steps: int, folder: str) -> dict[str, Digests]:
   mesh = sharding.make_mesh(run, jax.devices()[:1])
   made = program.make(run, mesh)
   checkpoints = Checkpoints(folder)
-  where = sharding.formats(made.state)
-  new = jax.jit(lambda: init_state(run), out_shardings=where)
   teacher, batch = map(sampling.random_like, (made.teacher, made.batch))
 
   def start():
     state = checkpoints.restore(made.state)
-    return new() if state is None else state
+    return program.first_state(run, made.state) if state is None else state
 
   def end():
     state = start()

@@ -231,7 +231,9 @@ def _fit(
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return loss.mean()
 
-  options = compilation.options(jax.default_backend())
+  platform = jax.default_backend()
+  options = compilation.options(platform)
+  quickly = compilation.options(platform, once=True)
 
   @functools.partial(jax.jit, compiler_options=options)
   def step(params, opt_state, batch, targets, key):
@@ -241,7 +243,8 @@ def _fit(
     return optax.apply_updates(params, updates), opt_state
 
   key = jax.random.key(settings.seed)
-  params = network.init(key, _normalize(images[:1]))["params"]
+  init = jax.jit(network.init, compiler_options=quickly)
+  params = init(key, _normalize(images[:1]))["params"]
   opt_state = optimizer.init(params)
   # One shuffled epoch after another.
   needed = settings.steps * settings.batch_size

@@ -39,7 +39,7 @@ from scm_jax.training.monitoring.progress import Progress
 from scm_jax.training.monitoring.watchdog import Watchdog
 from scm_jax.training.monitoring.windows import Window
 from scm_jax.training.processes import startup
-from scm_jax.training.step import TrainState, init_state, seed_of
+from scm_jax.training.step import TrainState, seed_of
 
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
 
@@ -231,12 +231,7 @@ def _initial_state(
   """Draws the state of a new run, in the shards of `placed`."""
   rule = functools.partial(sharding.placed, config, mesh)
   start = initialization.load_start(config, teacher, rule)
-
-  def init(start, seed):
-    return init_state(config, start, seed)
-
-  where = sharding.formats(placed)
-  state = jax.jit(init, out_shardings=where)(start, seed_of(config))
+  state = program.first_state(config, placed, start)
   overview = parameter_overview.get_parameter_overview(
     state.params["denoiser"],
     include_stats="sharding" if mesh.size > 1 else False,

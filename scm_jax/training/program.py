@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scm_jax import networks
+from scm_jax import compilation, networks
 from scm_jax.defaults import Run
 from scm_jax.networks import Network, sharded
 from scm_jax.training import objective, offload, sharding
@@ -21,6 +21,7 @@ from scm_jax.training.step import (
   init_state,
   make_check,
   make_train_step,
+  seed_of,
 )
 
 
@@ -99,6 +100,29 @@ def abstract_state(config: Run, mesh: Mesh) -> TrainState:
   """Returns shapes, types and shardings of a run's state."""
   state = jax.eval_shape(lambda: init_state(config))
   return offload.placed(config, sharding.placed(config, mesh, state))
+
+
+def first_state(
+  config: Run, placed: TrainState, start: Any = None
+) -> TrainState:
+  """Draws the state before a run's first step, in the shards of `placed`.
+
+  Args:
+    config: the run's config.
+    placed: what `abstract_state` returns.
+    start: parameters to begin from; see `step.init_state`.
+  """
+
+  def init(start, seed):
+    return init_state(config, start, seed)
+
+  (device, *_) = placed.step.sharding.device_set
+  draw = jax.jit(
+    init,
+    out_shardings=sharding.formats(placed),
+    compiler_options=compilation.options(device.platform, once=True),
+  )
+  return draw(start, seed_of(config))
 
 
 def abstract_teacher(

@@ -20,7 +20,7 @@ from scm_jax import objectives
 from scm_jax.defaults import get_defaults
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.checkpoints.storage import Checkpoints
-from scm_jax.training.step import init_state, seed_of
+from scm_jax.training.step import seed_of
 
 BATCH = 16
 COLLECTIVES = (
@@ -84,9 +84,7 @@ class Run:
     # The output gain starts at 0; nothing else would move at first.
     start = {"denoiser": {"out_gain": jnp.ones(())}}
     start = start | dict.fromkeys(self.config.spec.extra, start)
-    where = sharding.formats(self.program.state)
-    init = lambda: init_state(self.config, start)
-    return jax.jit(init, out_shardings=where)()
+    return program.first_state(self.config, self.program.state, start)
 
   def take(self, state, teacher):
     """Begins with those of another layout."""

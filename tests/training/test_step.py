@@ -13,7 +13,7 @@ from scm_jax.networks import magnitude
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import train_step
-from scm_jax.training.step import init_state, seed_of, zero_nonfinite
+from scm_jax.training.step import seed_of, zero_nonfinite
 
 STEPS = 3
 
@@ -40,9 +40,7 @@ def scd():
   compiled = program.make(config, sharding.make_mesh(config))
   # The output gain starts at 0; nothing else would move at first.
   start = {"denoiser": {"out_gain": jnp.ones(())}}
-  where = jax.tree.map(lambda leaf: leaf.sharding, compiled.state)
-  init = lambda: init_state(config, start)
-  state = jax.jit(init, out_shardings=where)()
+  state = program.first_state(config, compiled.state, start)
   rng = np.random.default_rng(0)
   batch = {
     "image": jnp.asarray(rng.integers(0, 256, (8, 4, 4, 1)), jnp.uint8),

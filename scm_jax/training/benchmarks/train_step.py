@@ -19,7 +19,6 @@ from scm_jax.defaults import Mesh, Run, get_defaults
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
-from scm_jax.training.step import init_state
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -214,8 +213,7 @@ def time_step(
   mesh = sharding.make_mesh(config, devices)
   made = program.make(config, mesh)
   compiled = made.step.lower(*made.arguments).compile()
-  where = sharding.formats(made.state)
-  state = jax.jit(lambda: init_state(config), out_shardings=where)()
+  state = program.first_state(config, made.state)
   others = [sampling.random_like(tree) for tree in made.arguments[1:]]
   seconds = []
   for _ in range(repeats + 1):
