@@ -25,6 +25,7 @@ END
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 source "$root/launch/lib/common.sh"
 source "$root/launch/lib/hardware.sh"
+source "$root/launch/lib/flags.sh"
 
 students=(scd sct) # one with a teacher, one without
 
@@ -96,7 +97,10 @@ fi
 
 # Trainings share a CPU, on which one alone leaves cores idle, but no accelerator.
 cores=1
-if [[ -z $devices && -z $(hardware_extra 2> /dev/null) ]]; then
+if [[ -n $devices ]]; then
+  export_lines < <(cpu_flags)
+elif [[ -z $(hardware_extra 2> /dev/null) ]]; then
+  export_lines < <(cpu_flags)
   cores=$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)
 fi
 

@@ -117,22 +117,6 @@ environment() {
   if ((gpus)); then gpu_flags; fi
 }
 
-# Exports these variables, except those that the user has set.
-export_environment() {
-  local line variable
-  while IFS= read -r line; do
-    variable=${line#export }
-    variable=${variable%%=*}
-    if [[ -n ${!variable:-} ]]; then
-      continue
-    elif [[ -n $dry_run ]]; then
-      echo "$line"
-    else
-      eval "$line"
-    fi
-  done < <(environment)
-}
-
 has_cuda() {
   .venv/bin/python -c 'import importlib.util as u, sys
 sys.exit(not any(u.find_spec(f"jax_cuda{v}_plugin") for v in (12, 13)))'
@@ -150,7 +134,7 @@ if [[ -z $dry_run ]]; then
   command -v sbatch > /dev/null || die 'there is no sbatch: is this a login node?'
 fi
 do_ mkdir -p "$logs"
-export_environment
+export_lines < <(environment)
 if [[ -n $dry_run ]]; then
   submit
 else
