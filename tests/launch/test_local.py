@@ -11,6 +11,7 @@ STUB = """
 echo "$*" >> "{log}"
 echo "$JAX_COMPILATION_CACHE_DIR" > "{root}/cache"
 echo "$JAX_PLATFORMS $JAX_NUM_CPU_DEVICES" > "{root}/devices"
+echo "$XLA_FLAGS" >> "{root}/flags"
 if [[ "$*" == *"${{FAIL_ON:-nothing}}"* ]]; then exit 3; fi
 if [[ "$*" == *"${{WAIT_ON:-nothing}}"* ]]; then
   trap 'echo saved >> "{log}"; exit 0' TERM INT
@@ -154,7 +155,10 @@ def test_a_config_is_looked_for_here_first(repo, bash, log):
 
 
 def test_dry_run_prints_what_would_run(repo, bash, log):
-  result = bash(repo / "launch" / "local.sh", "--dry-run", "--seeds=1,2")
+  env = {**os.environ, "XLA_FLAGS": "--mine"}
+  result = bash(
+    repo / "launch" / "local.sh", "--dry-run", "--seeds=1,2", env=env
+  )
   assert result.returncode == 0
   assert not log.exists()
   assert result.stdout.splitlines() == [
@@ -169,7 +173,8 @@ def test_virtual_devices(repo, bash, log):
   result = bash(script, "--devices=8")
   assert result.returncode == 0, result.stderr
   assert (repo / "devices").read_text() == "cpu 8\n"
-  lines = bash(script, "--devices=8", "--dry-run").stdout.splitlines()
+  env = {**os.environ, "XLA_FLAGS": "--mine"}
+  lines = bash(script, "--devices=8", "--dry-run", env=env).stdout.splitlines()
   assert lines == [
     "export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=8",
     *(
@@ -257,6 +262,29 @@ def test_the_compilation_cache(repo, bash, log, given, expected):
   assert bash(repo / "launch" / "local.sh", env=env).returncode == 0
   found = (repo / "cache").read_text().strip()
   assert found == expected.format(root=repo)
+
+
+def test_flags_of_xla_are_for_cpus_and_those_of_the_user_stay(
+  repo, bash, log, program
+):
+  script, flags = repo / "launch" / "local.sh", repo / "flags"
+
+  def used(script, *args, **given):
+    flags.unlink(missing_ok=True)
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | given
+    result = bash(script, *args, env=env, cwd=repo)
+    assert result.returncode == 0, result.stderr
+    lines = set(flags.read_text().splitlines()) if flags.exists() else set()
+    return result.stdout, lines
+
+  _, [found] = used(script, SCM_DEVICE="cpu")
+  assert found.startswith("--xla")
+  assert used(script, "--devices=2")[1] == {found}
+  assert used(script, SCM_DEVICE="cpu", XLA_FLAGS="--mine")[1] == {"--mine"}
+  assert used(script, SCM_DEVICE="cuda12")[1] == {""}
+  printed, _ = used(script, "--dry-run", SCM_DEVICE="cpu")
+  program(repo / "printed", f"PATH='{repo}'/.venv/bin:$PATH\n{printed}")
+  assert used(repo / "printed")[1] == {found}
 
 
 @pytest.mark.parametrize(
