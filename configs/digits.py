@@ -34,7 +34,7 @@ def get_config(arg: str = ""):
   config.data.size = 8
   config.data.mean = -0.39  # measured over the dataset
   config.data.std = 0.75
-  config.sample.batch_size = 300  # six batches are as many images
+  config.sample.batch_size = 300  # six times that are the images to score
 
   # 0.32 M parameters. XLA's CPU convolutions are slow for many channels and
   # large images; this is the widest network that trains in ten minutes.

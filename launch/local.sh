@@ -97,11 +97,11 @@ fi
 
 # Trainings share a CPU, on which one alone leaves cores idle, but no accelerator.
 cores=1
-if [[ -n $devices ]]; then
+if [[ -n $devices || -z $(hardware_extra 2> /dev/null) ]]; then
   export_lines < <(cpu_flags)
-elif [[ -z $(hardware_extra 2> /dev/null) ]]; then
-  export_lines < <(cpu_flags)
-  cores=$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)
+  if [[ -z $devices ]]; then
+    cores=$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)
+  fi
 fi
 
 elapsed() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }

@@ -16,7 +16,8 @@ from jax.interpreters import ad, batching, mlir
 _WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # It also removes barriers, by which `stored` works, before it fuses operations.
 _WITH_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
-# LLVM's level for programs that take longer to compile than to run.
+# LLVM's level for programs that take longer to compile than to run. They keep
+# YNNPACK, so that the first weights of a seed stay what they were.
 _QUICKLY = {"xla_backend_optimization_level": "1"}
 
 
