@@ -17,6 +17,7 @@ from jax import Array
 from scm_jax import editing, samplers
 from scm_jax import sampler_inputs as inputs
 from scm_jax import sampler_programs as programs
+from scm_jax.networks.folding import GPUS
 from scm_jax.sampler_inputs import Labels
 from scm_jax.sampler_kinds import Guidance, SamplerState, few_times
 
@@ -110,9 +111,12 @@ class Sampler(SamplerState):
     """
     steps = self.steps if steps is None else steps
     scale = self.guidance_scales(guidance, steps)
+    to_host = self.platform in GPUS  # the images are fetched sooner
 
     def draw(batch: Any) -> Array:
-      return self.draw(*batch, steps=steps, seed=seed, guidance=scale)
+      return self.draw(
+        *batch, steps=steps, seed=seed, guidance=scale, to_host=to_host
+      )
 
     arrays = np.arange(len(label)), np.asarray(label, np.int32)
     return programs.in_batches(self, draw, arrays)
@@ -125,19 +129,23 @@ class Sampler(SamplerState):
     steps: int,
     seed: int,
     guidance: Guidance,
+    to_host: bool = False,
   ) -> Array:
     """Starts to draw the images with the numbers `index`, `[B]` like `label`.
 
-    It returns at once: uint8 images `[B, H, W, C]` on the devices. `guidance`
-    is what `guidance_scales` returns; see `sample` for the rest.
+    It returns at once: uint8 images `[B, H, W, C]` on the devices, or in the
+    memory of their hosts. `guidance` is what `guidance_scales` returns; see
+    `sample` for the rest.
     """
+    seeds = np.full_like(label, np.int32(seed))
+    batch = np.stack((seeds, index, label), axis=1).astype(np.int32)
     return programs.draw_from_seed(
       self.ready,
-      np.int32(seed),
       inputs.scale_array(guidance),
-      programs.put(self, (index, label)),
+      programs.put(self, batch),
       steps=steps,
       guided=self.extrapolates(guidance),
+      to_host=to_host,
     )
 
   def noise(

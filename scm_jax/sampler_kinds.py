@@ -275,13 +275,15 @@ class SamplerState:
     """This sampler with its weights folded, for drawing alone.
 
     Its parameters are those that the networks' `fold` returns: no call computes
-    anything from weights alone. The samples are the same.
+    anything from weights alone. They suit batches of `batch_size` images, and
+    serve others too. The samples are the same.
     """
     second = self.guidance_network
     if not (self.network.fold or (second and second.fold)):
       return self
+    batch = -(-self.batch_size // self.devices)
     ready = self.with_weights(
-      _folded(self.network, second, self.weights, self.platform)
+      _folded(self.network, second, self.weights, self.platform, batch)
     )
     vars(ready)["ready"] = ready  # it need not be folded again
     return ready
@@ -289,9 +291,12 @@ class SamplerState:
   def changed(self, **settings: Any) -> Self:
     """Returns this sampler with other settings, such as `t_mid=0.8`.
 
-    It shares the folded weights, which `dataclasses.replace` would fold anew.
+    It shares the folded weights, which `dataclasses.replace` would fold anew,
+    unless they are to suit another `batch_size`.
     """
     other = dataclasses.replace(self, **settings)
+    if other.batch_size != self.batch_size:
+      return other
     ready = dataclasses.replace(self.ready, **settings)
     vars(ready)["ready"] = vars(other)["ready"] = ready
     return other
@@ -327,16 +332,20 @@ class SamplerState:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 3, 4))
 def _folded(
   network: networks.Network,
   second: networks.Network | None,
   weights: Any,
   platform: str,
+  batch: int,
 ) -> Any:
   """Folds the weights of a network and of its guidance network."""
   if network.fold:
-    weights = network.fold(weights, platform)
+    weights = network.fold(weights, platform, batch)
   if second and second.fold:
-    weights = {**weights, "guide": second.fold(weights["guide"], platform)}
+    weights = {
+      **weights,
+      "guide": second.fold(weights["guide"], platform, batch),
+    }
   return weights

@@ -42,19 +42,22 @@ class Path(NamedTuple):
 
 
 def draw_noise(
-  seed: int, indices: Array, draws: int, shape: tuple[int, ...]
+  seed: int | Array, indices: Array, draws: int, shape: tuple[int, ...]
 ) -> Array:
   """Draws unit noise for the samples numbered `indices`, `[draws, B, *shape]`.
 
-  Each sample's noise is a function of `(seed, index)` only.
+  Each sample's noise is a function of `(seed, index)` only. The seed is one for
+  all samples, or one for each, `[B]`.
   """
-  root = jax.random.key(seed)
+  each = jnp.ndim(seed) > 0
+  root = jax.vmap(jax.random.key)(seed) if each else jax.random.key(seed)
 
-  def of_sample(index):
+  def of_sample(root, index):
     keys = jax.random.split(jax.random.fold_in(root, index), draws)
     return jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
 
-  return jax.vmap(of_sample, out_axes=1)(indices)
+  axes = 0 if each else None, 0
+  return jax.vmap(of_sample, axes, out_axes=1)(root, indices)
 
 
 def consistency_times(

@@ -88,13 +88,17 @@ def compute(name: str) -> dict[str, Any]:
 
 
 def _samples(run: Run) -> dict[str, Any]:
-  """Returns the images of two steps, compressed."""
+  """Returns images of two steps, drawn together and one by one, compressed."""
   network = networks.build(run.network)
   shapes = jax.eval_shape(network.init, jax.random.key(0))
   sampler = export_folder.as_computed(resolve.model(run, _random(shapes)))
-  images = sampler.sample(np.arange(SAMPLES) % 10, steps=2)
-  packed = base64.b64encode(zlib.compress(images.tobytes())).decode()
-  return {"images": packed}
+
+  def packed(batch: int) -> str:
+    drawer = sampler.changed(batch_size=batch)
+    images = drawer.sample(np.arange(SAMPLES) % 10, steps=2)
+    return base64.b64encode(zlib.compress(images.tobytes())).decode()
+
+  return {"images": packed(SAMPLES), "alone": packed(1)}
 
 
 def _step(run: Run) -> dict[str, Any]:
@@ -158,8 +162,10 @@ def _distances(kind: str, found: Any, expected: Any) -> dict[str, float]:
   Of a step's arrays it is the root of the mean squared relative distance.
   """
   if kind == "samples":
-    a, b = (_unpacked(values["images"]) for values in (found, expected))
-    return {"images": float(np.abs(a - b).mean())}
+    distance = lambda part: np.abs(
+      _unpacked(found[part]) - _unpacked(expected[part])
+    )
+    return {part: float(distance(part).mean()) for part in expected}
   parts = {"loss": abs(found["loss"] / expected["loss"] - 1)}
   for name in expected:
     if name == "loss":

@@ -129,6 +129,7 @@ PARTS: dict[str, Part] = {
     "The main job on digits", DIGITS, {}, 4.0, _MAIN_JOB, devices=False
   ),
   "step-sct-xxl": _step("sct", "xxl"),
+  "step-teacher-xxl": _step("teacher", "xxl"),
   "step-sct-s": _step("sct", "s"),
   **{f"sample-{size}": _sampling(size) for size in SIZES[1:-1]},
   **{

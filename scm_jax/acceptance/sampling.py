@@ -14,8 +14,7 @@ from scm_jax import networks
 from scm_jax.acceptance import runs
 from scm_jax.acceptance.parts import Request
 from scm_jax.interop import export_folder
-from scm_jax.planning import sampling as planned
-from scm_jax.planning import targets
+from scm_jax.planning import estimate, targets
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 from scm_jax.training.benchmarks import sampling, train_step
@@ -51,7 +50,7 @@ def _measured(
   evaluations = sampler.evaluations(steps, sampler.guidance)
   repeats = 2 if tiny else max(3, 40 // evaluations)
   count = sampling.parameter_bytes(sampler.ready.params)
-  rates = planned.rates(targets.card_here(jax.devices()[0].device_kind))
+  rates = estimate.rates(targets.card_here(jax.devices()[0].device_kind))
   batch = sampler.batch_size
   return {
     "images": batch,

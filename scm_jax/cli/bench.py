@@ -37,14 +37,14 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
 
   import jax
 
-  from scm_jax.planning import sampling, targets
+  from scm_jax.planning import estimate, targets
   from scm_jax.training import resolve
   from scm_jax.training.benchmarks import layers, train_step
 
   # The teacher's weights are random, so that the config need not name one.
   config.teacher = config.teacher or "random"
   checked = resolve.check(config)
-  rates = sampling.rates(targets.card_here(jax.devices()[0].device_kind))
+  rates = estimate.rates(targets.card_here(jax.devices()[0].device_kind))
   if args.abstract:
     result, show = train_step.count(config, args.compile), abstract_table
   elif args.layers:

@@ -46,9 +46,10 @@ class Network(NamedTuple):
       network that takes `target`.
     config: what it was built from.
     constraint: where the optimiser keeps its weights.
-    fold: `fold(params, platform)`, parameters that `F` takes in place of
+    fold: `fold(params, platform, batch)`, parameters that `F` takes in place of
       `params` and computes nothing from, for sampling alone; `platform` is that
-      of the devices. None if `F` computes nothing from parameters anyway.
+      of the devices, which draw `batch` images each at once. None if `F`
+      computes nothing from parameters anyway.
   """
 
   init: Callable[[jax.Array], Params]
@@ -56,7 +57,7 @@ class Network(NamedTuple):
   w: Callable[..., jax.Array]
   config: NetworkConfig
   constraint: Constraint = FREE
-  fold: Callable[[Params, str], Params] | None = None
+  fold: Callable[[Params, str, int], Params] | None = None
 
 
 @functools.cache
@@ -106,9 +107,9 @@ def build(config: NetworkConfig) -> Network:
   if config.published:
     F = trigflow.network_from_edm(F, config.sigma_d)
 
-  def fold(params, platform):
+  def fold(params, platform, batch):
     assert family.fold is not None
-    denoiser = family.fold(config, params["denoiser"], platform)
+    denoiser = family.fold(config, params["denoiser"], platform, batch)
     return {**params, "denoiser": denoiser}
 
   network = Network(init, F, w, config, family.constraint)

@@ -62,12 +62,12 @@ class Family(NamedTuple):
     forms: how a network of one form starts from one of another.
     fold: computes from a module's parameters, once for many evaluations, what
       its layers would compute from them in each: `fold(config, params,
-      platform) -> params`. The module takes either and gives the same output.
-      None is nothing.
+      platform, batch) -> params`, for `batch` images of a device at once. The
+      module takes either and gives the same output. None is nothing.
   """
 
   config: type[NetworkConfig]
   module: Callable[..., nn.Module]
   constraint: Constraint = FREE
   forms: Forms = Forms()
-  fold: Callable[[Any, Any, str], Any] | None = None
+  fold: Callable[[Any, Any, str, int], Any] | None = None

@@ -35,10 +35,7 @@ class Linear(nn.Module):
     x = stored(x.astype(self.dtype))
     if self.kernel in ((), (1, 1)):
       return stored(x @ w.reshape(w.shape[-2:]))
-    y = lax.conv_general_dilated(
-      x, w, (1, 1), "SAME", dimension_numbers=("NHWC", axes, "NHWC")
-    )
-    return stored(y)
+    return stored(folding.convolved(x, w, axes))
 
   def _weight(
     self, shape: tuple[int, ...], gain: Array | float

@@ -246,8 +246,12 @@ class UNet(nn.Module):
     return found
 
 
-def fold(config: UNetConfig, params: Any, platform: str) -> Any:
-  """Returns the U-Net's parameters as its layers read them when it samples."""
+def fold(config: UNetConfig, params: Any, platform: str, batch: int) -> Any:
+  """Returns the U-Net's parameters as its layers read them when it samples.
+
+  A `batch` is that of one device.
+  """
+  side_of = {name: int(name.split("_")[1]) for name in config.blocks}
   dtypes = config.dtypes() | {"conv_in": config.dtype}
   dtypes |= {"conv_out": config.output_dtype}
 
@@ -259,7 +263,8 @@ def fold(config: UNetConfig, params: Any, platform: str) -> Any:
     # The time path is float32.
     if path[0] in dtypes and "modulation" not in path:
       weight = weight.astype(dtypes[path[0]])
-    return folding.ordered(weight, platform)
+    side = side_of.get(path[0], config.sides[0])
+    return folding.ordered(weight, platform, batch * side**2)
 
   params = folding.folded(params, ready)
   joins = platform in folding.GPUS and config.splits_modulation

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from scm_jax.defaults import Run
 from scm_jax.planning.targets import Card, Target
+from scm_jax.training.benchmarks import sampling
 
 # The fraction of the peak rate that convolutions and products reach, with
 # recomputation: an average value for large U-Nets in bfloat16.
@@ -119,3 +120,10 @@ def assumptions(target: Target) -> list[str]:
     f"the update reads and writes the state at {rate(card.bandwidth)}",
     "the data arrive in time; there are no stragglers, restarts or evaluations",
   ]
+
+
+def rates(card: Card | None) -> sampling.Rates | None:
+  """Returns what a card does in a second, None if it is unknown."""
+  if card is None or not card.flops:
+    return None
+  return sampling.Rates(card.flops, card.bandwidth)

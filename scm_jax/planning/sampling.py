@@ -56,19 +56,17 @@ def compiled(
   run: Run, target: Target, *, steps: int | None, batch: int
 ) -> dict[str, Any]:
   """Compiles the sampler and returns its figures; for the worker process."""
-  sampler, where = _abstract(run, target)
+  sampler, where = _abstract(run, target, batch)
   steps = sampler.steps if steps is None else steps
   guidance = sampler.guidance_scale()
   guided = sampler.extrapolates(guidance)
   spec = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-  numbers = spec((batch,), jnp.int32)
   start = time.perf_counter()
   platform = topology.devices(target)[0].platform
   traced = sampler_programs.draw_from_seed.on(platform).trace(
     sampler,
-    spec((), jnp.int32),
     spec((), jnp.float32),
-    (numbers, numbers),
+    spec((batch, 3), jnp.int32),
     steps=steps,
     guided=guided,
   )
@@ -98,7 +96,9 @@ def compiled(
   }
 
 
-def _abstract(run: Run, target: Target) -> tuple[Sampler, NamedSharding]:
+def _abstract(
+  run: Run, target: Target, batch: int
+) -> tuple[Sampler, NamedSharding]:
   """Returns a sampler of shapes alone, and where on the target they lie."""
   device = topology.devices(target)[0]
   where = NamedSharding(Mesh(np.asarray([device]), ("data",)), PartitionSpec())
@@ -107,7 +107,9 @@ def _abstract(run: Run, target: Target) -> tuple[Sampler, NamedSharding]:
 
   def folded():
     params = network.init(jax.random.key(0))
-    return network.fold(params, device.platform) if network.fold else params
+    if not network.fold:
+      return params
+    return network.fold(params, device.platform, batch)
 
   params = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -137,15 +139,8 @@ def _floor_ms(found: dict[str, Any], card: Card) -> float | None:
   evaluations, batch = found["evaluations"], found["batch"]
   each = _weighted(found, card) / evaluations / batch
   return sampling.floor_ms(
-    batch, evaluations, found["parameter_bytes"], each, rates(card)
+    batch, evaluations, found["parameter_bytes"], each, estimate.rates(card)
   )
-
-
-def rates(card: Card | None) -> sampling.Rates | None:
-  """Returns what a card does in a second, None if it is unknown."""
-  if card is None or not card.flops:
-    return None
-  return sampling.Rates(card.flops, card.bandwidth)
 
 
 def _predicted_ms(found: dict[str, Any], card: Card) -> float | None:

@@ -1,6 +1,8 @@
 """Parts run in processes of their own: none ends another, none is repeated."""
 
 import json
+import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -110,6 +112,21 @@ def test_the_record_is_json(accept, tmp_path):
   accept("good")
   content = json.loads((tmp_path / record.FILE).read_text())
   assert content["parts"]["good"]["results"]["first"] == {"passed": True}
+
+
+def test_parts_start_where_little_is_installed():
+  """Without the packages that only some parts need, and name."""
+  absent = {package for part in parts.PARTS.values() for package in part.needs}
+  absent -= {"absl"}  # Orbax needs it
+  modules = {part.module for part in parts.PARTS.values()}
+  code = f"""
+    import importlib, sys
+    sys.modules.update(dict.fromkeys({sorted(absent)}))
+    for module in {sorted(modules)}:
+      importlib.import_module(module)
+  """
+  command = [sys.executable, "-c", textwrap.dedent(code)]
+  subprocess.run(command, check=True)
 
 
 def test_every_part_has_a_module():

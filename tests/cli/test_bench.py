@@ -9,10 +9,9 @@ import pytest
 from scm_jax.cli import bench, configs
 from scm_jax.networks import weighting
 from scm_jax.objectives import OBJECTIVES
-from scm_jax.planning import sampling as planned
-from scm_jax.planning import targets
+from scm_jax.planning import estimate, targets
 from scm_jax.training import resolve
-from scm_jax.training.benchmarks import sampling, train_step
+from scm_jax.training.benchmarks import layers, sampling, train_step
 
 # No dataset, and a step that asks its teacher once.
 BARE = (
@@ -113,7 +112,7 @@ def test_rates_of_devices():
     ("NVIDIA H200 MIG 1g.18gb", None),
     ("NVIDIA H100 PCIe", None),
   ):
-    rates = planned.rates(targets.card_here(name))
+    rates = estimate.rates(targets.card_here(name))
     card = targets.CARDS.get(card)
     assert rates == (card and (card.flops, card.bandwidth))
 
@@ -180,6 +179,22 @@ def test_arithmetic_is_counted_with_and_without_what_is_computed_again(flags):
   again, same = counted("full")
   assert same == model
   assert 1.1 * model < again < 2 * model
+
+
+def test_a_tangent_is_a_layer_of_its_own(flags):
+  """The compiler must not take it for the value, which costs nothing more."""
+  config = configs.parse_config(flags("scd", *BARE, "--config.teacher=random"))
+  layer = next(
+    layer
+    for layer in layers.of_network(resolve.resolve(config))
+    if layer.primitive.name == "conv_general_dilated"
+  )
+  x, w = layer.arrays
+  y = jax.eval_shape(lambda x, w: layer(x, w), x, w)
+  flops = lambda name: train_step.flops(
+    jax.jit(layer.directions()[name]).lower(x, x, w, y).compile()
+  )
+  assert flops("tangent") == 2 * flops("forward")
 
 
 @pytest.mark.slow

@@ -1,14 +1,16 @@
 """Folded weights give the same output, and nothing is left to do with them."""
 
+import collections
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from scm_jax import networks
-from scm_jax.networks.folding import Folded, Joined
+from scm_jax.networks.folding import ROWS, Folded, Joined, by_product
 
 CONFIG = networks.UNetConfig(
   resolution=8,
@@ -21,6 +23,7 @@ CONFIG = networks.UNetConfig(
   attn_resolutions=(4,),
   channels_per_head=8,
 )
+FEW, MANY = 1, 64  # images at once
 FORMS = [
   {"double_norm": "split"},
   {"double_norm": "gained"},
@@ -47,6 +50,11 @@ def products(network, params, *arguments):
   return text.count("dot_general[")
 
 
+def convolutions(network, params, *arguments):
+  text = str(jax.make_jaxpr(network.F)(params, *arguments))
+  return text.count("conv_general_dilated[")
+
+
 def types(params):
   return {str(weight.value.dtype) for weight in weights(params)}
 
@@ -59,16 +67,14 @@ def test_the_output_is_the_same(fields, random_params):
   params = random_params(network)
   F = jax.jit(network.F)
   wanted = F(params, *inputs(config))
-  here = F(
-    jax.jit(network.fold, static_argnums=1)(params, "cpu"), *inputs(config)
+  fold = jax.jit(network.fold, static_argnums=(1, 2))
+  np.testing.assert_array_equal(
+    F(fold(params, "cpu", 2), *inputs(config)), wanted
   )
-  np.testing.assert_array_equal(here, wanted)
-  there = network.fold(params, "gpu")
-  np.testing.assert_allclose(
-    F(there, *inputs(config)),
-    wanted,
-    atol=1e-5 if config.dtype == jnp.float32 else 0.1,
-  )
+  tolerance = 1e-5 if config.dtype == jnp.float32 else 0.1
+  for batch in FEW, MANY:
+    there = F(fold(params, "gpu", batch), *inputs(config))
+    np.testing.assert_allclose(there, wanted, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +90,11 @@ def test_modulations_of_one_width_are_one_product(
   params = random_params(network)
   raw, cpu, gpu = (
     products(network, p, *inputs(config))
-    for p in (params, network.fold(params, "cpu"), network.fold(params, "gpu"))
+    for p in (
+      params,
+      network.fold(params, "cpu", MANY),
+      network.fold(params, "gpu", MANY),
+    )
   )
   assert raw == cpu == gpu + fewer
 
@@ -93,17 +103,55 @@ def test_filters_lie_as_the_platform_reads_them(random_params):
   network = networks.build(CONFIG)
   params = random_params(network)
   raw = params["denoiser"]["conv_in"]["weight"]
-  there = network.fold(params, "gpu")["denoiser"]["conv_in"]["weight"]
-  np.testing.assert_allclose(
-    there.value, raw.transpose(3, 0, 1, 2) / raw[..., 0].size ** 0.5, rtol=1e-6
+  scaled = raw / raw[..., 0].size ** 0.5
+  for batch, order in (MANY, (3, 0, 1, 2)), (0, (0, 1, 3, 2)):
+    there = network.fold(params, "gpu", batch)["denoiser"]["conv_in"]["weight"]
+    np.testing.assert_allclose(there.value, scaled.transpose(order), rtol=1e-6)
+
+
+def test_few_positions_are_convolved_by_one_product(random_params):
+  """Whatever the filters were folded for, and those of many by none."""
+  config = dataclasses.replace(CONFIG, channel_mult=(8, 16))
+  network = networks.build(config)
+  params = random_params(network)
+  x, t, cond = inputs(config)
+  few = x[:1], t[:1], {name: value[:1] for name, value in cond.items()}
+  many = jax.tree.map(lambda leaf: jnp.repeat(leaf, MANY, axis=0), few)
+  folded = network.fold(params, "gpu", 1)
+  found = weights(folded)
+  axes = collections.Counter(w.axes for w in found if isinstance(w, Folded))
+  convolved = axes["OHWI"] + axes[ROWS]
+  assert axes["OHWI"] == 1  # of the first layer, which has three channels
+  assert convolutions(network, params, *few) == convolved
+  assert convolutions(network, folded, *few) == axes["OHWI"]
+  assert convolutions(network, folded, *many) == convolved
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (1, 3), (3, 3), (5, 3)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 4)])
+def test_a_product_convolves(kernel, shape):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(*shape, 4)), jnp.float32)
+  w = jnp.asarray(rng.normal(size=(*kernel, 6, 4)), jnp.float32)
+  conv = lambda x, w: lax.conv_general_dilated(
+    x, w, (1, 1), "SAME", dimension_numbers=("NHWC", ROWS, "NHWC")
   )
+  wanted = conv(x, w)
+  np.testing.assert_allclose(by_product(x, w), wanted, atol=1e-4)
+  narrow = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+  exact = conv(*(a.astype(jnp.float32) for a in narrow))
+  found = by_product(*narrow)
+  assert found.dtype == jnp.bfloat16
+  # The sum of rounded results is about as wrong as a rounded sum.
+  error = lambda y: float(jnp.sqrt(jnp.mean((y - exact) ** 2)))
+  assert error(found) < 2 * error(exact.astype(jnp.bfloat16))
 
 
 def test_weights_have_the_type_that_their_layer_computes_in(random_params):
   """What is not cast in a call is not copied; the time path is float32."""
   config = dataclasses.replace(CONFIG, dtype=jnp.dtype("bfloat16"))
   network = networks.build(config)
-  folded = network.fold(random_params(network), "cpu")["denoiser"]
+  folded = network.fold(random_params(network), "cpu", 1)["denoiser"]
   assert types(folded["embedding"]) == {"float32"}
   block = dict(folded["enc_8_0"])
   modulation = block.pop("modulation")
@@ -113,8 +161,8 @@ def test_weights_have_the_type_that_their_layer_computes_in(random_params):
 
 def test_folding_twice_is_folding_once(random_params):
   network = networks.build(CONFIG)
-  once = network.fold(random_params(network), "gpu")
-  twice = network.fold(once, "gpu")
+  once = network.fold(random_params(network), "gpu", 1)
+  twice = network.fold(once, "gpu", 1)
   assert all(a is b for a, b in zip(weights(once), weights(twice), strict=True))
 
 

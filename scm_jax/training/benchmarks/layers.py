@@ -45,14 +45,20 @@ class Layer(NamedTuple):
     """Computes the layer."""
     return self.primitive.bind(x, w, **dict(self.params))
 
+  def flops(self) -> float:
+    """Returns the FLOPs of one call, as XLA counts them on the CPU."""
+    with jax.default_device(train_step.counter()):
+      lowered = jax.jit(lambda x, w: self(x, w)).lower(*self.arrays)
+    return train_step.flops(lowered)
+
   def directions(self) -> dict[str, Callable[..., Any]]:
-    """Returns what is timed, as functions of input, weight and output."""
+    """Returns what is timed, as functions of input, tangent, weight, output."""
     by = lambda f, array, out: jax.linear_transpose(f, array)(out)
     return {
-      "forward": lambda x, w, y: self(x, w),
-      "tangent": lambda x, w, y: jax.jvp(lambda x: self(x, w), (x,), (x,)),
-      "input": lambda x, w, y: by(lambda x: self(x, w), x, y),
-      "weight": lambda x, w, y: by(lambda w: self(x, w), w, y),
+      "forward": lambda x, v, w, y: self(x, w),
+      "tangent": lambda x, v, w, y: jax.jvp(lambda x: self(x, w), (x,), (v,)),
+      "input": lambda x, v, w, y: by(lambda x: self(x, w), x, y),
+      "weight": lambda x, v, w, y: by(lambda w: self(x, w), w, y),
     }
 
 
@@ -82,7 +88,8 @@ def measure(
 def of_network(config: Run) -> dict[Layer, int]:
   """Returns the network's distinct layers, and how many there are of each.
 
-  Those in a loop count as often as it runs.
+  Those with the most arithmetic together come first. Those in a loop count as
+  often as it runs.
   """
   devices = jax.device_count()
   batch = config.batch_size // devices // sharding.microbatches(config, devices)
@@ -97,7 +104,8 @@ def of_network(config: Run) -> dict[Layer, int]:
       )
       params = tuple(sorted(equation.params.items()))
       found[Layer(equation.primitive, arrays, params)] += times
-  return dict(found)
+  most = lambda item: -item[0].flops() * item[1]
+  return dict(sorted(found.items(), key=most))
 
 
 def time_layer(
@@ -110,18 +118,19 @@ def time_layer(
     `ms` and `pytorch_ms` by direction, and `step_ms` of all its passes in a
     microbatch's step.
   """
-  key = jax.random.key(0)
-  x, w = (jax.random.normal(key, a.shape, a.dtype) for a in layer.arrays)
+  like_x, like_w = layer.arrays
+  x, v, w = (
+    jax.random.normal(jax.random.key(i), like.shape, like.dtype)
+    for i, like in enumerate((like_x, like_x, like_w))
+  )
   apply = lambda x, w: layer(x, w)
   shape = jax.eval_shape(apply, x, w)
   y = jnp.ones(shape.shape, shape.dtype)
-  with jax.default_device(train_step.counter()):
-    lowered = jax.jit(apply).lower(*layer.arrays)
-  flops = train_step.flops(lowered)
+  flops = layer.flops()
   options = compilation.options(jax.default_backend())
   jit = functools.partial(jax.jit, compiler_options=options)
   ms = {
-    name: _median_ms(functools.partial(jit(f), x, w, y), repeats)
+    name: _median_ms(functools.partial(jit(f), x, v, w, y), repeats)
     for name, f in layer.directions().items()
   }
   return {

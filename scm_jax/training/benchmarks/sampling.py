@@ -50,7 +50,7 @@ def measure(
   that of `batch` images drawn at once.
   """
   student = _random_sampler(config, "consistency", batch)
-  teacher = _random_sampler(config, "diffusion")
+  teacher = _random_sampler(config, "diffusion", 1)
   size = parameter_bytes(student.ready.params)
   about: dict[str, Any] = {
     "batch": batch,
@@ -58,8 +58,9 @@ def measure(
     "flops_per_evaluation": flops,
   }
   latencies = {}
+  single = dataclasses.replace(student, batch_size=1)
   for steps in STEPS:
-    latency = median_ms(student, 1, steps, repeats)
+    latency = median_ms(single, 1, steps, repeats)
     each = median_ms(student, batch, steps, repeats)
     least = floor_ms(batch, steps, size, flops, rates)
     about[str(steps)] = {
@@ -89,9 +90,7 @@ def floor_ms(
   return 1e3 * evaluations * max(memory, compute)
 
 
-def _random_sampler(
-  config: "ConfigDict", kind: str, batch: int = 256
-) -> Sampler:
+def _random_sampler(config: "ConfigDict", kind: str, batch: int) -> Sampler:
   """Returns a sampler of the config's network with random weights."""
   config = config.copy_and_resolve_references()
   if OBJECTIVES[config.run].kind != kind:
