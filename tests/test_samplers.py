@@ -151,6 +151,9 @@ def test_noise_is_a_function_of_seed_and_index():
   together = draw(0, 0, 1, 2, 3)
   assert together.shape == (2, 4, 4, 4, 1)
   np.testing.assert_array_equal(together[:, [3, 1]], draw(0, 3, 1))
+  seeds = draw(jnp.array([5, 0]), 3, 1)
+  np.testing.assert_array_equal(seeds[:, :1], draw(5, 3))
+  np.testing.assert_array_equal(seeds[:, 1:], draw(0, 1))
   # All draws, samples and seeds differ, and look normal.
   many = np.concatenate([together, draw(1, 0, 1, 2, 3)]).reshape(16, -1)
   correlation = np.corrcoef(many) - np.eye(16)
