@@ -31,7 +31,7 @@ PLAIN = "HWIO"
 # The order of a filter that `by_product` reads.
 ROWS = "HWOI"
 # The positions of a batch's images up to which it can be the faster way.
-POSITIONS = 1024
+POSITIONS = 256
 
 
 @flax.struct.dataclass
