@@ -181,7 +181,8 @@ class SamplerState:
       a network that cannot be guided.
     unconditional: whether the network was trained without labels for a part of
       the samples, so that "no label" means something to it.
-    batch_size: how many images are drawn at once, on all devices together.
+    batch_size: how many images are drawn at once, on all devices together. A
+      GPU draws single images soonest with 1.
     decoder: the parameters of the codec's autoencoder, if it has one.
     guidance_network: a second network that guides a diffusion model (EDM2's
       guidance and autoguidance); None is classifier-free guidance.
