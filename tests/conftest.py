@@ -232,6 +232,32 @@ def compilation_cache() -> pathlib.Path:
   return pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
+@pytest.fixture
+def compile_into() -> Iterator[Callable[[pathlib.Path | None], None]]:
+  """`compile_into(folder)`: the test keeps its programs there, or nowhere.
+
+  Other test processes add programs to the folder that all share. It is in use
+  again after the test.
+  """
+  import jax
+  from jax.experimental.compilation_cache import compilation_cache as cache
+
+  names = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+
+  def choose(folder: pathlib.Path | None) -> None:
+    jax.config.update(names[0], folder and str(folder))
+    cache.reset_cache()
+
+  yield choose
+  for name, value in before.items():
+    jax.config.update(name, value)
+  cache.reset_cache()
+
+
 @pytest.fixture(scope="session")
 def data_dir(tfds_data_dir: pathlib.Path, shared: Callable) -> str:
   """The same folder, once the dataset `scm_digits` is in it."""

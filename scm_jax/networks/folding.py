@@ -30,7 +30,8 @@ AXES = dict.fromkeys(GPUS, "OHWI")
 PLAIN = "HWIO"
 # The order of a filter that `by_product` reads.
 ROWS = "HWOI"
-# The positions of a batch's images up to which it can be the faster way.
+# The positions up to which it was clearly faster on an H200, at 896 channels
+# and more; docs/accelerators.md has the times.
 POSITIONS = 256
 
 
@@ -55,15 +56,15 @@ def suits_product(positions: int, channels: int) -> bool:
   """Returns whether a GPU convolves sooner by one product than by cuDNN.
 
   A convolution of few positions has too few outputs for all of a GPU's cores,
-  while its filter is large. A product with all places of the filter at once has
-  as many times more; but its results are written, and read again. On an H200 it
-  is faster where these are up to about twice as large as the filter.
+  while its filter is large. A product of the positions and all nine places of
+  the filter has nine times as many. These are written and read again, so that
+  they should not be larger than the filter.
 
   Args:
     positions: of the images of a batch together.
     channels: of the input.
   """
-  return positions <= min(POSITIONS, 2 * channels)
+  return positions <= min(POSITIONS, channels)
 
 
 def convolved(x: Array, w: Array, axes: str) -> Array:

@@ -1,6 +1,5 @@
 """The loop: what a run leaves, and that an interrupted one ends the same."""
 
-import contextlib
 import functools
 import json
 import logging
@@ -9,7 +8,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from scm_jax import compilation, configuration, networks, samplers
@@ -32,19 +30,6 @@ def crash_at(step):
       raise Crash
 
   return on_batch
-
-
-@contextlib.contextmanager
-def compiled_in(folder):
-  """Has JAX keep compiled programs in a folder, or nowhere, for a while."""
-  before = jax.config.jax_compilation_cache_dir
-  try:
-    jax.config.update("jax_compilation_cache_dir", folder and str(folder))
-    compilation_cache.reset_cache()
-    yield
-  finally:
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
 
 
 def test_workdir_of_a_run(reference, make_config, read_metrics):
@@ -146,10 +131,12 @@ def test_a_program_from_the_cache_is_the_one_compiled_anew(
   make_config,
   state_at,
   assert_equal_states,
+  compile_into,
   tmp_path,
 ):
   """The other runs here mostly read theirs from the compilation cache."""
-  with compiled_in(None), pytest.raises(Crash):
+  compile_into(None)
+  with pytest.raises(Crash):
     train(make_config("teacher"), tmp_path, crash_at(6))
   assert_equal_states(state_at(tmp_path, 4), state_at(reference, 4))
 
@@ -241,12 +228,11 @@ def test_student_starts_from_the_teachers_average(
 
 
 def test_one_compilation_of_the_step(
-  train, make_config, monkeypatch, tmp_path, tmp_path_factory
+  train, make_config, monkeypatch, compile_into, tmp_path
 ):
   """In a run that continues; and it is the program of the run before."""
-  # Other processes of the tests add programs to the folder that they share.
-  own = tmp_path_factory.mktemp("compiled")
-  programs = lambda: set(own.glob("jit_train_step-*-cache"))
+  compiled, folder = tmp_path / "compiled", tmp_path / "run"
+  programs = lambda: set(compiled.glob("jit_train_step-*-cache"))
   build_objective = program.objective.build
 
   def traced_once(*args):
@@ -254,15 +240,15 @@ def test_one_compilation_of_the_step(
     loss = lambda *args: goal.loss(*args)  # chex wants a function
     return goal._replace(loss=chex.assert_max_traces(loss, n=1))
 
-  with compiled_in(own):
-    with pytest.raises(Crash):
-      train(make_config("teacher"), tmp_path, crash_at(6))
-    before = programs()
-    assert before
-    chex.clear_trace_counter()
-    monkeypatch.setattr(program.objective, "build", traced_once)
-    assert train(make_config("teacher"), tmp_path)
-    assert programs() == before
+  compile_into(compiled)
+  with pytest.raises(Crash):
+    train(make_config("teacher"), folder, crash_at(6))
+  before = programs()
+  assert before
+  chex.clear_trace_counter()
+  monkeypatch.setattr(program.objective, "build", traced_once)
+  assert train(make_config("teacher"), folder)
+  assert programs() == before
 
 
 def test_keeps_the_last_and_every_so_many(

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import scm_jax
 from scm_jax import editing
@@ -69,29 +68,17 @@ def test_one_program_for_a_shape(sampler):
   chex.clear_trace_counter()
 
 
-@pytest.fixture
-def compiled_in(tmp_path):
-  """Returns a new folder; JAX's own one is back in use afterwards."""
-  names = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-  )
-  before = {name: getattr(jax.config, name) for name in names}
-  yield tmp_path / "compiled"
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-
-
 @pytest.mark.slow
-def test_kept_programs(export_of, images, compiled_in):
+@pytest.mark.usefixtures("compile_into")  # for its end: `load` chooses a folder
+def test_kept_programs(export_of, images, tmp_path):
   """What one process compiled, the next reads: nothing is added."""
+  compiled = tmp_path / "compiled"
   folder, kept = export_of("student", formats=()), []
   for _ in range(2):
     jax.clear_caches()  # as in a new process
-    sampler = scm_jax.load(folder, compiled=compiled_in)
+    sampler = scm_jax.load(folder, compiled=compiled)
     np.testing.assert_array_equal(sampler.sample(LABELS), images)
-    kept.append(sorted(file.name for file in compiled_in.glob("*-cache")))
+    kept.append(sorted(file.name for file in compiled.glob("*-cache")))
   assert kept[0] == kept[1]
   assert any("draw_from_seed" in name for name in kept[0])
 
