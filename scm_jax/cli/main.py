@@ -24,6 +24,7 @@ from scm_jax.errors import ConfigError, UserError
 TASKS: dict[str, tuple[str, str]] = {
   "prepare": ("scm_jax.cli.prepare", "makes a dataset of images or latents"),
   "train": ("scm_jax.cli.train", "trains; the same command resumes"),
+  "status": ("scm_jax.cli.status", "where runs stand, and their health"),
   "sample": ("scm_jax.cli.sample", "draws samples from a trained workdir"),
   "serve": ("scm_jax.cli.serve", "a page and an HTTP API that draw at once"),
   "evaluate": ("scm_jax.cli.evaluate", "scores workdirs, writes a report"),

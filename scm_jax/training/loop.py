@@ -130,6 +130,7 @@ def _train(
   main = startup.is_main()
   if main:
     workdir.write_config(path, store.config)
+  writer = writers.create(path, start) if main else writers.MultiWriter([])
   others = (teacher.network, teacher.guidance_network) if teacher else ()
   compiled = program.make(config, mesh, *others)
   if state is None:
@@ -144,7 +145,6 @@ def _train(
     teacher_params = jax.jit(cast, out_shardings=there)(teacher.weights)
   del teacher  # and with it the weights as they were read
 
-  writer = writers.create(path, start) if main else writers.MultiWriter([])
   progress = Progress(start, config.total_steps)
   profile = contextlib.nullcontext(lambda step: None)
   if config.profile and main:  # once all is compiled
@@ -169,6 +169,9 @@ def _train(
       batch = sharding.place_batch(batch, mesh)
       state, metrics = compiled.step(state, teacher_params, batch, seed)
       progress.advance()
+      if step == start + 1:  # it was compiled
+        jax.block_until_ready(metrics)
+        progress.pause()
       dog.beat(step)
       trace(step)
       # 2. While it runs, write the window that ended before it.

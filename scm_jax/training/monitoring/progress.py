@@ -1,6 +1,7 @@
 """Shows the progress of a training: a bar on a terminal, lines in a log."""
 
 import logging
+import math
 import sys
 import time
 
@@ -13,7 +14,7 @@ class Progress:
 
   def __init__(self, start: int, total: int):
     """Starts the clock after `start` of the training's `total` steps."""
-    self._total = total
+    self._total, self._step = total, start
     self._clock, self._clock_step = time.monotonic(), start
     self._bar = None
     if sys.stderr.isatty() and jax.process_index() == 0:
@@ -21,27 +22,32 @@ class Progress:
 
   def advance(self) -> None:
     """Counts a step."""
+    self._step += 1
     if self._bar:
       self._bar.update()
 
   def report(self, step: int, loss: float) -> float:
-    """Shows a step and its loss; returns the rate since the last report."""
+    """Shows a step and its loss; returns the rate since the last report.
+
+    It is NaN if a pause has left out all steps since then.
+    """
     now = time.monotonic()
-    rate = (step - self._clock_step) / max(now - self._clock, 1e-9)
+    steps = step - self._clock_step
+    rate = steps / max(now - self._clock, 1e-9) if steps else math.nan
     self._clock, self._clock_step = now, step
     if self._bar:
       self._bar.set_postfix_str(f"loss {loss:.4g}")
       return rate
-    minutes, seconds = divmod(int((self._total - step) / max(rate, 1e-9)), 60)
-    logging.info(
-      f"step {step} of {self._total}, loss {loss:.4g}, {rate:.1f} steps/s, "
-      f"ETA {minutes}:{seconds:02d}"
-    )
+    line = f"step {step} of {self._total}, loss {loss:.4g}"
+    if steps:
+      minutes, seconds = divmod(int((self._total - step) / rate), 60)
+      line += f", {rate:.1f} steps/s, ETA {minutes}:{seconds:02d}"
+    logging.info(line)
     return rate
 
   def pause(self) -> None:
-    """Leaves the time since the last report out of the rate."""
-    self._clock = time.monotonic()
+    """Leaves the time and the steps since the last report out of the rate."""
+    self._clock, self._clock_step = time.monotonic(), self._step
 
   def close(self) -> None:
     """Ends the bar."""

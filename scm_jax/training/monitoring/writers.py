@@ -119,9 +119,12 @@ class JsonlWriter:
 class TensorBoardWriter:
   """A writer of scalars and images to event files in a folder."""
 
-  def __init__(self, folder: epath.Path):
+  def __init__(self, folder: epath.Path, start_step: int = 0):
+    """Opens a file, and marks in it that a process goes on after a step."""
     self._folder = folder
     self._file = self._new_file()
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    _append_event(self._file, step=start_step + 1, session_log=start)
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Writes scalars by name, as float32."""
@@ -200,7 +203,7 @@ class MultiWriter:
 def create(path: epath.Path, start_step: int) -> MultiWriter:
   """Returns the writers of a workdir, for a run that goes on after a step."""
   lines = JsonlWriter(path / workdir.METRICS, start_step)
-  return MultiWriter([TensorBoardWriter(path), lines])
+  return MultiWriter([TensorBoardWriter(path, start_step), lines])
 
 
 def _step(line: str) -> float:
