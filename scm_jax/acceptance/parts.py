@@ -15,6 +15,7 @@ from scm_jax.errors import is_installed
 SIZES = ("s", "m", "l", "xl", "xxl")
 CORRECTNESS = "scm_jax.acceptance.correctness"
 DIGITS = "scm_jax.acceptance.digits"
+GPU_TESTS = "scm_jax.acceptance.gpu_tests"
 LAYERS = "scm_jax.acceptance.layers"
 MACHINE = "scm_jax.acceptance.machine"
 RESUMPTION = "scm_jax.acceptance.resumption"
@@ -73,8 +74,11 @@ _SAMPLING = {"s": 1.5, "m": 1.5, "l": 2.0, "xl": 2.5, "xxl": 3.0}
 _STEP = {"s": 3.0, "m": 4.0, "l": 5.0, "xl": 5.5, "xxl": 6.0}
 
 
-def _sampling(size: str) -> Part:
-  title, options = f"Sampling, {size.upper()}", {"size": size}
+def _sampling(size: str, products: bool = False) -> Part:
+  title = f"Sampling, {size.upper()}"
+  if products:
+    title += ", all convolutions as products"
+  options = {"size": size, "products": products}
   return Part(title, SAMPLING, options, _SAMPLING[size])
 
 
@@ -121,12 +125,20 @@ PARTS: dict[str, Part] = {
   "resumption": _resumption("HWIO"),
   "layers": Part("Layers of XXL", LAYERS, {"run": "scd", "size": "xxl"}, 3.0),
   "sample-s": _sampling("s"),
+  "sample-s-products": _sampling("s", products=True),
   "step-scd-s": _step("scd", "s"),
   "step-scd-s-deterministic": _step("scd", "s", DETERMINISTIC),
   "step-scd-s-ohwi": _step("scd", "s", order="OHWI"),
   "resumption-ohwi": _resumption("OHWI"),
   "digits": Part(
     "The main job on digits", DIGITS, {}, 4.0, _MAIN_JOB, devices=False
+  ),
+  "gpu-tests": Part(
+    "Tests that need a GPU",
+    GPU_TESTS,
+    minutes=2.0,
+    needs=("pytest", *_MAIN_JOB),
+    devices=False,
   ),
   "step-sct-xxl": _step("sct", "xxl"),
   "step-teacher-xxl": _step("teacher", "xxl"),

@@ -14,6 +14,7 @@ from scm_jax import networks
 from scm_jax.acceptance import runs
 from scm_jax.acceptance.parts import Request
 from scm_jax.interop import export_folder
+from scm_jax.networks import folding
 from scm_jax.planning import estimate, targets
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
@@ -23,19 +24,28 @@ DTYPE = "bfloat16"
 GUIDANCE = 1.4  # any scale but 1 costs a teacher a second evaluation
 # Batch and steps of what is drawn, by objective; None is the sampler's own.
 CASES = {"scd": ((1, 2), (1, 1), (64, 2)), "teacher": ((1, None),)}
+PRODUCTS = {"scd": ((1, 2),)}  # few images, as for `folding.by_product`
 
 
 def measure(request: Request) -> Iterator[tuple[str, Any]]:
-  """Yields the times of a student's steps and of its teacher's, and floors."""
+  """Yields the times of a student's steps and of its teacher's, and floors.
+
+  With the option `products`, those of a student whose convolutions are all
+  products: without cuDNN, its kernels are one CUDA graph.
+  """
   size, tiny = request.options["size"], request.tiny
+  products = request.options["products"]
+  if products:  # in this process alone, which ends with the part
+    folding.suits_product = lambda positions, channels: True
   one = runs.run(runs.imagenet("scd", size, tiny), batch_size=1)
   flops = train_step.forward_arithmetic(one)
-  for objective, cases in CASES.items():
+  for objective, cases in (PRODUCTS if products else CASES).items():
     # The networks are large; no two are in memory at once.
     sampler = _sampler(objective, size, tiny)
     for batch, steps in cases:
       steps = steps or sampler.steps
       name = f"{objective}, {steps} steps, batch {batch}"
+      name += ", by products" * products
       if name not in request.have:
         given = dataclasses.replace(sampler, batch_size=batch)
         yield name, _measured(given, steps, flops, tiny)
