@@ -84,8 +84,8 @@ class Sampler(SamplerState):
       uint8 images `[num, H, W, C]` on the host.
 
     Raises:
-      ConfigError: labels that the network does not have, or guidance for a
-        network that cannot be guided.
+      ConfigError: labels that the network does not have, guidance for a network
+        that cannot be guided, or numbers that cannot be.
     """
     label = self.labels(labels, num)
     images = np.empty((len(label), *self.image_shape), np.uint8)
@@ -135,8 +135,9 @@ class Sampler(SamplerState):
 
     It returns at once: uint8 images `[B, H, W, C]` on the devices, or in the
     memory of their hosts. `guidance` is what `guidance_scales` returns; see
-    `sample` for the rest.
+    `sample` for the rest, and for the errors.
     """
+    steps = inputs.steps_and_seed(self, steps, seed)
     seeds = np.full_like(label, np.int32(seed))
     batch = np.stack((seeds, index, label), axis=1).astype(np.int32)
     return programs.draw_from_seed(
@@ -156,7 +157,7 @@ class Sampler(SamplerState):
     It is unit noise `[draws, num, H, W, C]`: one draw for each step of a
     consistency model, one in all for a diffusion model.
     """
-    draws = self.noise_draws(self.steps if steps is None else steps)
+    draws = self.noise_draws(inputs.steps_and_seed(self, steps, seed))
     index = jnp.arange(num, dtype=jnp.int32)
     return np.asarray(samplers.draw_noise(seed, index, draws, self.data_shape))
 
@@ -265,6 +266,7 @@ class Sampler(SamplerState):
     """
     images = np.asarray(images)
     inputs.check_edit(self, images, known, start, guidance)
+    steps = inputs.steps_and_seed(self, steps, seed)
     mask, transform = np.zeros((len(images), 1), bool), None
     if known is not None:
       if not isinstance(known, editing.Known):

@@ -4,6 +4,7 @@ Every caller asks these functions, so that the command line, Python,
 evaluations and exports accept and refuse the same, with the same words.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -15,6 +16,7 @@ from scm_jax.codec import PixelCodec
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.sampler_kinds import Guidance, SamplerState, joined
 
+INT32 = np.iinfo(np.int32)  # of seeds, labels and images' numbers
 Labels = int | Sequence[int] | np.ndarray | None
 
 
@@ -48,11 +50,12 @@ def guidance_scale(
   None is the sampler's own scale, or 1 for a network that cannot be guided.
 
   Raises:
-    ConfigError: a scale other than 1 for a network that cannot be guided.
+    ConfigError: a scale other than 1 for a network that cannot be guided, or
+      one that is negative or not finite.
   """
   why = guidance_refusal(sampler)
   if why is None:
-    return float(sampler.guidance if guidance is None else guidance)
+    return _scale(sampler.guidance if guidance is None else guidance)
   if guidance not in (None, 1.0):
     raise ConfigError(f"the guidance scale {guidance:g} cannot be used: {why}")
   return 1.0
@@ -72,7 +75,7 @@ def guidance_scales(
   """
   if not isinstance(guidance, Sequence):
     return guidance_scale(sampler, guidance)
-  scales = tuple(map(float, guidance))
+  scales = tuple(map(_scale, guidance))
   shown = f"the guidance scales {joined(scales)}, one for each step,"
   why = guidance_refusal(sampler)
   if not sampler.rules.guidance_is_input:
@@ -82,6 +85,12 @@ def guidance_scales(
   if len(scales) != steps:
     raise ConfigError(f"{shown} are not as many as the {steps} steps")
   return scales
+
+
+def _scale(scale: float) -> float:
+  if not 0 <= scale < math.inf:
+    raise ConfigError(f"the guidance scale is {scale}; it must be at least 0")
+  return float(scale)
 
 
 def scale_array(guidance: Guidance) -> np.ndarray:
@@ -140,11 +149,17 @@ def labels(
     given = np.arange(max(classes, 1))
   elif not classes:
     raise ConfigError("this network takes no labels; give the number alone")
-  label = np.atleast_1d(np.asarray(given, np.int32))
+  label = np.atleast_1d(np.asarray(given))
   if not len(label) or (num is not None and num < 1):
     raise ConfigError(
       "there is nothing to draw; give at least one label and a positive number"
     )
+  if label.ndim > 1 or label.dtype.kind not in "iu":
+    raise ConfigError(
+      f"labels must be whole numbers [N], not {label.dtype} {list(label.shape)}"
+    )
+  if max(num or 0, len(label)) > INT32.max:
+    raise ConfigError(f"at most {INT32.max} images are drawn at once")
   legal = classes + 1 if sampler.unconditional else classes
   wrong = label[(label < 0) | (label >= legal)]
   if classes and len(wrong):
@@ -153,7 +168,28 @@ def labels(
       f"{wrong[0]} is not a label of this network: its classes are 0 to "
       f"{classes - 1}{no_label}"
     )
-  return np.resize(label, len(label) if num is None else num)
+  count = len(label) if num is None else num
+  return np.resize(label.astype(np.int32), count)
+
+
+def steps_and_seed(
+  sampler: SamplerState, steps: int | None, seed: int = 0
+) -> int:
+  """Returns the number of steps, None being the sampler's own.
+
+  Raises:
+    ConfigError: it is not a positive whole number, or the seed is none that
+      fits into 32 bits.
+  """
+  steps = sampler.steps if steps is None else steps
+  for name, value, low in (("steps", steps, 1), ("seed", seed, INT32.min)):
+    whole = isinstance(value, int | np.integer)
+    if not whole or not low <= value <= INT32.max:
+      raise ConfigError(
+        f"{name} is {value}; it must be a whole number from {low} to "
+        f"{INT32.max}"
+      )
+  return int(steps)
 
 
 def steps_from_noise(
@@ -165,8 +201,8 @@ def steps_from_noise(
   number.
 
   Raises:
-    UserError: noise of another shape, or more or fewer draws than the steps
-      take.
+    UserError: noise of another shape, more or fewer draws than the steps take,
+      or a number of steps that is not positive.
   """
   if noise.shape[2:] != sampler.data_shape or not noise.size:
     shape = ", ".join(map(str, sampler.data_shape))
@@ -174,8 +210,9 @@ def steps_from_noise(
       f"noise must have the shape [draws, N, {shape}], not {list(noise.shape)}"
     )
   draws = len(noise)
-  if steps is None:
-    steps = draws if sampler.rules.fresh_noise else sampler.steps
+  if steps is None and sampler.rules.fresh_noise:
+    steps = draws
+  steps = steps_and_seed(sampler, steps)
   wanted = sampler.noise_draws(steps)
   if draws != wanted:
     raise UserError(
@@ -222,6 +259,9 @@ def known_mask(known: editing.Known, shape: tuple[int, ...]) -> np.ndarray:
   images = jax.ShapeDtypeStruct(shape, jnp.float32)
   try:
     coefficients = jax.eval_shape(known.transform.forward, images)
+    back = jax.eval_shape(known.transform.inverse, coefficients)
+    if back.shape != shape:
+      raise ValueError(f"its transform gives images {list(back.shape)} back")
     return np.broadcast_to(known.mask, coefficients.shape)
   except (TypeError, ValueError) as error:
     raise UserError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax import networks, sampler_programs
+from scm_jax import editing, networks, sampler_programs
 from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import autoencoder, magnitude
@@ -127,6 +127,48 @@ def test_which_labels_are_legal(student):
   ):
     with pytest.raises(ConfigError, match="label"):
       sampler.sample([label])
+
+
+@pytest.mark.parametrize(
+  "labels", [np.eye(3)[[1, 2]], [[0, 1], [1, 2]], [1.7], ["cat"], [True]]
+)
+def test_labels_are_whole_numbers(student, labels):
+  with pytest.raises(ConfigError, match="labels must be whole numbers"):
+    student.sample(labels)
+
+
+@pytest.mark.parametrize(
+  "numbers",
+  [{"steps": n} for n in (0, -1, 2.5)]
+  + [{"seed": n} for n in (2**31, -(2**31) - 1, 0.5)]
+  + [{"guidance": n} for n in (-1.0, np.nan, np.inf, (1.0, np.nan))],
+)
+def test_numbers_that_cannot_be(student, teacher, numbers):
+  images = np.zeros((1, 4, 4, 1), np.uint8)
+  calls = [
+    lambda: student.sample([0], **{"steps": 2} | numbers),
+    lambda: student.from_noise(np.ones((2, 1, 4, 4, 1)), [0], **numbers),
+    lambda: student.edit(images, [0], start=1.0, **numbers),
+  ]
+  if "seed" in numbers:
+    calls[1] = lambda: student.noise(2, **numbers)
+  elif isinstance(numbers.get("guidance"), float):
+    calls.append(lambda: teacher.sample([0], **numbers))
+  for call in calls:
+    with pytest.raises(UserError, match="must be|one guidance scale"):
+      call()
+
+
+def test_seeds_of_32_bits(student):
+  drawn = [student.sample([0], seed=n) for n in (-(2**31), 2**31 - 1)]
+  assert np.abs(drawn[0].astype(int) - drawn[1]).max() > 1
+
+
+def test_what_is_known_must_fit(student):
+  """Grey has three channels; these images have one."""
+  images = np.zeros((2, 4, 4, 1), np.uint8)
+  with pytest.raises(UserError, match=r"known does not fit .*\[2, 4, 4, 3\]"):
+    student.edit(images, [0, 1], known=editing.grey())
 
 
 def test_batches_reach_the_host_as_they_are_drawn(student, monkeypatch):

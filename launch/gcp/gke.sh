@@ -130,7 +130,7 @@ $(if [[ -n $spot ]]; then
                       set -e
                       mkdir -p /opt/scm_jax
                       cd /opt/scm_jax
-                      gcloud storage cp $uploaded/host.sh $uploaded/job.env .
+                      gcloud storage cp $(quoted "$uploaded/host.sh" "$uploaded/job.env") .
                       exec bash host.sh
                   env:
 $(gke_environment | indent 20)

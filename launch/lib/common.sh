@@ -15,6 +15,7 @@ usage_error() {
 # Prints a command as it would be typed.
 quoted() {
   local words
+  (($#)) || return 0 # printf would print '' for no words
   words=$(printf '%q ' "$@")
   echo "${words% }"
 }

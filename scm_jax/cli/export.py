@@ -70,6 +70,12 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   report = None
   with contextlib.suppress(OSError, ValueError):  # it was not evaluated
     report = json.loads((epath.Path(args.workdir) / "report.json").read_text())
+    report = export.scores(report, origin)
+    if report is None:
+      logging.warning(
+        "the export has no scores: report.json has none of these weights "
+        f"(step {origin.step}, EMA {origin.ema}); scm-jax evaluate makes them"
+      )
   out = export.write(sampler, origin, args.out, request, report)
   for path in sorted(p for p in out.rglob("*") if p.is_file()):
     print(f"{path.stat().st_size:>12,}  {path}")

@@ -177,7 +177,7 @@ def check_parts(*parts: float | None) -> None:
 
 def sampler_changes(args: argparse.Namespace, *more: str) -> dict[str, Any]:
   """Returns the fields of a `Sampler` that `SAMPLER` and other flags change."""
-  if args.sigma_max is not None and not args.sigma_max > 0:
+  if args.sigma_max is not None and not 0 < args.sigma_max < math.inf:
     raise ConfigError(f"--sigma-max is {args.sigma_max:g}; it must be positive")
   names = ("solver", "sigma_max", *more)
   return {key: x for key in names if (x := getattr(args, key)) is not None}

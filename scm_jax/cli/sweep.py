@@ -113,8 +113,11 @@ def _write_table(
   cells = table.to_cells(rows)
   files.write_text(home / "table.csv", table.to_csv(rows))
   files.write_text(home / "table.md", tables.markdown(cells))
+  written, picture = [home / "table.csv"], home / "table.png"
+  picture.unlink(missing_ok=True)  # it may show other scores
   for space in score_table.spaces(rows)[:1]:
-    picture = charts.draw_ranking(rows, "label", f"fd_{space}")
-    files.write_bytes(home / "table.png", picture)
+    drawn = charts.draw_ranking(rows, "label", f"fd_{space}")
+    files.write_bytes(picture, drawn)
+    written.append(picture)
   print(tables.text(cells))
-  print(f"table: {home / 'table.csv'} and {home / 'table.png'}")
+  print(f"table: {' and '.join(map(str, written))}")

@@ -121,7 +121,8 @@ class ComposedImages:
     return self.data.read(self._chosen(num).tolist())[1]
 
   def settings(self) -> dict[str, Any]:
-    return {**self.second.settings(), "t_mid": self.t_mid}
+    own = {} if self.first or not self.num_classes else {"labels": DATA}
+    return {**self.second.settings(), "t_mid": self.t_mid} | own
 
   def facts(self) -> dict[str, Any]:
     parts = [part for part in (self.first, self.second) if part]

@@ -215,9 +215,8 @@ def _record(
     name,
     scores=scores | {"warnings": list(warnings)},
     seed=scorer.protocol.seeds[0],
-    labels=scorer.protocol.labels or None,
     **choice.best.facts(),
-    **choice.best.settings(),
+    **{"labels": scorer.protocol.labels or None} | choice.best.settings(),
     **choice.facts,
   )
 

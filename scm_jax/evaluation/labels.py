@@ -75,10 +75,11 @@ def draw(
     return None
   choose, _ = MODES[mode]
   found = np.asarray(choose(reference, num, classes, seed), np.int32)
-  if found.max(initial=0) >= classes:
+  wrong = found[(found < 0) | (found >= classes)]
+  if len(wrong):
     raise ConfigError(
       f"the reference {reference.metadata.get('dataset')} has a class "
-      f"{found.max()}, and the network {classes} classes; give "
+      f"{wrong[0]}, and the network the classes 0 to {classes - 1}; give "
       "--labels=balanced"
     )
   return found

@@ -33,6 +33,29 @@ from scm_jax.interop.export_request import Request
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 
+# The files and folders of an export in all formats.
+WRITTEN = {
+  *("README.md", "report.json", "grid.png", "config.json", "guide"),
+  *("model.safetensors", "stablehlo", "onnx", "vae", "unet"),
+  *("model_index.json", "pipeline.py", "scheduler"),
+}
+
+
+def scores(report: Any, origin: Origin) -> dict[str, Any] | None:
+  """Returns a run's report without the scores of other weights.
+
+  None if there are none of these, or it is no report.
+  """
+  weights = origin.step, origin.ema
+
+  def is_ours(record: Any) -> bool:
+    own = isinstance(record, dict) and "fd" in record
+    return own and (record.get("training_step"), record.get("ema")) == weights
+
+  records = report.get("runs") if isinstance(report, dict) else None
+  own = list(filter(is_ours, records)) if isinstance(records, list) else []
+  return {**report, "runs": own} if own else None
+
 
 def write(
   sampler: Sampler,
@@ -48,7 +71,7 @@ def write(
 
   Raises:
     ConfigError: the network cannot be written in a format, or `out` holds
-      something other than an export.
+      other files than those of an export.
     UserError: the folder cannot be written; an earlier export is still there.
   """
   out = pathlib.Path(out)
@@ -150,4 +173,12 @@ def _check(sampler: Sampler, request: Request, out: pathlib.Path) -> None:
   if used and export_folder.description(out.absolute()) is None:
     raise ConfigError(
       f"--out={out} has files that are not an export; name a new folder"
+    )
+  # An earlier export is replaced, and with it all that is in its folder.
+  others = {path.name for path in out.iterdir()} - WRITTEN if used else set()
+  if others:
+    names = ", ".join(sorted(others))
+    raise ConfigError(
+      f"--out={out} has files that no export writes ({names}); move them "
+      "elsewhere, or name a new folder"
     )

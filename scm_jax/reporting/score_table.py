@@ -34,6 +34,12 @@ class Entry(NamedTuple):
   reference: Mapping[str, Any] = {}  # what that file says of the reference
 
   @property
+  def against(self) -> tuple[Any, ...]:
+    """The dataset, its part, and a file's digest; None for what is unknown."""
+    known = map(self.reference.get, ("split", "sha256"))
+    return (self.dataset, *known)
+
+  @property
   def is_teacher(self) -> bool:
     """Returns whether the record is of a network that teaches."""
     return titles.is_teacher(self.record["objective"])
@@ -118,7 +124,7 @@ def teacher_distances(
   """Returns the distances that a student is compared with, by seed.
 
   Among the records of teachers they are those of the student's own, scored
-  against the same dataset, with as many images as the student where there are
+  against the same images, with as many images as the student where there are
   such records, and with the most evaluations; of several such records (other
   guidance, other EMA) the best. A student whose teacher is unknown is compared
   only if there is one teacher.
@@ -126,7 +132,7 @@ def teacher_distances(
   known = [
     (teacher, found)
     for teacher in teachers
-    if teacher.dataset == entry.dataset
+    if _same(teacher.against, entry.against)
     and entry.teacher in (None, teacher.training)
     and (found := _by_seed(teacher.record, "fd", space))
   ]
@@ -141,6 +147,12 @@ def teacher_distances(
     return -(teacher.record.get("nfe") or 0), mean
 
   return min(known, key=preference)[1]
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+  """Returns whether two references are equal, as far as they are known."""
+  pairs = zip(one, other, strict=True)
+  return all(a is None or b is None or a == b for a, b in pairs)
 
 
 def _by_seed(record: Mapping[str, Any], score: str, space: str) -> dict:

@@ -41,9 +41,10 @@ def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
 def _group(number: int, entry: Entry) -> tuple:
   """Returns a key that is equal for records that differ only in seeds."""
   keys = ("objective", "training_step", "steps", "nfe", "params", "num")
-  values = [entry.record.get(key) for key in (*keys, *records.SETTINGS)]
+  keys = (*keys, "guide", *records.SETTINGS)
+  values = [entry.record.get(key) for key in keys]
   trained = entry.repeats or f"record {number}"
-  return (trained, entry.dataset, *map(str, values))
+  return (trained, *map(str, (*entry.against, *values)))
 
 
 def _short_names(folders: Sequence[str]) -> list[str]:

@@ -82,7 +82,7 @@ class Guard:
     shown = (
       connection.query_params.get("token", ""),
       bearer.removeprefix("Bearer "),
-      connection.cookies.get(COOKIE, ""),
+      connection.cookies.get(_cookie(connection), ""),
     )
     wanted = self.token.encode()
     return any(secrets.compare_digest(s.encode(), wanted) for s in shown)
@@ -91,7 +91,14 @@ class Guard:
     """Returns the cookie to set, so that what a page loads has the token."""
     if not self.token or "token" not in connection.query_params:
       return ""
-    return f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
+    name = _cookie(connection)
+    return f"{name}={self.token}; HttpOnly; SameSite=Strict; Path=/"
+
+
+def _cookie(connection: HTTPConnection) -> str:
+  """Returns the cookie's name, since servers on all ports share cookies."""
+  _, _, port = connection.headers.get("host", "").rpartition(":")
+  return f"{COOKIE}_{port}" if port.isdigit() else COOKIE
 
 
 def _name(host: str) -> str:

@@ -37,15 +37,18 @@ class Call(NamedTuple):
 def flags(sampling: Overrides, more: Sequence[str] = ()) -> tuple[str, ...]:
   """Returns `{"t_mid": 0.8, "steps": (1, 2)}` as flags of `scm-jax evaluate`.
 
-  The further flags take precedence.
+  True stands for a switch, a flag without a value, and False for none. The
+  further flags take precedence.
   """
-  values = {}
+  words = {}
   for key, value in sampling.items():
+    flag = f"--{key.replace('_', '-')}"
     several = isinstance(value, tuple | list)
     text = ",".join(map(str, value)) if several else flag_value(value)
-    values[f"--{key.replace('_', '-')}"] = text
-  values |= {flag.partition("=")[0]: flag.partition("=")[2] for flag in more}
-  return tuple(f"{flag}={value}" for flag, value in values.items())
+    if value is not False:
+      words[flag] = flag if value is True else f"{flag}={text}"
+  words |= {word.partition("=")[0]: word for word in more}
+  return tuple(words.values())
 
 
 def score(

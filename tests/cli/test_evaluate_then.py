@@ -42,6 +42,9 @@ def test_every_way_to_begin_and_to_finish(composed, runs):
     "data, then sCD",
   ]
   assert {run["t_mid"] for run in report["runs"]} == {1.1}
+  # Data are finished with their own classes.
+  labels = [run["labels"] for run in report["runs"]]
+  assert labels == [*["random"] * 4, *["data"] * 2]
   # Networks of eight steps lose what real images still had.
   scores = {run["name"]: run["fd"]["pixels"] for run in report["runs"]}
   assert scores["data, then sCD"] < scores["sCD, then sCD"]

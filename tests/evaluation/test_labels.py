@@ -82,9 +82,11 @@ def test_balanced_labels_flatter_a_distance():
 
 
 @pytest.mark.parametrize("way", ["random", "data"])
-def test_classes_that_the_network_does_not_have(way):
-  with pytest.raises(ConfigError, match="a class 2, and the network 2 classes"):
-    labels.draw(way, SORTED, 300, 2, seed=0)
+@pytest.mark.parametrize("label", [-1, 3])
+def test_classes_that_the_network_does_not_have(way, label):
+  wrong = Reference({}, {}, np.array([0, label]))
+  with pytest.raises(ConfigError, match=f"has a class {label}, .* 0 to 2"):
+    labels.draw(way, wrong, 100, 3, seed=0)
   assert labels.draw("balanced", SORTED, 300, 2, seed=0).max() == 1
 
 

@@ -46,6 +46,14 @@ def test_create_uploads_the_job_and_makes_machines(cloud, flags, machines):
   assert listing.split() == ["configs/digits.py", "configs/mnist.py"]
 
 
+def test_a_job_without_overrides_has_no_word(cloud):
+  """Not an empty one either, which `scm-jax train` would refuse."""
+  assert cloud("create", *TPU, "--yes", "--spot").returncode == 0
+  text = f'source "{cloud.folder}/job.env"; echo "${{#OVERRIDES[@]}}"'
+  done = subprocess.run(["bash", "-c", text], capture_output=True, text=True)
+  assert done.stdout == "0\n"
+
+
 def test_what_a_slice_and_a_machine_are_made_with(cloud):
   assert "$268.80 an hour" in cloud("create", *TPU, "--yes", "--spot").stderr
   flags = cloud.now["tpus"][NAME]["flags"]

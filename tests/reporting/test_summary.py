@@ -29,6 +29,53 @@ def family_rows(family):
   return {(row["run"], row["series"]): row for row in rows}
 
 
+@pytest.fixture
+def scored(tmp_path, make):
+  """`scored(name, fd, split, guide, objective)`: a report of its own.
+
+  All are of one teacher, or of its student.
+  """
+  for name, teacher in (("teacher", ""), ("scd", str(tmp_path / "teacher"))):
+    make.run(tmp_path / name, [], teacher)
+
+  def write(name, fd, split=None, guide=None, objective="scd"):
+    record = make.record(objective, 1, {"pixels": fd}, 100, guide=guide)
+    record |= {"workdir": str(tmp_path / objective), "training_step": 9}
+    content = {
+      "runs": [record],
+      "reference": {"dataset": "scm_digits", "split": split},
+    }
+    file = tmp_path / f"{name}.json"
+    file.write_text(json.dumps(content))
+    return str(file)
+
+  return write
+
+
+def test_other_references_and_guides_are_other_rows(scored):
+  files = [
+    scored("a", 3.0, "train"),
+    scored("b", 2.0, "train[:500]"),
+    scored("c", 1.0, "train", guide={"workdir": "weak"}),
+    scored("d", 1.5, "train", guide={"workdir": "weaker"}),
+  ]
+  table = summary.summarize(reading.read([], files))
+  assert table.fd_pixels.tolist() == [1.0, 1.5, 2.0, 3.0]
+  assert table.fd_pixels_count.tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+  ("split", "ratio"), [("train[:300]", 1.5), (None, 1.5), ("train", None)]
+)
+def test_ratios_are_of_one_reference(scored, split, ratio):
+  """As far as the reports say which it is."""
+  teacher = scored("teacher", 2.0, split, objective="teacher")
+  entries = reading.read([], [scored("scd", 3.0, "train[:300]"), teacher])
+  rows = summary.summarize(entries).set_index("objective")
+  found = rows.get("ratio_pixels", pd.Series(float("nan"), rows.index))["scd"]
+  assert isnan(found) if ratio is None else found == ratio
+
+
 def test_seeds_are_one_row(family_rows):
   # Per size a teacher (2 ways), sCD and sCT (3 each); and one left-out choice.
   assert len(family_rows) == 3 * 8 + 1

@@ -180,6 +180,20 @@ def test_a_token_opens(remote):
     assert draw(socket, ASKED)[1].shape == (4, 4, 4, 1)
 
 
+def test_servers_on_one_host_have_tokens_of_their_own(models, engine):
+  """A browser sends the cookies of a host to all its ports."""
+  browser = TestClient(None)
+  one, two = (
+    TestClient(guard.Guard(app.make(models, engine), (), token), url)
+    for token, url in (("a", "http://here:1000"), ("b", "http://here:2000"))
+  )
+  two.cookies = one.cookies = browser.cookies
+  for client, token in ((one, "a"), (two, "b")):
+    assert client.get("/", params={"token": token}).status_code == 200
+  for client in (one, two):
+    assert client.get("/api/models").status_code == 200
+
+
 def ask(socket, body, view="grid", number=1, action="sample"):
   head = {"action": action, "view": view, "id": number}
   socket.send_text(json.dumps(head | body))

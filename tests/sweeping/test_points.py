@@ -4,6 +4,7 @@ import pytest
 
 from scm_jax.errors import ConfigError
 from scm_jax.sweeping import points as p
+from scm_jax.sweeping import scoring
 
 
 def test_a_grid_has_every_combination():
@@ -116,3 +117,13 @@ def test_chosen_points_bring_their_teachers():
 def test_what_cannot_be_run_is_said(made, message):
   with pytest.raises(ConfigError, match=message):
     p.checked(made)
+
+
+def test_flags_of_an_evaluation():
+  """Switches have no value, and further flags replace those of a point."""
+  sampling = {"steps": (1, 2), "allow_few": True, "full": False, "t_mid": 0.8}
+  more = ("--t-mid=1.1", "--allow-few", "--num=5")
+  own = scoring.flags(sampling)
+  assert own == ("--steps=1,2", "--allow-few", "--t-mid=0.8")
+  both = scoring.flags(sampling, more)
+  assert both == ("--steps=1,2", "--allow-few", "--t-mid=1.1", "--num=5")

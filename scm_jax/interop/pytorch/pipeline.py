@@ -115,7 +115,11 @@ class SCMPipeline(DiffusionPipeline):
       ValueError: labels that the network does not have, guidance for a network
         that cannot be guided, or noise of another shape.
     """
-    steps = num_inference_steps or self.config.steps
+    steps = num_inference_steps
+    if steps is None:
+      steps = self.config.steps
+    if steps < 1:
+      raise ValueError(f"num_inference_steps is {steps}; it must be positive")
     if guidance_scale is None:
       guidance_scale = self.config.guidance
     label, count = self._labels(class_labels, batch_size)
@@ -237,6 +241,8 @@ class SCMPipeline(DiffusionPipeline):
       return network(u, t, label, *added)
 
     F = lambda u, t, s=0.0: evaluate(self.unet, u, t, label, s)
+    if not 0 <= scale < math.inf:
+      raise ValueError(f"the guidance scale is {scale}; it must be at least 0")
     if scale == 1.0 or self.unet.config["guidance"]:
       return F
     if why := self._guidance_refusal():
@@ -276,6 +282,11 @@ class SCMPipeline(DiffusionPipeline):
     elif not classes:
       raise ValueError("this network takes no labels; give batch_size alone")
     label = torch.as_tensor(labels, device=self._execution_device)
+    if label.ndim > 1 or label.is_floating_point() or label.is_complex():
+      raise ValueError(
+        f"labels must be whole numbers [B], not {label.dtype} "
+        f"{list(label.shape)}"
+      )
     label = label.reshape(-1).long()
     legal = classes + 1 if self.config.unconditional else classes
     wrong = label[(label < 0) | (label >= legal)]

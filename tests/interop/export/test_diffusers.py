@@ -1,6 +1,7 @@
 """The diffusers pipeline draws the trainer's samples, without the trainer."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -196,6 +197,10 @@ def test_noise_is_an_argument(load):
     ("student-edm2", {"class_labels": [4]}, "4 is not a label"),
     ("unlabelled", {"class_labels": [0]}, "takes no labels"),
     ("unlabelled", {"guidance_scale": 2.0}, "trained without guidance"),
+    ("student-edm2", {"class_labels": torch.eye(3)}, "whole numbers"),
+    ("student-edm2", {"class_labels": [1.5]}, "whole numbers"),
+    ("student-edm2", {"guidance_scale": math.nan}, "guidance scale is nan"),
+    ("student-edm2", {"num_inference_steps": 0}, "must be positive"),
   ],
 )
 def test_mistakes(name, arguments, said, load):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -225,6 +226,18 @@ def test_a_report_goes_along(model_of, tmp_path):
   assert "Fréchet distances (FD) to scm_digits" in card
 
 
+def test_scores_of_other_weights_do_not(model_of):
+  """A run's report may have those of other averages and of earlier steps."""
+  weights = {"training_step": 8, "ema": "0.050"}
+  ours = weights | {"fd": {"pixels": 1.0}}
+  others = [ours | {"ema": "0.100"}, ours | {"training_step": 4}, weights]
+  origin = export.Origin({}, 8, "0.050")
+  for report in ([1], {"runs": []}, {"runs": 3}, {"runs": [1, *others]}, None):
+    assert export.scores(report, origin) is None
+  both = {"runs": [others[0], ours], "reference": {"dataset": "x"}}
+  assert export.scores(both, origin) == both | {"runs": [ours]}
+
+
 def test_whole_or_not_at_all(model_of, tmp_path, monkeypatch):
   """What fails leaves nothing, or the export that was there before."""
   origin = export.Origin({"run": "scd"}, 1, "0.050")
@@ -257,6 +270,21 @@ def test_other_files_are_not_replaced(model_of, tmp_path):
     with pytest.raises(ConfigError, match=said):
       export.write(model_of("student"), origin, out, export.Request(formats=()))
   assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_what_was_put_into_an_export_is_kept(model_of, export_of, tmp_path):
+  """Such as samples, or a repository; all that an export writes may go."""
+  origin = export.Origin({}, 1, "")
+  request = export.Request(formats=(), num=0)
+  out = tmp_path / "x"
+  shutil.copytree(export_of("student"), out)
+  (out / ".git").mkdir()
+  (out / "samples").mkdir()
+  with pytest.raises(ConfigError, match=r"no export writes \(.git, samples\)"):
+    export.write(model_of("student"), origin, out, request)
+  (out / ".git").rmdir()
+  (out / "samples").rmdir()
+  export.write(model_of("student"), origin, out, request)
 
 
 def test_nor_those_in_a_folder_named_like_a_shipped_export(
