@@ -15,7 +15,6 @@ The numbers are our choice.
 
 from configs import common, digits
 from scm_jax.configuration import parse_arg
-from scm_jax.objectives import OBJECTIVES
 from scm_jax.sweeping.points import Point, seeds
 
 SEEDS = 3
@@ -50,7 +49,8 @@ SCORES = {"num": 5391, "features": ("classifier", "judge")}
 
 def get_config(arg: str = ""):
   """Returns the config of one run for the arguments listed above."""
-  choice = parse_arg(arg, run=tuple(OBJECTIVES), part=1.0, tiny=False)
+  runs = ("teacher", *EVALUATIONS)
+  choice = parse_arg(arg, run=runs, part=1.0, tiny=False)
   config = digits.get_config(f"run={choice.run}")
   config.snapshot_at, config.guide = (), ""
   if common.takes_guidance(choice.run):

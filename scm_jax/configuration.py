@@ -36,6 +36,7 @@ MAY_CHANGE = (
   "snapshot_at",
   "snapshot_dtype",
   "divergence_limit",
+  "nonfinite",
   "profile",
   "sample",
   "teacher",

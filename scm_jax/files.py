@@ -13,6 +13,7 @@ bucket cannot rename a folder: an object `.NAME.complete` first records that
 """
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -21,6 +22,39 @@ from collections.abc import Generator
 from typing import Any
 
 from scm_jax.errors import UserError, one_line
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str], what: str) -> Generator[int | None]:
+  """Keeps other processes out of a folder of a disk, which is made.
+
+  Yields the descriptor of its file `.lock`. Processes that inherit it hold the
+  lock too, even if this one is killed. A bucket has no locks, and neither have
+  some network disks: None.
+
+  Args:
+    folder: the folder.
+    what: what another process would be, such as "another training".
+
+  Raises:
+    UserError: another process has the lock.
+  """
+  path = _to_path(folder)
+  if is_remote(path):
+    yield None
+    return
+  path.mkdir(parents=True, exist_ok=True)
+  with open(os.path.join(path, ".lock"), "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(
+        f"{what} works in {path}; wait for it, or end it"
+      ) from None
+    except OSError:  # the disk has no locks
+      yield None
+      return
+    yield file.fileno()
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:

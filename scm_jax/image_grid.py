@@ -19,7 +19,8 @@ def image_grid(
   """Lays images out in rows, left to right and top to bottom.
 
   Args:
-    images: uint8 images [N, H, W, C] with 1 or 3 channels.
+    images: uint8 images [N, H, W, C]. Channels that are neither grey nor colour
+      are shown side by side, in grey.
     columns: the number of images in a row; the last row is filled up with
       white.
     min_size: the least side in pixels; smaller images are enlarged by a whole
@@ -27,12 +28,15 @@ def image_grid(
     gap: the white pixels between and around images.
 
   Returns:
-    The grid, uint8 [height, width, C].
+    The grid, uint8 [height, width, 1 or 3].
 
   Raises:
     UserError: there are no images, or they have another type or shape.
   """
   images = np.asarray(images)
+  if images.ndim == 4 and images.shape[-1] not in (0, 1, 3):
+    channels = np.split(images, images.shape[-1], axis=-1)
+    images = np.concatenate(channels, axis=2)
   check_images(images)
   if columns < 1:
     raise ValueError(f"columns must be positive, not {columns}")

@@ -189,7 +189,7 @@ def steps_and_seed(
         f"{name} is {value}; it must be a whole number from {low} to "
         f"{INT32.max}"
       )
-  return int(steps)
+  return steps
 
 
 def steps_from_noise(

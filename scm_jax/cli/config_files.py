@@ -67,6 +67,9 @@ def find(config: str) -> str:
 def missing(path: str) -> str:
   """Returns the message about a path of a config file that does not exist."""
   text = f"there is no config file {path!r}"
+  name, comma, argument = path.partition(",")
+  if comma:
+    return f"{text}; arguments follow a colon: {name}:{argument}"
   stem = pathlib.Path(path).stem
   neighbours = map(str, pathlib.Path(path).parent.glob("*.py"))
   if near := errors.nearest(path, neighbours):

@@ -63,8 +63,11 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   formats = args.formats or FORMATS[:3]
   if not (args.formats or export_pytorch.fits(sampler)):
     formats = FORMATS[:2]
-    kind = type(sampler.network.config).__name__.removesuffix("Config")
-    logging.warning("diffusers is left out: it has no module of %s", kind)
+    family = type(sampler.network.config).__name__.removesuffix("Config")
+    logging.warning(
+      f"diffusers is left out: no PyTorch code is there for {family} that is "
+      f"sampled as a {sampler.kind} model"
+    )
   name = args.name or pathlib.Path(args.out).absolute().name
   request = flags.build(Request, args, formats=formats, name=name)
   report = None

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   from etils import epath
 
   from scm_jax.sweeping.runs import check_same
-  from scm_jax.sweeping.sweep import Sweep, locked
+  from scm_jax.sweeping.sweep import Sweep
 
   folder = epath.Path(args.workdir)
   if files.is_remote(folder):  # the sweep's own files stay here
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   if args.dry_run:
     print("\n".join(sweep.commands()))
     return
-  with locked(home) as lock:
+  with files.locked(home, "another sweep, or a run that it started,") as lock:
     check_same(runs)
     submitted = sweep.train(lock, args.retry)
     if submitted:

@@ -11,7 +11,8 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
-from scm_jax.errors import ConfigError
+from scm_jax import errors
+from scm_jax.errors import ConfigError, UserError
 
 # Datasets of at most this many bytes are kept decoded, so that reading them
 # costs microseconds from the second epoch on: CIFAR-10 (154 MB) is, ImageNet at
@@ -32,6 +33,7 @@ class RecordSource:
   Attributes:
     records: the records, perhaps with a `label`; without one it is 0.
     read: the function that returns the array of a record.
+    where: the folder of the records, for messages.
   """
 
   def __init__(
@@ -39,9 +41,11 @@ class RecordSource:
     records: Sequence[Any],
     read: Callable[[Any], np.ndarray],
     element_bytes: int,
+    where: str,
   ):
     self.records = records
     self.read = read
+    self.where = where
     small = len(records) * element_bytes <= CACHE_BYTES
     self._element = functools.cache(self._decode) if small else self._decode
 
@@ -49,20 +53,31 @@ class RecordSource:
     return len(self.records)
 
   def __getitem__(self, index: int) -> Element:
-    """Returns the element at an index of 0..len-1, with a read-only image."""
+    """Returns the element at an index of 0..len-1, with a read-only image.
+
+    Raises:
+      UserError: its record cannot be read.
+    """
     if not 0 <= index < len(self):
       raise IndexError(f"index {index} is not in 0..{len(self) - 1}")
     return self._element(index).copy()
 
   def _decode(self, index: int) -> Element:
-    record = self.records[index]
-    array = self.read(record)
+    try:
+      record = self.records[index]
+      array = self.read(record)
+    except Exception as e:  # readers raise anything, RuntimeError included
+      raise UserError(
+        f"the files in {self.where} cannot be read ({errors.one_line(e)}); run "
+        "the scm-jax prepare that made them again, or, if it was none, delete "
+        "that folder and run this again"
+      ) from e
     array.flags.writeable = False
     return Element(image=array, label=int(record.get("label", 0)))
 
 
 def make_source(
-  records: Sequence[Any], data: ml_collections.ConfigDict
+  records: Sequence[Any], data: ml_collections.ConfigDict, where: str
 ) -> RecordSource:
   """Returns the elements of records, as a config's `data` describes them.
 
@@ -72,8 +87,9 @@ def make_source(
   size, positions = data.size, data.size**2 * data.channels
   if data.kind == "latents":
     read = lambda record: np.asarray(record["latent"])
-    return RecordSource(records, read, 2 * positions * 4)
-  return RecordSource(records, lambda x: pad(x["image"], size), positions)
+    return RecordSource(records, read, 2 * positions * 4, where)
+  read = lambda record: pad(record["image"], size)
+  return RecordSource(records, read, positions, where)
 
 
 def pad(image: np.ndarray, size: int) -> np.ndarray:

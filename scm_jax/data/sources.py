@@ -60,8 +60,13 @@ def open_source(data: ml_collections.ConfigDict) -> elements.RecordSource:
   elements.check_features(dict(builder.info.features.items()), data)
   _check_manifest(builder.data_path / MANIFEST, data)
   stored = records(builder, data.name, data.split)
-  source = elements.make_source(stored, data)
-  _read_one(source, builder.data_path)
+  source = elements.make_source(stored, data, str(builder.data_path))
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)  # TFDS warns that OpenCV is faster
+  try:
+    source[0]  # damaged files are found before anything else begins
+  finally:
+    logging.set_verbosity(verbosity)
   return source
 
 
@@ -179,18 +184,3 @@ def _check_manifest(path: epath.Path, data: ml_collections.ConfigDict) -> None:
       f"config.data.image_range={list(data.image_range)}; choose another "
       "dataset, or the config of those latents"
     )
-
-
-def _read_one(source: elements.RecordSource, folder: epath.Path) -> None:
-  """Raises UserError if the first image cannot be read."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)  # TFDS warns that OpenCV is faster
-  try:
-    source[0]
-  except Exception as e:  # readers raise anything, RuntimeError included
-    raise UserError(
-      f"the files in {folder} cannot be read ({errors.one_line(e)}); delete "
-      "that folder and run again"
-    ) from e
-  finally:
-    logging.set_verbosity(verbosity)

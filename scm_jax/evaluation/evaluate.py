@@ -14,6 +14,7 @@ from etils import epath
 from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluation import reference, selection
+from scm_jax.evaluation.candidate import Candidate
 from scm_jax.evaluation.composition import Compositions
 from scm_jax.evaluation.request import (
   PassOptions,
@@ -216,9 +217,14 @@ def _record(
     scores=scores | {"warnings": list(warnings)},
     seed=scorer.protocol.seeds[0],
     **choice.best.facts(),
-    **{"labels": scorer.protocol.labels or None} | choice.best.settings(),
+    **_settings(choice.best, scorer.protocol.labels),
     **choice.facts,
   )
+
+
+def _settings(best: Candidate, labels: str) -> dict[str, Any]:
+  """Returns how samples were drawn; some have classes of their own."""
+  return {"labels": labels or None, **best.settings()}
 
 
 def _unique_name(name: str, runs: Sequence[dict[str, Any]]) -> str:

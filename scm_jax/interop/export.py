@@ -157,8 +157,9 @@ def _check(sampler: Sampler, request: Request, out: pathlib.Path) -> None:
   pytorch = {"diffusers", "onnx"} & set(request.formats)
   if pytorch and not export_pytorch.fits(sampler):
     raise ConfigError(
-      "--formats: diffusers and onnx are there for the U-Net alone, and this "
-      f"network is {type(sampler.network.config).__name__}; give "
+      "--formats: diffusers and onnx are there for the U-Net alone, as a "
+      f"{', '.join(export_pytorch.KINDS)} model, and this network is "
+      f"{type(sampler.network.config).__name__}, a {sampler.kind} model; give "
       "safetensors,stablehlo"
     )
   if "onnx" in request.formats and not sampler.rules.few_steps:

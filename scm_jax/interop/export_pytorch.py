@@ -31,6 +31,7 @@ _SOURCES = pathlib.Path(__file__).parent / "pytorch"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # The version whose loader and scheduler the tests use.
 DIFFUSERS_VERSION = "0.42.1"
+KINDS = ("consistency", "map", "diffusion")  # what `pipeline.py` can draw
 # Fields of a network's config that say how it is trained or computed.
 _NOT_SHIPPED = frozenset(
   "dtype attention remat dropout dropout_resolution weighting augment".split()
@@ -38,8 +39,9 @@ _NOT_SHIPPED = frozenset(
 
 
 def fits(sampler: Sampler) -> bool:
-  """Returns whether there is a PyTorch module of the network."""
-  return isinstance(sampler.network.config, networks.UNetConfig)
+  """Returns whether PyTorch code ships for a network and its kind."""
+  is_unet = isinstance(sampler.network.config, networks.UNetConfig)
+  return is_unet and sampler.kind in KINDS
 
 
 def tensors(params: Mapping[str, Any], side: int) -> dict[str, Any]:

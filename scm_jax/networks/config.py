@@ -19,7 +19,10 @@ AUGMENTATIONS = 9  # numbers that say how a sample was augmented
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig(schema.Checked):
-  """What every network has. Families add fields, and set their own defaults.
+  """What every network has, to which families add fields.
+
+  The defaults of a field that several families have are the first family's,
+  where a config does not set it (`defaults.get_fields`).
 
   Attributes:
     resolution: height and width of the input.

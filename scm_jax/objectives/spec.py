@@ -67,6 +67,10 @@ class Options(schema.Checked):
         f"state_steps is {self.state_steps}; give a number of steps, or 0 to "
         "noise data"
       )
+    if list(map(type, self.guidance_range)) != [float, float]:
+      raise ConfigError(
+        f"guidance_range is {self.guidance_range}; give two numbers, (1.0, 2.0)"
+      )
 
   @property
   def teacher_evaluations(self) -> int:

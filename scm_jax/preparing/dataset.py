@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scm_jax.errors import UserError
+from scm_jax.errors import ConfigError, UserError
 from scm_jax.preparing import manifest, shards, workers
 from scm_jax.preparing.index import Index, shuffled
 from scm_jax.preparing.options import Options
@@ -135,6 +135,7 @@ def _verify(options: Options, made: dict[str, Any]) -> bool:
     "preprocessing": options.preprocessing(),
   }
   manifest.check_same(folder, made, now)
+  _check_source(options, made)
   mine = options.mine(len(entries))
   _log.info("verifying %d of %d shards in %s", len(mine), len(entries), folder)
 
@@ -152,6 +153,22 @@ def _verify(options: Options, made: dict[str, Any]) -> bool:
   if not (folder / manifest.FEATURES).exists():
     manifest.write_metadata(folder, made)
   return not damaged
+
+
+def _check_source(options: Options, made: dict[str, Any]) -> None:
+  """Raises UserError if the images are others than those of the dataset.
+
+  They may have been removed since, which is said.
+  """
+  try:
+    index = options.read_index()
+  except ConfigError:
+    raise
+  except UserError as error:
+    _log.warning("only the dataset itself is verified, because %s", error)
+    return
+  now = {"source": options.plan(index)["source"]}
+  manifest.check_same(options.folder, made, now)
 
 
 def _repair(options: Options, made: dict[str, Any], damaged: list[int]) -> None:

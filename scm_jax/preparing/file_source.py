@@ -39,6 +39,11 @@ class FileSource(Source, Protocol):
         class folders, or a `dataset.json` that does not fit the files.
     """
     names = list(self.names())
+    for name in names:
+      if not name.isprintable() and "\udc80" <= max(name) <= "\udcff":
+        raise UserError(
+          f"{self.name}: the file name {name!r} is not in UTF-8; rename it"
+        )
     known = IMAGES | {LATENTS}
     kept = sorted(name for name in names if is_data(name, known))
     if not kept:

@@ -1,13 +1,11 @@
 """Trains and scores the runs of a sweep: the steps behind `scm-jax sweep`."""
 
-import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import pathlib
 import shlex
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 from scm_jax.errors import UserError
 from scm_jax.sweeping import launchers, pool, scoring, slurm
@@ -50,10 +48,10 @@ class Sweep:
       lines.append(shlex.join(["scm-jax", *arguments]))
     return lines
 
-  def train(self, lock: int, retry: bool = False) -> str:
+  def train(self, lock: int | None, retry: bool = False) -> str:
     """Trains the unfinished runs, or submits them to Slurm.
 
-    `lock` is the file descriptor of the sweep's lock (see `locked`); with
+    `lock` is the file descriptor of the sweep's lock (see `files.locked`); with
     `retry`, failed runs are tried again. It returns a sentence about what Slurm
     has to do; "" if no run is left to train.
 
@@ -126,7 +124,7 @@ class Sweep:
       run.record_failure(result.line or early)
     return run.finished
 
-  def score(self, lock: int) -> list[str]:
+  def score(self, lock: int | None) -> list[str]:
     """Scores the finished runs; returns the last lines of calls that failed."""
     settings = self._settings(lock)
     return scoring.score(self.runs, self.home, settings, self.evaluate)
@@ -148,27 +146,9 @@ class Sweep:
         "evaluations failed; the same command with --retry tries them again"
       )
 
-  def _settings(self, lock: int) -> pool.Settings:
+  def _settings(self, lock: int | None) -> pool.Settings:
     # Runs with the same program compile it once.
     name = "JAX_COMPILATION_CACHE_DIR"
     cache = os.environ.get(name, str(self.home / ".cache"))
-    return pool.Settings(self.parallel, {name: cache}, inherit=(lock,))
-
-
-@contextlib.contextmanager
-def locked(folder: pathlib.Path) -> Generator[int]:
-  """Keeps other sweeps out of a folder, or raises UserError if there is one.
-
-  Yields the lock's file descriptor. Commands that inherit it hold the lock too,
-  even if this process is killed.
-  """
-  folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / ".lock", "w") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      raise UserError(
-        f"another sweep, or a run that it started, works in {folder}; wait for "
-        "it, or end it"
-      ) from None
-    yield file.fileno()
+    kept = () if lock is None else (lock,)
+    return pool.Settings(self.parallel, {name: cache}, inherit=kept)

@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from flax import traverse_util
 
-from scm_jax import files
+from scm_jax import errors, files
 from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export_folder, imitation, partial_restore
@@ -57,13 +57,21 @@ def load_teacher(
   if not begun or not record.exists():
     if jax.process_index() == 0:
       files.write_text(record, json.dumps(seen, indent=2) + "\n")
-  elif (old := json.loads(record.read_text()))["checksum"] != seen["checksum"]:
+  elif (old := _begun_with(record))["checksum"] != seen["checksum"]:
     raise ConfigError(
       f"the teacher {config.teacher} has changed since this run began (its "
       f"step was {_described(old)}; now {_described(seen)}); choose another "
       "--workdir"
     )
   return teacher
+
+
+def _begun_with(record: epath.Path) -> dict[str, Any]:
+  """Returns the entry of `teacher.json` that a run began with."""
+  with errors.reading(record):
+    found = json.loads(record.read_text())
+    found["checksum"], found["step"], found["ema"]
+    return found
 
 
 def _guide_folder(config: Run) -> str:

@@ -14,8 +14,9 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from scm_jax import image_grid
+from scm_jax import files, image_grid
 from scm_jax.defaults import Run
+from scm_jax.errors import UserError
 from scm_jax.interop import autoencoder
 from scm_jax.objectives import precision
 from scm_jax.sampler import Sampler
@@ -65,12 +66,27 @@ def train(
 
   Raises:
     ConfigError: the config makes no run, or the workdir belongs to another.
-    UserError: the run diverged, or its files cannot be read or written.
+    UserError: the run diverged, its batches end or do not fit, its files cannot
+      be read or written, or another process trains in the workdir.
   """
   run = resolve.check(config)
   for remark in resolve.remarks(run):
     logging.warning(remark)
   path = workdir.open_for(config, folder)
+  with contextlib.ExitStack() as stack:
+    if startup.is_main():
+      stack.enter_context(files.locked(path, "another training"))
+    return _train_in(path, config, run, batches, evaluate)
+
+
+def _train_in(
+  path: epath.Path,
+  config: ConfigDict,
+  run: Run,
+  batches: Batches,
+  evaluate: best.Evaluate | None,
+) -> bool:
+  """Trains in a workdir that is this run's alone."""
   checkpoints = Checkpoints(path, run.keep_checkpoints, run.keep_every)
   names = [averaging.name(width) for width in averaging.relative_widths(run)]
   dtype, every = run.snapshot_dtype, run.snapshot_every
@@ -149,7 +165,8 @@ def _train(
   profile = contextlib.nullcontext(lambda step: None)
   if config.profile and main:  # once all is compiled
     profile = Profiler(path, first=start + 10)
-  window, finished, last = Window(), None, False
+  window, finished = Window(), None
+  step, last, leave = start, False, False
   health = Health(config, checkpoints)
 
   def settle() -> None:
@@ -166,6 +183,7 @@ def _train(
   with writer, profile as trace, Watchdog(config.watchdog) as dog:
     for step, batch in enumerate(stream, start + 1):
       # 1. Dispatch the update.
+      program.check_batch(config, batch)
       batch = sharding.place_batch(batch, mesh)
       state, metrics = compiled.step(state, teacher_params, batch, seed)
       progress.advance()
@@ -191,7 +209,7 @@ def _train(
         dog.beat(step)
         progress.pause()
       # 4. Samples of the averaged weights.
-      if last or _due(config.sample_every, step):
+      if config.sample.num and (last or _due(config.sample_every, step)):
         settle()
         model = _first_ema(config, mesh, state, decoder)
         _write_samples(config, path, model, step, writer)
@@ -218,6 +236,11 @@ def _train(
         progress.pause()
       if last or leave:
         break
+    if not (last or leave):
+      raise UserError(
+        f"the batches end after step {step} of {config.total_steps}; the "
+        "iterator that batches(step) returns has to go on"
+      )
     checkpoints.wait()
     snapshots.wait()
   progress.close()

@@ -128,7 +128,9 @@ def build(
 
   def loss(params, teacher_params, draws, step):
     teacher = velocity_of(config, taught, teacher_params)
-    return spec.loss(student, params, _point(draws), teacher, options, step)
+    point = _point(draws)
+    total, told = spec.loss(student, params, point, teacher, options, step)
+    return total, {"nonfinite_samples": jnp.sum(~told["valid"])} | told
 
   if spec.tangent is None:
     return Objective(draw, loss, None, tuple(extra))

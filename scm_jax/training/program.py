@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from scm_jax import compilation, networks
 from scm_jax.defaults import Run
+from scm_jax.errors import UserError
 from scm_jax.networks import Network, sharded
 from scm_jax.training import objective, offload, sharding
 from scm_jax.training.step import (
@@ -154,6 +156,30 @@ def abstract_batch(config: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     "image": jax.ShapeDtypeStruct(shape, dtype, sharding=where),
     "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=where),
   }
+
+
+def check_batch(config: Run, batch: dict[str, np.ndarray]) -> None:
+  """Raises UserError unless a process's batch is as the config says."""
+  mesh: Any = sharding.abstract_mesh(1, 1)
+  count = config.batch_size // jax.process_count()
+  shape = count, *abstract_batch(config, mesh)["image"].shape[1:]
+  images = config.data.kind == "images"
+  image, label = batch["image"], np.asarray(batch["label"])
+  kind = np.uint8 if images else np.floating
+  if image.shape != shape or not np.issubdtype(image.dtype, kind):
+    raise UserError(
+      f"a batch has an image of {image.dtype} {list(image.shape)}; by "
+      "config.data and config.batch_size it must be "
+      f"{'uint8' if images else 'of floats'} {list(shape)}"
+    )
+  classes = config.data.num_classes  # which is the number of no label
+  whole = label.shape == (count,) and np.issubdtype(label.dtype, np.integer)
+  if not whole or (classes and not np.all((label >= 0) & (label <= classes))):
+    raise UserError(
+      f"a batch has a label of {label.dtype} {list(label.shape)}, such as "
+      f"{label.max(initial=0)}; it must be [{count}] whole numbers from 0 to "
+      f"{max(classes - 1, 0)}"
+    )
 
 
 def teacher_network(config: Run) -> Network:

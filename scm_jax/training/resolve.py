@@ -1,6 +1,7 @@
 """Checks of a config, and the objects that its fields describe."""
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+# Numbers of a config that are checked.
+POSITIVE = (
+  *("batch_size", "total_steps", "log_every", "checkpoint_every"),
+  *("keep_checkpoints", "sample.batch_size"),
+)
+NOT_NEGATIVE = (
+  *("microbatches", "images_per_pass", "keep_every", "sample.num"),
+  *("sample_every", "evaluate_every", "snapshot_every"),
+)
 
 
 def resolve(config: "ConfigDict") -> Run:
@@ -61,14 +71,12 @@ def check(config: "ConfigDict") -> Run:
     ConfigError: the values make no run; the message is one line.
   """
   run = resolve(config)
-  for key in ("batch_size", "total_steps", "log_every", "checkpoint_every"):
-    if config[key] < 1:
-      raise ConfigError(f"config.{key} is {config[key]}; it must be positive")
-  for key in ("microbatches", "images_per_pass"):
-    if config[key] < 0:
-      raise ConfigError(
-        f"config.{key} is {config[key]}; it must not be negative"
-      )
+  for key in POSITIVE:
+    if (value := operator.attrgetter(key)(run)) < 1:
+      raise ConfigError(f"config.{key} is {value}; it must be positive")
+  for key in NOT_NEGATIVE:
+    if (value := operator.attrgetter(key)(run)) < 0:
+      raise ConfigError(f"config.{key} is {value}; it must not be negative")
   for step in run.snapshot_at:
     if step < 1:
       raise ConfigError(
@@ -151,7 +159,17 @@ def _check_objective(run: Run) -> None:
       f"{run.run!r} asks no diffusion teacher in states that are its choice; "
       "set it to 0"
     )
+  if options.check_every and run.spec.tangent is None:
+    raise ConfigError(
+      f"config.objective.check_every is {options.check_every}, but the "
+      f"objective {run.run!r} has no tangent to check; set it to 0"
+    )
   if not run.asks_teacher:
+    if options.guidance != "none":
+      raise ConfigError(
+        f"config.objective.guidance is {options.guidance!r}, but this run of "
+        f"{run.run!r} evaluates no teacher that could be guided; set it to none"
+      )
     return
   if not run.teacher:
     raise ConfigError(
@@ -179,13 +197,20 @@ def _check_unused(config: "ConfigDict") -> None:
     ("objective", objectives, config.run),
   ):
     defaults = get_defaults(config.run)[group]
-    for name in set(defaults) - set(schema.options(kinds[chosen])) - {"family"}:
-      if config[group][name] == defaults[name]:
-        continue
+    own = {"family", *schema.options(kinds[chosen])}
+    changed = [
+      name
+      for name in defaults
+      if name not in own and config[group][name] != defaults[name]
+    ]
+    if changed:
+      name, *more = changed
       owners = [k for k, kind in kinds.items() if name in schema.options(kind)]
+      others = f"; nor has it {', '.join(more)}" if more else ""
       raise ConfigError(
         f"config.{group}.{name} is {config[group][name]!r}, but {chosen} has "
-        f"no such field; it belongs to {', '.join(owners)}"
+        f"no such field (it belongs to {', '.join(owners)}){others}; leave "
+        "these as they are by default"
       )
 
 

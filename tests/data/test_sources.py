@@ -202,6 +202,27 @@ def test_dataset_in_another_format(photos_dir, tmp_path):
   assert "\n" not in str(error.value)
 
 
+def test_a_damaged_record_behind_the_first(photos_dir, tmp_path):
+  shutil.copytree(f"{photos_dir}/photos", tmp_path / "photos")
+  source = sources.open_source(photos(str(tmp_path)))
+  with pytest.raises(UserError, match="cannot be read .*no such record"):
+    source.records = Broken(len(source))
+    source[len(source) - 1]
+
+
+class Broken:
+  """Records that a disk does not give."""
+
+  def __init__(self, count):
+    self.count = count
+
+  def __len__(self):
+    return self.count
+
+  def __getitem__(self, index):
+    raise RuntimeError("no such record")
+
+
 @pytest.mark.parametrize("keep", [None, 0, 30000])
 def test_damaged_files(photos_dir, tmp_path, keep):
   shutil.copytree(f"{photos_dir}/photos", tmp_path / "photos")

@@ -1,7 +1,9 @@
 """`scm-jax prepare`: the dataset, resumption, sharing, and what goes wrong."""
 
 import json
+import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,13 +48,28 @@ def test_manifest(photos, photographs):
   assert str(photos) not in (photos / "manifest.json").read_text()
 
 
-def test_second_run_verifies(prepare, photos, tree, content):
+def test_second_run_verifies(prepare, photos, tree, content, caplog):
   before = content(photos)
   out, _ = prepare(tree, photos.parents[1], *SMALL)
   assert "is complete and verified: 30 images of 3 classes" in out
-  # Even where the images are gone.
+  # Even where the images are gone, which is said.
+  assert "only the dataset itself" not in caplog.text
   out, _ = prepare(tree / "nowhere", photos.parents[1], *SMALL)
   assert "is complete and verified" in out
+  assert "only the dataset itself is verified" in caplog.text
+  assert content(photos) == before
+
+
+def test_other_images_are_no_second_run(
+  prepare, photos, tree, tmp_path, content
+):
+  before = content(photos)
+  other = tmp_path / tree.name
+  shutil.copytree(tree, other)
+  image = next(path for path in other.rglob("*") if path.is_file())
+  shutil.copy(image, image.with_stem("another"))
+  _, err = prepare(other, photos.parents[1], *SMALL, code=1)
+  assert "made with other options or images" in err
   assert content(photos) == before
 
 
@@ -232,6 +249,15 @@ def test_other_settings_are_refused(prepare, photos, tree, tmp_path):
 def test_mistakes(prepare, tree, tmp_path, flags, message):
   _, err = prepare(tree, tmp_path, *flags, code=2)
   assert message in err.splitlines()[-1]
+
+
+def test_a_name_that_is_no_text(prepare, photographs, tmp_path):
+  """As old archives have them, in Latin-1."""
+  photographs.write(tmp_path / "train", classes=2, each=3, bad=False)
+  image = next(path for path in (tmp_path / "train").rglob("*.*"))
+  image.rename(image.with_name(os.fsdecode(b"\xdcbung.png")))
+  _, err = prepare(tmp_path / "train", tmp_path / "out", *SMALL, code=1)
+  assert "bung.png' is not in UTF-8; rename it" in err.splitlines()[-1]
 
 
 def test_nothing_readable(prepare, tmp_path):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import scm_jax
 from scm_jax import networks, objectives, schema
 from scm_jax.errors import ConfigError
 from scm_jax.networks import NetworkConfig
@@ -93,6 +94,16 @@ def test_a_new_objective_trains_a_new_network(config):
   rms = np.sqrt(np.mean(np.square(now), axis=0))
   assert np.all(np.abs(rms - 1) > 1e-3)
   np.testing.assert_allclose(now, before, atol=0.1)
+
+
+def test_the_loop_trains_it_and_draws(config, train, read_metrics, tmp_path):
+  """With the metrics that every objective must return, and no others."""
+  config.total_steps, config.sample.num = 4, 4
+  assert train(config, tmp_path)
+  lines = read_metrics(tmp_path)
+  assert lines and all(line["nonfinite_samples"] == 0 for line in lines)
+  images = scm_jax.load(tmp_path).sample(num=3)
+  assert images.std() > 0
 
 
 @pytest.mark.parametrize(

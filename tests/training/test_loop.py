@@ -1,6 +1,7 @@
 """The loop: what a run leaves, and that an interrupted one ends the same."""
 
 import functools
+import itertools
 import json
 import logging
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scm_jax import compilation, configuration, networks, samplers
-from scm_jax.errors import ConfigError
+from scm_jax import compilation, configuration, files, networks, samplers
+from scm_jax.data import pipeline, sources
+from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import magnitude
-from scm_jax.training import loop, program, workdir
+from scm_jax.training import loop, program, resolve, workdir
 from scm_jax.training.ema import averaging
 from scm_jax.training.step import TrainState
 
@@ -59,6 +61,75 @@ def test_workdir_of_a_run(reference, make_config, read_metrics):
   assert [p.name for p in (reference / "samples").iterdir()] == [
     "step_00000012.png"
   ]
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    *(("keep_checkpoints", 0), ("sample.batch_size", 0), ("batch_size", 0)),
+    *(("sample.num", -1), ("keep_every", -1), ("microbatches", -2)),
+    *(("objective.check_every", 5), ("objective.guidance", "fixed")),
+    ("objective.guidance_range", (1.5,)),
+  ],
+)
+def test_values_that_make_no_run(make_config, field, value):
+  config = make_config("teacher")
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ConfigError, match=f"config.{field} is"):
+    resolve.check(config)
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_batches_that_end(make_config, steps_kept, tmp_path, count):
+  """Nothing is said of a signal, and the checkpoint before them is there."""
+  config = make_config("teacher", "--config.checkpoint_every=2")
+
+  def few(start):
+    stream = pipeline.Batches(
+      sources.open_source(config.data), batch_size=config.batch_size, seed=0
+    )
+    return itertools.islice(stream.iterate(start), count)
+
+  with pytest.raises(UserError, match=f"batches end after step {count} of"):
+    loop.train(config, str(tmp_path), few)
+  assert steps_kept(tmp_path)[-1:] == ([4] if count else [])
+
+
+@pytest.mark.parametrize(
+  ("field", "change", "said"),
+  [
+    ("image", lambda x: x / np.float32(255), "image of float32"),
+    ("image", lambda x: x[:4], "image of uint8"),
+    ("image", lambda x: x[:, :6, :6], "image of uint8"),
+    ("label", lambda x: x + 1000, "from 0 to 9"),
+    ("label", lambda x: x - 10, "from 0 to 9"),
+    ("label", lambda x: x[:, None], "whole numbers"),
+    ("label", lambda x: x.astype(float), "whole numbers"),
+  ],
+)
+def test_batches_that_do_not_fit(
+  make_config, train, tmp_path, field, change, said
+):
+  replaced = lambda step, batch: batch | {field: change(batch[field])}
+  with pytest.raises(UserError, match=said):
+    train(make_config("teacher"), tmp_path, replaced)
+
+
+def test_no_grid_of_samples(make_config, train, tmp_path):
+  config = make_config(
+    "teacher", "--config.sample.num=0", "--config.total_steps=2"
+  )
+  assert train(config, tmp_path)
+  assert not (tmp_path / "samples").exists()
+
+
+def test_two_processes_do_not_train_in_one_workdir(
+  make_config, train, tmp_path
+):
+  with files.locked(tmp_path, "another training"):
+    with pytest.raises(UserError, match="another training works in"):
+      train(make_config("teacher"), tmp_path)
+  assert not list(tmp_path.glob("*"))[1:]  # but the lock
 
 
 def test_tensorboard_has_scalars_and_the_samples(reference):

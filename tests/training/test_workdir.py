@@ -228,6 +228,10 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   config = student(make_config, moved, f"--config.teacher_ema={config.ema[1]}")
   with pytest.raises(ConfigError, match="has changed since"):
     initialization.load_teacher(resolve.resolve(config), path, begun=True)
+  # What is damaged says nothing.
+  (path / "teacher.json").write_text("")
+  with pytest.raises(UserError, match="cannot use .*teacher.json"):
+    initialization.load_teacher(resolve.resolve(config), path, begun=True)
   # A run that has nothing yet begins with what is there.
   assert (
     initialization.load_teacher(resolve.resolve(config), path, begun=False)

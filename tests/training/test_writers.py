@@ -65,11 +65,15 @@ def test_steps_that_will_be_done_again_are_dropped(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "torn", ['{"step": 4, "lo', '{"loss": 1}\n', "[4]\n", "4", "\n", "\0\0\0"]
+  "torn",
+  [
+    *(b'{"step": 4, "lo', b'{"loss": 1}\n', b"[4]\n", b"4", b"\n"),
+    *(b"\0\0\0", b"\xff\xfe"),
+  ],
 )
 def test_lines_torn_by_a_kill_are_dropped(torn, tmp_path):
   path = tmp_path / "metrics.jsonl"
-  path.write_text('{"step": 2, "loss": 1.0}\n' + torn)
+  path.write_bytes(b'{"step": 2, "loss": 1.0}\n' + torn)
   writers.JsonlWriter(path, 4).write_scalars(6, {"loss": 0})
   assert steps_in(path) == [2, 6]
 

@@ -37,8 +37,8 @@ class Health:
       self._stop(
         f"the gradient was not finite in {bad.longest} steps in a row, up to "
         f"step {window.step}; {_cause(bad)}; set --config.nonfinite=warn to go "
-        "on all the same, or --config.isolate=true to leave out samples that "
-        "overflow"
+        "on all the same, or in another --workdir --config.isolate=true to "
+        "leave out samples that overflow"
       )
     return bad
 
@@ -57,7 +57,8 @@ class Health:
   def _check_values(self, window: Window) -> None:
     config, summary = self._config, window.summary()
     bad_samples = summary["nonfinite_samples"] / window.count
-    loss, rms = summary["loss"], summary["output_rms"]
+    # An objective need not tell the size of its outputs.
+    loss, rms = summary["loss"], summary.get("output_rms", 0.0)
     bounded = np.isfinite(loss) and rms <= config.divergence_limit
     if not bounded or bad_samples > config.batch_size / 2:
       self._stop(

@@ -216,7 +216,7 @@ def _metrics(path: epath.Path) -> list[dict[str, Any]]:
   if not file.exists():
     return []
   with errors.reading(file):
-    lines = file.read_text().splitlines()
+    lines = file.read_bytes().decode(errors="replace").splitlines()
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 

@@ -96,7 +96,8 @@ class JsonlWriter:
 
     A killed run lost the updates of those steps, and this run repeats them.
     """
-    lines = path.read_text().splitlines() if path.exists() else []
+    found = path.read_bytes() if path.exists() else b""
+    lines = found.decode(errors="replace").splitlines()
     kept = [line for line in lines if line and _step(line) <= start_step]
     self._file = AppendFile(path, "".join(x + "\n" for x in kept).encode())
 
