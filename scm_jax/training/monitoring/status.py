@@ -7,6 +7,7 @@ Nothing is written or locked, so that the training may go on meanwhile.
 
 import itertools
 import json
+import math
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ class Part(NamedTuple):
   seconds: float
   written: float
 
-  def until(self, step: int) -> float:
+  def until(self, step: float) -> float:
     """Returns the seconds of those that are not after `step`."""
     count = min(self.last, step) - self.first
     return self.seconds * max(count, 0) / (self.last - self.first)
@@ -136,8 +137,7 @@ def goodput(processes: Sequence[Process]) -> dict[str, Any]:
   """
   if not processes:
     return dict.fromkeys(("processes", "seconds", "seconds_of", "goodput"))
-  done = kept = 0.0
-  until = processes[-1].parts[-1].last if processes[-1].parts else 2**62
+  done, kept, until = 0.0, 0.0, math.inf
   for process in processes[::-1]:
     done += sum(part.seconds for part in process.parts)
     kept += sum(part.until(until) for part in process.parts)
