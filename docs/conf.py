@@ -41,6 +41,8 @@ default_role = "literal"  # docstrings have code in single backticks
 html_theme = "furo"
 html_title = "scm_jax"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 
 class Generated(SphinxDirective):

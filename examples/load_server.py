@@ -56,6 +56,7 @@ async def drag(address: str, model: str, end: float, tally: dict) -> None:
 
 async def run(args: argparse.Namespace) -> dict:
   """Returns what all clients together saw."""
+  args.address = args.address.rstrip("/") + "/"
   with urllib.request.urlopen(f"{args.address}api/models") as answer:
     models = json.load(answer)["models"]
   few = [model["name"] for model in models if model["few_steps"]]

@@ -37,6 +37,8 @@ MAY_CHANGE = (
   "snapshot_dtype",
   "divergence_limit",
   "nonfinite",
+  "objective.check_every",
+  "objective.check_samples",
   "profile",
   "sample",
   "teacher",

@@ -30,7 +30,7 @@ def locked(folder: str | os.PathLike[str], what: str) -> Generator[int | None]:
 
   Yields the descriptor of its file `.lock`. Processes that inherit it hold the
   lock too, even if this one is killed. A bucket has no locks, and neither have
-  some network disks: None.
+  some network disks, nor what may only be read: None.
 
   Args:
     folder: the folder.
@@ -43,18 +43,19 @@ def locked(folder: str | os.PathLike[str], what: str) -> Generator[int | None]:
   if is_remote(path):
     yield None
     return
-  path.mkdir(parents=True, exist_ok=True)
-  with open(os.path.join(path, ".lock"), "w") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(
-        f"{what} works in {path}; wait for it, or end it"
-      ) from None
-    except OSError:  # the disk has no locks
-      yield None
-      return
-    yield file.fileno()
+  with contextlib.ExitStack() as stack:
+    descriptor = None
+    with contextlib.suppress(OSError):  # read-only, or without locks
+      path.mkdir(parents=True, exist_ok=True)
+      file = stack.enter_context(open(os.path.join(path, ".lock"), "w"))
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = file.fileno()
+      except BlockingIOError:
+        raise UserError(
+          f"{what} works in {path}; wait for it, or end it"
+        ) from None
+    yield descriptor
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:

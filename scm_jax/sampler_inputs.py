@@ -5,7 +5,9 @@ evaluations and exports accept and refuse the same, with the same words.
 """
 
 import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +90,7 @@ def guidance_scales(
 
 
 def _scale(scale: float) -> float:
-  if not 0 <= scale < math.inf:
+  if np.ndim(scale) or not 0 <= scale < math.inf:
     raise ConfigError(f"the guidance scale is {scale}; it must be at least 0")
   return float(scale)
 
@@ -183,13 +185,21 @@ def steps_and_seed(
   """
   steps = sampler.steps if steps is None else steps
   for name, value, low in (("steps", steps, 1), ("seed", seed, INT32.min)):
-    whole = isinstance(value, int | np.integer)
-    if not whole or not low <= value <= INT32.max:
+    if not _is_whole(value) or not low <= value <= INT32.max:
       raise ConfigError(
         f"{name} is {value}; it must be a whole number from {low} to "
         f"{INT32.max}"
       )
-  return steps
+  return operator.index(steps)
+
+
+def _is_whole(value: Any) -> bool:
+  """Returns whether a value is an integer, of Python, NumPy or JAX."""
+  try:
+    operator.index(value)
+  except TypeError:
+    return False
+  return True
 
 
 def steps_from_noise(

@@ -141,7 +141,8 @@ def test_labels_are_whole_numbers(student, labels):
   "numbers",
   [{"steps": n} for n in (0, -1, 2.5)]
   + [{"seed": n} for n in (2**31, -(2**31) - 1, 0.5)]
-  + [{"guidance": n} for n in (-1.0, np.nan, np.inf, (1.0, np.nan))],
+  + [{"guidance": n} for n in (-1.0, np.nan, np.inf, (1.0, np.nan))]
+  + [{"guidance": np.ones(2)}],
 )
 def test_numbers_that_cannot_be(student, teacher, numbers):
   images = np.zeros((1, 4, 4, 1), np.uint8)
@@ -157,6 +158,15 @@ def test_numbers_that_cannot_be(student, teacher, numbers):
   for call in calls:
     with pytest.raises(UserError, match="must be|one guidance scale"):
       call()
+
+
+def test_numbers_of_numpy_and_jax(student):
+  expected = student.sample([1], steps=2, seed=3, guidance=1.5)
+  for kind in (np.int64, jnp.int32):
+    drawn = student.sample(
+      kind(1), steps=kind(2), seed=kind(3), guidance=np.float32(1.5)
+    )
+    np.testing.assert_array_equal(drawn, expected)
 
 
 def test_seeds_of_32_bits(student):

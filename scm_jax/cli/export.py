@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   report = None
   with contextlib.suppress(OSError, ValueError):  # it was not evaluated
     report = json.loads((epath.Path(args.workdir) / "report.json").read_text())
-    report = export.scores(report, origin)
+    report = export.scores(report, origin, args.workdir)
     if report is None:
       logging.warning(
         "the export has no scores: report.json has none of these weights "

@@ -33,27 +33,37 @@ from scm_jax.interop.export_request import Request
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 
-# The files and folders of an export in all formats.
+# The files and folders of an export in all formats, and what `scm-jax evaluate`
+# writes there.
 WRITTEN = {
+  *("features", "report.png"),
   *("README.md", "report.json", "grid.png", "config.json", "guide"),
   *("model.safetensors", "stablehlo", "onnx", "vae", "unet"),
   *("model_index.json", "pipeline.py", "scheduler"),
 }
 
 
-def scores(report: Any, origin: Origin) -> dict[str, Any] | None:
-  """Returns a run's report without the scores of other weights.
+def scores(report: Any, origin: Origin, workdir: str) -> dict[str, Any] | None:
+  """Returns a report of the folder `workdir` without other weights' scores.
 
-  None if there are none of these, or it is no report.
+  A report may be of several folders, and of samples that a network guided which
+  the export does not have. None if none of the scores are of these weights, or
+  it is no report.
   """
-  weights = origin.step, origin.ema
-
-  def is_ours(record: Any) -> bool:
-    own = isinstance(record, dict) and "fd" in record
-    return own and (record.get("training_step"), record.get("ema")) == weights
-
-  records = report.get("runs") if isinstance(report, dict) else None
-  own = list(filter(is_ours, records)) if isinstance(records, list) else []
+  found = report.get("runs") if isinstance(report, dict) else None
+  found = found if isinstance(found, list) else []
+  found = [r for r in found if isinstance(r, dict) and "fd" in r]
+  folders = {str(r.get("workdir")) for r in found}
+  if len(folders) > 1:
+    here = files.absolute(workdir)
+    found = [r for r in found if files.absolute(str(r.get("workdir"))) == here]
+  about = origin.config.get("run"), origin.step, origin.ema
+  keys = ("objective", "training_step", "ema")
+  own = [
+    record
+    for record in found
+    if tuple(map(record.get, keys)) == about and not record.get("guide")
+  ]
   return {**report, "runs": own} if own else None
 
 

@@ -67,7 +67,8 @@ class Options(schema.Checked):
         f"state_steps is {self.state_steps}; give a number of steps, or 0 to "
         "noise data"
       )
-    if list(map(type, self.guidance_range)) != [float, float]:
+    numbers = [isinstance(x, int | float) for x in self.guidance_range]
+    if numbers != [True, True]:
       raise ConfigError(
         f"guidance_range is {self.guidance_range}; give two numbers, (1.0, 2.0)"
       )

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.preparing import manifest, shards, workers
 from scm_jax.preparing.index import Index, shuffled
-from scm_jax.preparing.options import Options
+from scm_jax.preparing.options import TFDS, Options
 from scm_jax.preparing.shards import Shard
 from scm_jax.preparing.transform import Prepared
 
@@ -158,8 +158,11 @@ def _verify(options: Options, made: dict[str, Any]) -> bool:
 def _check_source(options: Options, made: dict[str, Any]) -> None:
   """Raises UserError if the images are others than those of the dataset.
 
-  They may have been removed since, which is said.
+  Names and labels are compared. The images may have been removed since, which
+  is said, or moved. TFDS's own are not fetched again for it.
   """
+  if options.source.startswith(TFDS):
+    return
   try:
     index = options.read_index()
   except ConfigError:
@@ -167,7 +170,9 @@ def _check_source(options: Options, made: dict[str, Any]) -> None:
   except UserError as error:
     _log.warning("only the dataset itself is verified, because %s", error)
     return
-  now = {"source": options.plan(index)["source"]}
+  found = options.plan(index)["source"]
+  same = {key: found[key] for key in ("items", "classes", "sha256")}
+  now = {"source": made["source"] | same}
   manifest.check_same(options.folder, made, now)
 
 

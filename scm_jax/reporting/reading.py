@@ -102,6 +102,7 @@ def _entries(file: epath.Path) -> Iterator[Entry]:
     origin = origins.find(str(record.get("workdir") or ""))
     if dataset := record.get("dataset") or reference.get("dataset"):
       origin["dataset"] = str(dataset)
+    origin["guide"] = origins.guide(record.get("guide"))
     yield Entry(record, **origin, source=str(file), reference=reference)
 
 
@@ -138,6 +139,17 @@ class _Origins:
       "repeats": self._repeats(config),
       "method": json.dumps(config.get("objective"), sort_keys=True),
     }
+
+  def guide(self, seen: Any) -> str:
+    """Returns `Entry.guide` of what a record says of a guidance network."""
+    if not isinstance(seen, Mapping):
+      return ""
+    path = epath.Path(str(seen.get("workdir") or ""))
+    inside = path.parent.name in ("checkpoints", "snapshots")
+    folder = self._folder(str(path.parent.parent if inside else path))
+    config = self._config(folder)
+    trained = self._repeats(config) if config else without_seed(folder)
+    return json.dumps([trained, seen.get("step"), seen.get("ema")])
 
   def _repeats(self, config: Mapping[str, Any]) -> str:
     """Returns what trainings that differ only in their seeds have in common."""

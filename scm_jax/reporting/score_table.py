@@ -31,6 +31,7 @@ class Entry(NamedTuple):
   repeats: str = ""  # a key of trainings that differ only in their seeds
   method: str = ""  # a key of trainings with equal options of the objective
   source: str = ""  # the file that the record is from
+  guide: str = ""  # a key of guidance networks that differ only in their seeds
   reference: Mapping[str, Any] = {}  # what that file says of the reference
 
   @property

@@ -41,8 +41,8 @@ def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
 def _group(number: int, entry: Entry) -> tuple:
   """Returns a key that is equal for records that differ only in seeds."""
   keys = ("objective", "training_step", "steps", "nfe", "params", "num")
-  keys = (*keys, "guide", *records.SETTINGS)
-  values = [entry.record.get(key) for key in keys]
+  values = [entry.record.get(key) for key in (*keys, *records.SETTINGS)]
+  values.append(entry.guide)
   trained = entry.repeats or f"record {number}"
   return (trained, *map(str, (*entry.against, *values)))
 

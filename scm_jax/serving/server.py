@@ -78,7 +78,11 @@ def first_requests(served: Mapping[str, Model]) -> list[requests.Request]:
   wanted = [(model, "sample", {"num": 16}) for model in few or every]
   wanted += [(model, "walk", {"num": 1}) for model in few or every]
   wanted += [(model, "sample", {"num": 4}) for model in every]
-  wanted += [(model, "edit", _strokes(model)) for model in few if model.edits]
+  editing = [model for model in few if model.edits]
+  wanted += [(model, "edit", _strokes(model)) for model in editing]
+  for model in editing:  # a picture, and parts of it anew
+    wanted.append((model, "sample", {"num": 1}))
+    wanted.append((model, "edit", _part(model)))
   for model in few[:1]:  # what its sliders reach
     choices = [{"steps": steps} for steps in model.steps]
     choices += [{"t_mid": time} for time in model.times]
@@ -93,6 +97,13 @@ def _strokes(model: Model) -> dict[str, Any]:
   """Returns an edit of an empty image, as the page begins with."""
   empty = base64.b64encode(bytes(math.prod(model.sampler.image_shape)))
   return {"image": empty.decode(), "num": 4, "steps": 2, "start": 1.2}
+
+
+def _part(model: Model) -> dict[str, Any]:
+  """Returns an edit of an empty image of which all is known."""
+  height, width, _ = model.sampler.image_shape
+  known = base64.b64encode(bytes([1]) * (height * width))
+  return _strokes(model) | {"known": known.decode(), "start": None}
 
 
 def _listen(host: str, port: int) -> socket.socket:

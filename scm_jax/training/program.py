@@ -163,22 +163,29 @@ def check_batch(config: Run, batch: dict[str, np.ndarray]) -> None:
   mesh: Any = sharding.abstract_mesh(1, 1)
   count = config.batch_size // jax.process_count()
   shape = count, *abstract_batch(config, mesh)["image"].shape[1:]
-  images = config.data.kind == "images"
-  image, label = batch["image"], np.asarray(batch["label"])
+  image, images = batch["image"], config.data.kind == "images"
   kind = np.uint8 if images else np.floating
-  if image.shape != shape or not np.issubdtype(image.dtype, kind):
+  # By JAX's types, of which bfloat16 is one.
+  if image.shape != shape or not jnp.issubdtype(image.dtype, kind):
     raise UserError(
       f"a batch has an image of {image.dtype} {list(image.shape)}; by "
       "config.data and config.batch_size it must be "
       f"{'uint8' if images else 'of floats'} {list(shape)}"
     )
-  classes = config.data.num_classes  # which is the number of no label
-  whole = label.shape == (count,) and np.issubdtype(label.dtype, np.integer)
-  if not whole or (classes and not np.all((label >= 0) & (label <= classes))):
+  classes = config.data.num_classes
+  if not classes:
+    return
+  label = np.asarray(batch["label"])
+  if label.shape != (count,) or not np.issubdtype(label.dtype, np.integer):
     raise UserError(
-      f"a batch has a label of {label.dtype} {list(label.shape)}, such as "
-      f"{label.max(initial=0)}; it must be [{count}] whole numbers from 0 to "
-      f"{max(classes - 1, 0)}"
+      f"a batch has a label of {label.dtype} {list(label.shape)}; it must be "
+      f"whole numbers [{count}]"
+    )
+  wrong = label[(label < 0) | (label > classes)]  # `classes` is no label
+  if wrong.size:
+    raise UserError(
+      f"a batch has the label {wrong[0]}; by config.data.num_classes labels "
+      f"are 0 to {classes - 1}"
     )
 
 

@@ -20,7 +20,7 @@ def test_a_workdir_holds_the_run(runs):
     assert (folder / "teacher.json").exists() == (run != "teacher")
     # Nothing else is left there, such as half-written files.
     known = {"config.json", "metrics.jsonl", "teacher.json", "checkpoints"}
-    known |= {"samples"} | {p.name for p in folder.glob("events.*")}
+    known |= {"samples", ".lock"} | {p.name for p in folder.glob("events.*")}
     known |= {"snapshots"} if run == "teacher" else set()
     assert {p.name for p in folder.iterdir()} <= known
 

@@ -66,7 +66,10 @@ def test_other_images_are_no_second_run(
   before = content(photos)
   other = tmp_path / tree.name
   shutil.copytree(tree, other)
-  image = next(path for path in other.rglob("*") if path.is_file())
+  (other / "notes.txt").write_text("these are no images")
+  out, _ = prepare(other, photos.parents[1], *SMALL)
+  assert "is complete and verified" in out
+  image = next(other.rglob("*.png"))
   shutil.copy(image, image.with_stem("another"))
   _, err = prepare(other, photos.parents[1], *SMALL, code=1)
   assert "made with other options or images" in err

@@ -39,6 +39,7 @@ def scored(tmp_path, make):
     make.run(tmp_path / name, [], teacher)
 
   def write(name, fd, split=None, guide=None, objective="scd"):
+    guide = guide and {"workdir": guide, "step": 5, "ema": "0.100"}
     record = make.record(objective, 1, {"pixels": fd}, 100, guide=guide)
     record |= {"workdir": str(tmp_path / objective), "training_step": 9}
     content = {
@@ -56,12 +57,24 @@ def test_other_references_and_guides_are_other_rows(scored):
   files = [
     scored("a", 3.0, "train"),
     scored("b", 2.0, "train[:500]"),
-    scored("c", 1.0, "train", guide={"workdir": "weak"}),
-    scored("d", 1.5, "train", guide={"workdir": "weaker"}),
+    scored("c", 1.0, "train", guide="weak"),
+    scored("d", 1.5, "train", guide="weaker"),
   ]
   table = summary.summarize(reading.read([], files))
   assert table.fd_pixels.tolist() == [1.0, 1.5, 2.0, 3.0]
   assert table.fd_pixels_count.tolist() == [1] * 4
+
+
+def test_guides_may_differ_in_their_seeds(tmp_path, make):
+  folders = []
+  for seed in range(2):
+    weak = tmp_path / f"weak{seed}"
+    make.run(weak, [], seed=seed)
+    guide = {"workdir": f"{weak}/snapshots/500", "step": 500, "ema": "0.100"}
+    record = make.record("teacher", 1, {"pixels": seed + 1.0}, 9, guide=guide)
+    folders.append(make.run(tmp_path / f"run{seed}", [record], seed=seed))
+  [row] = _rows(*folders)
+  assert row["fd_pixels"] == 1.5 and row["fd_pixels_count"] == 2
 
 
 @pytest.mark.parametrize(

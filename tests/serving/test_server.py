@@ -66,16 +66,19 @@ def test_networks_have_the_shortest_names_that_differ():
 
 def test_what_the_page_begins_with_is_compiled_first(models):
   found = server.first_requests(models)
-  kinds = [(type(r).__name__, r.model.name, r.num) for r in found[:5]]
+  kinds = [(type(r).__name__, r.model.name, r.num) for r in found[:7]]
   assert kinds == [
     ("Sample", "student", 16),
     ("Walk", "student", 1),
     ("Sample", "student", 4),
     ("Sample", "teacher", 4),
     ("Edit", "student", 4),
+    ("Sample", "student", 1),
+    ("Edit", "student", 4),
   ]
+  assert found[6].known is not None  # a part of a picture is drawn anew
   # What the sliders of the first model reach.
-  later = {(request.steps, request.t_mid) for request in found[5:]}
+  later = {(request.steps, request.t_mid) for request in found[7:]}
   student = models["student"]
   assert {steps for steps, _ in later} == set(student.steps)
   assert {t_mid for _, t_mid in later} == set(student.times)

@@ -127,6 +127,33 @@ def test_files_that_are_just_being_written(run, tmp_path):
     file.write_bytes(content)
 
 
+def test_zeros_that_a_crash_left(run, tmp_path):
+  run(0, 0, (10, 10, 1.0))
+  [events] = tmp_path.glob("events*")
+  before = status.status(str(tmp_path), now=10)
+  with events.open("ab") as file:
+    file.write(bytes(4096))
+  assert status.status(str(tmp_path), now=10) == before
+  # A clock behind that of the training's machine.
+  assert status.status(str(tmp_path), now=5)["seconds_silent"] == 0
+
+
+def test_a_run_in_a_bucket(bucket):
+  """It shows as soon as it begins, and what is saved once it is whole."""
+  (bucket / "config.json").write_text('{"run": "scd", "total_steps": 40}')
+  writer = writers.create(bucket, 0)
+  found = status.status(str(bucket))
+  assert found["state"] == "running" and found["processes"] == 1
+  saved = bucket / "checkpoints" / "40"
+  saved.mkdir(parents=True)
+  (saved / "_METADATA").write_text("{}")
+  assert status.status(str(bucket))["checkpoint"] is None
+  (saved / "commit_success.txt").write_text("")
+  found = status.status(str(bucket))
+  assert found["checkpoint"] == 40 and found["state"] == "complete"
+  writer.__exit__(None)
+
+
 def test_what_is_no_run(tmp_path):
   with pytest.raises(UserError, match="it has no config.json"):
     status.status(str(tmp_path / "none"))

@@ -7,7 +7,7 @@ export function fields(app, model, more = {}) {
   const { label, seed } = app.state;
   const own = settings(app, model);
   const wanted = { model: model.name, seed, steps: own.steps, ...more };
-  if (label !== null && model.classes) wanted.labels = [label];
+  if (label !== null && label < model.classes) wanted.labels = [label];
   if (own.steps > 1 && model.t_mid.choices.length) wanted.t_mid = own.t_mid;
   if (model.guidance.refusal === null) wanted.guidance = own.guidance;
   return wanted;
@@ -41,7 +41,7 @@ export function classControl(app, model, changed) {
     app.state.label = label;
     changed();
   };
-  const { label: value } = app.state;
+  const value = app.state.label < model.classes ? app.state.label : null;
   const options = [[null, "all"]];
   if (model.classes <= 20) {
     for (let k = 0; k < model.classes; k++) options.push([k, String(k)]);

@@ -1,7 +1,7 @@
 // Several models side by side, from the same noise, with a clock for each.
 
 import * as asking from "./asking.js";
-import { button, choices, figures, make, milliseconds, select } from "./dom.js";
+import { button, choices, figures, make, milliseconds, refill, select } from "./dom.js";
 import { newCanvas, paint } from "./paint.js";
 
 export const title = "Compare";
@@ -23,6 +23,7 @@ export function show(app, stage, panel) {
     const order = [...all].sort((a, b) => few(b) - few(a));
     for (const card of order) {
       card.drawn = null;
+      card.failed = false;
       card.element.classList.add("running");
       const more = { num: state.num };
       const wanted = asking.fields(app, card.model, more);
@@ -35,14 +36,20 @@ export function show(app, stage, panel) {
         card.set(milliseconds(drawn.ms), drawn.evaluations);
         if (all.every((other) => other.drawn)) judge(verdict, all);
       };
-      app.connection.ask(name, "sample", wanted, answer, app.fail);
+      const stop = (reason) => {
+        card.failed = true;
+        card.element.classList.remove("running");
+        app.fail(reason);
+      };
+      app.connection.ask(name, "sample", wanted, answer, stop);
     }
+    const waiting = (card) => !card.drawn && !card.failed;
     const tick = () => {
       for (const card of all) {
-        if (card.drawn) continue;
+        if (!waiting(card)) continue;
         card.set(milliseconds(performance.now() - began), "…");
       }
-      if (all.some((card) => !card.drawn)) clocks = requestAnimationFrame(tick);
+      if (all.some(waiting)) clocks = requestAnimationFrame(tick);
     };
     tick();
   };
@@ -92,7 +99,8 @@ export function show(app, stage, panel) {
         },
       }),
     ];
-    panel.replaceChildren(
+    refill(
+      panel,
       next,
       ...row.filter(Boolean),
       ...(app.models.length > 1 ? [toggles()] : []),
@@ -127,7 +135,7 @@ function newCard(app, model, ask) {
   const own = asking.settings(app, model);
   const millions = (model.parameters / 1e6).toFixed(2);
   const steps = select({
-    label: "Steps",
+    label: `Steps of ${model.name}`,
     options: model.steps.choices.map((n) => [String(n), String(n)]),
     value: String(own.steps),
     change: (text) => {
@@ -154,7 +162,9 @@ function judge(verdict, cards) {
   const ratio = slow.drawn.ms / fast.drawn.ms;
   if (ratio < 1.2) return;
   const times = ratio.toFixed(ratio < 10 ? 1 : 0);
+  const same = String(fast.model.shape) === String(slow.model.shape);
+  const noise = same ? "from the same noise " : "";
   verdict.textContent =
-    `${fast.model.name} drew from the same noise ${times} times as fast as ` +
+    `${fast.model.name} drew ${noise}${times} times as fast as ` +
     `${slow.model.name}.`;
 }

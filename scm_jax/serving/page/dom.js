@@ -12,7 +12,23 @@ export function make(tag, properties = {}, ...children) {
 }
 
 export function button(text, onclick, className = "") {
-  return make("button", { type: "button", className, onclick }, text);
+  const click = (event) => {
+    // After a click, keys are for the pictures; a keyboard's focus stays.
+    if (event.detail) event.currentTarget.blur();
+    onclick(event);
+  };
+  return make("button", { type: "button", className, onclick: click }, text);
+}
+
+// Replaces the controls; what has the focus keeps it, by its name.
+export function refill(panel, ...children) {
+  const name = (item) => item.getAttribute("aria-label") ?? item.textContent;
+  const focused = document.activeElement;
+  const wanted = panel.contains(focused) ? name(focused) : null;
+  panel.replaceChildren(...children);
+  if (wanted === null) return;
+  const all = [...panel.querySelectorAll("button, input, select")];
+  all.find((item) => name(item) === wanted)?.focus();
 }
 
 export function slider({ label, min, max, step = 1, value, show, change }) {
@@ -20,8 +36,9 @@ export function slider({ label, min, max, step = 1, value, show, change }) {
   const output = make("output", {}, text(value));
   const input = make("input", { type: "range", min, max, step });
   input.value = value;
+  input.ariaValueText = text(value);
   input.oninput = () => {
-    output.value = text(Number(input.value));
+    output.value = input.ariaValueText = text(Number(input.value));
     change(Number(input.value));
   };
   input.setAttribute("aria-label", label);

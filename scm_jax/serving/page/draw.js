@@ -1,7 +1,7 @@
 // A grid of pictures that follows the sliders.
 
 import * as asking from "./asking.js";
-import { button, choices, count, figures, make, milliseconds } from "./dom.js";
+import { button, choices, count, figures, make, milliseconds, refill } from "./dom.js";
 import { keeping, newCanvas, paint } from "./paint.js";
 
 export const title = "Draw";
@@ -56,7 +56,8 @@ export function show(app, stage, panel) {
       controls();
       ask();
     };
-    panel.replaceChildren(
+    refill(
+      panel,
       ...[
         asking.modelControl(app, app.models, again),
         asking.classControl(app, model, ask),

@@ -76,6 +76,7 @@ function open(app, name) {
   const wide = name === "api";
   document.querySelector("main").classList.toggle("wide", wide);
   $("panel").hidden = wide;
+  $("panel").replaceChildren(); // hidden buttons have no keys
   leave = MODES[name].show(app, $("stage"), $("panel"));
 }
 

@@ -19,7 +19,11 @@ export class Connection {
       for (const view of this.views.values()) this.send(view);
     };
     this.socket.onclose = () => {
-      this.tell("connection", "The server does not answer; trying again …");
+      get("api/status").catch(({ name, message }) => {
+        const none = name === "TypeError"; // no answer at all
+        const why = none ? "The server does not answer; trying again …" : message;
+        this.tell("connection", why);
+      });
       setTimeout(() => this.open(), 1000);
     };
   }

@@ -1,7 +1,7 @@
 // Strokes become pictures, and parts of a picture are drawn anew.
 
 import * as asking from "./asking.js";
-import { button, choices, figures, make, milliseconds } from "./dom.js";
+import { button, choices, figures, make, milliseconds, refill } from "./dom.js";
 import { slider, stops } from "./dom.js";
 import { Brush } from "./brush.js";
 import { column, keeping, newCanvas, paint } from "./paint.js";
@@ -50,7 +50,11 @@ export function show(app, stage, panel) {
 
   const build = () => {
     const shape = app.model().shape;
-    if (String(brush?.shape) !== String(shape)) brush = new Brush(shape, ask);
+    const brushes = (state.brushes ??= {}); // a sheet for each way and shape
+    const key = `${state.way} ${shape}`;
+    const isNew = !(key in brushes);
+    brush = brushes[key] ??= new Brush(shape, ask);
+    brush.changed = ask;
     brush.way = state.way;
     const half = (name, content) =>
       make(
@@ -63,6 +67,8 @@ export function show(app, stage, panel) {
     const cards = make("div", { className: "cards hand" }, halves);
     stage.replaceChildren(cards, list);
     controls();
+    if (isNew && state.way === "inpaint") sampleInto();
+    else ask();
   };
 
   // Draws a picture to change parts of.
@@ -72,7 +78,7 @@ export function show(app, stage, panel) {
       brush.take(column(drawn));
       ask();
     };
-    app.connection.ask("sketch", "sample", request, answer, app.fail);
+    app.connection.ask("sketch paper", "sample", request, answer, app.fail);
   };
 
   const controls = () => {
@@ -88,12 +94,7 @@ export function show(app, stage, panel) {
         ["inpaint", "Inpaint"],
       ],
       value: state.way,
-      change: set("way", () => {
-        brush.clearMarks();
-        build();
-        if (state.way === "inpaint") sampleInto();
-        else ask();
-      }),
+      change: set("way", build),
     });
     const hint =
       state.way === "strokes"
@@ -109,7 +110,8 @@ export function show(app, stage, panel) {
     });
     const own = model.steps.choices.map((n) => [n, String(n)]);
     const sizes = SIZES.filter((size) => app.sizes.includes(size));
-    panel.replaceChildren(
+    refill(
+      panel,
       ...[
         make("p", { className: "hint" }, hint),
         ways,
@@ -127,12 +129,13 @@ export function show(app, stage, panel) {
             brush.take(column({ ...results, shape: first(results.shape) }));
             ask();
           }),
-          state.way === "inpaint" && button("New picture", sampleInto),
+          state.way === "inpaint" && button("New picture", () => {
+            app.state.seed = Math.floor(1000 * Math.random());
+            controls();
+            sampleInto();
+          }),
         ),
-        asking.modelControl(app, models, () => {
-          build();
-          ask();
-        }),
+        asking.modelControl(app, models, build),
         asking.classControl(app, model, ask),
         state.way === "strokes" && far,
         choices({
@@ -154,9 +157,10 @@ export function show(app, stage, panel) {
   };
 
   build();
-  if (state.way === "inpaint") sampleInto();
-  else ask();
-  return () => app.connection.forget("sketch");
+  return () => {
+    app.connection.forget("sketch");
+    app.connection.forget("sketch paper");
+  };
 }
 
 function brushControls(brush, way, changed) {

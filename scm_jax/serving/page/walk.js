@@ -1,7 +1,7 @@
 // An endless walk through noise, as fast as the server draws.
 
 import * as asking from "./asking.js";
-import { button, choices, count, figures, make, milliseconds } from "./dom.js";
+import { button, choices, count, figures, make, milliseconds, refill } from "./dom.js";
 import { slider } from "./dom.js";
 import { keeping, newCanvas, paint } from "./paint.js";
 
@@ -72,7 +72,8 @@ export function show(app, stage, panel) {
       controls();
       changed();
     };
-    panel.replaceChildren(
+    refill(
+      panel,
       ...[
         toggle,
         asking.modelControl(app, app.models, again),

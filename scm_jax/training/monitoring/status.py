@@ -17,10 +17,11 @@ from etils import epath
 from tensorboard.compat.proto import event_pb2
 from tensorboard.util import tensor_util
 
-from scm_jax import errors
+from scm_jax import errors, files
 from scm_jax.errors import UserError
 
 RATE = "steps_per_second"
+COMMITTED = "commit_success.txt"  # Orbax's mark of a checkpoint in a bucket
 COUNTS = ("nonfinite_samples", "nonfinite_gradients")
 # A run counts as silent when its last sign of life is older than PATIENCE times
 # the longest interval between two of them, and than LEAST seconds; before its
@@ -119,7 +120,10 @@ def status(folder: str, now: float | None = None) -> dict[str, Any]:
     "loss": last.get("loss"),
     RATE: rate,
     "seconds_left": max(total - step, 0) / rate if rate else None,
-    "seconds_silent": now - processes[-1].signs[-1] if processes else None,
+    # Clocks differ, so that the last sign may be in the future.
+    "seconds_silent": max(now - processes[-1].signs[-1], 0.0)
+    if processes
+    else None,
     **goodput(processes),
     **{name: sum(x.get(name) or 0 for x in lines) for name in COUNTS},
     "damaged_checkpoints": len(_steps(path / "checkpoints_damaged")),
@@ -224,7 +228,10 @@ def _steps(folder: epath.Path) -> list[int]:
   """Returns the steps of the checkpoints in a folder."""
   if not folder.exists():
     return []
-  return [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+  found = [path for path in folder.iterdir() if path.name.isdigit()]
+  if files.is_remote(folder):  # where Orbax writes in place
+    found = [path for path in found if (path / COMMITTED).exists()]
+  return [int(path.name) for path in found]
 
 
 def _processes(path: epath.Path) -> list[Process]:
@@ -275,7 +282,7 @@ def _events(data: bytes) -> Iterator[event_pb2.Event]:
   while place + 12 <= len(data):  # a length of 8 bytes, and its checksum
     [length] = struct.unpack_from("<Q", data, place)
     end = place + 12 + length
-    if end + 4 > len(data):
+    if not length or end + 4 > len(data):  # a crash may leave zeros
       return
     yield event_pb2.Event.FromString(data[place + 12 : end])
     place = end + 4

@@ -126,6 +126,7 @@ class TensorBoardWriter:
     self._file = self._new_file()
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     _append_event(self._file, step=start_step + 1, session_log=start)
+    self._file.flush()  # a sign of life, before anything is compiled
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Writes scalars by name, as float32."""

@@ -226,16 +226,20 @@ def test_a_report_goes_along(model_of, tmp_path):
   assert "Fréchet distances (FD) to scm_digits" in card
 
 
-def test_scores_of_other_weights_do_not(model_of):
-  """A run's report may have those of other averages and of earlier steps."""
-  weights = {"training_step": 8, "ema": "0.050"}
+def test_scores_of_other_weights_do_not():
+  """A report may have those of other averages, steps, runs and guides."""
+  weights = {"objective": "scd", "training_step": 8, "ema": "0.050"}
   ours = weights | {"fd": {"pixels": 1.0}}
   others = [ours | {"ema": "0.100"}, ours | {"training_step": 4}, weights]
-  origin = export.Origin({}, 8, "0.050")
+  others += [ours | {"objective": "sct"}, ours | {"guide": {"step": 4}}]
+  origin = export.Origin({"run": "scd"}, 8, "0.050")
   for report in ([1], {"runs": []}, {"runs": 3}, {"runs": [1, *others]}, None):
-    assert export.scores(report, origin) is None
-  both = {"runs": [others[0], ours], "reference": {"dataset": "x"}}
-  assert export.scores(both, origin) == both | {"runs": [ours]}
+    assert export.scores(report, origin, "runs/a") is None
+  both = {"runs": [*others, ours], "reference": {"dataset": "x"}}
+  assert export.scores(both, origin, "runs/a") == both | {"runs": [ours]}
+  seeds = [ours | {"workdir": f"runs/{name}"} for name in "ab"]
+  found = export.scores({"runs": seeds}, origin, "./runs/a")
+  assert found == {"runs": seeds[:1]}
 
 
 def test_whole_or_not_at_all(model_of, tmp_path, monkeypatch):
