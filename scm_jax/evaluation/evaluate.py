@@ -72,8 +72,8 @@ def evaluate(
   alike = real is not None and real.shape[1:] == tuple(subjects.image_shape)
   rows = {"real images": real} if alike else {}
   for candidates in subjects.groups():
-    name = _unique_name(candidates[0].name, runs)
     choice = selection.select(candidates, scorer)
+    name = _unique_name(choice.best.name, runs)
     saved = {
       seed: _sample_file(out, name, seed)
       for seed in request.protocol.seeds

@@ -10,9 +10,10 @@ import logging
 import pathlib
 import tempfile
 
+from etils import epath
 from ml_collections import ConfigDict
 
-from scm_jax import files
+from scm_jax import errors, files
 from scm_jax.errors import ConfigError
 from scm_jax.evaluation import labels, reference
 from scm_jax.evaluation.candidate import DrawnImages, Samples, collect
@@ -49,7 +50,7 @@ class Evaluation:
 
     Raises:
       ConfigError: features that do not exist, or whose weights are missing.
-      UserError: the workdir cannot be written.
+      UserError: the workdir cannot be written, or there is no such reference.
     """
     self._config, self._cache = config, _cache(folder)
     self._ready: _Ready | None = None
@@ -68,6 +69,11 @@ class Evaluation:
         "be chosen, and the best weights in training are chosen by features; "
         "leave it out, and give it to scm-jax evaluate"
       )
+    if reference.is_file(options.reference):
+      with errors.reading(options.reference):
+        epath.Path(options.reference).stat()
+    elif options.reference:  # opened here, so that a typo is found at once
+      ImageDataset(config.data, None, options.reference)
     if startup.is_main():
       best.recover(folder)
 

@@ -112,7 +112,7 @@ def loss(
     student.extra[CRITIC],
     params[CRITIC],
     point._replace(
-      x0=diagnostics.select(valid, drawn),
+      x0=diagnostics.select(valid, drawn, jnp.nan),  # which it leaves out
       z=noise(1),
       t=point.drawn["critic_t"],
     ),
@@ -128,6 +128,7 @@ def loss(
       "critic_loss": critic,
       "critic_mse": seen["mse"],
       "valid": valid,
+      "nonfinite_samples": jnp.sum(~valid),
     }
   )
   return total, metrics

@@ -107,7 +107,9 @@ def _over_microbatches(of_part: Callable, draws: Any, parts: int) -> Any:
   """Returns the sums of `of_part` over microbatches, and `valid` of all."""
   if parts == 1:
     return of_part(draws)
-  draws = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), draws)
+  # An array may have an axis of no entries, so that -1 would say nothing.
+  split = lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:])
+  draws = jax.tree.map(split, draws)
 
   def add(total, part):
     sums, valid = of_part(part)

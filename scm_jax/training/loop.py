@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 import jax
@@ -208,19 +208,20 @@ def _train(
         writer.write_scalars(step, found)
         dog.beat(step)
         progress.pause()
-      # 4. Samples of the averaged weights.
-      if config.sample.num and (last or _due(config.sample_every, step)):
-        settle()
-        model = _first_ema(config, mesh, state, decoder)
-        _write_samples(config, path, model, step, writer)
-        progress.pause()
-      if evaluate and _due(config.evaluate_every, step):
-        settle()
-        health.check(window)
-        model = _first_ema(config, mesh, state, decoder)
-        _evaluate(store, model, step, evaluate, writer)
-        dog.beat(step)
-        progress.pause()
+      # 4. Samples and scores of the averaged weights.
+      with _saved(checkpoints, state):
+        if config.sample.num and (last or _due(config.sample_every, step)):
+          settle()
+          model = _first_ema(config, mesh, state, decoder)
+          _write_samples(config, path, model, step, writer)
+          progress.pause()
+        if evaluate and _due(config.evaluate_every, step):
+          settle()
+          health.check(window)
+          model = _first_ema(config, mesh, state, decoder)
+          _evaluate(store, model, step, evaluate, writer)
+          dog.beat(step)
+          progress.pause()
       # 5. Save; on a signal, save now and leave. Snapshots of earlier steps
       # are on disk before a checkpoint from which a run would not make them.
       save = step % config.checkpoint_every == 0 or last or leave
@@ -249,6 +250,21 @@ def _train(
   else:
     logging.info("stopped by a signal; %s is saved at step %d", path, step)
   return last
+
+
+@contextlib.contextmanager
+def _saved(checkpoints: Checkpoints, state: TrainState) -> Generator[None]:
+  """Saves the state if the block fails, so that no step is lost with it.
+
+  Of several processes only some may have failed, and those cannot save alone.
+  """
+  try:
+    yield
+  except Exception:
+    if jax.process_count() == 1:
+      checkpoints.save(state)
+      checkpoints.wait()
+    raise
 
 
 def _initial_state(

@@ -43,7 +43,16 @@ def make_mesh(config: Run, devices: Sequence[Any] | None = None) -> Mesh:
   Raises:
     ConfigError: the devices or the batch cannot be divided like this.
   """
-  devices = jax.devices() if devices is None else devices
+  if devices is None:
+    devices = jax.devices()
+    counts = {device.process_index: 0 for device in devices}
+    for device in devices:
+      counts[device.process_index] += 1
+    if len(set(counts.values())) > 1:
+      raise ConfigError(
+        "the processes have different numbers of devices: "
+        f"{', '.join(map(str, counts.values()))}; give each the same"
+      )
   sizes = _sizes(config.mesh, len(devices))
   parts = len(devices) * max(1, config.microbatches)
   if config.batch_size % parts:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from scm_jax.cli import configs
-from scm_jax.errors import ConfigError
+from scm_jax.defaults import get_defaults
+from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluation import in_training
 from scm_jax.training import resolve, workdir
 
@@ -53,6 +54,15 @@ def test_decoded_latents_are_no_real_images(
   _, known = in_training.Evaluation(config, str(tmp_path))._make(model)
   assert bool(known.warnings) == warned
   assert ("decoded latents, not real images" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("name", ["/nowhere/images.npz", "no_such_dataset"])
+def test_a_reference_is_looked_for_at_once(name, tmp_path, data_dir):
+  config = get_defaults()
+  config.data.name, config.data.data_dir = "scm_digits", str(data_dir)
+  config.evaluate.reference = name
+  with pytest.raises(UserError, match=name):
+    in_training.Evaluation(config, str(tmp_path))
 
 
 def test_no_best_weights_are_chosen_by_a_judge(tmp_path):

@@ -110,3 +110,24 @@ def test_each_network_learns_its_own_loss_alone(mlp):
   # The matching loss reaches the student, but not its weighting head.
   near(whole["w"], scd["w"])
   assert np.abs(whole["out"] - scd["out"]).max() > 1e-4
+
+
+def test_samples_that_cannot_be_matched_are_left_out(mlp):
+  """They are counted, and the critic does not learn from them."""
+  options = Options()
+  t_max = trigflow.max_time(SIGMA_D)
+
+  def overflowing(params, u, t, cond, **keywords):
+    broken = (t >= t_max - 1e-6) & (jnp.arange(4) < 2)
+    return mlp.F(params, u, t, cond, **keywords) + jnp.where(
+      broken, jnp.inf, 0.0
+    ).reshape(-1, 1, 1, 1)
+
+  student = mlp.student._replace(F=overflowing, extra={"critic": mlp.student})
+  params = {**mlp.params, "critic": jax.tree.map(jnp.cos, mlp.params)}
+  _, metrics = distribution_matching.loss(
+    student, params, drawn(mlp, options), mlp.velocity, options, 1.0
+  )
+  assert metrics["valid"].tolist() == [False, False, True, True]
+  assert metrics["nonfinite_samples"] == 2
+  assert jnp.isfinite(metrics["critic_mse"])

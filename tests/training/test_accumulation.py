@@ -36,7 +36,9 @@ def gradient(microbatches, bad=()):
   x = rng.normal(size=(BATCH, 3)).astype(np.float32)
   x[list(bad)] = np.nan
   t = rng.uniform(0, 1.5, BATCH).astype(np.float32)
-  draws = {"x0": x, "t": t, "cond": {"label": np.arange(BATCH)}}
+  # What is drawn may be nothing for each sample.
+  nothing = np.zeros((BATCH, 0), np.float32)
+  draws = {"x0": x, "t": t, "cond": {"label": np.arange(BATCH)}, "no": nothing}
   mesh = Mesh(
     np.asarray(jax.devices()[:1]).reshape(1, 1),
     (sharding.DATA, sharding.FSDP),

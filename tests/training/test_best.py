@@ -21,7 +21,7 @@ def offer(make_config):
   fill = lambda x: jax.tree.map(lambda s: np.full(s.shape, x, s.dtype), shapes)
   model = resolve.model(resolve.resolve(config), fill(1.0))
 
-  def run(path, step, score, **others):
+  def run(path, step, score, config=config, **others):
     params = {"denoiser": fill(step)["denoiser"]}
     offered = dataclasses.replace(model, params=params)
     return best.keep_if_best(
@@ -97,6 +97,17 @@ def test_a_disk_that_fails_keeps_the_one_before(offer, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="best: No space left on device"):
       offer(path, 2, 0.5)
   assert _step(path) == 1
+
+
+def test_scores_of_other_settings_are_not_compared(
+  make_config, offer, tmp_path, caplog
+):
+  path = epath.Path(tmp_path)
+  assert offer(path, 1, 1.0) and not offer(path, 2, 1.5)
+  config = make_config("teacher", "--config.evaluate.num=99")
+  assert offer(path, 2, 1.5, config=config)
+  assert "score of other settings" in caplog.text
+  assert not offer(path, 3, 2.0, config=config)
 
 
 def test_a_best_by_another_score_is_compared_by_this_one(offer, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from jax._src.clusters import cloud_tpu_cluster
 
 from scm_jax.errors import ConfigError, UserError
+from scm_jax.training.ema import snapshots
 from scm_jax.training.processes import cluster, peers
 from scm_jax.training.processes.cluster import Cluster
 
@@ -291,6 +292,18 @@ def test_two_processes_stop_die_and_go_on_as_one(
   for name in a:
     if "['params']" in name:
       np.testing.assert_allclose(a[name], b[name], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_checkpoints_and_snapshots_of_one_step(pair, flags, tmp_path):
+  """Two savers wait for the other process at once, each for its own part."""
+  more = "checkpoint_every=2 snapshot_every=2 total_steps=24 sample.num=0"
+  argv = ["train", f"--workdir={tmp_path}/run"]
+  argv += flags("teacher", *(f"--config.{word}" for word in more.split()))
+  for process in pair(*argv):
+    assert process.wait(PATIENCE) == 0, process.log.read_text()[-2000:]
+  steps = snapshots.steps(tmp_path / "run")
+  assert steps == list(range(2, 25, 2))
 
 
 @pytest.mark.slow

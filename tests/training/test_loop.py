@@ -132,6 +132,38 @@ def test_two_processes_do_not_train_in_one_workdir(
   assert not list(tmp_path.glob("*"))[1:]  # but the lock
 
 
+def test_a_score_that_fails_loses_no_step(
+  make_config, shared_steps, steps_kept, tmp_path
+):
+  config = make_config("teacher", "--config.evaluate_every=3")
+
+  def evaluate(model):
+    raise UserError("cannot read the reference")
+
+  def batches(start):
+    source = sources.open_source(config.data)
+    size = config.batch_size
+    return pipeline.Batches(source, batch_size=size, seed=0).iterate(start)
+
+  with shared_steps(), pytest.raises(UserError, match="the reference"):
+    loop.train(config, str(tmp_path), batches, evaluate)
+  assert steps_kept(tmp_path)[-1] == 3
+
+
+def test_a_run_cannot_begin_elsewhere_after_it_began(
+  make_config, train, reference, tmp_path
+):
+  for field in ("start", "teacher"):
+    folder = tmp_path / field
+    begun = make_config("sct", "--config.total_steps=2")
+    begun.teacher = ""
+    assert train(begun, folder)
+    later = begun.copy_and_resolve_references()
+    later.total_steps, later[field] = 4, str(reference)
+    with pytest.raises(ConfigError, match=f"began without config.{field}"):
+      train(later, folder)
+
+
 def test_tensorboard_has_scalars_and_the_samples(reference):
   from tensorboard.backend.event_processing import event_accumulator
 

@@ -5,7 +5,9 @@ mesh; `sample`, `evaluate` and `scm_jax.load` read it like a workdir.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -37,12 +39,15 @@ def keep_if_best(
   """
   recover(workdir)
   name, score = next(iter(scores.items()))
-  kept = kept_score(workdir, name)
+  how = {key: config[key].to_dict() for key in ("evaluate", "sample")}
+  how = json.loads(json.dumps(how))  # as it is read back
+  kept = kept_score(workdir, name, how)
   if kept is not None and kept <= score:
     return False
   plain = json.loads(configuration.to_json(config))
   origin = export_folder.Origin(plain, step, averaging.name(config.ema[0]))
   record = {"by": name, "score": score, "step": step, "scores": dict(scores)}
+  record["how"] = how
   with files.replaced_folder(workdir / FOLDER) as folder:
     weights = export_folder.cast(model.weights, "float32")
     export_folder.write(folder, model.with_weights(weights), origin)
@@ -50,16 +55,28 @@ def keep_if_best(
   return True
 
 
-def kept_score(workdir: epath.Path, name: str) -> float | None:
+def kept_score(
+  workdir: epath.Path, name: str, how: Mapping[str, Any] | None = None
+) -> float | None:
   """Returns one score of the model in `best/`; None if there is no such one.
 
-  The name need not be that of the score that chose the model.
+  The name need not be that of the score that chose the model. A score that was
+  not taken by the settings `how`, such as the number of samples, says nothing.
   """
   file = workdir / FOLDER / SCORE
   try:
-    return json.loads(file.read_text())["scores"].get(name)
+    record = json.loads(file.read_text())
+    score = record["scores"].get(name)
   except (OSError, ValueError, KeyError):
     return None
+  # Earlier versions did not note how they scored.
+  if score is not None and how not in (None, record.get("how", how)):
+    logging.warning(
+      f"{file} has a score of other settings of config.evaluate or "
+      "config.sample; the model there makes way for one that is scored now"
+    )
+    return None
+  return score
 
 
 def recover(workdir: epath.PathLike) -> None:

@@ -41,6 +41,11 @@ class Saver:
     self.path = epath.Path(files.absolute(workdir)) / folder
     self._manager: Any = None  # an ocp.CheckpointManager, once it is open
     self._saving, self._failed = 0, False
+    # Processes wait for each other by names that Orbax makes of steps. Without
+    # a prefix, a checkpoint and a snapshot of one step would share them.
+    self._apart = ocp.options.MultiprocessingOptions(
+      barrier_sync_key_prefix=folder
+    )
 
   def wait(self) -> None:
     """Waits until the last save is on disk, and raises its error."""
@@ -122,6 +127,7 @@ class Checkpoints(Saver):
       keep_period=keep_every or None,
       cleanup_tmp_directories=not reading,
       create=not reading,
+      multiprocessing_options=self._apart,
     )
     self._reading = reading
     self._manager = self._open()

@@ -59,7 +59,9 @@ class Snapshots(Saver):
     """
     self.wait()
     if self._manager is None:
-      options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
+      options = ocp.CheckpointManagerOptions(
+        cleanup_tmp_directories=True, multiprocessing_options=self._apart
+      )
       self._manager = ocp.CheckpointManager(self.path, options=options)
     if step not in self._manager.all_steps():
       names = emas if step in self._at else self._names

@@ -101,7 +101,8 @@ def _exit_after_loss(task: str, index: int) -> None:
     "same command again on all to go on from what is saved"
   )
   _lost.set()
-  time.sleep(GRACE)
+  if index:  # without process 0, JAX ends this one at once
+    time.sleep(GRACE)
   print(f"scm-jax {task}: {_loss_message}", file=sys.stderr)
   _exit(1)
 
