@@ -209,19 +209,19 @@ def _train(
         dog.beat(step)
         progress.pause()
       # 4. Samples and scores of the averaged weights.
-      with _saved(checkpoints, state):
-        if config.sample.num and (last or _due(config.sample_every, step)):
-          settle()
-          model = _first_ema(config, mesh, state, decoder)
-          _write_samples(config, path, model, step, writer)
-          progress.pause()
-        if evaluate and _due(config.evaluate_every, step):
-          settle()
-          health.check(window)
-          model = _first_ema(config, mesh, state, decoder)
-          _evaluate(store, model, step, evaluate, writer)
-          dog.beat(step)
-          progress.pause()
+      draw = config.sample.num and (last or _due(config.sample_every, step))
+      score = evaluate and _due(config.evaluate_every, step)
+      if draw or score:
+        settle()
+        health.check(window)
+        model = _first_ema(config, mesh, state, decoder)
+        with _saved(checkpoints, state):
+          if draw:
+            _write_samples(config, path, model, step, writer)
+          if score:
+            _evaluate(store, model, step, evaluate, writer)
+        dog.beat(step)
+        progress.pause()
       # 5. Save; on a signal, save now and leave. Snapshots of earlier steps
       # are on disk before a checkpoint from which a run would not make them.
       save = step % config.checkpoint_every == 0 or last or leave
@@ -254,7 +254,7 @@ def _train(
 
 @contextlib.contextmanager
 def _saved(checkpoints: Checkpoints, state: TrainState) -> Generator[None]:
-  """Saves the state if the block fails, so that no step is lost with it.
+  """Saves a sound state if the block fails, so that no step is lost with it.
 
   Of several processes only some may have failed, and those cannot save alone.
   """

@@ -9,6 +9,7 @@ stays within a host where it fits, and each process holds consecutive samples.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,13 +46,11 @@ def make_mesh(config: Run, devices: Sequence[Any] | None = None) -> Mesh:
   """
   if devices is None:
     devices = jax.devices()
-    counts = {device.process_index: 0 for device in devices}
-    for device in devices:
-      counts[device.process_index] += 1
-    if len(set(counts.values())) > 1:
+    counts = Counter(device.process_index for device in devices).values()
+    if len(set(counts)) > 1:
       raise ConfigError(
         "the processes have different numbers of devices: "
-        f"{', '.join(map(str, counts.values()))}; give each the same"
+        f"{', '.join(map(str, counts))}; give each the same"
       )
   sizes = _sizes(config.mesh, len(devices))
   parts = len(devices) * max(1, config.microbatches)

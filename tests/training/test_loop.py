@@ -150,6 +150,16 @@ def test_a_score_that_fails_loses_no_step(
   assert steps_kept(tmp_path)[-1] == 3
 
 
+def test_a_diverged_state_is_not_saved_for_its_samples(
+  make_config, train, steps_kept, tmp_path
+):
+  config = make_config("teacher", "--config.sample_every=3")
+  config.divergence_limit = 0.0
+  with pytest.raises(UserError, match="diverged by step 3"):
+    train(config, tmp_path)
+  assert 3 not in steps_kept(tmp_path)
+
+
 def test_a_run_cannot_begin_elsewhere_after_it_began(
   make_config, train, reference, tmp_path
 ):
