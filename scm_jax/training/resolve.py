@@ -168,7 +168,8 @@ def _check_objective(run: Run) -> None:
     if options.guidance != "none":
       raise ConfigError(
         f"config.objective.guidance is {options.guidance!r}, but this run of "
-        f"{run.run!r} evaluates no teacher that could be guided; set it to none"
+        f"{run.run!r} evaluates no teacher that could be guided; set it to "
+        "none, in another --workdir if the run has begun"
       )
     return
   if not run.teacher:
