@@ -87,12 +87,6 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
     for line in configuration.diff(old, new)
     if not configuration.may_change(line.partition(":")[0])
   ]
-  for field in ("start", "teacher"):
-    if new[field] and not old[field]:
-      raise ConfigError(
-        f"the run in {path} began without config.{field}, so that its weights "
-        f"are not of {new[field]}; leave it out, or choose another --workdir"
-      )
   if differences:
     # The run and its seed before the details of groups.
     differences.sort(key=lambda line: "." in line.partition(":")[0])
@@ -103,6 +97,12 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
       "choose another --workdir"
     )
+  for field in ("start", "teacher"):
+    if new[field] and not old[field]:
+      raise ConfigError(
+        f"the run in {path} began without config.{field}, so that its weights "
+        f"are not of {new[field]}; leave it out, or choose another --workdir"
+      )
 
 
 def load_config(path: epath.PathLike) -> ConfigDict:
