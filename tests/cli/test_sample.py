@@ -1,5 +1,6 @@
 """The command `sample`: files, determinism, mistakes."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 import scm_jax
+from scm_jax import defaults, sampler_kinds, schema
+from scm_jax.cli import flags
 
 
 @pytest.fixture
@@ -230,3 +233,12 @@ def test_out_that_cannot_be_written(refused, runs, tmp_path):
   )
   assert f"{tmp_path}/file" in said
   assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_solvers_are_those_of_the_config_and_of_the_flag():
+  """These two read no JAX, and so name the solvers themselves."""
+  parser = argparse.ArgumentParser()
+  flags.adder(flags.SAMPLER)(parser)
+  [flag] = [a for a in parser._actions if a.dest == "solver"]
+  allowed = schema.choices(defaults.Sample)["solver"]
+  assert set(flag.choices) == set(allowed) == sampler_kinds.SOLVERS.keys()

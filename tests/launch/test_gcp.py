@@ -1,5 +1,6 @@
 """launch/gcp.sh in a fake cloud: what is made, retried, resumed and deleted."""
 
+import shlex
 import shutil
 import subprocess
 
@@ -330,6 +331,20 @@ def test_a_job_in_a_cluster_is_deleted_with_its_pods(cloud):
 def test_a_cluster_that_does_not_take_the_job(cloud, call, error, advice):
   result = cloud("create", *CLUSTER, "--yes", faults=[(call, error)])
   assert result.returncode == 1 and advice in result.stderr
+
+
+def test_a_pod_finds_its_files_in_a_folder_with_a_space(cloud):
+  where = ["--workdir=gs://bucket/of mine/My_run", *WHERE[::2]]
+  done = cloud("create", CLUSTER[0], *where, "--gke=c", "--yes", "--spot")
+  assert done.returncode == 0, done.stderr
+  [jobset] = cloud.now["jobsets"].values()
+  job = yaml.safe_load(jobset)["spec"]["replicatedJobs"][0]
+  pod = job["template"]["spec"]["template"]["spec"]
+  *_, script = pod["containers"][0]["command"]
+  [line] = [x for x in script.splitlines() if x.startswith("gcloud storage cp")]
+  uploaded = "gs://bucket/of mine/My_run/launch"
+  files = [f"{uploaded}/host.sh", f"{uploaded}/job.env"]
+  assert shlex.split(line) == ["gcloud", "storage", "cp", *files, "."]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from tensorboard.util import tensor_util
 from scm_jax import errors, files
 from scm_jax.errors import UserError
 
+# The names of files are written out here, because the modules that write them
+# import JAX, without which this answers in a second.
 RATE = "steps_per_second"
 COMMITTED = "commit_success.txt"  # Orbax's mark of a checkpoint in a bucket
 COUNTS = ("nonfinite_samples", "nonfinite_gradients")

@@ -276,6 +276,12 @@ def test_other_files_are_not_replaced(model_of, tmp_path):
   assert (tmp_path / "mine").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["student", "decoded", "teacher-edm2", "map"])
+def test_an_export_may_replace_all_that_it_wrote(export_of, name):
+  written = {path.name for path in export_of(name).iterdir()}
+  assert written <= export.WRITTEN
+
+
 def test_what_was_put_into_an_export_is_kept(model_of, export_of, tmp_path):
   """Such as samples, or a repository; all that an export writes may go."""
   origin = export.Origin({}, 1, "")
