@@ -18,8 +18,9 @@ def page(book: Record, names: Iterable[str]) -> str:
     "## Checks",
     _checks(book, names),
     "## Sampling",
-    "Milliseconds from the seed to images on the host, without an autoencoder, "
-    "and the least that the device's rates allow.",
+    "Milliseconds from the seed to images on the host, without an autoencoder; "
+    "of a call that queues behind others; until a call returns to Python; and "
+    "the least that the device's rates allow.",
     _sampling(book, names),
     "## Train steps",
     "One pass on one device. MFU leaves out recomputation, HFU counts it.",
@@ -93,13 +94,15 @@ def _sampling(book: Record, names: list[str]) -> str:
           parts.PARTS[name].options["size"].upper(),
           key,
           f"{ms:.2f}",
+          f"{found['queued_ms']:.2f}" if "queued_ms" in found else "",
+          f"{found['host_ms']:.2f}" if "host_ms" in found else "",
           f"{floor:.2f}" if floor else "",
           f"{ms / floor:.1f}" if floor else "",
           f"{1e3 * found['images'] / ms:.0f}",
         ]
       )
-  head = ["size", "what", "ms", "floor", "times the floor", "images/s"]
-  return _table(head, rows)
+  head = ["size", "what", "ms", "queued", "host", "floor"]
+  return _table([*head, "times the floor", "images/s"], rows)
 
 
 def _steps(book: Record, names: list[str]) -> str:

@@ -5,7 +5,7 @@ Weights are random and in bfloat16, and latents are not decoded.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,35 +22,54 @@ from scm_jax.training.benchmarks import sampling, train_step
 
 DTYPE = "bfloat16"
 GUIDANCE = 1.4  # any scale but 1 costs a teacher a second evaluation
-# Batch and steps of what is drawn, by objective; None is the sampler's own.
-CASES = {"scd": ((1, 2), (1, 1), (64, 2)), "teacher": ((1, None),)}
-PRODUCTS = {"scd": ((1, 2),)}  # few images, as for `folding.by_product`
+
+
+class Case(NamedTuple):
+  """What is drawn.
+
+  Attributes:
+    objective: of the network.
+    batch: the number of images.
+    steps: the number of steps; None is the sampler's own.
+    products: whether all convolutions are products, whatever their size. Then
+      none is cuDNN's, and all kernels can be in CUDA graphs.
+  """
+
+  objective: str
+  batch: int
+  steps: int | None
+  products: bool = False
+
+
+CASES = {
+  "latency": (Case("scd", 1, 2), Case("scd", 1, 2, products=True)),
+  "throughput": (
+    Case("scd", 64, 2),
+    Case("scd", 1, 1),
+    Case("teacher", 1, None),
+  ),
+}
 
 
 def measure(request: Request) -> Iterator[tuple[str, Any]]:
-  """Yields the times of a student's steps and of its teacher's, and floors.
-
-  With the option `products`, those of a student whose convolutions are all
-  products: without cuDNN, its kernels are one CUDA graph.
-  """
+  """Yields the times of the option `what`, an entry of `CASES`, and floors."""
   size, tiny = request.options["size"], request.tiny
-  products = request.options["products"]
-  if products:  # in this process alone, which ends with the part
-    folding.suits_product = lambda positions, channels: True
   one = runs.run(runs.imagenet("scd", size, tiny), batch_size=1)
   flops = train_step.forward_arithmetic(one)
-  for objective, cases in (PRODUCTS if products else CASES).items():
-    # The networks are large; no two are in memory at once.
-    sampler = _sampler(objective, size, tiny)
-    for batch, steps in cases:
-      steps = steps or sampler.steps
-      name = f"{objective}, {steps} steps, batch {batch}"
-      name += ", by products" * products
-      if name not in request.have:
-        given = dataclasses.replace(sampler, batch_size=batch)
-        yield name, _measured(given, steps, flops, tiny)
-        del given
-    del sampler
+  sampler, drawn_by = None, ""
+  for case in CASES[request.options["what"]]:
+    if sampler is None or case.objective != drawn_by:
+      sampler = None  # the networks are large; no two are in memory at once
+      sampler, drawn_by = _sampler(case.objective, size, tiny), case.objective
+    steps = case.steps or sampler.steps
+    name = f"{case.objective}, {steps} steps, batch {case.batch}"
+    name += ", by products" * case.products
+    if case.products:  # from here on: such cases are the last of a process
+      folding.suits_product = lambda positions, channels: True
+    if name not in request.have:
+      given = dataclasses.replace(sampler, batch_size=case.batch)
+      yield name, _measured(given, steps, flops, tiny)
+      del given
 
 
 def _measured(
@@ -66,6 +85,7 @@ def _measured(
     "images": batch,
     "evaluations": evaluations,
     "ms": sampling.median_ms(sampler, batch, steps, repeats),
+    **sampling.queued_ms(sampler, batch, steps, repeats),
     "floor_ms": sampling.floor_ms(batch, evaluations, count, flops, rates),
     "parameter_bytes": count,
     "flops_per_evaluation": flops,

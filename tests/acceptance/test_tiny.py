@@ -36,6 +36,9 @@ def test_every_kind_of_part_runs(tmp_path):
     if "passed" in value
   ]
   assert len(passed) == 4 and all(passed)
-  assert found["sample-s"]["results"]["scd, 2 steps, batch 1"]["ms"] > 0
+  drawn = found["sample-s"]["results"] | found["throughput-s"]["results"]
+  assert len(drawn) == 5
+  for one in drawn.values():
+    assert min(one["ms"], one["queued_ms"], one["host_ms"]) > 0
   step = found["step-scd-s"]["results"]
   assert step["step"]["ms"] > 0 and step["expected"]["step"] > 0

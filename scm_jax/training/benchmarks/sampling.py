@@ -15,6 +15,7 @@ import numpy as np
 
 from scm_jax.defaults import Run
 from scm_jax.interop import export_folder
+from scm_jax.networks.folding import GPUS
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, sharding
@@ -132,6 +133,37 @@ def parameter_bytes(params: Any) -> int:
   """Returns the size of parameters without the weighting head's, in bytes."""
   leaves = jax.tree.leaves(params["denoiser"])
   return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def queued_ms(
+  sampler: Sampler, batch: int, steps: int, repeats: int
+) -> dict[str, float]:
+  """Measures the time of a batch without what the host adds to it.
+
+  Returns:
+    `queued_ms`, the time of each of some calls that wait for the device in a
+    row; and `host_ms`, the median time after which a call that nothing waits
+    for returns to Python.
+  """
+  index, label = np.arange(batch), np.zeros(batch, np.int32)
+  how = {
+    "guidance": sampler.guidance_scales(None, steps),
+    "to_host": sampler.platform in GPUS,  # the program of `Sampler.sample`
+  }
+  draw = lambda: sampler.draw(index, label, steps=steps, seed=0, **how)
+  jax.block_until_ready(draw())  # compiles
+  start = time.perf_counter()
+  results = [draw() for _ in range(repeats)]
+  jax.block_until_ready(results)
+  queued = (time.perf_counter() - start) / repeats
+  returned = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    started = draw()
+    returned.append(time.perf_counter() - start)
+    jax.block_until_ready(started)
+  host = float(np.median(returned))
+  return {"queued_ms": 1e3 * queued, "host_ms": 1e3 * host}
 
 
 def median_ms(sampler: Sampler, batch: int, steps: int, repeats: int) -> float:
