@@ -27,6 +27,7 @@ from jax import Array, lax
 from jax.extend import core
 
 from scm_jax.data import pipeline, sources
+from scm_jax.errors import UserError
 from scm_jax.objectives import OBJECTIVES, Point, Student
 from scm_jax.reporting import tables
 from scm_jax.training import objective, program, resolve, workdir
@@ -208,7 +209,10 @@ def main() -> None:
     "--num", type=int, default=128, help="number of samples at each time"
   )
   args = parser.parse_args()
-  tangents = measure(args.workdir, args.num)
+  try:
+    tangents = measure(args.workdir, args.num)
+  except UserError as error:  # such as a run on arrays, which are not here
+    parser.exit(1, f"{parser.prog}: {error}\n")
   exact = tangents(Row("float32", "float32"))
   print(tables.line(["tangent in", *(f"t = {t}" for t in TIMES)]))
   print(tables.line(["---"] * (len(TIMES) + 1)))

@@ -350,30 +350,32 @@ GROUPS = {
 }
 
 
-def get_defaults(run: str = "teacher") -> "ConfigDict":
+def get_defaults(run: str = "teacher", family: str = "unet") -> "ConfigDict":
   """Returns a config with every field; what has no default is empty or zero.
 
   Args:
     run: the objective, whose own defaults `config.objective` has.
+    family: the network's family, whose own defaults `config.network` has.
 
   Raises:
-    ConfigError: there is no such objective.
+    ConfigError: there is no such objective, or no such family.
   """
   from ml_collections import ConfigDict  # who has a `Run` does without
 
-  return ConfigDict(get_fields(run))
+  return ConfigDict(get_fields(run, family))
 
 
-def get_fields(run: str = "teacher") -> dict[str, Any]:
+def get_fields(run: str = "teacher", family: str = "unet") -> dict[str, Any]:
   """Returns the fields of `get_defaults` as a dict, the groups' in dicts."""
   spec = schema.pick(OBJECTIVES, run, "config.run")
+  chosen = schema.pick(networks.FAMILIES, family, "config.network.family")
   fields = schema.options(Run)
   fields |= {name: schema.options(kind) for name, kind in GROUPS.items()}
-  # The options of all families and objectives, with the defaults of the first
-  # family and of this objective.
-  network: dict[str, Any] = {"family": "unet"}
-  for family in reversed(networks.FAMILIES.values()):
-    network |= schema.options(family.config)
+  # The options of all families and objectives, with the defaults of this family
+  # and of this objective.
+  network: dict[str, Any] = {"family": family}
+  for other in (*reversed(networks.FAMILIES.values()), chosen):
+    network |= schema.options(other.config)
   objective: dict[str, Any] = {}
   for other in (*reversed(OBJECTIVES.values()), spec):
     objective |= schema.options(other.options)

@@ -21,9 +21,6 @@ AUGMENTATIONS = 9  # numbers that say how a sample was augmented
 class NetworkConfig(schema.Checked):
   """What every network has, to which families add fields.
 
-  The defaults of a field that several families have are the first family's,
-  where a config does not set it (`defaults.get_fields`).
-
   Attributes:
     resolution: height and width of the input.
     in_channels: channels of the data.

@@ -120,7 +120,8 @@ def load_config(path: epath.PathLike) -> ConfigDict:
   config = _read_config(path)
   if "run" not in config:
     raise UserError(f"{path} is not a workdir: its {CONFIG} is not a run's")
-  return configuration.complete(config, get_defaults(config.run))
+  family = config.get("network", {}).get("family", "unet")
+  return configuration.complete(config, get_defaults(config.run, family))
 
 
 def _read_config(path: epath.PathLike) -> ConfigDict:

@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import pytest
 
-from scm_jax import defaults, networks
+from scm_jax import defaults, networks, schema
 from scm_jax.networks import presets
+from scm_jax.training import resolve
 
 IMAGENET_512 = {"resolution": 64, "in_channels": 4, "num_classes": 1000}
 CIFAR_10 = {"resolution": 32, "in_channels": 3}
@@ -65,3 +66,15 @@ def test_presets_are_fields_of_the_config():
     kind = networks.FAMILIES[config.network.family].config
     names = {field.name for field in dataclasses.fields(kind)}
     assert preset.keys() - {"family"} <= names
+
+
+@pytest.mark.parametrize("family", networks.FAMILIES)
+def test_a_config_begins_with_its_familys_defaults(family):
+  kind = networks.FAMILIES[family].config
+  config = defaults.get_defaults("scd", family)
+  config.data.size, config.data.channels = 32, 3
+  run = resolve.resolve(config)
+  assert type(run.network) is kind
+  own = kind(resolution=run.data.size, in_channels=run.data.channels)
+  for name in schema.options(kind):
+    assert getattr(run.network, name) == getattr(own, name)
