@@ -32,6 +32,9 @@ from configs import common, paper
 from scm_jax.configuration import parse_arg
 from scm_jax.networks import presets
 
+# Those that the paper (sCT) or their authors train with dropout here.
+DROPOUT = ("sct", "ect", "tcm", "meanflow")
+
 
 def get_config(arg: str = ""):
   """Returns the config of one run for the arguments listed above."""
@@ -72,8 +75,9 @@ def get_config(arg: str = ""):
     optimizer.name = "radam"  # from this line to the next blank one: G.2
     optimizer.learning_rate = 1e-4
     optimizer.b1, optimizer.b2 = 0.9, 0.99
-    config.network.dropout = 0.20 if choice.run == "sct" else 0.0
-    objective.P_mean, objective.P_std = -1.0, 1.4
+    config.network.dropout = 0.20 if choice.run in DROPOUT else 0.0
+    if choice.run not in ("ect", "tcm"):  # whose own law is for CIFAR-10
+      objective.P_mean, objective.P_std = -1.0, 1.4
 
     optimizer.rampup_images = 0  # a constant rate
     # RAdam's first steps are plain gradient descent, whose size depends on that

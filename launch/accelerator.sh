@@ -7,10 +7,10 @@ usage() {
 usage: launch/accelerator.sh [flags]
 
 Compares results with a CPU's, interrupts and resumes a training, and times
-sampling and training from the smallest to the largest network, what matters
-most first. Only jax (in the build for this machine), flax, optax, orbax and
-chex must be installed; parts that need more are left out, and say so. The same
-command goes on where the last one ended, and leaves out what is done.
+sampling and training of all sizes of network, what matters most first. Only
+jax (in the build for this machine), flax, optax, orbax and chex must be
+installed; parts that need more are left out, and say so. The same command goes
+on where the last one ended, and leaves out what is done.
 
   --minutes=N     minutes until it ends (default: 25)
   --out=DIR       folder of the results (default: runs/accelerator), of which

@@ -8,6 +8,7 @@
 # a plan for GPUs takes about four minutes, one for TPUs about nine.
 # SCM_JAX=COMMAND runs another program than scm-jax.
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" && exit 0 ;; esac
 cd "$(dirname "$0")/.."
 
 readonly OUT=${OUT:-docs/plans} PATTERN=${1:-*}

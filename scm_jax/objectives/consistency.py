@@ -232,11 +232,11 @@ def loss(
   error = REDUCTIONS[options.reduction](
     squares, axis=tuple(range(1, squares.ndim))
   )
-  error = options.prior(error, there)
   if size is not None:
     error *= jnp.square(size)  # of the raw tangent, which the weight learns
   if options.error_power:
     error = _self_weighted(error, there, options)
+  error = options.prior(error, there)
   scale = weighting.UNITS[options.weighting_unit](point.x0.shape[1:])
   total, per_sample = weighting.weigh(error, log_weight(), valid, scale)
   by_jump = (

@@ -74,9 +74,9 @@ def tangents(
 
 
 def _warmup(step: Array | float, options: Any) -> Array:
-  """Returns `r`."""
-  r = jnp.minimum(1.0, step / max(options.warmup_steps, 1))
-  return options.warmup_limit * r
+  """Returns `r`, which is at its limit from the start without a warm-up."""
+  done = step / options.warmup_steps if options.warmup_steps else 1.0
+  return options.warmup_limit * jnp.minimum(1.0, done)
 
 
 def _by_jvp(primal, direction, step, options) -> Tangent:

@@ -95,9 +95,14 @@ class AnchoredConsistency(Options):
   """FACM (arXiv 2507.03738): sCM, anchored by the velocity at `s = t`.
 
   The published anchor is a second loss on every sample, with a cosine distance
-  besides; here half of the samples have it, without.
+  besides; here half of the samples have it, without. Published times are
+  `tau = 2/pi arctan(sigma)` of a rectified flow of latents of unit deviation,
+  with `ln sigma ~ N(-0.8, 1.6^2)`; `P_mean` and `P_std` are the mean and the
+  deviation of `ln(sigma_d tan t)` that follow, at `kappa = 1`.
   """
 
+  P_mean: float = -1.62
+  P_std: float = 1.85
   equal_share: float = 0.5
   tangent_scale: consistency.Scale = "meanflow"
   tangent_norm: consistency.Norm = "relaxed"

@@ -16,6 +16,7 @@ from scm_jax.errors import ConfigError
 from scm_jax.sweeping.points import Overrides, Point
 
 FAILED, LOG = "failed.json", "train.log"
+OWED = "owed.json"  # written by the training itself
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,8 +58,13 @@ class Run:
 
   @property
   def finished(self) -> bool:
-    """Returns whether the checkpoint of the last step is there."""
-    return self.step >= self.config.total_steps
+    """Returns whether the run has its last checkpoint, and owes nothing."""
+    return self.step >= self.config.total_steps and not self.owes
+
+  @property
+  def owes(self) -> bool:
+    """Returns whether samples or scores of a saved step failed."""
+    return (self.folder / OWED).exists()
 
   @property
   def failure(self) -> str | None:

@@ -43,8 +43,9 @@ class Sweep:
     else:
       lines = [shlex.join(["scm-jax", *run.train]) for run in due]
     lines.append("# then, when all have ended:")
-    for call in scoring.missing(self.runs, self.evaluate, as_finished=due):
-      arguments = call.arguments(self.home / "evaluation" / "call_1")
+    calls = scoring.missing(self.runs, self.evaluate, as_finished=due)
+    for number, call in enumerate(calls, 1):
+      arguments = call.arguments(self.home / "evaluation" / f"call_{number}")
       lines.append(shlex.join(["scm-jax", *arguments]))
     return lines
 

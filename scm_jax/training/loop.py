@@ -132,10 +132,11 @@ def _train(
   state = checkpoints.restore(program.abstract_state(config, mesh))
   if state is not None and snapshots.due(int(state.step)):
     snapshots.save(int(state.step), state.ema)  # unless it is there
-  if state is not None and state.step >= config.total_steps:
-    logging.info("%s is complete, at step %d", path, state.step)
-    return True
   start = 0 if state is None else int(state.step)
+  owed = state is not None and workdir.owed_step(path) == start
+  if state is not None and start >= config.total_steps and not owed:
+    logging.info("%s is complete, at step %d", path, start)
+    return True
   stream = batches(start)
   where = functools.partial(sharding.placed, config, mesh)
   teacher = initialization.load_teacher(config, path, state is not None, where)
@@ -177,11 +178,26 @@ def _train(
       _write_metrics(config, finished, writer, progress)
       finished = None
 
+  def look(step: int) -> None:
+    """Draws and scores the averaged weights, where it is due."""
+    model = _first_ema(config, mesh, state, decoder)
+    if _draws(config, step):
+      _write_samples(config, path, model, step, writer)
+    if evaluate and _due(config.evaluate_every, step):
+      _evaluate(store, model, step, evaluate, writer)
+
   # Do not change the order of operations: a step's metrics are fetched after
   # the next step is dispatched, so that the device never waits for the host;
   # and before a checkpoint, so that no diverged state is ever saved.
   with writer, profile as trace, Watchdog(config.watchdog) as dog:
-    for step, batch in enumerate(stream, start + 1):
+    if owed:  # it failed when the run was here before
+      look(start)
+      dog.beat(start)
+      progress.pause()
+    if main:
+      workdir.owe(path, None)
+    last = start >= config.total_steps
+    for step, batch in () if last else enumerate(stream, start + 1):
       # 1. Dispatch the update.
       program.check_batch(config, batch)
       batch = sharding.place_batch(batch, mesh)
@@ -209,17 +225,12 @@ def _train(
         dog.beat(step)
         progress.pause()
       # 4. Samples and scores of the averaged weights.
-      draw = config.sample.num and (last or _due(config.sample_every, step))
       score = evaluate and _due(config.evaluate_every, step)
-      if draw or score:
+      if score or _draws(config, step):
         settle()
         health.check(window)
-        model = _first_ema(config, mesh, state, decoder)
-        with _saved(checkpoints, state):
-          if draw:
-            _write_samples(config, path, model, step, writer)
-          if score:
-            _evaluate(store, model, step, evaluate, writer)
+        with _saved(store, state):
+          look(step)
         dog.beat(step)
         progress.pause()
       # 5. Save; on a signal, save now and leave. Snapshots of earlier steps
@@ -253,17 +264,19 @@ def _train(
 
 
 @contextlib.contextmanager
-def _saved(checkpoints: Checkpoints, state: TrainState) -> Generator[None]:
+def _saved(store: Store, state: TrainState) -> Generator[None]:
   """Saves a sound state if the block fails, so that no step is lost with it.
 
-  Of several processes only some may have failed, and those cannot save alone.
+  A run that goes on from there does first what the block did not. Of several
+  processes only some may have failed, and those cannot save alone.
   """
   try:
     yield
   except Exception:
     if jax.process_count() == 1:
-      checkpoints.save(state)
-      checkpoints.wait()
+      store.checkpoints.save(state)
+      store.checkpoints.wait()
+      workdir.owe(store.path, int(state.step))
     raise
 
 
@@ -295,6 +308,12 @@ def _write_metrics(config, window, writer, progress) -> None:
 def _due(every: int, step: int) -> bool:
   """Returns whether something is done at a step, if it is done at all."""
   return bool(every) and step % every == 0
+
+
+def _draws(config: Run, step: int) -> bool:
+  """Returns whether a grid of samples is drawn after a step."""
+  due = step == config.total_steps or _due(config.sample_every, step)
+  return bool(config.sample.num) and due
 
 
 def _first_ema(config: Run, mesh, state, decoder) -> Sampler:

@@ -20,6 +20,8 @@ from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging, loading, snapshots
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
+OWED = "owed.json"  # the step whose samples or scores failed
+ORIGINS = ("start", "teacher")  # fields that say where weights came from
 ORIGIN = "origin.json"  # in a workdir of EMA weights alone
 GUIDE = "guide"  # a workdir inside one: of the network that guides its own
 
@@ -77,7 +79,28 @@ def write_config(path: epath.Path, config: ConfigDict) -> None:
   Raises:
     UserError: the config cannot be written.
   """
+  config = config.copy_and_resolve_references()
+  if (path / CONFIG).is_file():
+    begun = load_config(path)
+    for field in ORIGINS:  # which a run that goes on need not name again
+      config[field] = config[field] or begun[field]
   files.write_text(path / CONFIG, configuration.to_json(config))
+
+
+def owe(path: epath.Path, step: int | None) -> None:
+  """Notes that the samples and scores of a saved step failed; None: no more."""
+  if step is None:
+    (path / OWED).unlink(missing_ok=True)
+  else:
+    files.write_text(path / OWED, json.dumps({"step": step}) + "\n")
+
+
+def owed_step(path: epath.Path) -> int | None:
+  """Returns the step whose samples and scores failed, if there is one."""
+  try:
+    return json.loads((path / OWED).read_text())["step"]
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
 
 
 def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
@@ -97,7 +120,10 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
       "choose another --workdir"
     )
-  for field in ("start", "teacher"):
+  steps = (p.name for p in (path / "checkpoints").glob("*"))
+  if not any(map(str.isdigit, steps)):
+    return  # it has no weights yet
+  for field in ORIGINS:
     if new[field] and not old[field]:
       raise ConfigError(
         f"the run in {path} began without config.{field}, so that its weights "

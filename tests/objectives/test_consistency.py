@@ -155,6 +155,17 @@ def test_the_exact_consistency_function_is_stationary(mlp, kind):
     assert max(abs(v) for v in elsewhere.values()) > 1e-3
 
 
+def test_without_a_warm_up_the_first_tangent_is_whole(mlp):
+  options = dataclasses.replace(PLAIN, warmup_steps=0)
+  first, _ = consistency.loss(
+    mlp.student, mlp.params, mlp.point, mlp.velocity, options, 0
+  )
+  warm, _ = loss_of(mlp, velocity=mlp.velocity, options=PLAIN, r=1.0)
+  cold, _ = loss_of(mlp, velocity=mlp.velocity, options=PLAIN, r=0.0)
+  np.testing.assert_allclose(first, warm, rtol=1e-12)
+  assert abs(cold / warm - 1) > 1e-3
+
+
 def test_reduction_and_prior_weight(mlp):
   """Without weighting the loss is the mean of `||g||^2 / D`."""
   g = raw_g(mlp, mlp.velocity(mlp.x_t, mlp.t, mlp.cond))
@@ -169,6 +180,13 @@ def test_reduction_and_prior_weight(mlp):
   sigma = 0.5 * np.tan(mlp.t)
   np.testing.assert_allclose(
     value(prior_weight="inverse_sigma"), np.mean(squares / sigma) / 12
+  )
+  # A prior multiplies what MeanFlow's weight gives (FACM, arXiv 2507.03738).
+  c_t = np.cos(mlp.t) + PLAIN.kappa * np.sin(mlp.t)
+  own = squares / 12 * (0.5 / PLAIN.kappa * c_t) ** 2
+  np.testing.assert_allclose(
+    value(prior_weight="inverse_sigma", error_power=0.5),
+    np.mean(own / np.sqrt(own + PLAIN.error_floor) / sigma),
   )
   w = mlp.w(mlp.params, mlp.t)
   np.testing.assert_allclose(

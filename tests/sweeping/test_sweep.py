@@ -148,6 +148,21 @@ def test_dry_run_prints_what_would_run_and_does_nothing(sweep, tmp_path):
   assert all("--config.batch_size=7" in line for line in lines[:6])
   assert lines[6] == "# then, when all have ended:"
   assert all(x.startswith("scm-jax evaluate ") for x in lines[7:])
+  folders = [x.rpartition("--out=")[2].split()[0] for x in lines[7:]]
+  assert len(set(folders)) == len(folders) > 1
+
+
+def test_a_run_that_failed_behind_its_last_checkpoint_is_not_finished(
+  sweep, tmp_path
+):
+  assert sweep()[0] == 0
+  folder = tmp_path / "sweep" / NAMES[-1]
+  (folder / "owed.json").write_text('{"step": 3}')
+  (folder / "failed.json").write_text('{"line": "no reference"}')
+  code, _, err, calls = sweep()
+  assert (code, calls) == (1, []) and "no reference" in err
+  (folder / "owed.json").unlink()  # as the training does, once it went on
+  assert sweep()[0] == 0
 
 
 def test_a_run_of_another_config_is_refused(sweep, tmp_path):

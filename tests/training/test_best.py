@@ -108,6 +108,10 @@ def test_scores_of_other_settings_are_not_compared(
   assert offer(path, 2, 1.5, config=config)
   assert "score of other settings" in caplog.text
   assert not offer(path, 3, 2.0, config=config)
+  # What the score does not depend on.
+  config.sample.num, config.sample.batch_size = 20, 7
+  config.evaluate.weights = ("inception=there",)
+  assert not offer(path, 3, 2.0, config=config)
 
 
 def test_a_best_by_another_score_is_compared_by_this_one(offer, tmp_path):

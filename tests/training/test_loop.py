@@ -132,22 +132,37 @@ def test_two_processes_do_not_train_in_one_workdir(
   assert not list(tmp_path.glob("*"))[1:]  # but the lock
 
 
+@pytest.mark.parametrize("at", [3, 6], ids=["between", "at the end"])
 def test_a_score_that_fails_loses_no_step(
-  make_config, shared_steps, steps_kept, tmp_path
+  make_config, shared_steps, steps_kept, tmp_path, at
 ):
+  """The run goes on from there, and takes the score first."""
   config = make_config("teacher", "--config.evaluate_every=3")
+  config.total_steps = 6
+  failing, scored = [at], []
 
   def evaluate(model):
-    raise UserError("cannot read the reference")
+    scored.append(len(scored))
+    if 3 * len(scored) in failing:
+      raise UserError("cannot read the reference")
+    return {"kid": 1.0}
 
   def batches(start):
     source = sources.open_source(config.data)
     size = config.batch_size
     return pipeline.Batches(source, batch_size=size, seed=0).iterate(start)
 
-  with shared_steps(), pytest.raises(UserError, match="the reference"):
-    loop.train(config, str(tmp_path), batches, evaluate)
-  assert steps_kept(tmp_path)[-1] == 3
+  train = lambda: loop.train(config, str(tmp_path), batches, evaluate)
+  with shared_steps():
+    with pytest.raises(UserError, match="the reference"):
+      train()
+    assert steps_kept(tmp_path)[-1] == at
+    failing.clear()
+    assert train()
+    rows = map(json.loads, (tmp_path / "metrics.jsonl").open())
+    assert [row["step"] for row in rows if "kid" in row] == [3, 6]
+    assert len(scored) == 3
+    assert train() and len(scored) == 3  # nothing is owed any more
 
 
 def test_a_diverged_state_is_not_saved_for_its_samples(
@@ -158,6 +173,18 @@ def test_a_diverged_state_is_not_saved_for_its_samples(
   with pytest.raises(UserError, match="diverged by step 3"):
     train(config, tmp_path)
   assert 3 not in steps_kept(tmp_path)
+
+
+def test_a_run_that_goes_on_need_not_say_where_it_began(
+  make_config, train, reference, tmp_path
+):
+  begun = make_config("teacher", "--config.total_steps=2")
+  begun.start = str(reference)
+  assert train(begun, tmp_path)
+  for steps, start in ((3, ""), (4, str(reference))):
+    begun.total_steps, begun.start = steps, start
+    assert train(begun, tmp_path)
+    assert workdir.load_config(tmp_path).start == str(reference)
 
 
 def test_a_run_cannot_begin_elsewhere_after_it_began(

@@ -6,6 +6,7 @@ mesh; `sample`, `evaluate` and `scm_jax.load` read it like a workdir.
 
 import json
 import logging
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,12 @@ from scm_jax.sampler import Sampler
 from scm_jax.training.ema import averaging
 
 FOLDER, SCORE = "best", "score.json"
+# The fields of the config that decide what a score means.
+HOW = (
+  *("evaluate.num", "evaluate.reference", "evaluate.features"),
+  *("sample.t_mid", "sample.gamma", "sample.sigma_max", "sample.guidance"),
+  *("sample.solver", "sample.solver_steps"),
+)
 
 # Scores a model whose parameters this process holds whole. The first score
 # decides which model is best; lower is better. All processes call it.
@@ -39,7 +46,7 @@ def keep_if_best(
   """
   recover(workdir)
   name, score = next(iter(scores.items()))
-  how = {key: config[key].to_dict() for key in ("evaluate", "sample")}
+  how = {key: operator.attrgetter(key)(config) for key in HOW}
   how = json.loads(json.dumps(how))  # as it is read back
   kept = kept_score(workdir, name, how)
   if kept is not None and kept <= score:
@@ -69,8 +76,9 @@ def kept_score(
     score = record["scores"].get(name)
   except (OSError, ValueError, KeyError):
     return None
-  # Earlier versions did not note how they scored.
-  if score is not None and how not in (None, record.get("how", how)):
+  # Earlier versions did not note how they scored, and later ones may note more.
+  before, now = record.get("how") or {}, how or {}
+  if score is not None and any(before.get(k, v) != v for k, v in now.items()):
     logging.warning(
       f"{file} has a score of other settings of config.evaluate or "
       "config.sample; the model there makes way for one that is scored now"

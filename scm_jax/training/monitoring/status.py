@@ -110,12 +110,14 @@ def status(folder: str, now: float | None = None) -> dict[str, Any]:
   step = max(last.get("step", 0), kept or 0)
   total, rate = int(config["total_steps"]), last.get(RATE)
   now = time.time() if now is None else now
+  # What the last step owes is done when the run goes on.
+  done = (
+    kept is not None and kept >= total and not (path / "owed.json").exists()
+  )
   found = {
     "workdir": folder,
     "objective": config["run"],
-    "state": "complete"
-    if kept is not None and kept >= total
-    else _state(processes, now),
+    "state": "complete" if done else _state(processes, now),
     "step": step,
     "total_steps": total,
     "checkpoint": kept,
