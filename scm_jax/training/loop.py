@@ -146,7 +146,7 @@ def _train(
   # All that a user may have got wrong has been looked at: the workdir is ours.
   main = startup.is_main()
   if main:
-    workdir.write_config(path, store.config)
+    workdir.write_config(path, store.config, goes_on=state is not None)
   writer = writers.create(path, start) if main else writers.MultiWriter([])
   others = (teacher.network, teacher.guidance_network) if teacher else ()
   compiled = program.make(config, mesh, *others)

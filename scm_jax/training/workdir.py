@@ -73,16 +73,21 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
   return path
 
 
-def write_config(path: epath.Path, config: ConfigDict) -> None:
+def write_config(
+  path: epath.Path, config: ConfigDict, goes_on: bool = False
+) -> None:
   """Writes the resolved config; from then on the workdir is this run's.
+
+  A run that `goes_on` from a checkpoint need not name again where it began:
+  what the workdir's config says of that is kept.
 
   Raises:
     UserError: the config cannot be written.
   """
   config = config.copy_and_resolve_references()
-  if (path / CONFIG).is_file():
+  if goes_on and (path / CONFIG).exists():
     begun = load_config(path)
-    for field in ORIGINS:  # which a run that goes on need not name again
+    for field in ORIGINS:
       config[field] = config[field] or begun[field]
   files.write_text(path / CONFIG, configuration.to_json(config))
 

@@ -187,6 +187,21 @@ def test_a_run_that_goes_on_need_not_say_where_it_began(
     assert workdir.load_config(tmp_path).start == str(reference)
 
 
+def test_a_run_without_weights_may_begin_elsewhere(
+  make_config, train, reference, tmp_path
+):
+  """As after a kill before the first checkpoint."""
+  config = make_config("teacher", "--config.total_steps=2")
+  for i, (before, now) in enumerate((("", reference), (reference, ""))):
+    folder = tmp_path / str(i)
+    folder.mkdir()
+    config.start = str(before)
+    workdir.write_config(folder, config)
+    config.start = str(now)
+    assert train(config, folder)
+    assert workdir.load_config(folder).start == str(now)
+
+
 def test_a_run_cannot_begin_elsewhere_after_it_began(
   make_config, train, reference, tmp_path
 ):

@@ -151,6 +151,8 @@ def test_a_run_in_a_bucket(bucket):
   (saved / "commit_success.txt").write_text("")
   found = status.status(str(bucket))
   assert found["checkpoint"] == 40 and found["state"] == "complete"
+  (bucket / "owed.json").write_text('{"step": 40}')  # its samples failed
+  assert status.status(str(bucket))["state"] == "running"
   writer.__exit__(None)
 
 
