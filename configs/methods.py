@@ -38,7 +38,7 @@ EVALUATIONS = {
   "scd_vsd": 15,
 }
 MID_TRAINING = 0.25  # its part of the budget
-MAPS = ("ms_scd", "ayf", "meanflow")
+MAPS = ("ms_scd", "ayf", "meanflow", "imf", "alphaflow", "facm")
 JUMPS = ("sct", "scd", "ect", "scd_vsd")
 STEPS = (1, 2, 4, 8)
 GAMMA = (0.0, 0.5, 1.0)  # the best of them is chosen on other samples
@@ -85,6 +85,9 @@ def sweep():
   # Of 1.25, 1.5 and 2, this scale was the best for the teacher of seed 0.
   guided = {"objective.guidance_scale": 1.25}
   points += [
+    # The first half of the budget makes the network that answers early times.
+    Point("ect_for_tcm", arg="run=ect,part=0.5", teacher="teacher"),
+    Point("tcm", arg="run=tcm,part=0.5", teacher="ect_for_tcm", sampling=jumps),
     Point("weak", arg="run=teacher,part=0.125"),
     Point(
       "guided_scd",

@@ -51,7 +51,6 @@ def start(run: str):
   if run in PUBLISHED:
     config.objective.tangent_c = 0.1  # Section 4.2
     config.objective.warmup_steps = 10_000  # H, Section 4.2
-  config.sample.t_mid = 1.1  # G.2
   config.sample.sigma_max = 80.0  # G.2
   return config
 

@@ -133,7 +133,8 @@ class Sample(schema.Checked):
   They are drawn so in training, and by `sample`, `evaluate` and `scm_jax.load`.
 
   Attributes:
-    t_mid: second time of the 2-step sampler, radians (Section G.2).
+    t_mid: second time of the 2-step sampler, radians (Section G.2); 0 stands
+      for steps of equal length.
     gamma: part of a flow map's noise that is fresh in each step, 0 to 1.
     sigma_max: noise level that sampling starts from.
     solver: solver of teachers: `heun` or `dpm_solver`.
@@ -354,7 +355,8 @@ def get_defaults(run: str = "teacher", family: str = "unet") -> "ConfigDict":
   """Returns a config with every field; what has no default is empty or zero.
 
   Args:
-    run: the objective, whose own defaults `config.objective` has.
+    run: the objective, whose own defaults `config.objective` and
+      `config.sample` have.
     family: the network's family, whose own defaults `config.network` has.
 
   Raises:
@@ -379,5 +381,9 @@ def get_fields(run: str = "teacher", family: str = "unet") -> dict[str, Any]:
   objective: dict[str, Any] = {}
   for other in (*reversed(OBJECTIVES.values()), spec):
     objective |= schema.options(other.options)
-  groups = {"network": network | {"dtype": "float32"}, "objective": objective}
+  groups = {
+    "network": network | {"dtype": "float32"},
+    "objective": objective,
+    "sample": fields["sample"] | spec.sample,
+  }
   return fields | groups | {"run": run}

@@ -69,16 +69,15 @@ def few_times(sampler: "SamplerState", steps: int) -> tuple[float, ...]:
     ConfigError: the sampler's own times are not for this number of steps, or
       are no times that decrease from the first one to above 0.
   """
-  sigma_d, later = sampler.codec.sigma_d, sampler.times
-  if steps == 1 or not later:
-    return samplers.consistency_times(
-      steps, sigma_d, sampler.t_mid, sampler.sigma_max
-    )
-  times = trigflow.max_time(sigma_d, sampler.sigma_max), *later
+  times = samplers.consistency_times(
+    steps, sampler.codec.sigma_d, sampler.t_mid, sampler.sigma_max
+  )
+  if steps > 1 and sampler.times:
+    times = times[0], *sampler.times
   falling = all(a > b for a, b in itertools.pairwise((*times, 0.0)))
   if len(times) != steps or not falling:
     raise ConfigError(
-      f"the times of the steps after the first are {joined(later)}, but "
+      f"the times of the steps after the first are {joined(times[1:])}, but "
       f"{steps} steps need {steps - 1} of them, which decrease from less than "
       f"{times[0]:.3f} to more than 0"
     )
@@ -169,7 +168,8 @@ class SamplerState:
       network that maps a noisy sample to data at once, `map` for one that maps
       it to any earlier time, `diffusion` for one that gives a trajectory's
       velocity.
-    t_mid: the second time of a 2-step sampler, in radians.
+    t_mid: the second time of a 2-step sampler, in radians; 0 stands for steps
+      of equal length.
     times: the times of the steps after the first one, in radians, decreasing,
       for a few-step sampler with one step more than there are; () takes those
       that follow from `t_mid`.
@@ -320,8 +320,10 @@ class SamplerState:
     found: dict[str, Any] = {"guidance": joined(guidance)}
     if steps > 1:
       found |= {name: getattr(self, name) for name in self.rules.settings}
-      if self.times and found.pop("t_mid", None):
-        found["times"] = joined(self.times)
+      if "t_mid" in found and (self.times or not self.t_mid):
+        del found["t_mid"]
+        even = (round(t, 4) for t in few_times(self, steps)[1:])
+        found["times"] = joined(self.times or tuple(even))
     dtype = jnp.dtype(self.network.config.dtype).name
     return found | {"sigma_max": self.sigma_max, "dtype": dtype}
 

@@ -70,9 +70,10 @@ def consistency_times(
 
   One and two steps are the paper's. For more steps, of which it gives no
   schedule, the times from the second on divide the way from `t_mid` to 0
-  evenly.
+  evenly. A `t_mid` of 0 stands for steps of equal length, `pi/2 / steps`.
   """
-  rest = np.linspace(t_mid, 0.0, max(steps, 2))[: steps - 1]
+  second = t_mid or math.pi / 2 * (1 - 1 / steps)
+  rest = np.linspace(second, 0.0, max(steps, 2))[: steps - 1]
   return (trigflow.max_time(sigma_d, sigma_max), *(float(t) for t in rest))
 
 

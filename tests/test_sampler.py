@@ -361,6 +361,19 @@ def test_times_of_all_steps(student):
       wrong.sample(LABELS, steps=steps)
 
 
+def test_steps_of_equal_length_are_reported_by_their_times(student):
+  even = dataclasses.replace(student, t_mid=0.0)
+  assert even.settings(3, 1.0)["times"] == "1.0472:0.5236"
+  assert "times" not in even.settings(1, 1.0)
+
+
+@pytest.mark.parametrize("t_mid", [1.6, -1.0])
+def test_a_second_time_that_is_none_is_refused(student, t_mid):
+  wrong = dataclasses.replace(student, t_mid=t_mid)
+  with pytest.raises(ConfigError, match="2 steps need 1 of"):
+    wrong.sample(LABELS, steps=2)
+
+
 def test_a_kind_or_solver_that_is_none_is_refused(student):
   for fields in ({"kind": "diffusoin"}, {"solver": "huen"}):
     with pytest.raises(ValueError, match=next(iter(fields.values()))):

@@ -4,6 +4,8 @@ For `x0 ~ N(0, c^2 I)` the trajectories are `x_t = spread(t) e` with `e` fixed,
 so an exact sampler multiplies by a ratio of spreads.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +108,15 @@ def test_consistency_times():
   np.testing.assert_allclose(
     samplers.consistency_times(4, SIGMA_D, 0.9), (t_max, 0.9, 0.6, 0.3)
   )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8])
+def test_steps_of_equal_length(steps):
+  """They are what a second time of 0 stands for."""
+  times = samplers.consistency_times(steps, SIGMA_D, 0.0)
+  assert times[0] == trigflow.max_time(SIGMA_D)
+  lengths = -np.diff([math.pi / 2, *times[1:], 0.0])
+  np.testing.assert_allclose(lengths, math.pi / 2 / steps)
 
 
 def test_one_solver_step_is_the_consistency_formula():

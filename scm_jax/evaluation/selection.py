@@ -117,7 +117,7 @@ def _varied(
   grid: CandidateGrid, model: Sampler, steps: int
 ) -> dict[str, tuple[Any, ...]]:
   """Returns the values of a model's settings that vary, by their names."""
-  own = model.settings(steps, 1.0)
+  own = model.rules.settings if steps > 1 else ()
   values = {name: getattr(grid, name) for name in ("t_mid", "gamma")}
   varied = {name: x for name, x in values.items() if x and name in own}
   times = tuple(x for x in grid.times if len(x) == steps - 1)

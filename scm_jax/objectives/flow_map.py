@@ -112,8 +112,10 @@ class AnchoredConsistency(Options):
   prior_weight: consistency.Prior = "sine"
 
 
-def _spec(label: str, color: str, marker: str, options: type[Options]) -> Spec:
-  """Returns the spec of one kind of flow map."""
+def _spec(
+  label: str, color: str, marker: str, options: type[Options], **sample: float
+) -> Spec:
+  """Returns the spec of one kind of flow map, drawn as `sample` says."""
   return dataclasses.replace(
     consistency.SCT,
     label=label,
@@ -124,12 +126,15 @@ def _spec(label: str, color: str, marker: str, options: type[Options]) -> Spec:
     options=options,
     asks_teacher=lambda options: options.target == "teacher",
     takes_guidance=lambda options: options.guidance == "sampled",
+    sample=sample,
   )
 
 
-MULTISTEP = _spec("MS-sCD", "#56B4E9", "^", Multistep)
+# Jumps that it has learnt end where segments do, which are equally long.
+MULTISTEP = _spec("MS-sCD", "#56B4E9", "^", Multistep, t_mid=0.0)
 AYF = _spec("AYF", "#009E73", "v", AlignYourFlow)
 MEANFLOW = _spec("MeanFlow", "#CC79A7", "P", MeanFlow)
 IMF = _spec("iMF", "#E69F00", "X", ImprovedMeanFlow)
-FACM = _spec("FACM", "#999933", "d", AnchoredConsistency)
+# Its jumps end at 0, and fresh noise leads back to the next step's time.
+FACM = _spec("FACM", "#999933", "d", AnchoredConsistency, gamma=1.0)
 ALPHA_FLOW = _spec("α-Flow", "#882255", "h", AlphaFlow)

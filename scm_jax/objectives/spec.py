@@ -220,6 +220,8 @@ class Spec:
     tangent: the tangent before its normalisation, with the arguments of
       `loss`, for checks of its precision; None for a loss without one.
     extra: the other networks that it trains, by name.
+    sample: what is different in `config.sample` by default, as its networks
+      have to be drawn.
   """
 
   label: str
@@ -238,3 +240,4 @@ class Spec:
   forwards: Callable[[Any], int] = lambda options: 1
   tangent: Callable[..., Array] | None = None
   extra: dict[str, ExtraNetwork] = dataclasses.field(default_factory=dict)
+  sample: dict[str, Any] = dataclasses.field(default_factory=dict)

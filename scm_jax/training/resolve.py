@@ -1,6 +1,7 @@
 """Checks of a config, and the objects that its fields describe."""
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,12 @@ NOT_NEGATIVE = (
   *("microbatches", "images_per_pass", "keep_every", "sample.num"),
   *("sample_every", "evaluate_every", "snapshot_every"),
 )
+RANGES = {
+  "sample.t_mid": (0.0, math.pi / 2),
+  "sample.gamma": (0.0, 1.0),
+  "sample.guidance": (0.0, math.inf),
+  "sample.sigma_max": (1e-3, math.inf),
+}
 
 
 def resolve(config: "ConfigDict") -> Run:
@@ -77,6 +84,11 @@ def check(config: "ConfigDict") -> Run:
   for key in NOT_NEGATIVE:
     if (value := operator.attrgetter(key)(run)) < 0:
       raise ConfigError(f"config.{key} is {value}; it must not be negative")
+  for key, (low, high) in RANGES.items():
+    if not low <= (value := operator.attrgetter(key)(run)) <= high:
+      raise ConfigError(
+        f"config.{key} is {value:g}; it must be from {low:g} to {high:g}"
+      )
   for step in run.snapshot_at:
     if step < 1:
       raise ConfigError(

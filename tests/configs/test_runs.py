@@ -46,16 +46,26 @@ def test_state(load, name, run):
   assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("tiny", ["", ",tiny"])
-@pytest.mark.parametrize(
+EVERY = pytest.mark.parametrize(
   "name",
   ["cifar10", "digits", "images", "imagenet64", "imagenet512", "methods"]
   + ["miniature", "mnist"],
 )
+
+
+@pytest.mark.parametrize("tiny", ["", ",tiny"])
+@EVERY
 def test_every_objective_takes_its_last_form(load, name, tiny):
   """Schedules that are counted in steps end before the run does."""
   for run in OBJECTIVES:
     assert not resolve.remarks(resolve.resolve(load(name, f"run={run}{tiny}")))
+
+
+@EVERY
+def test_every_objective_is_drawn_as_it_needs(load, name):
+  for run, spec in OBJECTIVES.items():
+    sample = load(name, f"run={run}").sample.to_dict()
+    assert sample | spec.sample == sample
 
 
 @pytest.mark.parametrize(

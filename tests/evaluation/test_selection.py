@@ -133,6 +133,18 @@ def test_scales_and_times_of_steps_count_where_there_are_so_many():
   ]
 
 
+def test_second_times_take_the_place_of_equal_steps():
+  grid = CandidateGrid(("student",), steps=(1, 2), t_mid=(0.8, 1.1))
+  config = networks.UNetConfig(resolution=4, in_channels=1, channel_mult=(1,))
+  codec = PixelCodec(0.0, 0.5, 0.5)
+  student = Sampler(networks.build(config), {}, codec, t_mid=0.0)
+  found = [
+    [candidate.model.t_mid for candidate in group]
+    for group in selection.groups(grid, lambda path, width: (student, {}))
+  ]
+  assert found == [[0.0], [0.8, 1.1]]
+
+
 @pytest.mark.parametrize(
   "fields", [{"guidance": (1.0, (1.3, 1.1, 1.0))}, {"times": ((1.1, 0.5),)}]
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scm_jax import trigflow
+from scm_jax import samplers, trigflow
 from scm_jax.objectives import (
   OBJECTIVES,
   consistency,
@@ -286,3 +286,14 @@ def test_jumps_end_where_their_law_says(name):
     logit = np.log(gap / (1 - gap))
     assert np.mean(logit) == pytest.approx(-0.6, abs=0.1)
     assert np.std(logit) == pytest.approx(1.6, abs=0.1)
+
+
+@pytest.mark.parametrize("segments", [2, 3])
+def test_multistep_scd_is_drawn_by_the_jumps_that_it_learns(segments):
+  """Its own steps begin and end where its segments do, to rounding."""
+  spec = OBJECTIVES["ms_scd"]
+  options = spec.options(segments=segments)
+  times = samplers.consistency_times(segments, 0.5, **spec.sample)
+  t = jnp.asarray(times) - 1e-5
+  _, ends = jumps.ENDS[options.ends](jax.random.key(0), t, options)
+  np.testing.assert_allclose(ends, (*times[1:], 0.0), atol=1e-6)

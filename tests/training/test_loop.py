@@ -69,7 +69,8 @@ def test_workdir_of_a_run(reference, make_config, read_metrics):
     *(("keep_checkpoints", 0), ("sample.batch_size", 0), ("batch_size", 0)),
     *(("sample.num", -1), ("keep_every", -1), ("microbatches", -2)),
     *(("objective.check_every", 5), ("objective.guidance", "fixed")),
-    ("objective.guidance_range", (1.5,)),
+    *(("objective.guidance_range", (1.5,)), ("sample.sigma_max", 0.0)),
+    *(("sample.t_mid", 1.6), ("sample.gamma", 1.1), ("sample.guidance", -1.0)),
   ],
 )
 def test_values_that_make_no_run(make_config, field, value):

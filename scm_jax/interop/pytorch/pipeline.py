@@ -41,7 +41,8 @@ class SCMPipeline(DiffusionPipeline):
     flow_map: whether it is a flow map, which is told where each step ends.
     gamma: how much of a flow map's noise is fresh in each step, from 0 to 1.
     steps: the default of `num_inference_steps`.
-    t_mid: the second time of a consistency model's sampler, in radians.
+    t_mid: the second time of a consistency model's sampler, in radians; 0
+      stands for steps of equal length.
     sigma_max: the noise level that sampling starts from.
     solver: a diffusion model's solver, `heun` or `dpm_solver`.
     guidance: the default of `guidance_scale`.
@@ -141,9 +142,11 @@ class SCMPipeline(DiffusionPipeline):
   def times(self, steps: int) -> list[float]:
     """Returns the steps' times in radians, decreasing from `t_max`.
 
-    From the third step on, they divide the way from `t_mid` to 0 evenly.
+    From the third step on, they divide the way from `t_mid` to 0 evenly. A
+    `t_mid` of 0 stands for steps of equal length.
     """
-    rest = np.linspace(self.config.t_mid, 0.0, max(steps, 2))[: steps - 1]
+    second = self.config.t_mid or math.pi / 2 * (1 - 1 / steps)
+    rest = np.linspace(second, 0.0, max(steps, 2))[: steps - 1]
     t_max = math.atan(self.config.sigma_max / self.unet.sigma_d)
     return [t_max, *map(float, rest)]
 

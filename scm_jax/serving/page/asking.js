@@ -86,7 +86,7 @@ export function ownControls(app, model, changed) {
         label: "Second time (from two steps on)",
         values: model.t_mid.choices,
         value: own.t_mid,
-        show: (time) => `${time.toFixed(2)} rad`,
+        show: (time) => (time ? `${time.toFixed(2)} rad` : "equal steps"),
         change: set("t_mid"),
       }),
     );

@@ -80,7 +80,7 @@ def model_of(autoencoder_folder) -> Callable[[str], Sampler]:
       second = {"guidance_network": smaller, "guidance_params": theirs}
     model = Sampler(network, params, codec, kind, solver_steps=4, **second)
     if name == "map":
-      return dataclasses.replace(model, gamma=0.6)
+      return dataclasses.replace(model, gamma=0.6, t_mid=0.0)
     if name == "teacher-dpm":
       return dataclasses.replace(model, solver="dpm_solver")
     if name == "decoded":
