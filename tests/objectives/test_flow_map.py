@@ -297,3 +297,14 @@ def test_multistep_scd_is_drawn_by_the_jumps_that_it_learns(segments):
   t = jnp.asarray(times) - 1e-5
   _, ends = jumps.ENDS[options.ends](jax.random.key(0), t, options)
   np.testing.assert_allclose(ends, (*times[1:], 0.0), atol=1e-6)
+
+
+def test_facm_draws_times_by_the_published_law():
+  """Its mean and deviation, of `ln(sigma_d tan t)` at `kappa = 1`."""
+  options = flow_map.AnchoredConsistency()
+  nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+  tau = 2 / np.pi * np.arctan(np.exp(-0.8 + 1.6 * nodes))
+  x = np.log(options.sigma_d * tau / (1 - tau))
+  mean = np.average(x, weights=weights)
+  std = np.sqrt(np.average((x - mean) ** 2, weights=weights))
+  assert (options.P_mean, options.P_std) == pytest.approx((mean, std), abs=0.01)
