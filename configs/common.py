@@ -69,6 +69,7 @@ def fit_to_objective(config):
     objective.P_mean, objective.P_std, objective.kappa = -2.0, 2.0, 0.5
     objective.equal_share = 0.25
     objective.error_power, objective.error_floor = 0.75, 1e-3
+    config.sample.t_mid = 1.1  # half of its way, where kappa is 0.5
 
 
 def _count_trajectories(config):

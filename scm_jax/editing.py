@@ -150,7 +150,7 @@ def times(
     start: the first time; the others divide the way to 0 evenly. None returns
       the times of `samplers.consistency_times`.
     sigma_d: the data's standard deviation.
-    t_mid: the second time, where `start` is None.
+    t_mid: as for `samplers.consistency_times`, where `start` is None.
     sigma_max: the first noise level, where `start` is None.
 
   Raises:

@@ -39,13 +39,17 @@ def configs() -> dict[str, dict[str, Any]]:
 
 
 def _changed(name: str) -> dict[str, Any]:
-  """Returns the fields of a config that differ, by their dotted names."""
+  """Returns the run of a config, and its fields that are no defaults of it.
+
+  They have dotted names.
+  """
   path, _, argument = name.partition(":")
   module = ".".join(pathlib.PurePath(path).with_suffix("").parts)
   config = importlib.import_module(module).get_config(argument)
-  usual = configuration.flatten(defaults.get_defaults())
+  usual = configuration.flatten(defaults.get_defaults(config.run))
   given = configuration.flatten(config)
-  return {k: v for k, v in given.items() if v != usual[k]}
+  changed = {k: v for k, v in given.items() if v != usual[k]}
+  return {"run": config.run} | changed
 
 
 def _write(content: dict[str, Any]) -> None:

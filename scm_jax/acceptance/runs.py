@@ -1,8 +1,8 @@
 """The runs that are measured, and what is known of them beforehand.
 
-`reference.json` has, for every config, the fields that differ from the defaults
-(so that ml_collections is not needed), and what a CPU computed; `reference`
-makes it.
+`reference.json` has, for every config, its run and the fields that are no
+defaults of that run (so that ml_collections is not needed), and what a CPU
+computed; `reference` makes it.
 """
 
 import functools
@@ -49,7 +49,7 @@ def run(name: str, **changes: Any) -> Run:
   `changes` are other values of fields, by their dotted names.
   """
   changed = reference()["configs"][name] | changes
-  fields = _Fields(defaults.get_fields(changed.get("run", "teacher")))
+  fields = _Fields(defaults.get_fields(changed["run"]))
   fields["teacher"] = "random"  # its weights are drawn
   for group in (*defaults.GROUPS, "network", "objective"):
     fields[group] = _Fields(fields[group])

@@ -34,7 +34,8 @@ FLAGS = {
   "student also one for each step, as 1.3:1.0, where it takes so many; default "
   "each config's",
   "--ema=SIGMA_REL,...": "EMA widths, as in sample; default the config's first",
-  "--t-mid=T,...": "second times of students' samplers; default each config's",
+  "--t-mid=T,...": "second times of students' samplers, 0 for steps of equal "
+  "length; default each config's",
   "--times=TIMES,...": "times of all steps after the first, as 1.1,1.1:0.5 for "
   "students' samplers of two and of three steps; default by --t-mid",
   "--gamma=PART,...": "parts of flow maps' noise that are fresh in each step; "

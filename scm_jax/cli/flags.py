@@ -154,7 +154,7 @@ def check(args: argparse.Namespace, *names: str, least: int) -> None:
 def check_times(*times: float | None) -> None:
   """Raises ConfigError for times that are not between data and noise."""
   for time in times:
-    if time is not None and not 0 < time < 1.57:
+    if time is not None and not 0 <= time < 1.57:
       raise ConfigError(f"--t-mid={time:g}: a time must lie between 0 and pi/2")
 
 

@@ -25,8 +25,8 @@ FLAGS = {
   "--guidance=SCALE": "guidance scale, or one for each step as 1.3:1.0, for a "
   "student that takes it as an input; the default is the config's, and 1 for a "
   "network that cannot be guided",
-  "--t-mid=T": "second time of a consistency model's sampler, in radians; the "
-  "default is the config's",
+  "--t-mid=T": "second time of a consistency model's sampler, in radians, or 0 "
+  "for steps of equal length; the default is the config's",
   "--times=TIMES": "times of all steps after the first, in radians, as 1.1:0.5 "
   "for three steps; the default follows from --t-mid",
   "--gamma=PART": "how much of a flow map's noise is fresh in each step, 0 to "

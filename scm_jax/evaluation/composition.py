@@ -29,7 +29,6 @@ from scm_jax.evaluation.subjects import Runs
 from scm_jax.metrics import streaming
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
-from scm_jax.sampler_kinds import few_times
 
 DATA = "data"  # what takes the first network's place where images do
 
@@ -194,8 +193,10 @@ class Compositions(Runs):
   def groups(self) -> Iterator[Sequence[ComposedImages]]:
     data, networks = self.open_dataset(), _by_name(self._parts)
     # A student's own time, if there is one.
-    few = sorted(self._parts, key=lambda p: not p.model.rules.few_steps)
-    t_mid = (*self._grid.t_mid, few_times(few[0].model, 2)[1])[0]
+    parts = sorted(self._parts, key=lambda p: not p.model.rules.few_steps)
+    model = parts[0].model
+    second = (*self._grid.t_mid, model.t_mid)[0]
+    t_mid = samplers.consistency_times(2, model.codec.sigma_d, second)[1]
     for begins, first in {**networks, DATA: None}.items():
       for ends, second in networks.items():
         name = f"{begins}, then {ends}"

@@ -2,7 +2,9 @@
 
 All have the loss of `consistency` and differ in their options: where jumps end,
 the scale and norm of the tangent, and the weight. Their defaults are the
-published ones for ImageNet's latents (`kappa` 1).
+published ones for ImageNet's latents (`kappa` 1). They are drawn in steps of
+equal length: multistep sCD has learnt jumps to the ends of equal segments
+alone, and where there are two they are MeanFlow's and AYF's.
 """
 
 import dataclasses
@@ -112,10 +114,8 @@ class AnchoredConsistency(Options):
   prior_weight: consistency.Prior = "sine"
 
 
-def _spec(
-  label: str, color: str, marker: str, options: type[Options], **sample: float
-) -> Spec:
-  """Returns the spec of one kind of flow map, drawn as `sample` says."""
+def _spec(label: str, color: str, marker: str, options: type[Options]) -> Spec:
+  """Returns the spec of one kind of flow map, drawn in equally long steps."""
   return dataclasses.replace(
     consistency.SCT,
     label=label,
@@ -126,15 +126,17 @@ def _spec(
     options=options,
     asks_teacher=lambda options: options.target == "teacher",
     takes_guidance=lambda options: options.guidance == "sampled",
-    sample=sample,
+    sample={"t_mid": 0.0},
   )
 
 
-# Jumps that it has learnt end where segments do, which are equally long.
-MULTISTEP = _spec("MS-sCD", "#56B4E9", "^", Multistep, t_mid=0.0)
+MULTISTEP = _spec("MS-sCD", "#56B4E9", "^", Multistep)
 AYF = _spec("AYF", "#009E73", "v", AlignYourFlow)
 MEANFLOW = _spec("MeanFlow", "#CC79A7", "P", MeanFlow)
 IMF = _spec("iMF", "#E69F00", "X", ImprovedMeanFlow)
-# Its jumps end at 0, and fresh noise leads back to the next step's time.
-FACM = _spec("FACM", "#999933", "d", AnchoredConsistency, gamma=1.0)
+FACM = dataclasses.replace(
+  _spec("FACM", "#999933", "d", AnchoredConsistency),
+  # Its jumps end at 0, and fresh noise leads back to the next step's time.
+  sample={"gamma": 1.0},
+)
 ALPHA_FLOW = _spec("α-Flow", "#882255", "h", AlphaFlow)

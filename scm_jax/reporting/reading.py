@@ -130,15 +130,26 @@ class _Origins:
     config = self._config(folder)
     if config is None:
       return {"training": folder, "repeats": without_seed(folder)}
-    teacher = str(config.get("teacher") or "")
     data = config.get("data")
     return {
       "training": folder,
-      "teacher": teacher and self._folder(teacher),
+      "teacher": self._first_teacher(config),
       "dataset": str(data.get("name", "")) if isinstance(data, Mapping) else "",
       "repeats": self._repeats(config),
       "method": json.dumps(config.get("objective"), sort_keys=True),
     }
+
+  def _first_teacher(self, config: Mapping[str, Any]) -> str:
+    """Returns the folder of a run's teacher, or of its teacher's; "" if none.
+
+    A teacher that was a student itself is the first stage of two.
+    """
+    folder, seen = "", set()
+    while (teacher := str(config.get("teacher") or "")) and teacher not in seen:
+      seen.add(teacher)
+      folder = self._folder(teacher)
+      config = self._config(folder) or {}
+    return folder
 
   def guide(self, seen: Any) -> str:
     """Returns `Entry.guide` of what a record says of a guidance network."""

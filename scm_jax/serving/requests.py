@@ -35,7 +35,7 @@ class Request(abc.ABC):
     steps: the number of steps.
     seed: the noise's seed.
     guidance: the guidance scale.
-    t_mid: the second time, in radians.
+    t_mid: the second time, in radians; 0 stands for steps of equal length.
   """
 
   model: Model

@@ -28,6 +28,7 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
     in the main features. A way to sample that has no scores yet has one row.
   """
   swept = _fields(runs)
+  teachers = {run.name: run.point.teacher for run in runs}
   groups: dict[str, list[Run]] = {}
   for run in runs:
     groups.setdefault(run.point.group or run.name, []).append(run)
@@ -38,7 +39,7 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
       words = scoring.flags(sampling, more)
       head = _head(group, members, sampling, swept)
       found = [
-        Entry(record, training=run.name, teacher=run.point.teacher)
+        Entry(record, training=run.name, teacher=_first(run.name, teachers))
         for run in members
         for record in scoring.read(run).get((words, run.step), ())
       ]
@@ -106,6 +107,14 @@ def _scores(table: pd.DataFrame) -> list[str]:
   distances = [f"fd_{space}" for space in score_table.spaces(table)]
   others = sorted(score_table.scores(table), key=lambda name: name == "ratio")
   return [*distances, *others]
+
+
+def _first(name: str, teachers: Mapping[str, str]) -> str:
+  """Returns a run's teacher, or that of its teacher if it was a student too."""
+  teacher = teachers[name]
+  while before := teachers.get(teacher):
+    teacher = before
+  return teacher
 
 
 def _head(

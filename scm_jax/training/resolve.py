@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from scm_jax import networks, schema
+from scm_jax import networks, schema, trigflow
 from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
@@ -35,8 +35,8 @@ NOT_NEGATIVE = (
 RANGES = {
   "sample.t_mid": (0.0, math.pi / 2),
   "sample.gamma": (0.0, 1.0),
-  "sample.guidance": (0.0, math.inf),
-  "sample.sigma_max": (1e-3, math.inf),
+  "sample.guidance": (0.0, 1e3),
+  "sample.sigma_max": (0.01, 1e6),  # a solver ends at `samplers.SIGMA_MIN`
 }
 
 
@@ -103,6 +103,12 @@ def check(config: "ConfigDict") -> Run:
     raise ConfigError(
       f"config.data.augment is {run.data.augment}, but the network is not told "
       "what was done, and would draw it; set config.network.augment too"
+    )
+  first = trigflow.max_time(run.sigma_d, run.sample.sigma_max)
+  if run.spec.kind != "diffusion" and run.sample.t_mid >= first:
+    raise ConfigError(
+      f"config.sample.t_mid is {run.sample.t_mid:g}, but samples begin at "
+      f"{first:g} radians by config.sample.sigma_max; it must be less"
     )
   averaging.check(run)
   _check_objective(run)

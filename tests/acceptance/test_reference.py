@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scm_jax.acceptance import correctness, reference, runs
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import resolve
 
 
@@ -17,12 +18,13 @@ def test_the_stored_configs_are_current():
   assert stored == {name: current[name] for name in stored}
 
 
-def test_a_run_is_that_of_its_config():
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_run_is_that_of_its_config(objective):
   from configs import digits
 
-  config = digits.get_config("run=scd")
+  config = digits.get_config(f"run={objective}")
   config.teacher = "random"
-  assert runs.run("configs/digits.py:run=scd") == resolve.resolve(config)
+  assert runs.run(runs.digits(objective, False)) == resolve.resolve(config)
 
 
 @pytest.mark.parametrize("error", [0.0, 1e-6, 1e-2])

@@ -241,3 +241,16 @@ def test_mistakes_end_in_one_line(tmp_path, make, refused):
   line = refused(2, f"--workdir={run}", out, "--published=cifar")
   assert "did you mean 'cifar10'" in line
   assert not (tmp_path / "out").exists()
+
+
+def test_a_second_stage_has_its_ratio_to_the_diffusion_teacher(make, tmp_path):
+  """Its own teacher is the first stage, which has one too."""
+  scored = lambda run, fd, teacher: make.run(
+    tmp_path / fd, [make.record(run, 1, {"pixels": float(fd)}, 9)], teacher
+  )
+  teacher = scored("teacher", "2", "")
+  first = scored("sct", "8", str(teacher))
+  second = scored("scd", "5", str(first))
+  rows = summary.summarize(reading.read(list(map(str, (teacher, second))), []))
+  ratio = rows.set_index("objective").ratio_pixels
+  assert ratio["scd"] == 2.5

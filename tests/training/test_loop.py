@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 
 import chex
 import jax
@@ -71,6 +72,7 @@ def test_workdir_of_a_run(reference, make_config, read_metrics):
     *(("objective.check_every", 5), ("objective.guidance", "fixed")),
     *(("objective.guidance_range", (1.5,)), ("sample.sigma_max", 0.0)),
     *(("sample.t_mid", 1.6), ("sample.gamma", 1.1), ("sample.guidance", -1.0)),
+    ("sample.sigma_max", math.inf),
   ],
 )
 def test_values_that_make_no_run(make_config, field, value):
