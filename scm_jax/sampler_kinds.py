@@ -76,7 +76,7 @@ def few_times(sampler: "SamplerState", steps: int) -> tuple[float, ...]:
     times = times[0], *sampler.times
   falling = all(a > b for a, b in itertools.pairwise((*times, 0.0)))
   if len(times) != steps or not falling:
-    shown = joined(tuple(round(t, 4) for t in times[1:9]))
+    shown = joined(_rounded(times[1:9]))
     shown += ", ..." if len(times) > 9 else ""
     raise ConfigError(
       f"the times of the steps after the first are {shown}, but {steps} steps "
@@ -84,6 +84,10 @@ def few_times(sampler: "SamplerState", steps: int) -> tuple[float, ...]:
       f"{times[0]:.3f}, to more than 0"
     )
   return times
+
+
+def _rounded(times: tuple[float, ...]) -> tuple[float, ...]:
+  return tuple(round(t, 4) for t in times)
 
 
 def _few_steps(sampler: "SamplerState") -> int:
@@ -324,8 +328,8 @@ class SamplerState:
       found |= {name: getattr(self, name) for name in self.rules.settings}
       if "t_mid" in found and (self.times or not self.t_mid):
         del found["t_mid"]
-        even = lambda: (round(t, 4) for t in few_times(self, steps)[1:])
-        found["times"] = joined(self.times or tuple(even()))
+        times = self.times or _rounded(few_times(self, steps)[1:])
+        found["times"] = joined(times)
     dtype = jnp.dtype(self.network.config.dtype).name
     return found | {"sigma_max": self.sigma_max, "dtype": dtype}
 

@@ -195,8 +195,8 @@ class Compositions(Runs):
     # A student's own time, if there is one.
     parts = sorted(self._parts, key=lambda p: not p.model.rules.few_steps)
     model = parts[0].model
-    second = (*self._grid.t_mid, model.t_mid)[0]
-    t_mid = samplers.consistency_times(2, model.codec.sigma_d, second)[1]
+    own = (*self._grid.t_mid, model.t_mid)[0]
+    t_mid = samplers.consistency_times(2, model.codec.sigma_d, own)[1]
     for begins, first in {**networks, DATA: None}.items():
       for ends, second in networks.items():
         name = f"{begins}, then {ends}"

@@ -104,13 +104,8 @@ def check(config: "ConfigDict") -> Run:
       f"config.data.augment is {run.data.augment}, but the network is not told "
       "what was done, and would draw it; set config.network.augment too"
     )
-  first = trigflow.max_time(run.sigma_d, run.sample.sigma_max)
-  if run.spec.kind != "diffusion" and run.sample.t_mid >= first:
-    raise ConfigError(
-      f"config.sample.t_mid is {run.sample.t_mid:g}, but samples begin at "
-      f"{first:g} radians by config.sample.sigma_max; it must be less"
-    )
   averaging.check(run)
+  _check_times(run)
   _check_objective(run)
   _check_unused(config)
   return run
@@ -151,6 +146,16 @@ def _dtype(config: "ConfigDict") -> Any:
       f"{', '.join(DTYPES)}"
     )
   return jnp.dtype(config.network.dtype)
+
+
+def _check_times(run: Run) -> None:
+  """Raises ConfigError if the sampler's second time is not after its first."""
+  first = trigflow.max_time(run.sigma_d, run.sample.sigma_max)
+  if run.spec.kind != "diffusion" and run.sample.t_mid >= first:
+    raise ConfigError(
+      f"config.sample.t_mid is {run.sample.t_mid:g}, but samples begin at "
+      f"{first:g} radians by config.sample.sigma_max; it must be less"
+    )
 
 
 def _check_objective(run: Run) -> None:
