@@ -61,6 +61,20 @@ def test_a_student_that_finishes_its_own_draws_two_steps(
   np.testing.assert_array_equal(parts, whole)
 
 
+@pytest.mark.parametrize("given, t_mid", [(0.5, 0.5), (0, np.pi / 4)])
+def test_the_time_between_the_parts(
+  given, t_mid, runs, command, score_cache, tmp_path
+):
+  """The networks' own second times do not matter, nor where they begin."""
+  argv = [f"--workdir={runs}/scd", f"--then={runs}/teacher", f"--t-mid={given}"]
+  argv += ["--features=pixels", f"--num={NUM}", "--sigma-max=0.9"]
+  more = f"--cache={score_cache}", f"--out={tmp_path}"
+  code, _, err = command("evaluate", *argv, *more)
+  assert code == 0, err
+  report = json.loads((tmp_path / "report.json").read_text())
+  assert {run["t_mid"] for run in report["runs"]} == {t_mid}
+
+
 @pytest.mark.parametrize(
   "more, said",
   [
