@@ -2,9 +2,11 @@
 
 All have the loss of `consistency` and differ in their options: where jumps end,
 the scale and norm of the tangent, and the weight. Their defaults are the
-published ones for ImageNet's latents (`kappa` 1). They are drawn in steps of
-equal length: multistep sCD has learnt jumps to the ends of equal segments
-alone, and where there are two they are MeanFlow's and AYF's.
+published ones for ImageNet's latents (`kappa` 1).
+
+They are drawn in steps of equal length. Multistep sCD has learnt jumps to the
+ends of equal segments alone. For the others, two such steps meet half-way of a
+rectified flow of latents, as MeanFlow's do.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from scm_jax import networks, schema, trigflow
+from scm_jax import networks, samplers, schema
 from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
@@ -149,12 +149,16 @@ def _dtype(config: "ConfigDict") -> Any:
 
 
 def _check_times(run: Run) -> None:
-  """Raises ConfigError if the sampler's second time is not after its first."""
-  first = trigflow.max_time(run.sigma_d, run.sample.sigma_max)
-  if run.spec.kind != "diffusion" and run.sample.t_mid >= first:
+  """Raises ConfigError unless the times of a 2-step sampler decrease."""
+  sample = run.sample
+  first, second = samplers.consistency_times(
+    2, run.sigma_d, sample.t_mid, sample.sigma_max
+  )
+  if run.spec.kind != "diffusion" and second >= first:
     raise ConfigError(
-      f"config.sample.t_mid is {run.sample.t_mid:g}, but samples begin at "
-      f"{first:g} radians by config.sample.sigma_max; it must be less"
+      f"config.sample.sigma_max is {sample.sigma_max:g}, so that samples begin "
+      f"at {first:g} radians; config.sample.t_mid must be less, but its second "
+      f"time is {second:g}"
     )
 
 

@@ -1,19 +1,26 @@
 """The comparison of methods is one at equal budgets."""
 
+import json
+
 import pytest
 
 from scm_jax.cli import configs
-from scm_jax.sweeping import points, runs
+from scm_jax.reporting import records
+from scm_jax.sweeping import points, runs, scoring, table
 from scm_jax.training import evaluations, resolve
 
 CONFIG = "configs/methods.py"
 
 
-def test_every_student_has_the_same_budget(tmp_path):
-  """Its first stage or its mid-training included."""
+@pytest.fixture
+def resolved(tmp_path):
   made = points.checked(configs.load_sweep(CONFIG))
   made = points.chosen(made, "*_seed=0")
-  resolved = runs.resolve(made, CONFIG, {}, tmp_path, configs.parse_config)
+  return runs.resolve(made, CONFIG, {}, tmp_path, configs.parse_config)
+
+
+def test_every_student_has_the_same_budget(resolved):
+  """Its first stage or its mid-training included."""
   totals, stages = {}, set()
   for run in resolved:
     if not run.point.needs:
@@ -29,3 +36,23 @@ def test_every_student_has_the_same_budget(tmp_path):
   expected = totals["scd_seed=0"]
   for name in students:
     assert totals[name] == pytest.approx(expected, rel=1e-3), name
+
+
+def test_a_second_stage_has_its_ratio_to_the_first_ones_teacher(resolved):
+  fd = {"teacher": 2.0, "ect": 4.0, "tcm": 5.0}
+  for run in [run for run in resolved if run.point.group in fd]:
+    group = run.point.group
+    record = records.run_record(
+      group,
+      group,
+      steps=1,
+      nfe=1,
+      params=9,
+      scores={"fd": {"judge": fd[group]}, "num": 99},
+    )
+    words = scoring.flags(run.point.sampling[0])
+    entry = {"flags": words, "step": run.step, "records": [record]}
+    run.folder.mkdir()
+    (run.folder / scoring.SCORES).write_text(json.dumps([entry]))
+  ratios = table.gather(resolved).set_index("objective").ratio.dropna()
+  assert ratios.to_dict() == {"ect": 2.0, "tcm": 2.5}

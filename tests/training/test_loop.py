@@ -82,6 +82,22 @@ def test_values_that_make_no_run(make_config, field, value):
     resolve.check(config)
 
 
+@pytest.mark.parametrize(
+  "t_mid, sigma_max", [(1.1, 0.9), (0.0, 0.4), (1.57, 80)]
+)
+def test_times_of_samples_that_would_not_decrease(
+  make_config, t_mid, sigma_max
+):
+  """They are found before the run begins, not when it draws."""
+  config = make_config("sct")
+  config.sample.sigma_max = float(sigma_max)
+  config.sample.t_mid = 0.9 * math.atan(sigma_max / config.sigma_d)
+  resolve.check(config)
+  config.sample.t_mid = t_mid
+  with pytest.raises(ConfigError, match="config.sample.t_mid must be less"):
+    resolve.check(config)
+
+
 @pytest.mark.parametrize("count", [0, 5])
 def test_batches_that_end(make_config, steps_kept, tmp_path, count):
   """Nothing is said of a signal, and the checkpoint before them is there."""
