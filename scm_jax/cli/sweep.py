@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
 
   from etils import epath
 
-  from scm_jax.sweeping.runs import check_same
+  from scm_jax.sweeping.runs import reconcile
   from scm_jax.sweeping.sweep import Sweep
 
   folder = epath.Path(args.workdir)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     print("\n".join(sweep.commands()))
     return
   with files.locked(home, "another sweep, or a run that it started,") as lock:
-    check_same(runs)
+    reconcile(runs)
     submitted = sweep.train(lock, args.retry)
     if submitted:
       print(submitted)

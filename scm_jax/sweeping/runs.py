@@ -6,16 +6,17 @@ of its last step, and has failed when it has `failed.json`.
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from etils import epath
 
-from scm_jax import files
+from scm_jax import configuration, files
 from scm_jax.errors import ConfigError
 from scm_jax.sweeping.points import Overrides, Point
 
-FAILED, LOG = "failed.json", "train.log"
+FAILED, LOG, SCORES = "failed.json", "train.log", "scores.json"
 OWED = "owed.json"  # written by the training itself
 
 
@@ -122,14 +123,32 @@ def resolve(
   return runs
 
 
-def check_same(runs: Iterable[Run]) -> None:
-  """Raises ConfigError if a workdir holds the run of another config."""
+def reconcile(runs: Iterable[Run]) -> None:
+  """Checks that the workdirs are these runs', and gives them `config.sample`.
+
+  Runs are scored by the config that lies in their folder. Where its sampling is
+  not the sweep's any more, a finished run takes the sweep's and loses its
+  scores, so that it is scored again; others take it when they go on.
+
+  Raises:
+    ConfigError: a workdir holds the run of another config.
+  """
   from scm_jax.training import workdir
 
-  for run in runs:
-    if (run.folder / workdir.CONFIG).exists():
-      known = workdir.load_config(run.folder)
-      workdir.check_same(known, run.config, run.folder)
+  found = [
+    (run, workdir.load_config(run.folder))
+    for run in runs
+    if (run.folder / workdir.CONFIG).exists()
+  ]
+  for run, known in found:
+    workdir.check_same(known, run.config, run.folder)
+  for run, known in found:
+    changes = configuration.diff(known.sample, run.config.sample)
+    if changes and run.finished:
+      logging.info("%s is scored anew: sample.%s", run.name, "; ".join(changes))
+      (run.folder / SCORES).unlink(missing_ok=True)
+      known.sample = run.config.sample
+      workdir.write_config(run.folder, known)
 
 
 def flag_value(value: Any) -> str:

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 from scm_jax import files
 from scm_jax.sweeping import launchers, pool
 from scm_jax.sweeping.points import Overrides
-from scm_jax.sweeping.runs import Run, flag_value
+from scm_jax.sweeping.runs import SCORES, Run, flag_value
 
-SCORES = "scores.json"
 _TOGETHER = 8  # runs in one call
 
 

@@ -179,6 +179,28 @@ def test_a_run_of_another_config_is_refused(sweep, tmp_path):
   assert "belongs to another config" in err and "batch_size: 3" in err
 
 
+def test_another_way_to_sample_is_scored_and_trained_no_more(sweep, tmp_path):
+  from scm_jax import configuration
+  from scm_jax.configuration import from_json
+  from scm_jax.defaults import get_defaults
+
+  assert sweep()[0] == 0
+  student = tmp_path / "sweep" / NAMES[1]
+  config = get_defaults()
+  config.run, config.total_steps, config.data.name = "scd", 3, "fake"
+  config.teacher = str(tmp_path / "sweep" / "teacher_seed=0")
+  (student / "config.json").write_text(configuration.to_json(config))
+  assert sweep()[3] == []  # it is drawn as it was
+  _, _, _, calls = sweep("--config.sample.gamma=0.5")
+  assert not trained(calls)
+  # Both ways to sample it, of it alone.
+  assert len(calls) == 2
+  assert all(f"--workdir={student} " in call for call in calls)
+  text = (student / "config.json").read_text()
+  assert from_json(text).sample.gamma == 0.5
+  assert sweep("--config.sample.gamma=0.5")[3] == []
+
+
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
