@@ -1,5 +1,6 @@
 """Stops a training on a signal: it finishes the step, saves and leaves."""
 
+import os
 import signal
 from types import FrameType
 from typing import Any, Self
@@ -13,7 +14,8 @@ class StopSignal:
 
   It handles SIGTERM, which clusters send before they take a machine away, and
   the first Ctrl-C. A second Ctrl-C interrupts at once. Where there are several
-  processes, JAX itself listens for a SIGTERM to any of them.
+  processes, JAX itself listens for a SIGTERM to any of them, and Ctrl-C sends
+  one.
   """
 
   def __init__(self):
@@ -21,9 +23,10 @@ class StopSignal:
     self._previous = {}
 
   def __enter__(self) -> Self:
-    if jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._previous[number] = signal.signal(number, self._handle)
+    alone = jax.process_count() == 1
+    numbers = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
+    for number in numbers:
+      self._previous[number] = signal.signal(number, self._handle)
     return self
 
   def asked(self, step: int) -> bool:
@@ -43,3 +46,5 @@ class StopSignal:
     if number == signal.SIGINT and self.requested:
       raise KeyboardInterrupt
     self.requested = number
+    if jax.process_count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)
