@@ -23,9 +23,9 @@ Images are augmented as in EDM (probability 0.12), and the parameters of the
 augmentation are an input of the network. The resampling filter differs from
 EDM's (see `data/augmentation.py`). The paper does not say whether it augments:
 its teacher has "the same settings" as EDM's, and its students have those of the
-teacher. Runs of earlier versions were only mirrored; continue them, teacher and
-students, with --config.data.augment=0 --config.network.augment=false
---config.data.flip=true.
+teacher; `ect`, `tcm` and `cmt` are not augmented, as by their authors. Runs of
+earlier versions were only mirrored; continue them, teacher and students, with
+--config.data.augment=0 --config.network.augment=false --config.data.flip=true.
 """
 
 from configs import common, paper
@@ -34,6 +34,9 @@ from scm_jax.networks import presets
 
 # Those that the paper (sCT) or their authors train with dropout here.
 DROPOUT = ("sct", "ect", "tcm", "meanflow")
+# Those that their authors train without augmentation. The network still takes
+# its parameters, as its teacher does.
+PLAIN = ("ect", "tcm", "cmt")
 
 
 def get_config(arg: str = ""):
@@ -53,7 +56,8 @@ def get_config(arg: str = ""):
   config.data.size = 32
   config.data.num_classes = 0
   config.data.mean, config.data.std = 0.0, 0.5  # EDM: images in [-1, 1]
-  config.data.augment = 0.12  # EDM; implied for students
+  # EDM; implied for students.
+  config.data.augment = 0.0 if choice.run in PLAIN else 0.12
 
   config.network.update(presets.DDPMPP)  # G.1; dropout at all sides, as in EDM
   config.network.augment = True  # EDM
@@ -74,7 +78,8 @@ def get_config(arg: str = ""):
   else:
     optimizer.name = "radam"  # from this line to the next blank one: G.2
     optimizer.learning_rate = 1e-4
-    optimizer.b1, optimizer.b2 = 0.9, 0.99
+    # G.2; the others' authors keep PyTorch's.
+    optimizer.b1, optimizer.b2 = 0.9, 0.999 if choice.run in PLAIN else 0.99
     config.network.dropout = 0.20 if choice.run in DROPOUT else 0.0
     if choice.run not in ("ect", "tcm"):  # whose own law is for CIFAR-10
       objective.P_mean, objective.P_std = -1.0, 1.4

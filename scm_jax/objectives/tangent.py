@@ -207,7 +207,7 @@ def _by_rms(g: Array, jump: Jump, c: float) -> Array:
 def _clipped(g: Array, jump: Jump, c: float) -> Array:
   """Returns `g` of `df/dt` clipped to [-1, 1]."""
   del c
-  bound = trigflow.expand(jnp.cos(jump.span), g)
+  bound = trigflow.expand(jnp.abs(jump.a), g)
   return jnp.clip(g, -bound, bound)
 
 

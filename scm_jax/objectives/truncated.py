@@ -156,6 +156,8 @@ TCM = dataclasses.replace(
   options=Options,
   loss=loss,
   draw=draw,
+  # Two steps meet just above the border, below which it is not trained.
+  sample={"t_mid": 1.11},
   asks_teacher=spec.always,
   teacher_kind="consistency",
   tangent=None,

@@ -176,6 +176,10 @@ def test_normalisations():
   clipped = apply("clip") / wide(np.cos(t))
   np.testing.assert_allclose(clipped, np.clip(rate, -1, 1), rtol=1e-12)
   assert np.any(np.abs(rate) > 1) and np.any(np.abs(rate) < 1)
+  # Whatever its scale.
+  jump = jump._replace(scale="ayf")
+  clipped = apply("clip") / wide(jump.a)
+  np.testing.assert_allclose(clipped, np.clip(g / wide(jump.a), -1, 1))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from scm_jax import trigflow
+from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import diagnostics, spec, truncated
 
@@ -33,6 +34,11 @@ def test_a_part_of_the_batch_is_at_the_border():
   assert np.mean(t == options.border_time) == pytest.approx(0.25, abs=0.03)
   assert np.all(t >= BORDER - 1e-7) and np.all(t <= trigflow.max_time(0.5))
   assert np.std(t) > 0.05
+
+
+def test_two_steps_meet_where_it_is_trained():
+  border = truncated.Options().border_time
+  assert border < get_defaults("tcm").sample.t_mid < border + 0.01
 
 
 def test_it_is_the_published_loss(mlp):
