@@ -4,6 +4,7 @@ The records' features are checked against the config before any is read.
 """
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypedDict
 
@@ -14,6 +15,7 @@ import tensorflow_datasets as tfds
 from scm_jax import errors
 from scm_jax.errors import ConfigError, UserError
 
+_LOG = logging.getLogger(__name__)
 # Datasets of at most this many bytes are kept decoded, so that reading them
 # costs microseconds from the second epoch on: CIFAR-10 (154 MB) is, ImageNet at
 # 64x64 (16 GB) is not.
@@ -121,6 +123,12 @@ def check_features(
   if count > known:
     what = f"labels 0..{count - 1}, more than config.data.num_classes={known}"
     _reject(data, what, f"set config.data.num_classes={count}")
+  if count < known:
+    _LOG.warning(
+      "%s has %d classes, and config.data.num_classes is %d: if classes are "
+      "missing, the labels of those behind them are wrong",
+      *(data.name, count, known),
+    )
 
 
 def _check_images(image: Any, data: ml_collections.ConfigDict) -> None:

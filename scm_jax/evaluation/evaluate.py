@@ -26,7 +26,7 @@ from scm_jax.evaluation.request import (
 from scm_jax.evaluation.scoring import Scorer
 from scm_jax.evaluation.selection import Choice
 from scm_jax.evaluation.subjects import Images, Runs, Subjects
-from scm_jax.metrics import extractors, multihost, registry, streaming
+from scm_jax.metrics import extractors, frechet, multihost, registry, streaming
 from scm_jax.metrics.extractor import JUDGES, Source
 from scm_jax.reporting import evaluation_figure, guidance, records, titles
 
@@ -56,7 +56,7 @@ def evaluate(
   request = dataclasses.replace(request, reference=known)
   asked = _question(request, subjects)
   check_processes(asked, options)
-  find_report = lambda: _existing_report(asked, options, out)
+  find_report = lambda: _existing_report(asked, options, out, subjects)
   if existing := multihost.from_process_zero(find_report):
     _LOG.info("%s is up to date", out / "report.json")
     return existing
@@ -69,8 +69,7 @@ def evaluate(
   selection.check_score(request.grid, scorer)
   runs: list[dict[str, Any]] = []
   real = scorer.reference.row
-  alike = real is not None and real.shape[1:] == tuple(subjects.image_shape)
-  rows = {"real images": real} if alike else {}
+  rows = {} if real is None else {"real images": real}
   for candidates in subjects.groups():
     choice = selection.select(candidates, scorer)
     name = _unique_name(choice.best.name, runs)
@@ -82,7 +81,11 @@ def evaluate(
     _LOG.info("scoring %d images for each seed: %s", scorer.num, name)
     scores, rows[name] = scorer.score_seeds(choice.best, saved)
     runs.append(_record(name, choice, scores, scorer))
+  shape = tuple(subjects.image_shape)
+  rows = {name: row for name, row in rows.items() if row.shape[1:] == shape}
   classes = scorer.picture_classes(candidates[0].num_classes)
+  if any(len(row) != len(classes) for row in rows.values()):
+    classes = []  # runs without classes, or with fewer, are among them
 
   def write() -> dict[str, Any]:
     known = scorer.describe_reference()
@@ -95,6 +98,7 @@ def evaluate(
       title=f"scm_jax on {titles.dataset(known['dataset'])}",
     )
     guidance.write(out, runs)
+    _set_aside(out / "report.json")
     # Last, because its presence says that the evaluation is complete.
     records.write_report(out / "report.json", result)
     return result
@@ -154,7 +158,10 @@ def check_processes(question: list[Any], options: RuntimeOptions) -> None:
 
 
 def _existing_report(
-  question: list[Any], options: RuntimeOptions, out: epath.Path
+  question: list[Any],
+  options: RuntimeOptions,
+  out: epath.Path,
+  subjects: Subjects,
 ) -> dict[str, Any] | None:
   """Returns the report in a folder if it answers the same question."""
   try:
@@ -163,12 +170,25 @@ def _existing_report(
     return None
   if not (out / "report.png").exists() or old.get("asked") != question:
     return None
+  mark = old["reference"].get("fingerprint")  # of a dataset, as it was then
+  name = question[0]["reference"] or ""
+  if mark and mark != subjects.open_dataset(name).fingerprint():
+    _LOG.info("the dataset has changed since %s", out / "report.json")
+    return None
   complete = not options.save_samples or all(
     _sample_file(out, run["name"], seed).exists()
     for run in old["runs"]
     for seed in run["seeds"]
   )
   return old if complete else None
+
+
+def _set_aside(report: epath.Path) -> None:
+  """Renames a report that another one is about to replace."""
+  if report.exists():
+    kept = report.with_name("report.previous.json")
+    report.replace(kept)
+    _LOG.info("the report that was there is now %s", kept)
 
 
 def _sample_file(out: epath.Path, name: str, seed: int) -> pathlib.Path:
@@ -200,6 +220,13 @@ def _make_scorer(
   known = dataclasses.replace(known, warnings=warnings)
   most = min(known.metadata["images"] or DEFAULT_NUM, DEFAULT_NUM)
   num = protocol.num or subjects.count or most
+  if not protocol.allow_few:  # before anything is drawn
+    for extractor in extraction.extractors:
+      frechet.check_enough(
+        f"features {extractor.name!r}",
+        (num, known.statistics[extractor.name][frechet.MOMENTS.name].n),
+        extractor.dim,
+      )
   # Selections draw batches of the same size, so that the sampler is compiled
   # once.
   passes = dataclasses.replace(passes, batch_size=min(batch_size, num))

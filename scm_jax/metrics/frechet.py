@@ -11,6 +11,7 @@ arXiv:1911.07023), so distances compare only at equal sample sizes.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -96,17 +97,26 @@ def frechet_distance(
     UserError: a set has no more samples than features, and so directions
       without any data, and `allow_few` does not say that this is accepted.
   """
-  dim = len(a.mean)
-  few = min((n for n in (a.n, b.n) if n is not None), default=dim + 1)
-  if few <= dim and not allow_few:
-    raise UserError(
-      f"{few} samples are too few for a Fréchet distance over {dim} "
-      f"features: use at least {dim + 1}, better 10 times as many"
-    )
+  if not allow_few:
+    check_enough("", (a.n, b.n), len(a.mean))
   cross = np.linalg.svd(a.factor.T @ b.factor, compute_uv=False).sum()
   spread = np.sum(a.factor**2) + np.sum(b.factor**2) - 2.0 * cross
   shift = np.sum((a.mean - b.mean) ** 2)
   return float(max(shift + spread, 0.0))
+
+
+def check_enough(what: str, counts: Sequence[int | None], dim: int) -> None:
+  """Raises UserError, about `what`, unless all counts are above `dim`.
+
+  None stands for a count that is not known, as of a file of moments.
+  """
+  few = min((n for n in counts if n is not None), default=dim + 1)
+  if few <= dim:
+    raise UserError(
+      f"{what}{': ' * bool(what)}{few} samples are too few for a Fréchet "
+      f"distance over {dim} features: use at least {dim + 1}, better 10 times "
+      "as many"
+    )
 
 
 MOMENTS = Statistic(

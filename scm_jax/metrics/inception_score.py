@@ -2,8 +2,9 @@
 
 Salimans et al. (2016, arXiv:1606.03498, section 4): with the classifier's
 probabilities `p(y|x)`, `exp(E_x KL(p(y|x) || p(y)))`. By convention the images
-are cut into ten parts in order, which are scored with their own `p(y)`. A
-part's mean KL is `E_x sum_y p log p - sum_y p(y) log p(y)`, so sums suffice.
+are cut into ten parts, which are scored with their own `p(y)`; at random, since
+images may be sorted by their classes. A part's mean KL is `E_x sum_y p log p -
+sum_y p(y) log p(y)`, so sums suffice.
 """
 
 import functools
@@ -37,14 +38,23 @@ def sum_classes(logits: np.ndarray, first: int, total: int) -> ClassSums:
   negentropy = (p * log_p).sum(axis=1)
   parts = min(PARTS, total)
   sums = ClassSums(*map(np.zeros, (parts, (parts, p.shape[1]), parts)))
-  # Part of sample i: i * parts // total, as equal as whole numbers allow.
-  part = (first + np.arange(len(p))) * parts // total
+  part = _parts(total)[first : first + len(p)]
   for index in np.unique(part):
     inside = part == index
     sums.counts[index] = inside.sum()
     sums.probabilities[index] = p[inside].sum(axis=0)
     sums.negentropies[index] = negentropy[inside].sum()
   return sums
+
+
+@functools.lru_cache(maxsize=1)
+def _parts(total: int) -> np.ndarray:
+  """Returns each sample's part `[total]`: random, always the same, and equal.
+
+  They are as equal as whole numbers allow.
+  """
+  order = np.random.default_rng(0).permutation(total)
+  return order * min(PARTS, total) // total
 
 
 def inception_score(sums: ClassSums) -> tuple[float, float, float]:

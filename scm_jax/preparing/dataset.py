@@ -95,8 +95,8 @@ def _make_shard(
         yield one
       elif options.on_error == "stop":
         raise UserError(
-          f"{one.item.key}: {one.error}; repair or remove it, or leave such "
-          "images out with --on-error=skip"
+          f"{one.item.key}: {one.error}; repair it, leave such images out with "
+          "--on-error=skip, or remove it and begin in a new folder"
         )
       elif not one.item.mirrored:  # say it once
         _log.warning("left out: %s: %s", one.item.key, one.error)

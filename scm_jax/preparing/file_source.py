@@ -80,7 +80,14 @@ class FolderSource(FileSource):
       reason = f"{error.filename} cannot be listed: {error.strerror}"
       raise ConfigError(reason) from error
 
-    for folder, _, files in os.walk(self.path, onerror=stop, followlinks=True):
+    seen = set()
+    walk = os.walk(self.path, onerror=stop, followlinks=True)
+    for folder, folders, files in walk:
+      about = os.stat(folder)
+      if (about.st_dev, about.st_ino) in seen:  # a link to where it has been
+        folders.clear()
+        continue
+      seen.add((about.st_dev, about.st_ino))
       inside = pathlib.Path(folder).relative_to(self.path)
       yield from ((inside / file).as_posix() for file in files)
 
@@ -101,14 +108,25 @@ class ZipSource(FileSource):
     with errors.reading(self.path):
       return zipfile.ZipFile(self.path)
 
+  @functools.cached_property
+  def _entries(self) -> dict[str, str]:
+    """The archive's own names by those with slashes.
+
+    Some programs on Windows write backslashes.
+    """
+    names = self._archive.namelist()
+    if any("/" in name for name in names):
+      return {name: name for name in names}
+    return {name.replace("\\", "/"): name for name in names}
+
   def names(self) -> Iterable[str]:
-    for name in self._archive.namelist():
+    for name in self._entries:
       if name.startswith(self.inside) and not name.endswith("/"):
         yield name.removeprefix(self.inside)
 
   def read(self, key: str) -> tuple[bytes, None]:
     try:
-      return self._archive.read(self.inside + key), None
+      return self._archive.read(self._entries[self.inside + key]), None
     except OSError:
       raise
     except Exception as error:  # zipfile raises many kinds for a damaged file

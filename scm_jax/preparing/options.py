@@ -106,10 +106,17 @@ class Options:
         f"fetch {autoencoder.SOURCE}/resolve/main/{autoencoder.WEIGHTS}"
       )
     items, classes = len(index.items), len(index.classes)
-    if 0 < self.num_classes < classes:
+    for name in index.classes:
+      if not name.isprintable():  # a line break would make two names of it
+        raise ConfigError(
+          f"{where}: the class {name!r} has a character that cannot be "
+          "printed; rename its folder"
+        )
+    if classes and self.num_classes not in (0, classes):
       raise ConfigError(
-        f"{where} has {classes} classes, more than "
-        f"config.data.num_classes={self.num_classes}"
+        f"{where} has {classes} classes, and config.data.num_classes is "
+        f"{self.num_classes}; give the folder whose folders are the classes, "
+        f"and all of them, or --config.data.num_classes={classes}"
       )
     found = index.name, items, classes, index.ignored
     _log.info("%s: %d items, %d classes, %d other files", *found)

@@ -20,6 +20,15 @@ from scm_jax.errors import UserError
 from scm_jax.preparing.index import Item, Source, UnreadableError
 
 Convention = Literal["viewer", "adm"]
+_TURNS = {  # by the values of EXIF's orientation; 1 is upright
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +88,7 @@ def prepare(source: Source, transform: Transform, item: Item) -> Prepared:
   if transform.form == "pixels":
     return Prepared(item, to_array(image), label, notes)
   file = io.BytesIO()
+  image.info.clear()  # profiles and colour keys of the file that it was
   image.save(file, "PNG")
   return Prepared(item, file.getvalue(), label, notes)
 
@@ -101,15 +111,27 @@ def decode(
   mode = "RGB" if channels == 3 else "L"
   notes = [] if image.mode == mode else [image.mode]
   if convention == "viewer":
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-      image = ImageOps.exif_transpose(image)
+    if (turn := _turn(image)) is not None:
+      image = image.transpose(turn)
       notes.append("rotated")
-    if image.has_transparency_data:
+    # Pillow would clip 16-bit grey here.
+    if image.has_transparency_data and not image.mode.startswith("I"):
       layer = image.convert("RGBA")
       white = Image.new("RGBA", layer.size, "white")
       image = Image.alpha_composite(white, layer)
       notes.append("transparent")
   return _eight_bits(image).convert(mode), tuple(notes)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+  """Returns what puts upright an image of a camera that was turned (EXIF).
+
+  Pillow's own function writes all tags anew, and fails where any is damaged.
+  """
+  try:
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+  except Exception:  # damaged tags raise anything
+    return None
 
 
 def open_image(data: bytes, *, whole: bool = True) -> Image.Image:

@@ -37,8 +37,9 @@ def write_figure(
     path: the file.
     report: the result of `records.make_report`, with at least one run.
     rows: images [columns, H, W, C] uint8 by row name, top to bottom, all of one
-      shape. A row with the name of a run shows that run's scores beside its
-      samples; any other (the real images) is only shown.
+      H, W and C; short rows end in white. A row with the name of a run shows
+      that run's scores beside its samples; any other (the real images) is only
+      shown.
     headings: what stands above the columns, such as the classes; each heads
       as many columns as fit evenly.
     title: the title of the page.
@@ -48,7 +49,7 @@ def write_figure(
   """
   if not report["runs"]:
     raise UserError("a report's picture needs at least one run")
-  _check_rows(rows)
+  rows = _even_rows(rows)
   runs = tables.summary(report["runs"])
   images = next(iter(rows.values()))
   cell = min(_CELL, 0.63 * _WIDTH / len(images))
@@ -64,15 +65,21 @@ def write_figure(
   return files.write_bytes(path, page.png())
 
 
-def _check_rows(rows: Mapping[str, np.ndarray]) -> None:
-  """Raises UserError unless all rows are alike."""
+def _even_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns rows of one length; UserError unless their images are alike."""
   if not rows:
     raise UserError("a report's picture needs at least one row of images")
   for name, images in rows.items():
     check_images(images, f"images of row {name!r}")
-  shapes = {name: list(images.shape) for name, images in rows.items()}
+  shapes = {name: list(images.shape[1:]) for name, images in rows.items()}
   if len({tuple(shape) for shape in shapes.values()}) > 1:
     raise UserError(f"the rows of images differ in shape: {shapes}")
+  longest = max(map(len, rows.values()))
+  white = lambda row: [(0, longest - len(row)), *[(0, 0)] * 3]
+  return {
+    name: np.pad(row, white(row), constant_values=255)
+    for name, row in rows.items()
+  }
 
 
 def _draw_charts(pair: Sequence[Axes], runs: pd.DataFrame) -> None:

@@ -72,7 +72,7 @@ def test_images_score_as_the_samples_that_they_are(
     (["--steps=1"], 2, "--steps says how a network draws"),
     (["--seeds=0,1"], 2, "--seeds says how a network draws"),
     (["--num=81"], 2, "pictures.npy holds 80 images"),
-    (["--num=60"], 1, "pictures.npy: features 'pixels': 60 samples"),
+    (["--num=60"], 1, "features 'pixels': 60 samples"),
     (["--images=nowhere"], 1, "--images=nowhere is no folder"),
     (["--features=classifier", "--reference={file}"], 2, "is trained on a"),
     (["--reference=scm_digit"], 1, "dataset 'scm_digit'"),

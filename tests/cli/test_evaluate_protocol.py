@@ -10,8 +10,10 @@ import time
 import numpy as np
 import pytest
 
+from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.metrics import reference_files
 from scm_jax.reporting import evaluation_figure
+from scm_jax.sampler import Sampler
 
 NUM = 150
 
@@ -168,6 +170,30 @@ def test_samples_kept_are_a_reference(evaluate, tmp_path):
   assert run["coverage"]["pixels"] == 1.0
   assert again["reference"]["dataset"] == str(file)
   assert again["reference"]["images"] == NUM
+
+
+def test_a_report_on_a_dataset_that_has_changed_is_made_anew(
+  evaluate, monkeypatch, tmp_path
+):
+  first, _ = evaluate()
+  monkeypatch.setattr(ImageDataset, "fingerprint", lambda self: "another")
+  again, _ = evaluate()
+  assert again["reference"]["fingerprint"] == "another"
+  kept = (tmp_path / "out" / "report.previous.json").read_text()
+  assert json.loads(kept) == first
+
+
+def test_too_few_images_are_refused_before_any_is_drawn(
+  runs, refused, monkeypatch, tmp_path
+):
+  def draw(*args, **kwargs):
+    raise AssertionError
+
+  monkeypatch.setattr(Sampler, "draw", draw)
+  file = tmp_path / "few.npy"
+  np.save(file, np.zeros((30, 8, 8, 1), np.uint8))
+  said = refused(1, *_argv(runs, tmp_path / "out"), f"--reference={file}")
+  assert "features 'pixels': 30 samples are too few" in said
 
 
 @pytest.mark.slow

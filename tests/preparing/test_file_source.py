@@ -39,6 +39,22 @@ def test_zip_is_the_same(tree, photographs, tmp_path):
   assert source.read("n00/000.JPEG") == (files["a/b/n00/000.JPEG"], None)
 
 
+def test_a_zip_with_backslashes_has_classes(photographs, tmp_path):
+  files = {f"{c}\\{i}.png": b"" for c in "ab" for i in range(2)}
+  photographs.write_zip(tmp_path / "windows.zip", files)
+  found = listed(tmp_path / "windows.zip")
+  assert found.classes == ("a", "b")
+  source = options.open_source(str(tmp_path / "windows.zip"))
+  assert source.read(found.items[0].key) == (b"", None)
+
+
+def test_a_link_to_a_folder_above_is_not_followed_again(tmp_path):
+  (tmp_path / "train/a").mkdir(parents=True)
+  (tmp_path / "train/a/1.png").touch()
+  (tmp_path / "train/a/self").symlink_to(tmp_path / "train")
+  assert [item.key for item in listed(tmp_path / "train").items] == ["a/1.png"]
+
+
 def test_edm2(photographs, tmp_path):
   files = photographs.as_edm2(photographs.make(bad=False))
   photographs.write_zip(tmp_path / "edm2.zip", files)

@@ -1,10 +1,11 @@
 """Image files of every mode as pixels, and the square from their middle."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from scm_jax.preparing import index, transform
 
@@ -50,6 +51,49 @@ def test_orientation(photographs):
   assert np.abs(error).mean() < 4
   stored, notes = transform.decode(data, 3, "adm")
   assert (stored.size, notes) == ((40, 30), ())
+
+
+def test_damaged_tags_cost_no_image(photographs):
+  """The maker is a fraction, which Pillow cannot write, and the image lies."""
+  tags = ((0x10F, 5, 1, 38), (0x112, 3, 1, 6))
+  tiff = b"II*\0" + struct.pack("<IH", 8, 2)
+  tiff += b"".join(struct.pack("<HHII", *tag) for tag in tags)
+  tiff += struct.pack("<III", 0, 1, 2)
+  file = io.BytesIO()
+  photographs.scene(0).save(file, "JPEG", exif=b"Exif\0\0" + tiff)
+  image, notes = transform.decode(file.getvalue(), 3)
+  assert (image.size, notes) == ((30, 40), ("rotated",))
+
+
+def test_every_orientation(photographs):
+  """As Pillow turns images whose tags are sound."""
+  for number in range(1, 9):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    data = png(photographs.scene(0), exif=exif)
+    wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    found, _ = transform.decode(data, 3)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
+
+
+def test_sixteen_bits_with_a_transparent_level_are_scaled():
+  levels = np.array([[0, 100 * 257, 254 * 257]], np.uint16)
+  data = png(Image.fromarray(levels), transparency=5)
+  found, _ = transform.decode(data, 1)
+  assert np.asarray(found).tolist() == [[0, 100, 254]]
+
+
+def test_what_is_stored_has_pixels_alone():
+  class Files:
+    def read(self, key):
+      image = Image.new("RGB", (16, 16), (1, 2, 3))
+      return png(image, transparency=(1, 2, 3), icc_profile=b"colours"), None
+
+  how = transform.Transform("png", 16, 3, "adm")
+  made = transform.prepare(Files(), how, index.Item("a.png", 0))
+  with Image.open(io.BytesIO(made.data)) as stored:
+    stored.load()
+    assert stored.info == {}
 
 
 def test_transparency():

@@ -98,6 +98,20 @@ def test_picture_in_colour_with_one_feature(content, tmp_path):
   assert len(np.unique(_pixels(path).reshape(-1, 3), axis=0)) > 2000
 
 
+def test_rows_of_runs_with_fewer_classes_end_in_white(content, tmp_path):
+  written, rows = content
+  written["runs"] = written["runs"][:1]
+  name = written["runs"][0]["name"]
+  short = {"real images": rows[name][:3], name: rows[name]}
+  white = np.full_like(rows[name], 255)
+  padded = {**short, "real images": np.concatenate([rows[name][:3], white[3:]])}
+  drawn = [
+    figure.write_figure(tmp_path / f"{i}.png", written, images).read_bytes()
+    for i, images in enumerate((short, padded))
+  ]
+  assert drawn[0] == drawn[1]
+
+
 def test_global_drawing_state_is_left_alone(content, tmp_path):
   before = dict(matplotlib.rcParams)
   loaded = "matplotlib.pyplot" in sys.modules
@@ -109,7 +123,7 @@ def test_global_drawing_state_is_left_alone(content, tmp_path):
 
 def test_rows_that_do_not_match(content, tmp_path):
   written, rows = content
-  uneven = {**rows, "teacher, 1 step": rows["teacher, 1 step"][:9]}
+  uneven = {**rows, "teacher, 1 step": rows["teacher, 1 step"][:, 1:]}
   with pytest.raises(errors.UserError, match="differ in shape"):
     figure.write_figure(tmp_path / "a.png", written, uneven)
   with pytest.raises(errors.UserError, match="at least one row"):
