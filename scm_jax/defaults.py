@@ -76,6 +76,8 @@ class Data(schema.Checked):
         f"autoencoder decodes latents, and data.kind is {self.kind!r}; leave "
         "it empty"
       )
+    if min(self.std if isinstance(self.std, tuple) else (self.std,)) <= 0:
+      raise ConfigError(f"std is {self.std}; data are divided by it")
     for key in ("mean", "std"):
       value = getattr(self, key)
       numbers = value if isinstance(value, tuple) else None

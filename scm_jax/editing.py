@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 
 from scm_jax import samplers, trigflow
+from scm_jax.errors import UserError
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green, blue (ITU-R BT.601)
 
@@ -75,6 +76,8 @@ def pixels(mask: Any) -> Known:
 
 def patch_means(size: int) -> Known:
   """Declares the mean of each `size x size` patch known: super-resolution."""
+  if size < 1:
+    raise UserError(f"patches of {size} pixels a side hold nothing; give 1")
   first = np.arange(size**2)[:, None] == 0
   return Known(first, _patches(size))
 

@@ -75,7 +75,9 @@ def guidance_scales(
     ConfigError: as `guidance_scale`; or the network does not take a scale for
       each step, or there are not as many as steps.
   """
-  if not isinstance(guidance, Sequence):
+  if isinstance(guidance, np.ndarray | jax.Array) and guidance.ndim:
+    guidance = guidance.tolist()
+  if not isinstance(guidance, Sequence) or isinstance(guidance, str):
     return guidance_scale(sampler, guidance)
   scales = tuple(map(_scale, guidance))
   shown = f"the guidance scales {joined(scales)}, one for each step,"
@@ -90,8 +92,11 @@ def guidance_scales(
 
 
 def _scale(scale: float) -> float:
-  if np.ndim(scale) or not 0 <= scale < math.inf:
-    raise ConfigError(f"the guidance scale is {scale}; it must be at least 0")
+  number = not isinstance(scale, str) and not np.ndim(scale)
+  if not number or not 0 <= scale < math.inf:
+    raise ConfigError(
+      f"the guidance scale is {scale!r}; it must be a number of at least 0"
+    )
   return float(scale)
 
 
@@ -256,6 +261,8 @@ def check_edit(
     )
   if isinstance(guidance, Sequence):
     raise UserError("an edit has one guidance scale; give a number")
+  if start is not None and np.ndim(start):
+    raise UserError("an edit starts at one time; give a number as start")
   if start is not None and not 0 < start < np.pi / 2:
     raise UserError(f"start is {start:g}, but must lie between 0 and pi/2")
 

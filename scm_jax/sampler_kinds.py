@@ -7,11 +7,13 @@ and in the exports, is looked up there or by its name.
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -60,6 +62,14 @@ class Kind:
   guidance_is_input: bool
   few_steps: bool
   edits: bool
+
+
+RANGES = {  # of a sampler's numbers, and of `config.sample`
+  "t_mid": (0.0, math.pi / 2),
+  "gamma": (0.0, 1.0),
+  "guidance": (0.0, 1e3),
+  "sigma_max": (0.01, 1e6),  # a solver ends at `samplers.SIGMA_MIN`
+}
 
 
 def few_times(sampler: "SamplerState", steps: int) -> tuple[float, ...]:
@@ -216,10 +226,22 @@ class SamplerState:
   batch_sharding: NamedSharding | None = None
 
   def __post_init__(self):
+    """Raises ConfigError for numbers that are out of range."""
     if self.kind not in KINDS:
       raise ValueError(f"there is no kind of sampler {self.kind!r}")
     if self.solver not in SOLVERS:
       raise ValueError(f"there is no solver {self.solver!r}")
+    for name, (low, high) in RANGES.items():
+      value = getattr(self, name)
+      if not low <= value <= high:
+        raise ConfigError(
+          f"{name} is {value:g}; it must be from {low:g} to {high:g}"
+        )
+    if self.batch_size < 1:
+      raise ConfigError(f"batch_size is {self.batch_size}; it must be positive")
+    if not isinstance(self.times, tuple):  # a list, an array, or a single time
+      times = tuple(map(float, np.ravel(self.times)))
+      object.__setattr__(self, "times", times)
 
   @property
   def rules(self) -> Kind:

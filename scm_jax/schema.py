@@ -7,6 +7,7 @@ is written twice.
 """
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -50,9 +51,17 @@ class Checked:
   """A dataclass of options, which checks itself; the base of all of them."""
 
   def __post_init__(self) -> None:
-    """Raises ConfigError unless every `Literal` field has one of its values."""
+    """Raises ConfigError unless every field has a possible value.
+
+    That is one of its values for a `Literal`, and a finite one for numbers.
+    """
     for name, allowed in choices(type(self)).items():
       pick(dict.fromkeys(allowed), getattr(self, name), name)
+    for name in options(type(self)):
+      value = getattr(self, name)
+      numbers = value if isinstance(value, tuple) else (value,)
+      if not all(math.isfinite(x) for x in numbers if isinstance(x, float)):
+        raise ConfigError(f"{name} is {value}; it must be finite")
 
 
 def pick(table: Mapping[Any, _T], name: object, field: str) -> _T:

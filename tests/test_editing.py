@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scm_jax import editing, samplers, trigflow
+from scm_jax.errors import UserError
 
 SIGMA_D = 0.5
 TIMES = editing.times(3, None, SIGMA_D)
@@ -88,6 +89,8 @@ def test_means_of_patches_are_kept(noise, reference):
   assert np.abs(x0 - reference).mean() > 0.1
   with pytest.raises(ValueError, match="patches of 3x3 do not fill"):
     edit(noise, reference, known=editing.patch_means(3))
+  with pytest.raises(UserError, match="patches of 0"):
+    editing.patch_means(0)
 
 
 def test_grey_levels_are_kept(noise, reference):

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 
 from scm_jax import schema
 from scm_jax.errors import ConfigError
@@ -112,6 +113,14 @@ class LevelsConfig(NetworkConfig):
   def __post_init__(self) -> None:
     """Raises ConfigError for values that make no network."""
     super().__post_init__()
+    for name in ("channels", "channels_per_head", "num_blocks", "channel_mult"):
+      value = getattr(self, name)
+      if not value or np.min(value) < 1:
+        raise ConfigError(f"{name} is {value}; it must be positive")
+    if not 0 <= self.dropout < 1:
+      raise ConfigError(
+        f"dropout is {self.dropout}; it is a probability below 1"
+      )
     if self.patch < 1 or self.resolution % self.patch:
       raise ConfigError(
         f"the data's size of {self.resolution} cannot be divided into patches "

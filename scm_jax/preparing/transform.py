@@ -129,7 +129,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
   Pillow's own function writes all tags anew, and fails where any is damaged.
   """
   try:
-    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
   except Exception:  # damaged tags raise anything
     return None
 

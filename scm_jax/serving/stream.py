@@ -86,7 +86,8 @@ class Stream:
   async def _send(self, message: dict[str, Any]) -> None:
     # The page may be closed meanwhile.
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-      await self._socket.send_json(message)
+      # As ASCII: a half of a character pair cannot be sent as UTF-8.
+      await self._socket.send_text(json.dumps(message))
 
 
 def frame(drawing: Drawing, header: dict[str, Any]) -> bytes:

@@ -1,7 +1,6 @@
 """Checks of a config, and the objects that its fields describe."""
 
 import functools
-import math
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from scm_jax import networks, samplers, schema
+from scm_jax import networks, sampler_kinds, samplers, schema
 from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
@@ -33,10 +32,17 @@ NOT_NEGATIVE = (
   *("sample_every", "evaluate_every", "snapshot_every"),
 )
 RANGES = {
-  "sample.t_mid": (0.0, math.pi / 2),
-  "sample.gamma": (0.0, 1.0),
-  "sample.guidance": (0.0, 1e3),
-  "sample.sigma_max": (0.01, 1e6),  # a solver ends at `samplers.SIGMA_MIN`
+  **{f"sample.{name}": bounds for name, bounds in sampler_kinds.RANGES.items()},
+  "seed": (0, 2**32 - 1),  # random keys hold no more
+  "optimizer.learning_rate": (0.0, 1e3),
+  "optimizer.b1": (0.0, 0.999999),
+  "optimizer.b2": (0.0, 0.999999),
+  "optimizer.eps": (0.0, 1.0),
+  "optimizer.cooldown": (0.0, 1.0),
+  "objective.P_mean": (-100.0, 100.0),
+  "objective.P_std": (1e-3, 100.0),
+  "objective.label_dropout": (0.0, 1.0),
+  "objective.guidance_scale": (0.0, 1e3),
 }
 
 
@@ -149,16 +155,18 @@ def _dtype(config: "ConfigDict") -> Any:
 
 
 def _check_times(run: Run) -> None:
-  """Raises ConfigError unless the times of a 2-step sampler decrease."""
+  """Raises ConfigError unless the times of a few-step sampler decrease."""
   sample = run.sample
-  first, second = samplers.consistency_times(
-    2, run.sigma_d, sample.t_mid, sample.sigma_max
+  # Equal steps come the nearer to noise the more there are; exports draw 4.
+  steps = 2 if sample.t_mid else 4
+  first, second, *_ = samplers.consistency_times(
+    steps, run.sigma_d, sample.t_mid, sample.sigma_max
   )
   if run.spec.kind != "diffusion" and second >= first:
     raise ConfigError(
       f"config.sample.sigma_max is {sample.sigma_max:g}, so that samples begin "
-      f"at {first:g} radians; config.sample.t_mid must be less, but its second "
-      f"time is {second:g}"
+      f"at {first:g} radians; with config.sample.t_mid={sample.t_mid:g} the "
+      f"second of {steps} steps would begin at {second:g}, which is not later"
     )
 
 

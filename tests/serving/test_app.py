@@ -224,6 +224,13 @@ def test_a_stream_draws(client, images):
     np.testing.assert_array_equal(found, images)
 
 
+def test_a_mistake_is_answered_whatever_its_view_is_called(client):
+  with client.websocket_connect(STREAM) as socket:
+    ask(socket, {"action": "x"}, view="\ud800", number=1)
+    head, _ = receive(socket)
+    assert head["id"] == 1 and head["view"] == "\ud800" and head["error"]
+
+
 def test_a_program_that_is_compiled_is_told(client):
   with client.websocket_connect(STREAM) as socket:
     ask(socket, ASKED)

@@ -15,6 +15,7 @@ solver instead, EDM's second-order Heun or DPM-Solver++ 2M, and has no
 scheduler.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -148,7 +149,13 @@ class SCMPipeline(DiffusionPipeline):
     second = self.config.t_mid or math.pi / 2 * (1 - 1 / steps)
     rest = np.linspace(second, 0.0, max(steps, 2))[: steps - 1]
     t_max = math.atan(self.config.sigma_max / self.unet.sigma_d)
-    return [t_max, *map(float, rest)]
+    times = [t_max, *map(float, rest)]
+    if any(a <= b for a, b in itertools.pairwise(times)):
+      raise ValueError(
+        f"the times of {steps} steps do not decrease: {times[:3]}, ...; take "
+        "fewer steps, or a larger sigma_max"
+      )
+    return times
 
   def _consistency(self, F, z: Tensor, steps: int, generator) -> Tensor:
     """Draws samples by multistep consistency sampling."""

@@ -201,6 +201,7 @@ def test_noise_is_an_argument(load):
     ("student-edm2", {"class_labels": [1.5]}, "whole numbers"),
     ("student-edm2", {"guidance_scale": math.nan}, "guidance scale is nan"),
     ("student-edm2", {"num_inference_steps": 0}, "must be positive"),
+    ("map", {"num_inference_steps": 300}, "do not decrease"),
   ],
 )
 def test_mistakes(name, arguments, said, load):
