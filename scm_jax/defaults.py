@@ -76,8 +76,6 @@ class Data(schema.Checked):
         f"autoencoder decodes latents, and data.kind is {self.kind!r}; leave "
         "it empty"
       )
-    if min(self.std if isinstance(self.std, tuple) else (self.std,)) <= 0:
-      raise ConfigError(f"std is {self.std}; data are divided by it")
     for key in ("mean", "std"):
       value = getattr(self, key)
       numbers = value if isinstance(value, tuple) else None
@@ -88,6 +86,8 @@ class Data(schema.Checked):
           f"{key} is {value}; give {self.channels} numbers, one for each of "
           "data.channels"
         )
+    if min(self.std if isinstance(self.std, tuple) else (self.std,)) <= 0:
+      raise ConfigError(f"std is {self.std}; data are divided by it")
 
   def _check_latents(self) -> None:
     """Raises ConfigError for values that latents do not have."""

@@ -53,15 +53,15 @@ class Checked:
   def __post_init__(self) -> None:
     """Raises ConfigError unless every field has a possible value.
 
-    That is one of its values for a `Literal`, and a finite one for numbers.
+    That is one of its values for a `Literal`, and a number for numbers.
     """
     for name, allowed in choices(type(self)).items():
       pick(dict.fromkeys(allowed), getattr(self, name), name)
     for name in options(type(self)):
       value = getattr(self, name)
       numbers = value if isinstance(value, tuple) else (value,)
-      if not all(math.isfinite(x) for x in numbers if isinstance(x, float)):
-        raise ConfigError(f"{name} is {value}; it must be finite")
+      if any(math.isnan(x) for x in numbers if isinstance(x, float)):
+        raise ConfigError(f"{name} is {value}; give a number")
 
 
 def pick(table: Mapping[Any, _T], name: object, field: str) -> _T:

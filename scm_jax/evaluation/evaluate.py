@@ -70,7 +70,9 @@ def evaluate(
   runs: list[dict[str, Any]] = []
   real = scorer.reference.row
   rows = {} if real is None else {"real images": real}
+  labelled = True
   for candidates in subjects.groups():
+    labelled &= candidates[0].num_classes > 0
     choice = selection.select(candidates, scorer)
     name = _unique_name(choice.best.name, runs)
     saved = {
@@ -84,7 +86,7 @@ def evaluate(
   shape = tuple(subjects.image_shape)
   rows = {name: row for name, row in rows.items() if row.shape[1:] == shape}
   classes = scorer.picture_classes(candidates[0].num_classes)
-  if any(len(row) != len(classes) for row in rows.values()):
+  if not labelled or any(len(row) != len(classes) for row in rows.values()):
     classes = []  # runs without classes, or with fewer, are among them
 
   def write() -> dict[str, Any]:

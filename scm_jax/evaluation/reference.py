@@ -30,7 +30,7 @@ from scm_jax.metrics.metric import KEPT_FEATURES, Arrays, ImageSet, Statistics
 from scm_jax.metrics.spatial import SPATIAL
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 1  # version of the cached files; part of their names
+FORMAT = 2  # version of statistics; part of the names of cached files
 
 _DECODED = (
   "the reference is decoded latents, not real images: the errors of decoding "
@@ -135,7 +135,7 @@ def _of_dataset(
   config, keep, marks = data.data, options.keep, extraction.fingerprints
   by_class = bool(config.num_classes)
   fingerprint = multihost.from_process_zero(data.fingerprint)
-  key = _FORMAT, fingerprint
+  key = FORMAT, fingerprint
   seen_file = cache / f"{_stem('reference', *key, by_class)}.npz"
   files = {
     name: cache / f"{_stem(f'reference_{name}', *key, mark, keep)}.npz"

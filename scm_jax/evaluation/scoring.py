@@ -12,7 +12,7 @@ from scm_jax.errors import UserError
 from scm_jax.evaluation import labels
 from scm_jax.evaluation.candidate import Candidate, Samples, collect
 from scm_jax.evaluation.observers import ImagePicker, SampleWriter
-from scm_jax.evaluation.reference import Reference
+from scm_jax.evaluation.reference import FORMAT, Reference
 from scm_jax.evaluation.request import PassOptions, Protocol, digest
 from scm_jax.metrics import (
   array_file,
@@ -135,7 +135,7 @@ class Scorer:
       None if label is None else label.tobytes(),
       sorted(self.extraction.fingerprints.items()),
       sorted(self.reference.metadata.items()),
-      sorted(registry.by_key()),
+      (FORMAT, *sorted(registry.by_key())),
     )[:24]
 
   def _picture_indices(self, samples: Samples, num_classes: int) -> list[int]:

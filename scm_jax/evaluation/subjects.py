@@ -14,6 +14,11 @@ from scm_jax.training import resolve, workdir
 from scm_jax.training.checkpoints import checksum
 
 _BATCH = 256  # images at once, where no config says otherwise
+# Settings of a sampler, which may change between two evaluations of a run.
+_DRAWN = (
+  *("t_mid", "times", "gamma", "sigma_max", "solver", "solver_steps"),
+  "guidance",
+)
 _PREVIEWS = (
   "there is no autoencoder, so the samples are small previews of latents and "
   "no distance to real images means anything; give --autoencoder=FILE"
@@ -69,7 +74,8 @@ class Runs:
     for path, width in itertools.product(self._grid.workdirs, self._grid.ema):
       model, metadata = self._load(path, width)
       mark = checksum.of((model.weights, model.decoder))
-      found.append((metadata["step"], metadata["ema"], mark))
+      drawn = [getattr(model, name) for name in _DRAWN]
+      found.append((metadata["step"], metadata["ema"], mark, drawn))
     return found
 
   def choose_reference(self, asked: str | None) -> str:

@@ -65,7 +65,9 @@ class FileSource(Source, Protocol):
     else:
       items, classes = _by_folder(kept, self.name)
     ignored = len(names) - len(kept) - labelled
-    return Index(self.name, items, classes, bool(latents), ignored)
+    return Index(
+      self.name, items, classes, bool(latents), ignored, folders=not labelled
+    )
 
 
 class FolderSource(FileSource):
@@ -80,14 +82,16 @@ class FolderSource(FileSource):
       reason = f"{error.filename} cannot be listed: {error.strerror}"
       raise ConfigError(reason) from error
 
-    seen = set()
+    lineage: dict[str, frozenset[tuple[int, int]]] = {}
     walk = os.walk(self.path, onerror=stop, followlinks=True)
     for folder, folders, files in walk:
       about = os.stat(folder)
-      if (about.st_dev, about.st_ino) in seen:  # a link to where it has been
+      itself = about.st_dev, about.st_ino
+      above = lineage.get(os.path.dirname(folder), frozenset())
+      if itself in above:  # by a link, which would be followed for ever
         folders.clear()
         continue
-      seen.add((about.st_dev, about.st_ino))
+      lineage[folder] = above | {itself}
       inside = pathlib.Path(folder).relative_to(self.path)
       yield from ((inside / file).as_posix() for file in files)
 

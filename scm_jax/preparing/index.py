@@ -28,6 +28,7 @@ class Index:
     classes: the classes' names by label; empty where there are no labels.
     latents: whether the items are an autoencoder's outputs, not images.
     ignored: the number of files that are not images.
+    folders: whether the classes are folders, whose order gives the labels.
   """
 
   name: str
@@ -35,6 +36,7 @@ class Index:
   classes: tuple[str, ...]
   latents: bool = False
   ignored: int = 0
+  folders: bool = False
 
   def fingerprint(self) -> str:
     """Returns a SHA-256 of the names and labels, not of the images."""

@@ -46,7 +46,8 @@ class Options:
     encoder: the autoencoder's encoder, for latents of images.
     image_range: the values that the autoencoder takes for black and white.
     mirror: whether each image's mirror image is stored too.
-    num_classes: the greatest number of classes allowed; 0 allows any.
+    num_classes: the greatest number of classes allowed, and the least where
+      folders are the classes; 0 allows any.
     shards: the number of files; 0 chooses one.
     part: `(i, n)`: this process makes the shards k with `k % n == i`.
     on_error: whether an unreadable image is left out or ends the run.
@@ -107,16 +108,22 @@ class Options:
       )
     items, classes = len(index.items), len(index.classes)
     for name in index.classes:
-      if not name.isprintable():  # a line break would make two names of it
+      if len(name.splitlines()) > 1:  # it would become two names
         raise ConfigError(
-          f"{where}: the class {name!r} has a character that cannot be "
-          "printed; rename its folder"
+          f"{where}: there is a line break in the class {name!r}; rename its "
+          "folder"
         )
-    if classes and self.num_classes not in (0, classes):
+    if 0 < self.num_classes < classes:
       raise ConfigError(
-        f"{where} has {classes} classes, and config.data.num_classes is "
-        f"{self.num_classes}; give the folder whose folders are the classes, "
-        f"and all of them, or --config.data.num_classes={classes}"
+        f"{where} has {classes} classes, more than "
+        f"config.data.num_classes={self.num_classes}"
+      )
+    if index.folders and 0 < classes < self.num_classes:
+      raise ConfigError(
+        f"{where} has {classes} folders of classes, fewer than "
+        f"config.data.num_classes={self.num_classes}, so that labels could "
+        "mean other classes; give the folder that holds all of them, or "
+        f"--config.data.num_classes={classes}"
       )
     found = index.name, items, classes, index.ignored
     _log.info("%s: %d items, %d classes, %d other files", *found)

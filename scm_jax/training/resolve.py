@@ -30,6 +30,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
   *("microbatches", "images_per_pass", "keep_every", "sample.num"),
   *("sample_every", "evaluate_every", "snapshot_every"),
+  *("optimizer.decay_steps", "optimizer.rampup_images"),
 )
 RANGES = {
   **{f"sample.{name}": bounds for name, bounds in sampler_kinds.RANGES.items()},
@@ -93,7 +94,7 @@ def check(config: "ConfigDict") -> Run:
   for key, (low, high) in RANGES.items():
     if not low <= (value := operator.attrgetter(key)(run)) <= high:
       raise ConfigError(
-        f"config.{key} is {value:g}; it must be from {low:g} to {high:g}"
+        f"config.{key} is {value}; it must be from {low} to {high}"
       )
   for step in run.snapshot_at:
     if step < 1:

@@ -183,6 +183,15 @@ def test_a_report_on_a_dataset_that_has_changed_is_made_anew(
   assert json.loads(kept) == first
 
 
+def test_other_sampling_in_the_config_is_another_question(evaluate, configured):
+  folder = configured("scd", t_mid=0.9)
+  assert evaluate(workdir=folder)[0]["runs"][0]["t_mid"] == 0.9
+  config = json.loads((folder / "config.json").read_text())
+  config["sample"]["t_mid"] = 0.5
+  (folder / "config.json").write_text(json.dumps(config))
+  assert evaluate(workdir=folder)[0]["runs"][0]["t_mid"] == 0.5
+
+
 def test_too_few_images_are_refused_before_any_is_drawn(
   runs, refused, monkeypatch, tmp_path
 ):

@@ -53,6 +53,10 @@ def test_a_link_to_a_folder_above_is_not_followed_again(tmp_path):
   (tmp_path / "train/a/1.png").touch()
   (tmp_path / "train/a/self").symlink_to(tmp_path / "train")
   assert [item.key for item in listed(tmp_path / "train").items] == ["a/1.png"]
+  # Any other link is: a class may be another one's.
+  (tmp_path / "train/a/self").unlink()
+  (tmp_path / "train/b").symlink_to(tmp_path / "train/a")
+  assert listed(tmp_path / "train").classes == ("a", "b")
 
 
 def test_edm2(photographs, tmp_path):

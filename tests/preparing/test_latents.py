@@ -73,7 +73,9 @@ def test_a_config_says_what_to_make(
   _, err = prepare(
     tree, tmp_path, *flags, "--config.data.num_classes=2", code=2
   )
-  assert "has 3 classes, and config.data.num_classes is 2" in err
+  assert "has 3 classes, more than config.data.num_classes=2" in err
+  _, err = prepare(tree, tmp_path, *flags, code=2)
+  assert "has 3 folders of classes, fewer than" in err
   out, _ = prepare(tree, tmp_path, *flags, "--config.data.num_classes=3")
   assert "config.data.mean: 5.81, 3.25, 0.12, -2.15" in out
   wanted = dict(kind="latents", name="photo_latents", size=8, channels=4)

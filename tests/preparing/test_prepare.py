@@ -258,7 +258,7 @@ def test_a_class_with_a_line_break_in_its_name(prepare, photographs, tmp_path):
   photographs.write(tmp_path / "train", classes=2, each=3, bad=False)
   (tmp_path / "train/n01").rename(tmp_path / "train/n\n01")
   _, err = prepare(tmp_path / "train", tmp_path / "out", *SMALL, code=2)
-  assert r"the class 'n\n01'" in err.splitlines()[-1]
+  assert r"a line break in the class 'n\n01'" in err.splitlines()[-1]
 
 
 def test_a_name_that_is_no_text(prepare, photographs, tmp_path):
