@@ -30,11 +30,14 @@ def load_safetensors(path):
   }
 
 
-folder, steps = (sys.argv[1:] + ["2"])[:2]
-file = pathlib.Path(folder) / "stablehlo" / f"sample_{steps}_seed.jaxexport"
+folder, steps = pathlib.Path(sys.argv[1]), (sys.argv[2:] or ["2"])[0]
+name = f"sample_{steps}_seed.jaxexport"
+file = folder / "stablehlo" / name
 sample = jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
-names = ("model.safetensors", "vae/diffusion_pytorch_model.safetensors")
-paths = [p for p in (pathlib.Path(folder) / n for n in names) if p.exists()]
+programs = json.loads((folder / "stablehlo" / "programs.json").read_text())
+(program,) = [p for p in programs["programs"] if p["file"] == name]
+# Parameters lie in files beside it, unless they are in the program (`--bake`).
+paths = [folder / a["file"] for a in program["arguments"] if "file" in a]
 params = jax.device_put([load_safetensors(path) for path in paths])
 index, label = jnp.arange(10), jnp.arange(10)  # the samples' numbers and labels
 seed, guidance = jnp.int32(0), jnp.float32(1.0)

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   parallel = args.parallel or 1
   sweep = Sweep(runs, home, args.launcher, parallel, launch, args.evaluate)
   if args.dry_run:
+    if not files.is_remote(folder):  # no bucket is asked
+      reconcile(runs, write=False)
     print("\n".join(sweep.commands()))
     return
   with files.locked(home, "another sweep, or a run that it started,") as lock:

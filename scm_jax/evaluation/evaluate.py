@@ -70,6 +70,8 @@ def evaluate(
   runs: list[dict[str, Any]] = []
   real = scorer.reference.row
   rows = {} if real is None else {"real images": real}
+  if options.save_samples:  # which take the place of that report's
+    _set_aside(out / "report.json")
   labelled = True
   for candidates in subjects.groups():
     labelled &= candidates[0].num_classes > 0
@@ -90,6 +92,7 @@ def evaluate(
     classes = []  # runs without classes, or with fewer, are among them
 
   def write() -> dict[str, Any]:
+    _set_aside(out / "report.json")
     known = scorer.describe_reference()
     result = records.make_report(runs, known) | {"asked": asked}
     evaluation_figure.write_figure(
@@ -100,7 +103,6 @@ def evaluate(
       title=f"scm_jax on {titles.dataset(known['dataset'])}",
     )
     guidance.write(out, runs)
-    _set_aside(out / "report.json")
     # Last, because its presence says that the evaluation is complete.
     records.write_report(out / "report.json", result)
     return result
@@ -168,9 +170,10 @@ def _existing_report(
   """Returns the report in a folder if it answers the same question."""
   try:
     old = json.loads((out / "report.json").read_text())
-  except (OSError, ValueError):
+    asked = old["asked"]
+  except (OSError, ValueError, TypeError, KeyError):
     return None
-  if not (out / "report.png").exists() or old.get("asked") != question:
+  if not (out / "report.png").exists() or asked != question:
     return None
   mark = old["reference"].get("fingerprint")  # of a dataset, as it was then
   name = question[0]["reference"] or ""

@@ -87,11 +87,16 @@ class ImagePicker:
 class SampleWriter(ImagePicker):
   """An `ImagePicker` that also writes all images to an .npy file."""
 
-  def __init__(self, indices: list[int], path: pathlib.Path, total: int):
-    """Prepares the file of `total` images; `finish` gives it its name."""
+  def __init__(
+    self, indices: list[int], path: pathlib.Path, total: int, key: str
+  ):
+    """Prepares the file of `total` images; `finish` gives it its name.
+
+    `key` tells them from other images that would have the same name.
+    """
     super().__init__(indices)
     self._path, self._total = path, total
-    self._partial = path.with_name(path.name + ".partial")
+    self._partial = path.with_name(f"{path.name}.{key}.partial")
     self._file: np.memmap | None = None
 
   def see(self, start: int, count: int, images: Any) -> None:

@@ -88,7 +88,7 @@ class Scorer:
     if done := multihost.from_process_zero(cached):
       return done
     indices = self._picture_indices(samples, classes)
-    writer = SampleWriter(indices, save, num) if save else None
+    writer = SampleWriter(indices, save, num, key) if save else None
     picker = writer or ImagePicker(indices)
     checkpoint = PassCheckpoint(self.folder / key, self.options.save_every)
     generated = collect(

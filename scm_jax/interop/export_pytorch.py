@@ -39,9 +39,10 @@ _NOT_SHIPPED = frozenset(
 
 
 def fits(sampler: Sampler) -> bool:
-  """Returns whether PyTorch code ships for a network and its kind."""
-  is_unet = isinstance(sampler.network.config, networks.UNetConfig)
-  return is_unet and sampler.kind in KINDS
+  """Returns whether PyTorch code ships for its networks and their kind."""
+  both = sampler.network, sampler.guidance_network or sampler.network
+  are_unets = all(isinstance(n.config, networks.UNetConfig) for n in both)
+  return are_unets and sampler.kind in KINDS
 
 
 def tensors(params: Mapping[str, Any], side: int) -> dict[str, Any]:

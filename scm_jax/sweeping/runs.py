@@ -71,7 +71,12 @@ class Run:
   def failure(self) -> str | None:
     """Returns the last line of a run that failed, else None."""
     file = self.folder / FAILED
-    return json.loads(file.read_text())["line"] if file.exists() else None
+    if not file.exists():
+      return None
+    try:
+      return json.loads(file.read_text())["line"]
+    except (ValueError, TypeError, KeyError):
+      return f"{file} is damaged"
 
   def record_failure(self, line: str) -> None:
     """Records that the run failed, with the last line of its output."""
@@ -123,12 +128,13 @@ def resolve(
   return runs
 
 
-def reconcile(runs: Iterable[Run]) -> None:
-  """Checks that the workdirs are these runs', and gives them `config.sample`.
+def reconcile(runs: Iterable[Run], write: bool = True) -> None:
+  """Checks that the workdirs are these runs', and gives them their sampling.
 
-  Runs are scored by the config that lies in their folder. Where its sampling is
-  not the sweep's any more, a finished run takes the sweep's and loses its
-  scores, so that it is scored again; others take it when they go on.
+  Runs are scored by the config that lies in their folder. Where its `sample` or
+  its reference is not the sweep's any more, a finished run takes the sweep's
+  and loses its scores, so that it is scored again; others take it when they go
+  on. Without `write`, this is only said.
 
   Raises:
     ConfigError: a workdir holds the run of another config.
@@ -143,12 +149,15 @@ def reconcile(runs: Iterable[Run]) -> None:
   for run, known in found:
     workdir.check_same(known, run.config, run.folder)
   for run, known in found:
-    changes = configuration.diff(known.sample, run.config.sample)
+    new = known.copy_and_resolve_references()
+    new.sample = run.config.sample
+    new.evaluate.reference = run.config.evaluate.reference
+    changes = configuration.diff(known, new)
     if changes and run.finished:
-      logging.info("%s is scored anew: sample.%s", run.name, "; ".join(changes))
-      (run.folder / SCORES).unlink(missing_ok=True)
-      known.sample = run.config.sample
-      workdir.write_config(run.folder, known)
+      logging.info("%s is scored anew: %s", run.name, "; ".join(changes))
+      if write:
+        (run.folder / SCORES).unlink(missing_ok=True)
+        workdir.write_config(run.folder, new)
 
 
 def flag_value(value: Any) -> str:

@@ -76,7 +76,8 @@ def score(
   def done(job: pool.Job, result: pool.Result) -> bool:
     call, out = calls[job.name]
     if not result.code:
-      _keep(call, json.loads((out / "report.json").read_text())["runs"])
+      found = json.loads((out / "report.json").read_text())["runs"]
+      failures.extend(_keep(call, found))
     elif not result.stopped:
       failures.append(result.line)
     return not result.code
@@ -103,8 +104,10 @@ def missing(
       for sampling in run.point.sampling:
         words = flags(sampling, more)
         if (words, run.step) not in known:
-          data = run.config.data  # the reference statistics depend on it
-          groups.setdefault((words, data.name, data.split), []).append(run)
+          # What the default reference depends on.
+          data, reference = run.config.data, run.config.evaluate.reference
+          where = data.name, data.split, data.data_dir, reference
+          groups.setdefault((words, *where), []).append(run)
   for (words, *_), group in groups.items():
     for start in range(0, len(group), _TOGETHER):
       yield Call(group[start : start + _TOGETHER], words)
@@ -117,16 +120,28 @@ def read(run: Run) -> dict[tuple[tuple[str, ...], int], list[dict[str, Any]]]:
     return {}
   try:
     entries = json.loads(file.read_text())
-  except ValueError:
+    return {(tuple(e["flags"]), e["step"]): e["records"] for e in entries}
+  except (ValueError, TypeError, KeyError):
     logging.warning("%s is damaged; scoring again", file)
     return {}
-  return {(tuple(e["flags"]), e["step"]): e["records"] for e in entries}
 
 
-def _keep(call: Call, records: Sequence[Mapping[str, Any]]) -> None:
-  """Adds a report's records to the scores of their runs."""
+def _keep(call: Call, records: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Adds a report's records to the scores of their runs.
+
+  Returns a line for each run that was scored at another step than its last,
+  whose checkpoint is damaged then; nothing of it is kept.
+  """
+  failures = []
   for run in call.runs:
-    if own := [r for r in records if r["workdir"] == str(run.folder)]:
+    own = [r for r in records if r["workdir"] == str(run.folder)]
+    steps = {r.get("training_step", run.step) for r in own}
+    if steps - {run.step}:
+      failures.append(
+        f"{run.name} was drawn at step {min(steps)}, because its checkpoint of "
+        f"step {run.step} cannot be read; delete that, and train it again"
+      )
+    elif own:
       scores = read(run) | {(call.flags, run.step): own}
       entries = [
         {"flags": list(words), "step": step, "records": found}
@@ -134,3 +149,4 @@ def _keep(call: Call, records: Sequence[Mapping[str, Any]]) -> None:
       ]
       text = json.dumps(entries, indent=1)
       files.write_text(run.folder / SCORES, text + "\n")
+  return failures

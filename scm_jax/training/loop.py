@@ -133,7 +133,7 @@ def _train(
   if state is not None and snapshots.due(int(state.step)):
     snapshots.save(int(state.step), state.ema)  # unless it is there
   start = 0 if state is None else int(state.step)
-  owed = state is not None and workdir.owed_step(path) == start
+  owed = state is not None and workdir.owes(path, start)
   if state is not None and start >= config.total_steps and not owed:
     logging.info("%s is complete, at step %d", path, start)
     return True

@@ -100,12 +100,17 @@ def owe(path: epath.Path, step: int | None) -> None:
     files.write_text(path / OWED, json.dumps({"step": step}) + "\n")
 
 
-def owed_step(path: epath.Path) -> int | None:
-  """Returns the step whose samples and scores failed, if there is one."""
+def owes(path: epath.Path, step: int) -> bool:
+  """Returns whether the samples or scores of a saved step failed.
+
+  A file that does not say which step's, because it is damaged, means this one.
+  """
   try:
-    return json.loads((path / OWED).read_text())["step"]
-  except (OSError, ValueError, KeyError, TypeError):
-    return None
+    return json.loads((path / OWED).read_text())["step"] == step
+  except OSError:
+    return False
+  except (ValueError, KeyError, TypeError):
+    return True
 
 
 def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:

@@ -91,11 +91,11 @@ def test_picked_images_and_white_places():
 
 def test_kept_samples_go_on_in_their_file(tmp_path):
   path, images = tmp_path / "samples" / "x.npy", _images(20)
-  kept = SampleWriter([3], path, 20)
+  kept = SampleWriter([3], path, 20, "a")
   kept.see(0, 8, images[:8])
   state = kept.state()
   kept.see(8, 8, images[8:16])  # not counted any more
-  again = SampleWriter([3], path, 20)
+  again = SampleWriter([3], path, 20, "a")
   again.join([state])
   for start in (8, 16):
     again.see(start, min(8, 20 - start), images[start : start + 8])
@@ -104,4 +104,4 @@ def test_kept_samples_go_on_in_their_file(tmp_path):
   np.testing.assert_array_equal(np.load(path), images)
   assert again.row()[0, 0, 0, 0] == 3
   with pytest.raises(ValueError, match="is missing"):
-    SampleWriter([3], path, 20).join([state])
+    SampleWriter([3], path, 20, "a").join([state])

@@ -225,11 +225,23 @@ def test_a_config_without_a_sweep(sweep, config):
   assert code == 2 and f"{config} has no function sweep()" in err
 
 
-def test_damaged_scores_are_made_again(sweep, tmp_path):
+def test_a_run_whose_last_checkpoint_is_damaged_is_not_scored(
+  sweep, monkeypatch, tmp_path
+):
+  """Evaluations read the one before it then."""
+  monkeypatch.setenv("DAMAGED", NAMES[1])
+  code, _, err, _ = sweep()
+  assert code == 1 and f"{NAMES[1]} was drawn at step 2" in err
+  assert not (tmp_path / "sweep" / NAMES[1] / "scores.json").exists()
+  assert (tmp_path / "sweep" / NAMES[2] / "scores.json").exists()
+
+
+@pytest.mark.parametrize("text", ["[{", "null", "[{}]", "[1]"])
+def test_damaged_scores_are_made_again(sweep, tmp_path, text):
   assert sweep()[0] == 0
   file = tmp_path / "sweep" / NAMES[1] / "scores.json"
   whole = json.loads(file.read_text())
-  file.write_text("[{")
+  file.write_text(text)
   code, _, _, calls = sweep()
   assert code == 0 and len(calls) == 2
   assert json.loads(file.read_text()) == whole

@@ -212,8 +212,8 @@ class UNetTrigFlow(nn.Module):
       side = c["resolution"] // c["patch"] >> level
       attention = side in c["attn_resolutions"]
       if level == 0:
-        blocks[f"{side}x{side}_conv"] = Linear(now, widths[0], 3, 3)
-        now = widths[0]
+        blocks[f"{side}x{side}_conv"] = Linear(now, c["channels"], 3, 3)
+        now = c["channels"]
       else:
         block = Block(c, now, now, False, "down", False)
         blocks[f"{side}x{side}_down"] = block

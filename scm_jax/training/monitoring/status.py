@@ -211,7 +211,7 @@ def _config(path: epath.Path) -> dict[str, Any]:
     raise UserError(f"{path} is not a workdir: it has no {file.name}")
   with errors.reading(file):
     config = json.loads(file.read_text())
-  if not {"run", "total_steps"} <= set(config):
+  if not {"run", "total_steps"} <= set(config or ()):
     raise UserError(f"{path} is not a workdir: its {file.name} is not a run's")
   if (path / "origin.json").exists():
     raise UserError(f"{path} holds weights from elsewhere, not a run")

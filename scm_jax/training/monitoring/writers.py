@@ -211,7 +211,7 @@ def create(path: epath.Path, start_step: int) -> MultiWriter:
 def _step(line: str) -> float:
   """Returns the step of a line; infinity where a kill cut the line short."""
   try:
-    return json.loads(line)["step"]
+    return int(json.loads(line)["step"])
   except (ValueError, KeyError, TypeError):
     return float("inf")
 

@@ -28,6 +28,7 @@ SMALL = {
   "channels_per_head": 4,
 }
 DEEP = {"resolution": 8, "channel_mult": (1, 2), "attn_resolutions": (4,)}
+WIDE = {"channel_mult": (2,)}  # the first level is wider than its input
 NO_LABELS = {"num_classes": 0, "in_channels": 3}
 # The kind of sampler, and the network's fields.
 MODELS = {
@@ -39,7 +40,7 @@ MODELS = {
   "deep-edm2": ("consistency", DEEP | {"form": "edm2"}),
   "deep-shared": ("consistency", DEEP | NO_LABELS | {"double_norm": "shared"}),
   "deep-gained": ("consistency", DEEP | NO_LABELS | {"double_norm": "gained"}),
-  "patches": ("consistency", {"in_channels": 3, "patch": 2}),
+  "patches": ("consistency", {"in_channels": 3, "patch": 2} | WIDE),
   "latents": ("consistency", {"in_channels": 4}),
   "decoded": ("consistency", {"in_channels": 4}),
   "map": ("map", {"guidance": True, "target": True}),

@@ -150,9 +150,10 @@ def test_too_many_parameters_to_bake_in(model_of, monkeypatch):
     next(stablehlo.programs(model_of("student"), [1], baked=True))
 
 
-def test_the_example_needs_jax_alone(export_of, model_of, tmp_path):
+@pytest.mark.parametrize("bake", [False, True])
+def test_the_example_needs_jax_alone(export_of, model_of, tmp_path, bake):
   """Neither scm_jax nor flax can be imported where it runs."""
-  folder = export_of("student", formats=("stablehlo",), steps=(1,))
+  folder = export_of("student", formats=("stablehlo",), steps=(1,), bake=bake)
   code = (
     "import runpy, sys; sys.modules.update(scm_jax=None, flax=None); "
     "del sys.argv[0]; runpy.run_path(sys.argv[0])"
