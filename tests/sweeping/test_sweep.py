@@ -199,6 +199,9 @@ def test_another_way_to_sample_is_scored_and_trained_no_more(sweep, tmp_path):
   text = (student / "config.json").read_text()
   assert from_json(text).sample.gamma == 0.5
   assert sweep("--config.sample.gamma=0.5")[3] == []
+  other = "--config.evaluate.reference=other"
+  assert sweep("--config.sample.gamma=0.5", other, "--dry-run")[3] == []
+  assert len(sweep("--config.sample.gamma=0.5", other)[3]) == 2
 
 
 @pytest.mark.parametrize(

@@ -37,3 +37,10 @@ def test_a_real_run(command, compilation_cache, monkeypatch, tmp_path):
   code, again, err = command(*argv)
   assert (code, again) == (0, out), err
   assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.log")}
+
+  # Another way to sample: other scores, by the same call as before.
+  code, _, err = command(*argv, "--config.sample.sigma_max=5.0")
+  assert code == 0, err
+  [scores] = json.loads((tmp_path / "teacher_seed=0/scores.json").read_text())
+  [other] = scores["records"]
+  assert other["sigma_max"] == 5.0 and other["fd"] != record["fd"]

@@ -186,6 +186,10 @@ def test_a_score_that_fails_loses_no_step(
     assert [row["step"] for row in rows if "kid" in row] == [3, 6]
     assert len(scored) == 3
     assert train() and len(scored) == 3  # nothing is owed any more
+    # A damaged note counts as one, and is cleared.
+    (tmp_path / "owed.json").write_text("{")
+    assert train() and len(scored) == 4
+    assert not (tmp_path / "owed.json").exists()
 
 
 def test_a_diverged_state_is_not_saved_for_its_samples(
