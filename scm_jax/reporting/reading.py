@@ -108,7 +108,13 @@ def _entries(file: epath.Path) -> Iterator[Entry]:
 
 def _newest(scores: Sequence[Any]) -> list[Any] | None:
   """Returns the records of a `scores.json` that are of the newest step."""
-  if not all(isinstance(part, dict) and "records" in part for part in scores):
+  sound = (
+    isinstance(part, dict)
+    and isinstance(part.get("records"), list)
+    and isinstance(part.get("step", 0), int)
+    for part in scores
+  )
+  if not all(sound):
     return None
   newest = max((part.get("step", 0) for part in scores), default=0)
   found = [part for part in scores if part.get("step", 0) == newest]

@@ -296,6 +296,8 @@ def test_the_same_record_counts_once(tmp_path, make):
     ("{", "cannot use .*report.json: Expecting"),
     ("3", "is not a report"),
     ('{"runs": 3}', "is not a report"),
+    ('[{"records": null}]', "is not a report"),
+    ('[{"step": "a", "records": []}]', "is not a report"),
     ('{"runs": [3]}', "run 1 is not a record"),
     ('{"runs": [{"objective": "scd"}]}', "run 1 has no 'fd'"),
     ('{"runs": []}', "no runs"),
