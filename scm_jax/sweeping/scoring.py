@@ -139,7 +139,8 @@ def _keep(call: Call, records: Sequence[Mapping[str, Any]]) -> list[str]:
     if steps - {run.step}:
       failures.append(
         f"{run.name} was drawn at step {min(steps)}, because its checkpoint of "
-        f"step {run.step} cannot be read; delete that, and train it again"
+        f"step {run.step} cannot be read; delete that checkpoint, and the same "
+        "command trains those steps again"
       )
     elif own:
       scores = read(run) | {(call.flags, run.step): own}
