@@ -113,18 +113,23 @@ def tune_easily(config, size: str, column: Column) -> None:
   """Sets what the authors of ECT and TCM have for ImageNet 64, by its size.
 
   The sources are the branch `imgnet` of github.com/locuslab/ect and the README
-  of github.com/NVlabs/TCM. Their loss there has another weight, `1 / sin(t)^2`,
-  and a Huber constant of 0.06; here it is that for CIFAR-10.
+  of github.com/NVlabs/TCM. Both weigh the pseudo-Huber distance of samples by
+  `(sigma^2 + sigma_d^2) / (sigma sigma_d)^2`, which is `1 / sin t` for `F`.
   """
   optimizer, second = config.optimizer, config.run == "tcm"
+  config.objective.tangent_norm = "pseudo_huber"
+  config.objective.tangent_c = 0.06
+  config.objective.prior_weight = "inverse_sine"
   rate = column.learning_rate / 10
   optimizer.learning_rate = round(rate / 2 if second else rate, 10)
   optimizer.decay_steps = 8000 if second else 2000
   optimizer.rampup_images = 0
   config.network.dropout = 0.4 if size == "s" else 0.5
   if second:
+    config.batch_size = 1024
     config.objective.easy_base = 256.0  # as short as ECT's last steps
   else:
+    config.sample.t_mid = 1.254  # the noise level 1.526
     config.objective.P_mean, config.objective.P_std = -0.8, 1.6
 
 

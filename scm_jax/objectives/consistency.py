@@ -30,8 +30,10 @@ from scm_jax.objectives.velocity import Velocity
 
 Derivative = Literal["jvp", "finite_difference", "discrete", "relative", "easy"]
 Ends = Literal["zero", "segment", "below", "pair", "gap"]
-Norm = Literal["l2", "rms", "clip", "relaxed", "none", "expected"]
-Prior = Literal["none", "inverse_sigma", "sine", "easy"]
+Norm = Literal[
+  "l2", "rms", "pseudo_huber", "clip", "relaxed", "none", "expected"
+]
+Prior = Literal["none", "inverse_sigma", "inverse_sine", "sine", "easy"]
 Scale = Literal["cos", "ayf", "meanflow", "average"]
 Warmup = Literal["linear", "variance_exact", "rectified_flow"]
 
@@ -83,8 +85,9 @@ class Options(spec.Options):
       `(error + error_floor)^p` without its gradient; 0 is none.
     error_floor: what is added to the error there.
     prior_weight: a further factor: `none`, the paper's; `inverse_sigma`, the
-      `1 / (sigma_d tan t)` that some implementations have; `sine`, FACM's; or
-      `easy`, ECT's `cos t / n`.
+      `1 / (sigma_d tan t)` that some implementations have; `inverse_sine`, the
+      `1 / sin t` of ECT on ImageNet; `sine`, FACM's; or `easy`, ECT's
+      `cos t / n`.
     reduction: `mean`, the paper's division by `D`; or `sum`.
   """
 
@@ -290,6 +293,7 @@ PRIORS = {
   "inverse_sigma": lambda error, jump: (
     error / trigflow.time_to_sigma(jump.t, jump.sigma_d)
   ),
+  "inverse_sine": lambda error, jump: error / jnp.sin(jump.t),
   "sine": lambda error, jump: error * _sine(jump),
   "easy": lambda error, jump: (
     error * jnp.cos(jump.t) / derivatives.easy_part(jump)
@@ -326,7 +330,7 @@ class EasyOptions(Options):
   P_std: float = 2.0
   warmup_steps: int = 0
   derivative: Derivative = "easy"
-  tangent_c: float = 1e-6
+  tangent_c: float = 1e-8
   adaptive_weighting: bool = False
   prior_weight: Prior = "easy"
   reduction: Literal["mean", "sum"] = "sum"

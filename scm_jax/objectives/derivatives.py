@@ -124,9 +124,16 @@ def _relative(primal, direction, step, options) -> Tangent:
 
 
 def _easy(primal, direction, step, options) -> Tangent:
-  """Takes ECT's tangent, over a step that shrinks by stages."""
-  t_next = easy_successors(direction.jump, options, step)
-  return _stepped(primal, direction, t_next, 1.0)
+  """Takes ECT's tangent, over a step that shrinks by stages.
+
+  It is the difference itself of the jumps from the step's two points, as in the
+  published loss, so that constants beside its norm mean the same here.
+  """
+  there = direction.jump
+  t_next = easy_successors(there, options, step)
+  found = _stepped(primal, direction, t_next, 1.0)
+  length = jnp.sin(there.t - t_next) / there.a
+  return found._replace(g=found.g * direction.wide(length))
 
 
 def _stepped(primal, direction, t_next, r) -> Tangent:

@@ -204,6 +204,12 @@ def _by_rms(g: Array, jump: Jump, c: float) -> Array:
   return g / trigflow.expand(rms + c, g)
 
 
+def _pseudo_huber(g: Array, jump: Jump, c: float) -> Array:
+  """Returns the gradient of `sqrt(||g||^2 + c^2)` (iCT, arXiv 2310.14189)."""
+  del jump
+  return g / trigflow.expand(jnp.hypot(diagnostics.norms(g), c), g)
+
+
 def _clipped(g: Array, jump: Jump, c: float) -> Array:
   """Returns `g` of `df/dt` clipped to [-1, 1]."""
   del c
@@ -229,6 +235,7 @@ def _relaxed(g: Array, jump: Jump, c: float) -> Array:
 NORMALIZATIONS = {
   "l2": lambda g, jump, c: g / trigflow.expand(diagnostics.norms(g) + c, g),
   "rms": _by_rms,
+  "pseudo_huber": _pseudo_huber,
   "clip": _clipped,
   "relaxed": _relaxed,
   "none": lambda g, jump, c: g,

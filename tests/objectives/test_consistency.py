@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from scm_jax import trigflow
+from scm_jax.cli import configs
 from scm_jax.objectives import (
   consistency,
   derivatives,
@@ -17,6 +18,7 @@ from scm_jax.objectives import (
   tangent,
 )
 from scm_jax.objectives.consistency import Options
+from scm_jax.training import resolve
 
 PLAIN = Options(tangent_norm="none", adaptive_weighting=False)
 
@@ -284,13 +286,19 @@ def test_ects_published_runs_end_with_the_same_steps(base, stages):
   )
 
 
+@pytest.mark.parametrize("on", ["cifar10", "imagenet64"])
 @pytest.mark.parametrize("step", [0, 250])
-def test_ect_is_the_published_loss(mlp, step):
-  """Up to its factor `q^(k + 1) / 2`; in the first stage most steps end at 0.
+def test_ect_is_the_published_loss(mlp, step, on):
+  """Up to its factor; in the first stage most steps end at 0.
 
-  The loss is `||D(x_sigma) - D(x_r)|| / (sigma - r)` with shared noise.
+  The loss is `||D(x_sigma) - D(x_r)|| / (sigma - r)` with shared noise, and on
+  ImageNet `(sqrt(||...||^2 + c^2) - c) (sigma^2 + sigma_d^2) / (sigma
+  sigma_d)^2`.
   """
-  options = consistency.EasyOptions(easy_stage=100)
+  config = configs.parse_config([f"--config={on}:run=ect"])
+  options = resolve.resolve(config).objective
+  options = dataclasses.replace(options, easy_stage=100, easy_base=2.0)
+  c = 0.06  # on ImageNet
   stage, wide = step // 100, lambda x: trigflow.expand(x, mlp.x0)
   sigma = 0.5 * jnp.tan(mlp.t)
   part = (1 + 8 / (1 + jnp.exp(sigma))) / 2.0 ** (stage + 1)
@@ -306,7 +314,10 @@ def test_ect_is_the_published_loss(mlp, step):
     there = jax.lax.stop_gradient(D(params, r))
     there = jnp.where(wide(r) > 0, there, mlp.x0)
     far = diagnostics.norms(D(params, sigma) - there)
-    return jnp.mean(far / (sigma - r))
+    if on == "cifar10":
+      return jnp.mean(far / (sigma - r))
+    weight = (sigma**2 + 0.5**2) / (sigma * 0.5) ** 2
+    return jnp.mean((jnp.sqrt(far**2 + c**2) - c) * weight)
 
   def ours(params):
     loss, _ = consistency.loss(
@@ -317,9 +328,9 @@ def test_ect_is_the_published_loss(mlp, step):
   # Where a step would pass 0 it ends there, and the weight is not its length's.
   inside = bool(jnp.all(part < 1))
   assert inside == (step > 0)
-  if inside:
+  if inside or on == "imagenet64":
     theirs = jax.grad(published)(mlp.params)
-    scale = 2.0 ** (stage + 1) / 2
+    scale = 1.0 if on == "imagenet64" else 2.0 ** (stage + 1) / 2
     found = jax.tree.map(lambda x: scale * x, jax.grad(ours)(mlp.params))
     assert_trees_close(found, theirs, rtol=1e-4, atol=1e-6)
   else:
