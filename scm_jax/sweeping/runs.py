@@ -131,10 +131,10 @@ def resolve(
 def reconcile(runs: Iterable[Run], write: bool = True) -> None:
   """Checks that the workdirs are these runs', and gives them their sampling.
 
-  Runs are scored by the config that lies in their folder. Where its `sample` or
-  its reference is not the sweep's any more, a finished run takes the sweep's
-  and loses its scores, so that it is scored again; others take it when they go
-  on. Without `write`, this is only said.
+  Runs are scored by the config that lies in their folder. Where its `sample`,
+  its reference or its autoencoder is not the sweep's any more, a finished run
+  takes the sweep's and loses its scores, so that it is scored again; others
+  take it when they go on. Without `write`, this is only said.
 
   Raises:
     ConfigError: a workdir holds the run of another config.
@@ -152,6 +152,7 @@ def reconcile(runs: Iterable[Run], write: bool = True) -> None:
     new = known.copy_and_resolve_references()
     new.sample = run.config.sample
     new.evaluate.reference = run.config.evaluate.reference
+    new.data.autoencoder = run.config.data.autoencoder
     changes = configuration.diff(known, new)
     if changes and run.finished:
       logging.info("%s is scored anew: %s", run.name, "; ".join(changes))

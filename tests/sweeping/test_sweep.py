@@ -199,9 +199,11 @@ def test_another_way_to_sample_is_scored_and_trained_no_more(sweep, tmp_path):
   text = (student / "config.json").read_text()
   assert from_json(text).sample.gamma == 0.5
   assert sweep("--config.sample.gamma=0.5")[3] == []
-  other = "--config.evaluate.reference=other"
-  assert sweep("--config.sample.gamma=0.5", other, "--dry-run")[3] == []
-  assert len(sweep("--config.sample.gamma=0.5", other)[3]) == 2
+  flags = ["--config.sample.gamma=0.5"]
+  for field in ("evaluate.reference", "data.autoencoder"):
+    flags.append(f"--config.{field}=other")
+    assert sweep(*flags, "--dry-run")[3] == []
+    assert len(sweep(*flags)[3]) == 2
 
 
 @pytest.mark.parametrize(
