@@ -22,9 +22,12 @@ in one step and 2.06 in two; sCD 3.66 and 2.52 (Table 1).
 Images are augmented as in EDM (probability 0.12), and the parameters of the
 augmentation are an input of the network. The resampling filter differs from
 EDM's (see `data/augmentation.py`). The paper does not say whether it augments:
-its teacher has "the same settings" as EDM's, and its students have those of the
-teacher; `ect`, `tcm` and `cmt` are not augmented, as by their authors. Runs of
-earlier versions were only mirrored; continue them, teacher and students, with
+its teacher has "the same settings" as EDM's. Students see the images as they
+are: a reproduction that augmented its teacher alone has the paper's FIDs
+(github.com/EpiGenomicsCode/edm2_sCM), and the authors of ECT, TCM and CMT
+augment none either. MeanFlow's authors augment without rotations. Students that
+began with augmentation go on with --config.data.augment=0.12; runs from before
+it, teacher and students, were only mirrored, and go on with
 --config.data.augment=0 --config.network.augment=false --config.data.flip=true.
 """
 
@@ -34,9 +37,9 @@ from scm_jax.networks import presets
 
 # Those that the paper (sCT) or their authors train with dropout here.
 DROPOUT = ("sct", "ect", "tcm", "meanflow")
-# Those that their authors train without augmentation. The network still takes
-# its parameters, as its teacher does.
-PLAIN = ("ect", "tcm", "cmt")
+MEANFLOWS = ("meanflow", "imf", "alphaflow")
+# Those whose authors keep PyTorch's second moment.
+PYTORCH = ("ect", "tcm", "cmt")
 
 
 def get_config(arg: str = ""):
@@ -56,11 +59,12 @@ def get_config(arg: str = ""):
   config.data.size = 32
   config.data.num_classes = 0
   config.data.mean, config.data.std = 0.0, 0.5  # EDM: images in [-1, 1]
-  # EDM; implied for students.
-  config.data.augment = 0.0 if choice.run in PLAIN else 0.12
+  if choice.run in ("teacher", *MEANFLOWS):
+    config.data.augment = 0.12  # EDM
+    config.data.upright = choice.run != "teacher"
 
   config.network.update(presets.DDPMPP)  # G.1; dropout at all sides, as in EDM
-  config.network.augment = True  # EDM
+  config.network.augment = True  # EDM; students take it as their teachers do
   config.network.dtype = "float32"  # EDM's; the paper does not say
 
   optimizer, objective = config.optimizer, config.objective
@@ -78,8 +82,8 @@ def get_config(arg: str = ""):
   else:
     optimizer.name = "radam"  # from this line to the next blank one: G.2
     optimizer.learning_rate = 1e-4
-    # G.2; the others' authors keep PyTorch's.
-    optimizer.b1, optimizer.b2 = 0.9, 0.999 if choice.run in PLAIN else 0.99
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.999 if choice.run in PYTORCH else 0.99
     config.network.dropout = 0.20 if choice.run in DROPOUT else 0.0
     if choice.run not in ("ect", "tcm"):  # whose own law is for CIFAR-10
       objective.P_mean, objective.P_std = -1.0, 1.4

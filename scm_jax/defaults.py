@@ -43,6 +43,8 @@ class Data(schema.Checked):
     augment: probability of each change of EDM's augmentation, which the network
       must take as an input (`network.augment`), and which mirrors by itself; 0
       is none.
+    upright: whether that augmentation leaves out flips upside down and
+      rotations.
   """
 
   kind: Literal["images", "latents"] = "images"
@@ -58,6 +60,7 @@ class Data(schema.Checked):
   autoencoder: str = ""
   flip: bool = False
   augment: float = 0.0
+  upright: bool = False
 
   def __post_init__(self) -> None:
     """Raises ConfigError for values that do not go together."""

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from scm_jax.errors import UserError
+from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
 from scm_jax.sampler import Sampler
@@ -66,6 +66,8 @@ def load(
 
 def _keep_programs(folder: str | os.PathLike[str]) -> None:
   """Makes JAX keep compiled programs in a folder."""
+  if os.path.exists(folder) and not os.path.isdir(folder):
+    raise ConfigError(f"compiled={folder} is a file; name a folder")
   jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
   # All of them: those that compile in less than a second are several.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

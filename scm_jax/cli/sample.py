@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scm_jax.cli import flags, platforms
+from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   sampler = dataclasses.replace(sampler, **changes)
   steps = args.steps or sampler.steps
   guidance = sampler.guidance_scales(args.guidance, steps)
+  _check_used(args, sampler, guidance)
   labels = sampler.labels(args.labels or None, args.num)
   batches = sampler.batches(
     labels, steps=steps, seed=args.seed, guidance=guidance
@@ -92,6 +94,23 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   print(f"{len(labels)} images, {nfe} network evaluations each: {out}")
   used = {"steps": steps} | sampler.settings(steps, guidance)
   print(", ".join(f"{name} {value}" for name, value in used.items()))
+
+
+def _check_used(args: argparse.Namespace, sampler: Any, guidance: Any) -> None:
+  """Raises ConfigError for flags that do not change its samples."""
+  used = set(sampler.rules.settings)
+  if "t_mid" in used:
+    used.add("times")
+  for name in ("solver", "t_mid", "times", "gamma"):
+    if getattr(args, name) is not None and name not in used:
+      raise ConfigError(
+        f"{flags.word(name)} has no effect on a {sampler.kind} model; leave it "
+        "out"
+      )
+  if args.guide and not sampler.extrapolates(guidance):
+    raise ConfigError(
+      f"--guide has no effect at the guidance scale {guidance}; give --guidance"
+    )
 
 
 def _write(out: Any, sampler: Any, labels: Any, batches: Iterator[Any]) -> None:

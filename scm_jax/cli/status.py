@@ -21,10 +21,14 @@ add_arguments = flags.adder(FLAGS, ["workdir"])
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Prints a line for each run, and what to look at."""
+  from scm_jax import files
   from scm_jax.training.monitoring import status
 
   folders = [run for folder in args.workdir for run in status.runs(folder)]
-  found = [status.status(folder) for folder in dict.fromkeys(folders)]
+  once: dict[str, str] = {}
+  for folder in folders:
+    once.setdefault(files.absolute(folder), folder)
+  found = [status.status(folder) for folder in once.values()]
   print(json.dumps({"runs": found}) if args.json else table(found))
 
 

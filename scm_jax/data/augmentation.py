@@ -85,8 +85,12 @@ class Change(NamedTuple):
     return jnp.stack(numbers).astype(jnp.float32)
 
 
-def draw(key: Array, probability: float) -> Change:
-  """Draws the change of one image; mirroring has a probability of its own."""
+def draw(key: Array, probability: float, upright: bool = False) -> Change:
+  """Draws the change of one image; mirroring has a probability of its own.
+
+  An image that stays `upright` is neither flipped vertically nor rotated.
+  """
+  turning = 0.0 if upright else 1.0
   keys = iter(jax.random.split(key, 13))
 
   def normal(*shape: int) -> Array:
@@ -103,9 +107,9 @@ def draw(key: Array, probability: float) -> Change:
 
   return Change(
     mirror=half().astype(jnp.float32),
-    flip=sometimes(half().astype(jnp.float32)),
+    flip=turning * sometimes(half().astype(jnp.float32)),
     scale=sometimes(normal()),
-    angle=sometimes(turn()),
+    angle=turning * sometimes(turn()),
     stretch=sometimes(normal()),
     axis=turn() * half(),  # half of the time along the image's axes, as in EDM
     move=sometimes(normal(2)),
@@ -113,11 +117,12 @@ def draw(key: Array, probability: float) -> Change:
 
 
 def augment(
-  images: Array, key: Array, probability: float
+  images: Array, key: Array, probability: float, upright: bool = False
 ) -> tuple[Array, Array]:
   """Changes images `[B, H, W, C]` at random, each with its own random key.
 
-  With a probability of 0, no image is changed, not even mirrored.
+  With a probability of 0, no image is changed, not even mirrored; `upright`
+  ones stay so.
 
   Returns:
     The images, and the network's inputs, `[B, AUGMENTATIONS]`.
@@ -125,7 +130,7 @@ def augment(
   if not probability:
     return images, jnp.zeros((len(images), AUGMENTATIONS))
   keys = jax.random.split(key, len(images))
-  changes = jax.vmap(functools.partial(draw, probability=probability))(keys)
+  changes = jax.vmap(lambda key: draw(key, probability, upright))(keys)
   conditions = jax.vmap(lambda change: change.condition)(changes)
   return jax.vmap(apply)(images, changes), conditions
 

@@ -15,6 +15,7 @@ all.
 import importlib.resources
 import os
 import pathlib
+import re
 from typing import Any
 
 import jinja2
@@ -52,7 +53,7 @@ def scores(report: Any, origin: Origin, workdir: str) -> dict[str, Any] | None:
   """
   found = report.get("runs") if isinstance(report, dict) else None
   found = found if isinstance(found, list) else []
-  found = [r for r in found if isinstance(r, dict) and "fd" in r]
+  found = list(filter(_scored, found))
   folders = {str(r.get("workdir")) for r in found}
   if len(folders) > 1:
     here = files.absolute(workdir)
@@ -65,6 +66,16 @@ def scores(report: Any, origin: Origin, workdir: str) -> dict[str, Any] | None:
     if tuple(map(record.get, keys)) == about and not record.get("guide")
   ]
   return {**report, "runs": own} if own else None
+
+
+def _scored(record: Any) -> bool:
+  """Returns whether a report's record has Fréchet distances."""
+  distances = record.get("fd") if isinstance(record, dict) else None
+  if not isinstance(distances, dict):
+    return False
+  return bool(distances) and all(
+    isinstance(value, int | float) for value in distances.values()
+  )
 
 
 def write(
@@ -84,7 +95,7 @@ def write(
       other files than those of an export.
     UserError: the folder cannot be written; an earlier export is still there.
   """
-  out = pathlib.Path(out)
+  out = pathlib.Path(out).absolute()  # `.` may be replaced
   _check(sampler, request, out)
   sampler = export_folder.as_computed(sampler, request.dtype)
   if request.dtype:
@@ -176,6 +187,10 @@ def _check(sampler: Sampler, request: Request, out: pathlib.Path) -> None:
     raise ConfigError(
       f"--formats: onnx is the 1-step sampler, and a {sampler.kind} model "
       "takes many steps; leave onnx out"
+    )
+  if not re.fullmatch(r"[\w.+-]+", request.license):
+    raise ConfigError(
+      f"--license={request.license}: give a licence's short name, such as mit"
     )
   if out.exists() and not out.is_dir():
     raise ConfigError(f"--out={out} is a file; name a folder")

@@ -84,6 +84,7 @@ class Options(spec.Options):
     error_power: `p` of MeanFlow's weight, the error divided by
       `(error + error_floor)^p` without its gradient; 0 is none.
     error_floor: what is added to the error there.
+    plain_velocity: whether samples with `s = t` are left out of that weight.
     prior_weight: a further factor: `none`, the paper's; `inverse_sigma`, the
       `1 / (sigma_d tan t)` that some implementations have; `inverse_sine`, the
       `1 / sin t` of ECT on ImageNet; `sine`, FACM's; or `easy`, ECT's
@@ -114,6 +115,7 @@ class Options(spec.Options):
   tangent_precision: Literal["highest", "high", "default"] = "highest"
   error_power: float = 0.0
   error_floor: float = 1e-3
+  plain_velocity: bool = False
   prior_weight: Prior = "none"
   reduction: Literal["mean", "sum"] = "mean"
 
@@ -280,10 +282,13 @@ def raw_tangent(
 def _self_weighted(error: Array, there: Jump, options: Options) -> Array:
   """Returns MeanFlow's loss, of the error of the average velocity.
 
-  That is `c_t sigma_d / kappa` times the error of `F` (arXiv 2505.13447).
+  That is `c_t` times the error of `F`, in units of the noise's deviation (arXiv
+  2505.13447).
   """
-  own = error * (there.radii[0] * options.sigma_d / options.kappa) ** 2
+  own = error * there.radii[0] ** 2
   weight = (own + options.error_floor) ** options.error_power
+  if options.plain_velocity:
+    weight = jnp.where(there.span > 0, weight, 1.0)
   return own / jax.lax.stop_gradient(weight)
 
 

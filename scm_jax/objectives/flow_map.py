@@ -113,6 +113,7 @@ class AnchoredConsistency(Options):
   warmup_steps: int = 0
   adaptive_weighting: bool = False
   error_power: float = 0.5
+  plain_velocity: bool = True
   prior_weight: consistency.Prior = "sine"
 
 

@@ -220,12 +220,12 @@ def _clipped(g: Array, jump: Jump, c: float) -> Array:
 def _relaxed(g: Array, jump: Jump, c: float) -> Array:
   """Returns `g` of an average velocity's error clipped to [-1, 1], in part.
 
-  The part is `1 - sqrt(1 - tau)`, with a rectified flow's time `tau` (FACM,
-  arXiv 2507.03738).
+  The velocity is in units of the noise's deviation; the part is `1 - sqrt(1 -
+  tau)`, with a rectified flow's time `tau` (FACM, arXiv 2507.03738).
   """
   del c
   radius = jump.radii[0]
-  bound = trigflow.expand(jump.kappa / (jump.sigma_d * radius), g)
+  bound = trigflow.expand(1 / radius, g)
   # The cosine of the float32 that is next to pi/2 is negative.
   part = 1 - jnp.sqrt(jnp.maximum(jnp.cos(jump.t), 0.0) / radius)
   return trigflow.expand(part, g) * jnp.clip(g, -bound, bound)

@@ -82,6 +82,7 @@ def _card(
   return Card(platform, memory, flops=tflops * 1e12, **rated, **fields)
 
 
+VIRTUAL = 1024  # devices of the CPU at most; 4096 take JAX half a minute
 _gpu = functools.partial(_card, "gpu", usable=0.92)
 _tpu = functools.partial(_card, "tpu", float32=_TPU)
 _A100 = {"cores": 108, "capability": (8, 0), "float32": _AMPERE}
@@ -180,6 +181,8 @@ def parse(text: str, *, one: bool = False) -> Target:
     )
   sizes = tuple(map(int, topology.split("x")))
   if kind == "cpu":  # virtual devices share the memory of this machine
+    if sizes[0] > VIRTUAL:
+      raise ConfigError(f"--target={text}: give at most {VIRTUAL} devices")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     card = Card("cpu", memory // sizes[0])
   return Target(text, kind, sizes, card)

@@ -111,7 +111,12 @@ class Engine:
     for job in jobs:
       _drop(job)
     for thread in self._threads:
-      thread.join()
+      thread.join(timeout=1)
+      if thread.is_alive():
+        logging.info(
+          "waiting for a drawing or a compilation; Ctrl-C ends at once"
+        )
+        thread.join()
 
   def _work(self, compiled: bool) -> None:
     """Draws requests whose programs exist, or those whose do not."""

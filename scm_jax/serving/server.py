@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -160,5 +161,8 @@ def _run(application: guard.Guard, listener: socket.socket, limit: int) -> None:
     ws_max_size=limit,
     ws_per_message_deflate=False,  # on one machine it only costs time
   )
+  # uvicorn answers what it can, and then raises the signal again.
+  if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
   with contextlib.suppress(KeyboardInterrupt):
     uvicorn.Server(config).run(sockets=[listener])

@@ -169,8 +169,9 @@ def draw_batch(config: Run, batch: dict[str, Array], key: Array) -> Draws:
   cond = {}
   if config.network.augment:
     # A key beside the others, which so are those of runs without.
+    augment_key, data = jax.random.fold_in(key, AUGMENT), config.data
     x0, cond["augment"] = augmentation.augment(
-      x0, jax.random.fold_in(key, AUGMENT), config.data.augment
+      x0, augment_key, data.augment, data.upright
     )
   num_classes = config.network.num_classes
   if num_classes:

@@ -169,7 +169,7 @@ def _read_config(path: epath.PathLike) -> ConfigDict:
     raise UserError(f"{path} is not a workdir: it has no {CONFIG}")
   try:
     return configuration.from_json(file.read_text())
-  except UserError as error:
+  except (UserError, UnicodeDecodeError) as error:
     raise UserError(f"{file} is damaged: {error}") from error
 
 

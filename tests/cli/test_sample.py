@@ -209,6 +209,8 @@ def test_without_out_into_the_workdir(command, runs):
     (["--guidance=1:x"], 2, "'1:x': give numbers, or one for each step"),
     (["--times=0.5:1.2"], 2, "--times=0.5:1.2: times of steps must decrease"),
     (["--times=1.1", "--steps=3"], 2, "3 steps need 2 of them"),
+    (["--gamma=0.5"], 2, "--gamma has no effect on a consistency model"),
+    (["--solver=heun"], 2, "--solver has no effect"),
     (["--labels=one"], 2, "--labels: 'one': give whole numbers"),
     (["--ema=0.77"], 1, "keeps no EMA of 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),
@@ -219,6 +221,20 @@ def test_mistakes(argv, code, said, refused, runs, tmp_path):
   err = refused(code, "sample", f"--workdir={runs}/scd", f"--out={out}", *argv)
   assert said in err
   assert not out.exists()
+
+
+@pytest.mark.parametrize("flag", ["--t-mid=1", "--times=1", "--guide={}"])
+def test_what_no_solver_takes(flag, refused, runs, tmp_path):
+  argv = f"--workdir={runs}/teacher", f"--out={tmp_path}"
+  said = refused(2, "sample", *argv, flag.format(runs / "teacher"))
+  assert f"{flag.partition('=')[0]} has no effect" in said
+
+
+def test_programs_are_kept_in_a_folder(refused, runs, tmp_path):
+  file = tmp_path / "file"
+  file.touch()
+  argv = f"--workdir={runs}/scd", f"--compiled={file}", f"--out={tmp_path}/out"
+  assert f"{file} is a file" in refused(2, "sample", *argv)
 
 
 def test_no_workdir(refused, tmp_path):

@@ -19,7 +19,7 @@ def test_a_folder_of_runs(runs, command):
 
 
 def test_the_table(runs, command):
-  each = f"--workdir={runs}/scd,{runs}/teacher,{runs}/scd"
+  each = f"--workdir={runs}/scd,{runs}/teacher,{runs}/scd/"
   code, out, _ = command("status", each)
   assert code == 0
   head, *lines = out.splitlines()

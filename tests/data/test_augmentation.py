@@ -42,6 +42,17 @@ def test_nothing_is_done_without_a_probability():
   np.testing.assert_array_equal(told, np.zeros((2, AUGMENTATIONS)))
 
 
+def test_upright_images_have_the_other_changes():
+  images, key = jnp.broadcast_to(NOISE, (64, 8, 8, 3)), jax.random.key(0)
+  turned, told = augmentation.augment(images, key, 1.0)
+  upright, kept = augmentation.augment(images, key, 1.0, upright=True)
+  turning = np.isin(np.arange(AUGMENTATIONS), (1, 3, 4))
+  assert np.all(np.any(told[:, turning] != 0, 0))
+  np.testing.assert_array_equal(kept[:, turning], 0)
+  np.testing.assert_array_equal(kept[:, ~turning], told[:, ~turning])
+  assert np.any(turned != upright)
+
+
 def test_flips_permute_the_pixels_to_the_bit():
   for fields, expected in (
     ({}, NOISE),

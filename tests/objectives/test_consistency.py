@@ -185,7 +185,7 @@ def test_reduction_and_prior_weight(mlp):
   )
   # A prior multiplies what MeanFlow's weight gives (FACM, arXiv 2507.03738).
   c_t = np.cos(mlp.t) + PLAIN.kappa * np.sin(mlp.t)
-  own = squares / 12 * (0.5 / PLAIN.kappa * c_t) ** 2
+  own = squares / 12 * c_t**2
   np.testing.assert_allclose(
     value(prior_weight="inverse_sigma", error_power=0.5),
     np.mean(own / np.sqrt(own + PLAIN.error_floor) / sigma),

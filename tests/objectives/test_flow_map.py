@@ -173,35 +173,56 @@ def test_one_segment_is_scm_to_the_bit(mlp):
   close(ours, run(problem.point, consistency.Options()), rtol=0)
 
 
-def rectified(problem, point, params, power, floor, kappa):
-  """MeanFlow's loss as published, in a rectified flow with noise of std nu."""
-  nu = problem.sigma_d / kappa
-  tau = lambda t: kappa * jnp.sin(t) / (jnp.cos(t) + kappa * jnp.sin(t))
-  circle = lambda tau: jnp.arctan2(tau, kappa * (1 - tau))
-  noise = point.z / problem.sigma_d * nu
-  wide = lambda x: trigflow.expand(x, point.x0)
-  r, begin = tau(S), tau(point.t)
-  z = wide(1 - begin) * point.x0 + wide(begin) * noise
-  v = noise - point.x0
+def rectified(problem, point, params, kappa):
+  """A rectified flow, in units of its noise's deviation `sigma_d / kappa`.
 
-  def u(params, z, tau):
+  Its times `tau`, average velocities `u` and their targets by MeanFlow.
+  """
+  unit = problem.sigma_d / kappa
+  on_line = lambda t: kappa * jnp.sin(t) / (jnp.cos(t) + kappa * jnp.sin(t))
+  circle = lambda tau: jnp.arctan2(tau, kappa * (1 - tau))
+  noise, data = point.z / problem.sigma_d, point.x0 / unit
+  wide = lambda x: trigflow.expand(x, point.x0)
+  tau, r = on_line(point.t), on_line(point.drawn["s"])
+  z = wide(1 - tau) * data + wide(tau) * noise
+  v = noise - data
+
+  def average(params, z, tau):
     t = circle(tau)
     c = jnp.cos(t) + kappa * jnp.sin(t)
-    x_t = wide(c) * z
+    x_t = wide(c) * z * unit
     F = problem.F(
       params, x_t / problem.sigma_d, t, point.cond, rngs=point.rngs, train=True
     )
     slope = kappa * jnp.cos(t) - jnp.sin(t)
-    return (wide(c) * problem.sigma_d * F - wide(slope) * x_t) / kappa
+    return (wide(c) * problem.sigma_d * F - wide(slope) * x_t) / kappa / unit
 
   frozen = jax.lax.stop_gradient(params)
   _, du = jax.jvp(
-    lambda z, tau: u(frozen, z, tau), (z, begin), (v, jnp.ones_like(begin))
+    lambda z, tau: average(frozen, z, tau), (z, tau), (v, jnp.ones_like(tau))
   )
-  target = v - wide(begin - r) * du
-  squares = jnp.sum((u(params, z, begin) - target) ** 2, (1, 2, 3))
+  return tau, average(params, z, tau), v - wide(tau - r) * du
+
+
+def published_meanflow(problem, point, params, power, floor, kappa):
+  _, u, target = rectified(problem, point, params, kappa)
+  squares = jnp.sum((u - target) ** 2, (1, 2, 3))
   weight = jax.lax.stop_gradient((squares + floor) ** power)
   return jnp.mean(squares / weight)
+
+
+def published_facm(problem, point, params, kappa):
+  """Its loss of jumps to data, and its anchor for the other samples."""
+  tau, u, target = rectified(problem, point, params, kappa)
+  mean = lambda error: jnp.mean(error**2, (1, 2, 3))
+  part = trigflow.expand(1 - jnp.sqrt(1 - tau), u)
+  fixed = jax.lax.stop_gradient(u)
+  squares = mean(u - fixed + part * jnp.clip(fixed - target, -1, 1))
+  weight = jnp.cos(jnp.pi / 2 * (1 - tau))
+  weight /= jax.lax.stop_gradient(jnp.sqrt(squares + 1e-3))
+  jumps = jnp.where(point.drawn["s"] < point.t, squares * weight, 0)
+  anchor = jnp.where(point.drawn["s"] < point.t, 0, mean(u - target))
+  return jnp.mean(jumps + anchor)
 
 
 @pytest.mark.parametrize("kappa", [0.5, 1.0])
@@ -216,7 +237,25 @@ def test_meanflow_is_the_published_loss(mlp, kappa, power):
     lambda p: loss_of(problem, point, options, p, None, 1e9)[0]
   )(problem.params)
   theirs = jax.value_and_grad(
-    lambda p: rectified(problem, point, p, power, 0.2, kappa)
+    lambda p: published_meanflow(problem, point, p, power, 0.2, kappa)
+  )(problem.params)
+  close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kappa", [0.5, 1.0])
+def test_facm_is_the_published_loss(mlp, kappa):
+  """But for the anchor's cosine; of some tangents, a part is clipped."""
+  s = jnp.where(S == mlp.t, mlp.t, 0.0)
+  problem, point = at(mlp, target=s)
+  point = point._replace(drawn={"s": s})
+  options = flow_map.AnchoredConsistency(kappa=kappa)
+  _, u, target = rectified(problem, point, problem.params, kappa)
+  assert 0.05 < np.mean(np.abs(u - target)[s < mlp.t] > 1) < 0.95
+  ours = jax.value_and_grad(
+    lambda p: loss_of(problem, point, options, p, None, 1e9)[0]
+  )(problem.params)
+  theirs = jax.value_and_grad(
+    lambda p: published_facm(problem, point, p, kappa)
   )(problem.params)
   close(ours, theirs, rtol=1e-6, atol=1e-9)
 

@@ -37,6 +37,7 @@ def test_devices(name, devices, domain):
     ("v5p:8x8", "give v5p:XxYxZ, such as v5p:4x4x4"),
     ("v5e:4x4x4", "give v5e:XxY, such as v5e:8x8"),
     ("cpu:2x2", "give cpu:DEVICES"),
+    ("cpu:999999999", "give at most"),
   ],
 )
 def test_mistakes(name, said):

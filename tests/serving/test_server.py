@@ -101,7 +101,8 @@ def status_of(address):
 
 
 @pytest.mark.slow
-def test_a_server_for_other_machines_from_start_to_end(serving, exports):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_for_other_machines_from_start_to_end(serving, exports, end):
   more = ("--host=0.0.0.0", f"--workdir={exports['student']}")
   with serving(*more) as (process, address):
     where, _, token = address.partition("?token=")
@@ -116,7 +117,7 @@ def test_a_server_for_other_machines_from_start_to_end(serving, exports):
     )
     answer = urllib.request.urlopen(request, timeout=SECONDS)
     assert answer.read().startswith(b"\x89PNG")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(end)
     out, err = process.communicate(timeout=SECONDS)
   assert (process.returncode, out) == (0, "") and "Traceback" not in err
 

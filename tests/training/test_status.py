@@ -127,6 +127,14 @@ def test_files_that_are_just_being_written(run, tmp_path):
     file.write_bytes(content)
 
 
+def test_words_in_place_of_numbers_are_not_read(run, tmp_path):
+  run(0, 0, (10, 10, 1.0))
+  before = status.status(str(tmp_path), now=10)
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": "20", "loss": "x", "steps_per_second": "y"}\n')
+  assert status.status(str(tmp_path), now=10) == before
+
+
 def test_zeros_that_a_crash_left(run, tmp_path):
   run(0, 0, (10, 10, 1.0))
   [events] = tmp_path.glob("events*")

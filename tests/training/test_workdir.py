@@ -184,11 +184,12 @@ def test_what_cannot_be_loaded(reference, make_config, tmp_path):
   (path / "checkpoints").mkdir()
   with pytest.raises(UserError, match="has no checkpoint yet; train first"):
     workdir.load(path)
-  text = (path / "config.json").read_text()
-  (path / "config.json").write_text(text[: len(text) // 2])
-  with pytest.raises(UserError, match=r"config\.json is damaged") as info:
-    workdir.load(path)
-  one_line(info)
+  content = (path / "config.json").read_bytes()
+  for damaged in (content[: len(content) // 2], b"\xff" + content):
+    (path / "config.json").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"config\.json is damaged") as info:
+      workdir.load(path)
+    one_line(info)
 
 
 def student(make_config, teacher, *more):

@@ -219,13 +219,15 @@ def _config(path: epath.Path) -> dict[str, Any]:
 
 
 def _metrics(path: epath.Path) -> list[dict[str, Any]]:
-  """Returns the lines of `metrics.jsonl` that are whole."""
+  """Returns the lines of `metrics.jsonl` that are whole, numbers alone."""
   file = path / "metrics.jsonl"
   if not file.exists():
     return []
   with errors.reading(file):
     lines = file.read_bytes().decode(errors="replace").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    found = [json.loads(line) for line in lines if line.endswith("}")]
+    is_number = lambda value: isinstance(value, int | float)
+    return [{k: x for k, x in line.items() if is_number(x)} for line in found]
 
 
 def _steps(folder: epath.Path) -> list[int]:

@@ -232,6 +232,7 @@ def test_scores_of_other_weights_do_not():
   ours = weights | {"fd": {"pixels": 1.0}}
   others = [ours | {"ema": "0.100"}, ours | {"training_step": 4}, weights]
   others += [ours | {"objective": "sct"}, ours | {"guide": {"step": 4}}]
+  others += [ours | {"fd": fd} for fd in (None, {}, [1], {"pixels": None})]
   origin = export.Origin({"run": "scd"}, 8, "0.050")
   for report in ([1], {"runs": []}, {"runs": 3}, {"runs": [1, *others]}, None):
     assert export.scores(report, origin, "runs/a") is None
@@ -319,6 +320,7 @@ def test_nor_those_in_a_folder_named_like_a_shipped_export(
     (["--steps=2,2"], "--steps has a number twice"),
     (["--num=-1"], "--num is -1"),
     (["--dtype=int8"], "invalid choice: 'int8'"),
+    (["--license=other: mine"], "a licence's short name"),
     (["--out=gs://bucket/x"], "an export is written to a local disk"),
   ],
 )
