@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from scm_jax import plugins
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
@@ -48,6 +49,7 @@ def load(
     UserError: the folder is neither an export nor a workdir, is damaged, or
       does not hold the EMA weights.
   """
+  plugins.load()
   if compiled:
     _keep_programs(compiled)
   ema = ema or average

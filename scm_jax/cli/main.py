@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from scm_jax import errors
+from scm_jax import errors, plugins
 from scm_jax.cli import configs, console, platforms
 from scm_jax.errors import ConfigError, UserError
 
@@ -110,6 +110,7 @@ def _run_task(name: str, argv: list[str]) -> int:
     args = parser.parse_args(argv)
   except SystemExit as end:  # --help
     return int(end.code or 0)
+  plugins.load()
   return module.run(args, config_argv) or 0
 
 

@@ -73,7 +73,7 @@ def table(result: dict) -> str:
   lines["FLOPs of a step"] = f"{flops:.3g}, {forwards:.2f} forward passes"
   sent = _bytes(result["collective_bytes_per_step"])
   minimum = _bytes(result["minimum_collective_bytes_per_step"])
-  lines["sent by a device"] = f"{sent} a step; {minimum} is the minimum"
+  lines["sent by a device"] = f"{sent} a step; {minimum} if no two passes share"
   for kind, count in (result["collectives"] or {}).items():
     sent = _bytes(result["collective_bytes"][kind])
     lines[f"  {kind}"] = f"{sent} in {count}"

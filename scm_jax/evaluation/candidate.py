@@ -116,7 +116,7 @@ class DrawnImages:
   def name(self) -> str:
     """Returns a name such as "sCD, 2 steps"."""
     label, nfe = OBJECTIVES[self.metadata["config"].run].label, self.evaluations
-    if self.model.kind == "diffusion" and nfe > 1:
+    if not self.model.rules.few_steps and nfe > 1:
       return f"{label}, {nfe} NFE"
     return f"{label}, {self.steps} step{'s' if self.steps > 1 else ''}"
 

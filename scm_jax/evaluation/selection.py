@@ -85,7 +85,7 @@ def groups(grid: CandidateGrid, load: Load) -> Iterator[list[DrawnImages]]:
   for path in grid.workdirs:
     first, _ = load(path, grid.ema[0])
     steps = grid.steps
-    if first.kind == "diffusion":
+    if not first.rules.few_steps:
       steps = grid.teacher_steps or dict.fromkeys((first.solver_steps, 1))
     for count in steps:
       varied, found = _varied(grid, first, count), []

@@ -321,7 +321,6 @@ SCT = Spec(
   options=Options,
   loss=loss,
   draw=jumps.draw,
-  takes_target=lambda options: options.two_times,
   forwards=lambda options: options.forwards,
   tangent=raw_tangent,
 )

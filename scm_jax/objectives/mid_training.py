@@ -276,6 +276,5 @@ CMT = Spec(
   draw=draw,
   asks_teacher=spec.always,
   takes_guidance=lambda options: options.guidance == "sampled",
-  takes_target=lambda options: options.two_times,
   path_states=lambda options: options.path_steps,
 )

@@ -200,7 +200,7 @@ class Spec:
     color: its colour in charts, as matplotlib reads it.
     marker: its marker in charts, likewise.
     description: what a network trained by it is, for the model card.
-    kind: how its networks are sampled, a name in `sampler_kinds.KINDS`:
+    kind: how its networks are sampled, a name in `sampler_kinds.KINDS`, such as
       `diffusion`, `consistency` or `map`.
     options: the dataclass of its options, `Options` or one that adds to it.
     loss: the loss of a batch and its metrics; `step` is the number of updates
@@ -215,7 +215,6 @@ class Spec:
       for; the teacher is asked at one after another, and the network is trained
       at all of them.
     takes_guidance: whether the network takes the guidance scale as an input.
-    takes_target: whether it takes the time at which a jump ends as an input.
     forwards: passes over the network's weights before the backward pass.
     tangent: the tangent before its normalisation, with the arguments of
       `loss`, for checks of its precision; None for a loss without one.
@@ -236,7 +235,6 @@ class Spec:
   teacher_kind: str = "diffusion"
   path_states: Callable[[Any], int] = lambda options: 1
   takes_guidance: Callable[[Any], bool] = never
-  takes_target: Callable[[Any], bool] = never
   forwards: Callable[[Any], int] = lambda options: 1
   tangent: Callable[..., Array] | None = None
   extra: dict[str, ExtraNetwork] = dataclasses.field(default_factory=dict)

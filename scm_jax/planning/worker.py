@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from scm_jax import configuration, networks
+from scm_jax import configuration, networks, plugins
 from scm_jax.defaults import Run
 from scm_jax.errors import UserError
 from scm_jax.planning import (
@@ -156,6 +156,7 @@ def _traffic(
 def main() -> None:
   """Answers the request on standard input."""
   try:
+    plugins.load()
     result = answer(json.load(sys.stdin))
   except UserError as error:
     result = {"error": str(error), "exit_code": error.exit_code}

@@ -142,9 +142,10 @@ class Sweep:
     if waiting:
       logging.info("not finished: %s", ", ".join(waiting))
     if failed or failures:
+      again = " with --retry" if failed else ""
       raise UserError(
         f"{len(failed)} of {len(self.runs)} runs and {len(failures)} "
-        "evaluations failed; the same command with --retry tries them again"
+        f"evaluations failed; the same command{again} tries them again"
       )
 
   def _settings(self, lock: int | None) -> pool.Settings:

@@ -72,7 +72,7 @@ def resolve(config: "ConfigDict") -> Run:
     in_channels=config.data.channels,
     num_classes=config.data.num_classes,
     guidance=spec.takes_guidance(objective),
-    target=spec.takes_target(objective),
+    target=objective.two_times,
     sigma_d=config.sigma_d,
   )
   return _group(config, "", Run, network=network, objective=objective, **groups)
@@ -163,7 +163,8 @@ def _check_times(run: Run) -> None:
   first, second, *_ = samplers.consistency_times(
     steps, run.sigma_d, sample.t_mid, sample.sigma_max
   )
-  if run.spec.kind != "diffusion" and second >= first:
+  rules = sampler_kinds.KINDS[run.spec.kind]
+  if rules.few_steps and second >= first:
     raise ConfigError(
       f"config.sample.sigma_max is {sample.sigma_max:g}, so that samples begin "
       f"at {first:g} radians; with config.sample.t_mid={sample.t_mid:g} the "

@@ -128,7 +128,8 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       shown.append(f"and {rest} more")
     raise ConfigError(
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
-      "choose another --workdir"
+      f"choose another --workdir, and add --config.start={path} to begin with "
+      "these weights"
     )
   steps = (p.name for p in (path / "checkpoints").glob("*"))
   if not any(map(str.isdigit, steps)):

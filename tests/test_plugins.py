@@ -1,0 +1,77 @@
+"""Entries of other packages: every command knows them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from scm_jax import plugins
+from scm_jax.errors import UserError
+
+MODULE = pathlib.Path(__file__).with_name("plugin_l1.py")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+  """`installed(name, text)`: a package with one module, which it names."""
+  site = tmp_path / "site"
+
+  def install(name: str, text: str) -> None:
+    about = site / f"{name}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (site / f"{name}.py").write_text(text)
+    (about / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+    entry = f"[{plugins.GROUP}]\nmine = {name}\n"
+    (about / "entry_points.txt").write_text(entry)
+
+  monkeypatch.syspath_prepend(site)
+  path = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+  monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+  plugins.load.cache_clear()
+  yield install
+  plugins.load.cache_clear()
+
+
+def test_a_module_is_imported_once(installed, monkeypatch):
+  installed("counted", "import os\nos.environ['TIMES'] += 'x'\n")
+  monkeypatch.setenv("TIMES", "")
+  for _ in range(2):
+    plugins.load()
+  assert os.environ["TIMES"] == "x"
+
+
+def test_one_that_fails_is_named(installed):
+  installed("broken", "import no_such_module")
+  with pytest.raises(UserError, match=r"plug-in mine .* broken .*no_such"):
+    plugins.load()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("data_dir")
+def test_a_run_of_another_package(installed, tmp_path):
+  """It is trained, drawn, exported and planned, in processes of their own."""
+  installed("of_another_package", MODULE.read_text())
+  workdir, config = f"--workdir={tmp_path}/run", f"--config={MODULE}"
+
+  def call(*argv: str) -> str:
+    command = [sys.executable, "-m", "scm_jax", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+  call("train", config, workdir)
+  known = json.loads((tmp_path / "run/config.json").read_text())
+  assert known["objective"]["power"] == 1.5 and known["network"]["width"] == 7
+  call("sample", workdir, "--num=4", f"--out={tmp_path}/drawn")
+  call("export", workdir, f"--out={tmp_path}/exported", "--num=0")
+  call("sample", f"--workdir={tmp_path}/exported", "--num=4", "--out=again")
+  first, second = (
+    (tmp_path / name / "samples.npz").read_bytes()
+    for name in ("drawn", "again")
+  )
+  assert first == second
+  plan = json.loads(call("plan", config, "--target=cpu:2", "--json"))
+  assert plan["devices"] == 2
