@@ -1,5 +1,6 @@
 """From a request to `report.json` and `report.png`."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -16,6 +17,7 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluation import reference, selection
 from scm_jax.evaluation.candidate import Candidate
 from scm_jax.evaluation.composition import Compositions
+from scm_jax.evaluation.observers import SampleFile
 from scm_jax.evaluation.request import (
   PassOptions,
   Request,
@@ -46,8 +48,8 @@ def evaluate(
   share the work; process 0 alone writes what others read.
 
   Raises:
-    UserError: a workdir or the reference cannot be used, or processes have
-      different requests.
+    UserError: a workdir or the reference cannot be used, processes have
+      different requests, or another evaluation works in the folder.
     ConfigError: runs, features and options do not go together.
   """
   _check(request)
@@ -67,6 +69,20 @@ def evaluate(
     )
   scorer = _make_scorer(request, options, out, subjects)
   selection.check_score(request.grid, scorer)
+  with contextlib.ExitStack() as stack:
+    lock = files.locked(scorer.folder, "another evaluation")
+    multihost.from_process_zero(lambda: bool(stack.enter_context(lock)))
+    return _score(asked, out, options, subjects, scorer)
+
+
+def _score(
+  asked: list[Any],
+  out: epath.Path,
+  options: RuntimeOptions,
+  subjects: Subjects,
+  scorer: Scorer,
+) -> dict[str, Any]:
+  """Scores all that was asked for, and writes and returns the report."""
   runs: list[dict[str, Any]] = []
   real = scorer.reference.row
   rows = {} if real is None else {"real images": real}
@@ -78,8 +94,8 @@ def evaluate(
     choice = selection.select(candidates, scorer)
     name = _unique_name(choice.best.name, runs)
     saved = {
-      seed: _sample_file(out, name, seed)
-      for seed in request.protocol.seeds
+      seed: _sample_file(out, name, seed, asked)
+      for seed in scorer.protocol.seeds
       if options.save_samples
     }
     _LOG.info("scoring %d images for each seed: %s", scorer.num, name)
@@ -181,7 +197,7 @@ def _existing_report(
     _LOG.info("the dataset has changed since %s", out / "report.json")
     return None
   complete = not options.save_samples or all(
-    _sample_file(out, run["name"], seed).exists()
+    _sample_file(out, run["name"], seed, question).complete()
     for run in old["runs"]
     for seed in run["seeds"]
   )
@@ -196,10 +212,13 @@ def _set_aside(report: epath.Path) -> None:
     _LOG.info("the report that was there is now %s", kept)
 
 
-def _sample_file(out: epath.Path, name: str, seed: int) -> pathlib.Path:
+def _sample_file(
+  out: epath.Path, name: str, seed: int, question: list[Any]
+) -> SampleFile:
   """Returns the file of a run's samples."""
   stem = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
-  return pathlib.Path(out) / "samples" / f"{stem}_seed_{seed}.npy"
+  path = pathlib.Path(out) / "samples" / f"{stem}_seed_{seed}.npy"
+  return SampleFile(path, digest(question))
 
 
 def _make_scorer(

@@ -3,12 +3,14 @@
 `streaming.Observer` says what their methods do.
 """
 
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.metrics.metric import Arrays
 
@@ -84,48 +86,88 @@ class ImagePicker:
     return np.stack([self._found.get(index, white) for index in self._wanted])
 
 
+class SampleFile(NamedTuple):
+  """A file of samples, beside which `NAME.asked` says what they answer.
+
+  Attributes:
+    path: the .npy file.
+    asked: a digest of what is asked of the evaluation that wants them.
+  """
+
+  path: pathlib.Path
+  asked: str
+
+  @property
+  def partial(self) -> pathlib.Path:
+    """The file while it is being written."""
+    return self.path.with_name(f"{self.path.name}.{self.asked[:24]}.partial")
+
+  @property
+  def note(self) -> pathlib.Path:
+    """The file with the digest of what complete samples answer."""
+    return self.path.with_name(f"{self.path.name}.asked")
+
+  def complete(self) -> bool:
+    """Returns whether all samples are there, and answer what is asked."""
+    try:
+      return self.path.exists() and self.note.read_text().strip() == self.asked
+    except (OSError, ValueError):
+      return False
+
+
 class SampleWriter(ImagePicker):
   """An `ImagePicker` that also writes all images to an .npy file."""
 
-  def __init__(
-    self, indices: list[int], path: pathlib.Path, total: int, key: str
-  ):
-    """Prepares the file of `total` images; `finish` gives it its name.
-
-    `key` tells them from other images that would have the same name.
-    """
+  def __init__(self, indices: list[int], file: SampleFile, total: int):
+    """Prepares the file of `total` images; `finish` gives it its name."""
     super().__init__(indices)
-    self._path, self._total = path, total
-    self._partial = path.with_name(f"{path.name}.{key}.partial")
-    self._file: np.memmap | None = None
+    self._file, self._total = file, total
+    self._images: np.memmap | None = None
 
   def see(self, start: int, count: int, images: Any) -> None:
     super().see(start, count, images)
     try:
-      if self._file is None:
+      if self._images is None:
         shape = (self._total, *images.shape[1:])
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
-        mode = "r+" if start and self._partial.exists() else "w+"
-        self._file = np.lib.format.open_memmap(
-          self._partial, mode=mode, dtype=np.uint8, shape=shape
-        )
-      self._file[start : start + count] = np.asarray(images)[:count]
+        self._images = _opened(self._file.partial, shape, new=not start)
+      self._images[start : start + count] = np.asarray(images)[:count]
     except OSError as error:
       raise UserError(
-        f"cannot write {self._path}: {error.strerror or error}"
+        f"cannot write {self._file.path}: {error.strerror or error}"
       ) from error
 
   def state(self) -> Arrays:
-    if self._file is not None:
-      self._file.flush()  # what the state counts is on disk
+    if self._images is not None:
+      self._images.flush()  # what the state counts is on disk
     return super().state()
 
   def join(self, states: Iterable[Mapping[str, np.ndarray]]) -> None:
-    if not self._partial.exists():
-      raise ValueError(f"{self._partial} is missing")
+    if not self._file.partial.exists():
+      raise ValueError(f"{self._file.partial} is missing")
     super().join(states)
 
   def finish(self) -> None:
     """Renames the complete file to its final name."""
-    self._file = None
-    self._partial.replace(self._path)
+    self._images = None
+    self._file.note.unlink(missing_ok=True)  # it is of the file that goes
+    self._file.partial.replace(self._file.path)
+    files.write_text(self._file.note, f"{self._file.asked}\n")
+
+
+def _opened(path: pathlib.Path, shape: tuple[int, ...], new: bool) -> np.memmap:
+  """Opens a file of images for writing, or makes it."""
+  if not new and path.exists():
+    return np.lib.format.open_memmap(path, mode="r+")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  images = np.lib.format.open_memmap(
+    path, mode="w+", dtype=np.uint8, shape=shape
+  )
+  # A write into the map that finds the disk full would kill the process.
+  if hasattr(os, "posix_fallocate"):
+    try:
+      with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+      path.unlink()
+      raise
+  return images

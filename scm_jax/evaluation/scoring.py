@@ -11,7 +11,11 @@ import numpy as np
 from scm_jax.errors import UserError
 from scm_jax.evaluation import labels
 from scm_jax.evaluation.candidate import Candidate, Samples, collect
-from scm_jax.evaluation.observers import ImagePicker, SampleWriter
+from scm_jax.evaluation.observers import (
+  ImagePicker,
+  SampleFile,
+  SampleWriter,
+)
 from scm_jax.evaluation.reference import FORMAT, Reference
 from scm_jax.evaluation.request import PassOptions, Protocol, digest
 from scm_jax.metrics import (
@@ -61,7 +65,7 @@ class Scorer:
     seed: int,
     *,
     allow_few: bool = False,
-    save: pathlib.Path | None = None,
+    save: SampleFile | None = None,
   ) -> Scored:
     """Returns the scores of `num` samples, and a row of them for the picture.
 
@@ -81,14 +85,14 @@ class Scorer:
     parse = lambda arrays: (json.loads(str(arrays["scores"])), arrays["row"])
 
     def cached() -> Scored | None:
-      if save is not None and not save.exists():
+      if save is not None and not save.complete():
         return None
       return array_file.read_cached(finished, parse)
 
     if done := multihost.from_process_zero(cached):
       return done
     indices = self._picture_indices(samples, classes)
-    writer = SampleWriter(indices, save, num, key) if save else None
+    writer = SampleWriter(indices, save, num) if save else None
     picker = writer or ImagePicker(indices)
     checkpoint = PassCheckpoint(self.folder / key, self.options.save_every)
     generated = collect(
@@ -111,7 +115,7 @@ class Scorer:
     return result
 
   def score_seeds(
-    self, candidate: Candidate, files: Mapping[int, pathlib.Path]
+    self, candidate: Candidate, files: Mapping[int, SampleFile]
   ) -> Scored:
     """Returns the scores over all seeds, and a row of the first one's samples.
 

@@ -55,6 +55,11 @@ def load_teacher(
   seen["checksum"] = _checksum(stored)
   record = path / workdir.TEACHER
   if not begun or not record.exists():
+    if begun:
+      logging.warning(
+        f"{record} is missing, so that nothing tells whether the run began "
+        f"with this teacher; it goes on with {config.teacher}"
+      )
     if jax.process_index() == 0:
       files.write_text(record, json.dumps(seen, indent=2) + "\n")
   elif (old := _begun_with(record))["checksum"] != seen["checksum"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,6 +67,11 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
     path.mkdir(parents=True, exist_ok=True)
     if (path / CONFIG).exists():
       check_same(load_config(path), config, path)
+    elif _has_checkpoints(path):
+      raise ConfigError(
+        f"the workdir {path} has checkpoints but no {CONFIG}, so that nobody "
+        "knows what they are of; restore the file, or choose another --workdir"
+      )
   except OSError as error:
     raise UserError(
       f"the workdir {path} cannot be written ({error.strerror or error})"
@@ -89,6 +95,12 @@ def write_config(
     begun = load_config(path)
     for field in ORIGINS:
       config[field] = config[field] or begun[field]
+    if config.start != begun.start:
+      logging.warning(
+        f"config.start={config.start} has no effect: the run in {path} goes on "
+        f"from its own checkpoint, and began from {begun.start}"
+      )
+      config.start = begun.start
   files.write_text(path / CONFIG, configuration.to_json(config))
 
 
@@ -131,8 +143,7 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       f"choose another --workdir, and add --config.start={path} to begin with "
       "these weights"
     )
-  steps = (p.name for p in (path / "checkpoints").glob("*"))
-  if not any(map(str.isdigit, steps)):
+  if not _has_checkpoints(path):
     return  # it has no weights yet
   for field in ORIGINS:
     if new[field] and not old[field]:
@@ -140,6 +151,11 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
         f"the run in {path} began without config.{field}, so that its weights "
         f"are not of {new[field]}; leave it out, or choose another --workdir"
       )
+
+
+def _has_checkpoints(path: epath.Path) -> bool:
+  steps = (p.name for p in (path / storage.FOLDER).glob("*"))
+  return any(map(str.isdigit, steps))
 
 
 def load_config(path: epath.PathLike) -> ConfigDict:

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from scm_jax import files
 from scm_jax.evaluation.dataset import ImageDataset
 from scm_jax.metrics import reference_files
 from scm_jax.reporting import evaluation_figure
@@ -170,6 +171,29 @@ def test_samples_kept_are_a_reference(evaluate, tmp_path):
   assert run["coverage"]["pixels"] == 1.0
   assert again["reference"]["dataset"] == str(file)
   assert again["reference"]["images"] == NUM
+
+
+def test_kept_samples_are_of_the_report_beside_them(evaluate, tmp_path):
+  """Whatever was drawn into that folder before."""
+  file = tmp_path / "out" / "samples" / "scd_2_steps_seed_0.npy"
+  evaluate("--t-mid=1.1", "--save-samples")
+  first = np.load(file)
+  evaluate("--t-mid=0.5")
+  evaluate("--t-mid=0.5", "--save-samples")
+  second = np.load(file)
+  assert np.any(first != second)
+  evaluate("--t-mid=1.1", "--save-samples")
+  np.testing.assert_array_equal(np.load(file), first)
+
+
+def test_one_evaluation_works_in_a_folder(runs, refused, tmp_path):
+  out = tmp_path / "out"
+  with files.locked(out / "evaluation_partial", "a test"):
+    said = refused(
+      *(1, "evaluate", f"--workdir={runs}/scd", f"--out={out}"),
+      *("--features=pixels", f"--num={NUM}"),
+    )
+  assert f"another evaluation works in {out}/evaluation_partial" in said
 
 
 def test_a_report_on_a_dataset_that_has_changed_is_made_anew(

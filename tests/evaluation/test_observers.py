@@ -1,11 +1,16 @@
 """Observers of a pass: labels, pictures, files of samples."""
 
+import errno
+
 import numpy as np
 import pytest
 
+from scm_jax.errors import UserError
+from scm_jax.evaluation import observers
 from scm_jax.evaluation.observers import (
   ImagePicker,
   LabelCollector,
+  SampleFile,
   SampleWriter,
 )
 
@@ -90,18 +95,30 @@ def test_picked_images_and_white_places():
 
 
 def test_kept_samples_go_on_in_their_file(tmp_path):
-  path, images = tmp_path / "samples" / "x.npy", _images(20)
-  kept = SampleWriter([3], path, 20, "a")
+  file, images = SampleFile(tmp_path / "samples" / "x.npy", "a"), _images(20)
+  kept = SampleWriter([3], file, 20)
   kept.see(0, 8, images[:8])
   state = kept.state()
   kept.see(8, 8, images[8:16])  # not counted any more
-  again = SampleWriter([3], path, 20, "a")
+  again = SampleWriter([3], file, 20)
   again.join([state])
   for start in (8, 16):
     again.see(start, min(8, 20 - start), images[start : start + 8])
-  assert not path.exists()
+  assert not file.path.exists() and not file.complete()
   again.finish()
-  np.testing.assert_array_equal(np.load(path), images)
+  np.testing.assert_array_equal(np.load(file.path), images)
   assert again.row()[0, 0, 0, 0] == 3
+  assert file.complete() and not file._replace(asked="b").complete()
   with pytest.raises(ValueError, match="is missing"):
-    SampleWriter([3], path, 20, "a").join([state])
+    SampleWriter([3], file, 20).join([state])
+
+
+def test_a_full_disk_is_found_before_samples_are_written(tmp_path, monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(observers.os, "posix_fallocate", full)
+  file = SampleFile(tmp_path / "x.npy", "a")
+  with pytest.raises(UserError, match=r"x\.npy: No space left on device"):
+    SampleWriter([0], file, 20).see(0, 8, _images(8))
+  assert not list(tmp_path.iterdir())

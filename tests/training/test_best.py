@@ -114,6 +114,14 @@ def test_scores_of_other_settings_are_not_compared(
   assert not offer(path, 3, 2.0, config=config)
 
 
+@pytest.mark.parametrize("text", ["null", "", '{"scores": 3}'])
+def test_a_damaged_score_makes_way(offer, tmp_path, caplog, text):
+  path = epath.Path(tmp_path)
+  assert offer(path, 1, 1.0)
+  (path / "best" / "score.json").write_text(text)
+  assert offer(path, 2, 1.5) and "score.json is damaged" in caplog.text
+
+
 def test_a_best_by_another_score_is_compared_by_this_one(offer, tmp_path):
   """As of a run begun when the Fréchet distance chose."""
   path = epath.Path(tmp_path)

@@ -203,15 +203,27 @@ def test_a_diverged_state_is_not_saved_for_its_samples(
 
 
 def test_a_run_that_goes_on_need_not_say_where_it_began(
-  make_config, train, reference, tmp_path
+  make_config, train, reference, tmp_path, caplog
 ):
   begun = make_config("teacher", "--config.total_steps=2")
   begun.start = str(reference)
   assert train(begun, tmp_path)
-  for steps, start in ((3, ""), (4, str(reference))):
+  for steps, start in ((3, ""), (4, str(reference)), (5, "elsewhere")):
+    assert "has no effect" not in caplog.text
     begun.total_steps, begun.start = steps, start
     assert train(begun, tmp_path)
     assert workdir.load_config(tmp_path).start == str(reference)
+  assert "config.start=elsewhere has no effect" in caplog.text
+
+
+def test_checkpoints_without_a_config_are_not_gone_on_with(
+  make_config, train, tmp_path
+):
+  config = make_config("teacher", "--config.total_steps=2")
+  assert train(config, tmp_path)
+  (tmp_path / "config.json").unlink()
+  with pytest.raises(ConfigError, match="checkpoints but no config.json"):
+    train(config, tmp_path)
 
 
 def test_a_run_without_weights_may_begin_elsewhere(

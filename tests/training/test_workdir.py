@@ -197,7 +197,7 @@ def student(make_config, teacher, *more):
 
 
 def test_the_teacher_is_noted_and_held_to_be_the_same(
-  copy_at, make_config, tmp_path
+  copy_at, make_config, tmp_path, caplog
 ):
   teacher, path = copy_at(4), tmp_path / "student"
   path.mkdir()
@@ -233,6 +233,10 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   (path / "teacher.json").write_text("")
   with pytest.raises(UserError, match="cannot use .*teacher.json"):
     initialization.load_teacher(resolve.resolve(config), path, begun=True)
+  # A run that does not know it any more goes on, and says so.
+  (path / "teacher.json").unlink()
+  assert initialization.load_teacher(resolve.resolve(config), path, begun=True)
+  assert "teacher.json is missing" in caplog.text
   # A run that has nothing yet begins with what is there.
   assert (
     initialization.load_teacher(resolve.resolve(config), path, begun=False)

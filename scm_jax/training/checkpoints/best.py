@@ -74,7 +74,12 @@ def kept_score(
   try:
     record = json.loads(file.read_text())
     score = record["scores"].get(name)
-  except (OSError, ValueError, KeyError):
+  except OSError:
+    return None
+  except (ValueError, KeyError, TypeError, AttributeError):
+    logging.warning(
+      f"{file} is damaged; the model there makes way for one that is scored now"
+    )
     return None
   # Earlier versions did not note how they scored, and later ones may note more.
   before, now = record.get("how") or {}, how or {}

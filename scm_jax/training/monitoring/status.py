@@ -225,9 +225,13 @@ def _metrics(path: epath.Path) -> list[dict[str, Any]]:
     return []
   with errors.reading(file):
     lines = file.read_bytes().decode(errors="replace").splitlines()
-    found = [json.loads(line) for line in lines if line.endswith("}")]
-    is_number = lambda value: isinstance(value, int | float)
-    return [{k: x for k, x in line.items() if is_number(x)} for line in found]
+  found = []
+  for number, line in enumerate(lines, start=1):
+    with errors.reading(f"{file}, line {number}"):
+      if line.endswith("}"):
+        known = json.loads(line).items()
+        found.append({k: x for k, x in known if isinstance(x, int | float)})
+  return found
 
 
 def _steps(folder: epath.Path) -> list[int]:
