@@ -26,9 +26,10 @@ its teacher has "the same settings" as EDM's. Students see the images as they
 are: a reproduction that augmented its teacher alone has the paper's FIDs
 (github.com/EpiGenomicsCode/edm2_sCM), and the authors of ECT, TCM and CMT
 augment none either. MeanFlow's authors augment without rotations. Students that
-began with augmentation go on with --config.data.augment=0.12; runs from before
-it, teacher and students, were only mirrored, and go on with
---config.data.augment=0 --config.network.augment=false --config.data.flip=true.
+began with augmentation go on with --config.data.augment=0.12, and
+--config.data.upright=false; runs from before it, teacher and students, were
+only mirrored, and go on with --config.data.augment=0
+--config.network.augment=false --config.data.flip=true.
 """
 
 from configs import common, paper
@@ -94,7 +95,8 @@ def get_config(arg: str = ""):
     objective.weighting_unit = "sample"
     config.teacher_ema = config.ema[0]
   if choice.run == "tcm":
-    optimizer.learning_rate = 5e-5  # its authors' command
+    # Its authors' command.
+    config.batch_size, optimizer.learning_rate = 1024, 5e-5
   common.fit_to_objective(config)
   if choice.run == "cmt":
     # CMT's code: 8 trajectories of 16 states; an EMA that keeps .999 a step.

@@ -10,7 +10,9 @@ processes that it starts. So a run, its samples, its scores and its plan know
 the same objectives and networks.
 """
 
+import contextlib
 import functools
+import sys
 from importlib import metadata
 
 from scm_jax import errors
@@ -28,8 +30,9 @@ def load() -> None:
   """
   for entry in metadata.entry_points(group=GROUP):
     try:
-      entry.load()
-    except Exception as error:
+      with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's
+        entry.load()
+    except (Exception, SystemExit) as error:
       raise UserError(
         f"the plug-in {entry.name} cannot be imported from {entry.value} "
         f"({type(error).__name__}: {errors.one_line(error)}); mend it, or "

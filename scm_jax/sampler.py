@@ -158,7 +158,7 @@ class Sampler(SamplerState):
     consistency model, one in all for a diffusion model.
     """
     draws = self.noise_draws(inputs.steps_and_seed(self, steps, seed))
-    index = jnp.arange(num, dtype=jnp.int32)
+    index = jnp.arange(inputs.whole("num", num, 1), dtype=jnp.int32)
     return np.asarray(samplers.draw_noise(seed, index, draws, self.data_shape))
 
   def from_noise(

@@ -189,13 +189,21 @@ def steps_and_seed(
       fits into 32 bits.
   """
   steps = sampler.steps if steps is None else steps
-  for name, value, low in (("steps", steps, 1), ("seed", seed, INT32.min)):
-    if not _is_whole(value) or not low <= value <= INT32.max:
-      raise ConfigError(
-        f"{name} is {value}; it must be a whole number from {low} to "
-        f"{INT32.max}"
-      )
-  return operator.index(steps)
+  whole("seed", seed, INT32.min)
+  return whole("steps", steps, 1)
+
+
+def whole(name: str, value: Any, low: int) -> int:
+  """Returns a whole number of 32 bits that is at least `low`.
+
+  Raises:
+    ConfigError: it is another; the message calls it by `name`.
+  """
+  if not _is_whole(value) or not low <= value <= INT32.max:
+    raise ConfigError(
+      f"{name} is {value}; it must be a whole number from {low} to {INT32.max}"
+    )
+  return operator.index(value)
 
 
 def _is_whole(value: Any) -> bool:

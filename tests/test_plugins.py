@@ -43,8 +43,17 @@ def test_a_module_is_imported_once(installed, monkeypatch):
   assert os.environ["TIMES"] == "x"
 
 
-def test_one_that_fails_is_named(installed):
-  installed("broken", "import no_such_module")
+def test_what_it_prints_is_no_output_of_a_command(installed, capsys):
+  installed("talkative", "print('hello')")
+  plugins.load()
+  assert capsys.readouterr() == ("", "hello\n")
+
+
+@pytest.mark.parametrize(
+  "text", ["import no_such", "raise SystemExit('no_such')"]
+)
+def test_one_that_fails_is_named(installed, text):
+  installed("broken", text)
   with pytest.raises(UserError, match=r"plug-in mine .* broken .*no_such"):
     plugins.load()
 

@@ -160,6 +160,12 @@ def test_numbers_that_cannot_be(student, teacher, numbers):
       call()
 
 
+@pytest.mark.parametrize("num", [0, -1, 2.5])
+def test_noise_of_a_number_of_images_that_cannot_be(student, num):
+  with pytest.raises(ConfigError, match="num is"):
+    student.noise(num)
+
+
 def test_numbers_of_numpy_and_jax(student):
   expected = student.sample([1], steps=2, seed=3, guidance=1.5)
   for kind in (np.int64, jnp.int32):

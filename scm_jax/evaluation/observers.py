@@ -3,6 +3,8 @@
 `streaming.Observer` says what their methods do.
 """
 
+import contextlib
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -109,10 +111,13 @@ class SampleFile(NamedTuple):
 
   def complete(self) -> bool:
     """Returns whether all samples are there, and answer what is asked."""
-    try:
-      return self.path.exists() and self.note.read_text().strip() == self.asked
-    except (OSError, ValueError):
+    if not self.path.exists():
       return False
+    with contextlib.suppress(OSError, ValueError):
+      if self.note.read_text().strip() == self.asked:
+        return True
+    logging.info("%s may answer another question; it is drawn anew", self.path)
+    return False
 
 
 class SampleWriter(ImagePicker):

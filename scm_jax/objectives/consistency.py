@@ -127,6 +127,11 @@ class Options(spec.Options):
         f"derivative is {self.derivative!r}, whose steps end at 0; with ends="
         f"{self.ends!r} and equal_share={self.equal_share} choose 'relative'"
       )
+    if self.derivative == "easy" and self.tangent_norm in ("clip", "relaxed"):
+      raise ConfigError(
+        f"tangent_norm is {self.tangent_norm!r}, which bounds derivatives, and "
+        "derivative 'easy' is a difference; choose l2, rms or pseudo_huber"
+      )
     if self.tangent_norm == "expected" and not self.adaptive_weighting:
       raise ConfigError(
         "tangent_norm is 'expected', which is the size that the adaptive "

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from scm_jax.metrics import registry
 from scm_jax.objectives import OBJECTIVES
+from scm_jax.sampler_kinds import KINDS
 
 _DATASETS = {
   "cifar10": "CIFAR-10",
@@ -48,7 +49,7 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
 
 def is_teacher(name: str) -> bool:
   """Returns whether an objective trains teachers."""
-  return name in OBJECTIVES and OBJECTIVES[name].kind == "diffusion"
+  return name in OBJECTIVES and not KINDS[OBJECTIVES[name].kind].few_steps
 
 
 def rank(name: str) -> int:

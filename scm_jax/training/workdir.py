@@ -95,12 +95,14 @@ def write_config(
     begun = load_config(path)
     for field in ORIGINS:
       config[field] = config[field] or begun[field]
-    if config.start != begun.start:
+    if config.start and files.absolute(config.start) != files.absolute(
+      begun.start
+    ):
       logging.warning(
         f"config.start={config.start} has no effect: the run in {path} goes on "
         f"from its own checkpoint, and began from {begun.start}"
       )
-      config.start = begun.start
+    config.start = begun.start
   files.write_text(path / CONFIG, configuration.to_json(config))
 
 

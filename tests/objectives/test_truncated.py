@@ -105,8 +105,14 @@ def test_the_first_stage_is_asked_once(mlp):
 
 
 @pytest.mark.parametrize(
-  "fields", [{"derivative": "jvp"}, {"ends": "below"}, {"equal_share": 0.5}]
+  "fields",
+  [
+    {"derivative": "jvp"},
+    {"ends": "below"},
+    {"equal_share": 0.5},
+    {"tangent_norm": "clip"},
+  ],
 )
-def test_jumps_end_at_data(fields):
+def test_options_that_have_no_place_here(fields):
   with pytest.raises(ConfigError, match=next(iter(fields))):
     truncated.Options(**fields)

@@ -208,7 +208,8 @@ def test_a_run_that_goes_on_need_not_say_where_it_began(
   begun = make_config("teacher", "--config.total_steps=2")
   begun.start = str(reference)
   assert train(begun, tmp_path)
-  for steps, start in ((3, ""), (4, str(reference)), (5, "elsewhere")):
+  same = f"{reference}/"
+  for steps, start in ((3, ""), (4, same), (5, "elsewhere")):
     assert "has no effect" not in caplog.text
     begun.total_steps, begun.start = steps, start
     assert train(begun, tmp_path)
