@@ -7,8 +7,9 @@ computed while their results are on the chip.
 import math
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+
+from scm_jax.training import evaluations
 
 
 class Cost(NamedTuple):
@@ -22,30 +23,16 @@ class Cost(NamedTuple):
   flops: float
   bytes: float
 
-  def __add__(self, other: tuple[Any, ...]) -> "Cost":
-    return Cost(self.flops + other[0], self.bytes + other[1])
-
 
 def cost(jaxpr: Any) -> Cost:
   """Returns what the products of a traced program cost, loops included."""
-  total = Cost(0.0, 0.0)
-  for equation in jaxpr.eqns:
-    count = _COUNTS.get(equation.primitive.name)
-    if count:
+  flops, size = 0.0, 0.0
+  for equation, times in evaluations.equations(jaxpr):
+    if count := _COUNTS.get(equation.primitive.name):
       arrays = (*equation.invars, *equation.outvars)
-      size = sum(v.aval.size * v.aval.dtype.itemsize for v in arrays)
-      total += Cost(count(equation), size)
-    times = equation.params.get("length", 1)  # of a scan
-    for inner in _inner(equation.params):
-      flops, size = cost(inner)
-      total += Cost(times * flops, times * size)
-  return total
-
-
-def _inner(params: Any) -> list[Any]:
-  """Returns the programs among an equation's parameters."""
-  leaves = jax.tree.leaves(params, is_leaf=lambda p: hasattr(p, "eqns"))
-  return [leaf for leaf in leaves if hasattr(leaf, "eqns")]
+      flops += times * count(equation)
+      size += times * sum(v.aval.size * v.aval.dtype.itemsize for v in arrays)
+  return Cost(flops, size)
 
 
 def _product(equation: Any) -> float:
