@@ -19,7 +19,7 @@ from scm_jax.interop.state_dict import Misfit, Tensors, take
 from scm_jax.metrics import resize, vit
 from scm_jax.metrics.extractor import Extractor
 from scm_jax.metrics.inception import as_rgb
-from scm_jax.metrics.vit import HEAD, Params
+from scm_jax.metrics.vit import Params
 
 NAMES = ("clip",)
 URL = (
@@ -87,47 +87,28 @@ def from_tensors(tensors: Tensors) -> Params:
   }
   if "embeddings.class_embedding" not in left:
     raise Misfit("it has no vision_model.embeddings.class_embedding")
-  width = len(left["embeddings.class_embedding"])
-  if width % HEAD:
-    raise Misfit(f"its width {width} is not a multiple of {HEAD}")
-
-  def vector(name: str) -> np.ndarray:
-    return take(left, name, (width,))
-
-  def norm(name: str) -> dict[str, np.ndarray]:
-    return {"scale": vector(f"{name}.weight"), "bias": vector(f"{name}.bias")}
-
-  def linear(name: str, features_in: int, features: int) -> Params:
-    kernel = take(left, f"{name}.weight", (features, features_in)).T
-    return {"kernel": kernel, "bias": take(left, f"{name}.bias", (features,))}
+  reader = vit.Reader(left, len(left["embeddings.class_embedding"]))
+  width = reader.width
 
   def block(name: str) -> Params:
-    hidden = len(left.get(f"{name}.mlp.fc1.bias", ()))
-    qkv = [linear(f"{name}.self_attn.{p}_proj", width, width) for p in "qkv"]
+    parts = (f"{name}.self_attn.{part}_proj" for part in "qkv")
+    qkv = [reader.linear(part, width, width) for part in parts]
     return {
-      "norm1": norm(f"{name}.layer_norm1"),
+      "norm1": reader.norm(f"{name}.layer_norm1"),
       "qkv": jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *qkv),
-      "proj": linear(f"{name}.self_attn.out_proj", width, width),
-      "norm2": norm(f"{name}.layer_norm2"),
-      "fc1": linear(f"{name}.mlp.fc1", width, hidden),
-      "fc2": linear(f"{name}.mlp.fc2", hidden, width),
+      "proj": reader.linear(f"{name}.self_attn.out_proj", width, width),
+      "norm2": reader.norm(f"{name}.layer_norm2"),
+      **reader.mlp(f"{name}.mlp"),
     }
 
-  blocks = []
-  while any(n.startswith(f"encoder.layers.{len(blocks)}.") for n in left):
-    blocks.append(block(f"encoder.layers.{len(blocks)}"))
-  if not blocks:
-    raise Misfit("it has no vision_model.encoder.layers.0")
-  filters = (width, 3, PATCH, PATCH)
-  patch = take(left, "embeddings.patch_embedding.weight", filters)
   dim = len(left.get("visual_projection.weight", ()))
   found = {
-    "class": vector("embeddings.class_embedding"),
-    "positions": _positions(left, width),
-    "patch": patch.transpose(2, 3, 1, 0),
-    "norm_in": norm("pre_layrnorm"),
-    "blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks),
-    "norm_out": norm("post_layernorm"),
+    "class": reader.vector("embeddings.class_embedding"),
+    "positions": _positions(reader),
+    "patch": reader.filters("embeddings.patch_embedding.weight", PATCH),
+    "norm_in": reader.norm("pre_layrnorm"),
+    "blocks": reader.blocks("encoder.layers", block),
+    "norm_out": reader.norm("post_layernorm"),
     "projection": take(left, "visual_projection.weight", (dim, width)).T,
   }
   if left:
@@ -135,20 +116,14 @@ def from_tensors(tensors: Tensors) -> Params:
   return found
 
 
-def _positions(left: Tensors, width: int) -> np.ndarray:
+def _positions(reader: vit.Reader) -> np.ndarray:
   """Returns the embedding of the class and the patches, [1 + patches, D]."""
-  name = "embeddings.position_embedding.weight"
-  count = len(left.get(name, ()))
-  found = take(left, name, (count, width))
-  grid = math.isqrt(max(count - 1, 0))
-  if not grid or grid**2 != count - 1:
+  found = reader.positions("embeddings.position_embedding.weight")
+  side = PATCH * math.isqrt(len(found) - 1)
+  if reader.width == WIDTH and side != SIDE:
     raise Misfit(
-      f"its {name} has {count - 1} patches, which do not form a square"
-    )
-  if width == WIDTH and grid * PATCH != SIDE:
-    raise Misfit(
-      f"it is for images of {grid * PATCH} pixels; CMMD is defined with the "
-      f"network for {SIDE}"
+      f"it is for images of {side} pixels; CMMD is defined with the network "
+      f"for {SIDE}"
     )
   return found
 

@@ -26,7 +26,7 @@ from scm_jax.interop.state_dict import Misfit, Tensors, take
 from scm_jax.metrics import resize, vit
 from scm_jax.metrics.extractor import Extractor
 from scm_jax.metrics.inception import as_rgb
-from scm_jax.metrics.vit import HEAD, Params
+from scm_jax.metrics.vit import Params
 
 NAMES = ("dinov2", "dinov2-dgm-eval")
 URL = (
@@ -130,47 +130,29 @@ def from_tensors(tensors: Tensors) -> Params:
   _join_qkv(left)
   _refuse_others(left)
   left.pop("mask_token", None)  # only training uses it
-  width = left["cls_token"].shape[-1]
+  reader = vit.Reader(left, left["cls_token"].shape[-1])
+  width = reader.width
 
-  def vector(name):
-    return take(left, name, (width,))
-
-  def norm(name):
-    return {"scale": vector(f"{name}.weight"), "bias": vector(f"{name}.bias")}
-
-  def linear(name, features_in, features):
-    kernel = take(left, f"{name}.weight", (features, features_in)).T
-    return {"kernel": kernel, "bias": take(left, f"{name}.bias", (features,))}
-
-  def block(name):
-    hidden = len(left.get(f"{name}.mlp.fc1.bias", ()))
+  def block(name: str) -> Params:
     return {
-      "norm1": norm(f"{name}.norm1"),
-      "qkv": linear(f"{name}.attn.qkv", width, 3 * width),
-      "proj": linear(f"{name}.attn.proj", width, width),
-      "scale1": vector(f"{name}.ls1.gamma"),
-      "norm2": norm(f"{name}.norm2"),
-      "fc1": linear(f"{name}.mlp.fc1", width, hidden),
-      "fc2": linear(f"{name}.mlp.fc2", hidden, width),
-      "scale2": vector(f"{name}.ls2.gamma"),
+      "norm1": reader.norm(f"{name}.norm1"),
+      "qkv": reader.linear(f"{name}.attn.qkv", width, 3 * width),
+      "proj": reader.linear(f"{name}.attn.proj", width, width),
+      "scale1": reader.vector(f"{name}.ls1.gamma"),
+      "norm2": reader.norm(f"{name}.norm2"),
+      **reader.mlp(f"{name}.mlp"),
+      "scale2": reader.vector(f"{name}.ls2.gamma"),
     }
 
-  blocks = []
-  while any(name.startswith(f"blocks.{len(blocks)}.") for name in left):
-    blocks.append(block(f"blocks.{len(blocks)}"))
-  if not blocks:
-    raise Misfit("it has no blocks.0")
-  filters = (width, 3, PATCH, PATCH)
-  patch = take(left, "patch_embed.proj.weight", filters)
   found = {
     "class": take(left, "cls_token", (1, 1, width)),
-    "positions": _positions(left, width),
+    "positions": reader.positions("pos_embed", 1),
     "patch": {
-      "kernel": patch.transpose(2, 3, 1, 0),
-      "bias": vector("patch_embed.proj.bias"),
+      "kernel": reader.filters("patch_embed.proj.weight", PATCH),
+      "bias": reader.vector("patch_embed.proj.bias"),
     },
-    "blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks),
-    "norm": norm("norm"),
+    "blocks": reader.blocks("blocks", block),
+    "norm": reader.norm("norm"),
   }
   if left:
     raise Misfit(f"it has {min(left)}, which DINOv2's ViT-L/14 does not have")
@@ -201,18 +183,6 @@ def _refuse_others(left: Tensors) -> None:
     raise Misfit("it has registers; FD-DINOv2 is defined without them")
   if width in _OTHERS:
     raise Misfit(f"it is {_OTHERS[width]}; FD-DINOv2 is defined with ViT-L/14")
-  if width % HEAD:
-    raise Misfit(f"its width {width} is not a multiple of {HEAD}")
-
-
-def _positions(left: Tensors, width: int) -> np.ndarray:
-  count = left["pos_embed"].shape[1] if "pos_embed" in left else 0
-  whole = take(left, "pos_embed", (1, count, width))[0]
-  if count < 2 or math.isqrt(count - 1) ** 2 != count - 1:
-    raise Misfit(
-      f"its pos_embed has {count - 1} patches, which do not form a square"
-    )
-  return whole
 
 
 def extractor(tensors: Tensors, name: str = "dinov2") -> Extractor:

@@ -116,9 +116,7 @@ def test_the_network_for_smaller_images_is_not_cmmds(tensors, tmp_path):
     "vision_model.embeddings.position_embedding.weight": np.ones((257, width)),
   }
   with pytest.raises(Misfit, match="for images of 224 pixels; CMMD is defined"):
-    clip._positions(
-      {n.removeprefix("vision_model."): t for n, t in small.items()}, width
-    )
+    clip.from_tensors(small)
   with pytest.raises(errors.UserError, match="clip-vit-large-patch14-336"):
     extractors.load("clip", tmp_path / "missing.bin")
 
