@@ -312,7 +312,7 @@ def autoencoder_folder(
     mean = 0.0 if leaf.ndim > 1 else 0.5
     return (mean + scale * rng.normal(size=leaf.shape)).astype(np.float32)
 
-  params = jax.tree.map(draw, jax.eval_shape(network.init, jax.random.key(0)))
+  params = jax.tree.map(draw, network.shapes)
   folder = tmp_path_factory.mktemp("autoencoder")
   autoencoder.write(folder, network, params)
   return folder

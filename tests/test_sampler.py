@@ -36,7 +36,7 @@ def build(kind, **fields):
   rng = np.random.default_rng(0)
   params = jax.tree.map(
     lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),
-    jax.eval_shape(network.init, jax.random.key(0)),
+    network.shapes,
   )
   params["denoiser"]["out_gain"] = jnp.float32(0.5)
   params = magnitude.normalize_weights(params)

@@ -90,7 +90,7 @@ def compute(name: str) -> dict[str, Any]:
 def _samples(run: Run) -> dict[str, Any]:
   """Returns images of two steps, drawn together and one by one, compressed."""
   network = networks.build(run.network)
-  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  shapes = network.shapes
   sampler = export_folder.as_computed(resolve.model(run, _random(shapes)))
 
   def packed(batch: int) -> str:

@@ -96,7 +96,7 @@ def _sampler(objective: str, size: str, tiny: bool) -> Sampler:
   """Returns a sampler of an objective's network with random weights."""
   run = runs.run(runs.imagenet(objective, size, tiny))
   network = networks.build(run.network)
-  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  shapes = network.shapes
   sampler = resolve.model(run, sampling.random_like(shapes))
   sampler = export_folder.as_computed(sampler, DTYPE)
   cast = lambda x: x.astype(jnp.dtype(DTYPE)) if x.ndim > 1 else x

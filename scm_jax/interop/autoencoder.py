@@ -64,7 +64,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
       tensors, _ = safetensors.read(file)
       tensors = dict(_modern(*item) for item in tensors.items())
       network = autoencoder.build(_config(tensors, file.parent / CONFIG))
-      params = state_dict.fitted(tensors, _shapes(network), to_name)
+      params = state_dict.fitted(tensors, network.shapes, to_name)
       return network, traverse_util.unflatten_dict(params)
   except UserError as error:
     raise UserError(f"{error}; {fetch}") from error
@@ -126,7 +126,7 @@ def params_from_tensors(
   network: Autoencoder, tensors: Mapping[str, Any]
 ) -> dict[str, Any]:
   """Returns our parameters from diffusers' tensors, NumPy's or traced ones."""
-  paths = traverse_util.flatten_dict(_shapes(network))
+  paths = traverse_util.flatten_dict(network.shapes)
   return traverse_util.unflatten_dict(
     {path: state_dict.to_ours(tensors[to_name(path)]) for path in paths}
   )
@@ -145,10 +145,6 @@ def to_name(path: tuple[str, ...]) -> str:
   parts = [re.sub(r"_(\d+)$", r".\1", part) for part in path[:-1]]
   leaf = "bias" if path[-1] == "bias" else "weight"  # a kernel, or a scale
   return ".".join([*parts, leaf])
-
-
-def _shapes(network: Autoencoder) -> Any:
-  return jax.eval_shape(network.init, jax.random.key(0))
 
 
 def _modern(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:

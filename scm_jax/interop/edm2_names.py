@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 
@@ -86,7 +85,7 @@ def params_from_tensors(
   Raises:
     Misfit: the tensors are not those of a network of the config.
   """
-  shapes = jax.eval_shape(networks.build(config).init, jax.random.key(0))
+  shapes = networks.build(config).shapes
   assert isinstance(config, networks.UNetConfig)
   name = functools.partial(to_name, side=config.sides[0])
   found = state_dict.fitted(tensors, shapes, name)

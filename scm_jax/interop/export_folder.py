@@ -207,10 +207,9 @@ def _read_weights(
   """Reads a tree like `sampler.weights`, and checks names and shapes."""
   file = find(path) / WEIGHTS
   tensors, _ = safetensors.read(file)
-  key = jax.random.key(0)
-  wanted = dict(jax.eval_shape(sampler.network.init, key))
+  wanted = dict(sampler.network.shapes)
   if sampler.guidance_network:
-    wanted["guide"] = jax.eval_shape(sampler.guidance_network.init, key)
+    wanted["guide"] = sampler.guidance_network.shapes
   wanted = flatten(where(wanted) if where else wanted)
   for name in sorted(wanted.keys() | tensors.keys()):
     shapes = [getattr(d.get(name), "shape", None) for d in (wanted, tensors)]

@@ -12,7 +12,6 @@ import re
 from collections.abc import Container, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 
@@ -58,8 +57,7 @@ def restore(
   another kind. The rest of the target's parameters must be initialised.
   """
   given = traverse_util.flatten_dict(params)
-  init = networks.build(target).init
-  wanted = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0)))
+  wanted = traverse_util.flatten_dict(networks.build(target).shapes)
   forms = networks.FAMILIES[networks.family_name(target)].forms
   same_form = source.form == target.form
   same_head = same_form and source.weighting_head == target.weighting_head

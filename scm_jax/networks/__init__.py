@@ -59,6 +59,11 @@ class Network(NamedTuple):
   constraint: Constraint = FREE
   fold: Callable[[Params, str, int], Params] | None = None
 
+  @property
+  def shapes(self) -> Params:
+    """The shapes and types of its parameters."""
+    return jax.eval_shape(self.init, jax.random.key(0))
+
 
 @functools.cache
 def build(config: NetworkConfig) -> Network:

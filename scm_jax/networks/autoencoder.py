@@ -72,6 +72,11 @@ class Autoencoder(NamedTuple):
   decode: Callable[[Any, Array], Array]
   config: AutoencoderConfig
 
+  @property
+  def shapes(self) -> Mapping[str, Any]:
+    """The shapes and types of its parameters."""
+    return jax.eval_shape(self.init, jax.random.key(0))
+
 
 @functools.cache
 def build(config: AutoencoderConfig) -> Autoencoder:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -307,7 +306,7 @@ def _load_average(path, average, where) -> tuple[Any, dict]:
 def param_shapes(config: ConfigDict) -> Any:
   """Returns shapes and types of the parameters of a run's network."""
   network = networks.build(resolve.resolve(config).network)
-  return jax.eval_shape(network.init, jax.random.key(0))
+  return network.shapes
 
 
 def check_free(folder: epath.PathLike) -> epath.Path:

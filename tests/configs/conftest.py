@@ -45,8 +45,7 @@ def parameters(load) -> Callable[[str, str], int]:
 
   @functools.cache
   def sizes(network: networks.NetworkConfig) -> list[int]:
-    init = networks.build(network).init
-    shapes = jax.eval_shape(init, jax.random.key(0))["denoiser"]
+    shapes = networks.build(network).shapes["denoiser"]
     return [leaf.size for leaf in jax.tree.leaves(shapes)]
 
   def count(name: str, arg: str) -> int:

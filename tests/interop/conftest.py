@@ -7,7 +7,6 @@ import pathlib
 import sys
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -68,8 +67,7 @@ def draw_params(forgery) -> Any:
   from scm_jax.interop import edm2_names
 
   def draw(config, seed=0) -> dict[str, np.ndarray]:
-    init = networks.build(config).init
-    leaves = jax.eval_shape(init, jax.random.key(0))
+    leaves = networks.build(config).shapes
     shapes = {}
     for path, leaf in traverse_util.flatten_dict(leaves).items():
       array = edm2_names.to_theirs(np.broadcast_to(0.0, leaf.shape), path)

@@ -31,7 +31,7 @@ NOISE_WEIGHT = ("denoiser", "embedding", "emb_noise", "weight")
 
 def draw(config, seed=0):
   """Returns normalised weights, with gains of modulation of one half."""
-  shapes = jax.eval_shape(networks.build(config).init, jax.random.key(0))
+  shapes = networks.build(config).shapes
   rng = np.random.default_rng(seed)
 
   def leaf(path, shape):

@@ -27,7 +27,7 @@ SPLIT = dataclasses.replace(EDM2, form="trigflow")
 
 def draw(config, seed=0):
   rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(networks.build(config).init, jax.random.key(0))
+  shapes = networks.build(config).shapes
   normal = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)
   return jax.tree.map(normal, shapes)
 

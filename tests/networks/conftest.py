@@ -18,7 +18,7 @@ def random_params() -> Callable[[networks.Network], Any]:
 
   def draw(network):
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    shapes = network.shapes
     dtype = network.config.dtype
     if dtype == jnp.bfloat16:
       dtype = jnp.float32

@@ -34,10 +34,6 @@ def inputs(config, dtype=jnp.float32, batch=3):
   return jnp.asarray(rng.normal(size=shape), dtype), t, cond
 
 
-def abstract_params(config):
-  return jax.eval_shape(networks.build(config).init, jax.random.key(0))
-
-
 @pytest.mark.parametrize("form", ["trigflow", "edm"])
 def test_starts_at_almost_zero(form):
   network = networks.build(dataclasses.replace(ONE_LEVEL, form=form))
@@ -74,11 +70,11 @@ def test_is_told_of_augmentation(random_params):
 
 
 def test_where_it_attends():
-  denoiser = abstract_params(TINY)["denoiser"]
+  denoiser = networks.build(TINY).shapes["denoiser"]
   attends = {name for name in denoiser if "attention" in denoiser[name]}
   # Every encoder block of the level, but only the last of the decoder.
   assert attends == {"enc_8_0", "dec_8_1", "dec_4_in0"}
-  published = abstract_params(dataclasses.replace(TINY, form="edm"))
+  published = networks.build(dataclasses.replace(TINY, form="edm")).shapes
   widths = lambda params: params["denoiser"]["enc_8_0"]["emb"]["kernel"].shape
   assert widths({"denoiser": denoiser}) == (16, 16)
   assert widths(published) == (16, 8)
@@ -144,7 +140,7 @@ def test_a_block_written_out(form):
 def test_conditions(random_params):
   """The label acts; guidance starts as a no-op and then acts."""
   guided = networks.build(dataclasses.replace(ONE_LEVEL, guidance=True))
-  drawn = abstract_params(guided.config)["denoiser"]["embedding"]
+  drawn = guided.shapes["denoiser"]["embedding"]
   assert drawn["emb_guidance"]["kernel"].shape == (8, 8)
   params = random_params(guided)
   x, t, cond = inputs(guided.config)

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import pytest
 
 from scm_jax import defaults, networks, schema
@@ -26,8 +25,7 @@ SIZES = {
 def millions(preset, **fields):
   fields = preset | fields
   family = networks.FAMILIES[fields.pop("family")]
-  init = networks.build(family.config(**fields)).init
-  params = jax.eval_shape(init, jax.random.key(0))
+  params = networks.build(family.config(**fields)).shapes
   return round(networks.parameter_count(params) / 1e6, 1)
 
 

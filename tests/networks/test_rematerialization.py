@@ -47,7 +47,7 @@ def batch():
 @functools.cache
 def compiled(kind, policy):
   config = kind(remat=policy, **TINY)
-  params = jax.eval_shape(networks.build(config).init, jax.random.key(0))
+  params = networks.build(config).shapes
   arguments = (params, *jax.eval_shape(batch))
   step = jax.jit(jax.value_and_grad(objective(config)))
   return params, step.lower(*arguments).compile()
@@ -90,7 +90,7 @@ def test_what_is_kept_for_the_backward_pass(kind):
 
   def kept(policy):
     config = kind(**TINY | {"num_blocks": 3, "remat": policy})
-    params = jax.eval_shape(networks.build(config).init, jax.random.key(0))
+    params = networks.build(config).shapes
     backward = jax.eval_shape(
       lambda params, rest: jax.vjp(
         lambda p: objective(config)(p, *rest), params

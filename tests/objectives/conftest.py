@@ -123,7 +123,7 @@ def unet(**fields: Any) -> Problem:
   rng = np.random.default_rng(3)
   params = jax.tree.map(
     lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)),
-    jax.eval_shape(network.init, jax.random.key(0)),
+    network.shapes,
   )
   params = magnitude.normalize_weights(params)
   params["weighting"] = jax.tree.map(lambda p: p / 8, params["weighting"])

@@ -93,7 +93,7 @@ def norms_of(form, times):
   rng = np.random.default_rng(1)
   params = jax.tree.map(
     lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),
-    jax.eval_shape(network.init, jax.random.key(0)),
+    network.shapes,
   )
   params = magnitude.normalize_weights(params)
   for block in params["denoiser"].values():

@@ -5,9 +5,8 @@ import copy
 import jax
 import pytest
 
-from scm_jax import networks
 from scm_jax.planning import memory
-from scm_jax.training import resolve
+from scm_jax.training import resolve, workdir
 
 
 @pytest.fixture
@@ -31,12 +30,7 @@ def step(config):
 @pytest.fixture
 def params(config):
   """Returns the network's parameters as shapes."""
-  return shapes(config)
-
-
-def shapes(config):
-  network = networks.build(resolve.resolve(config).network)
-  return jax.eval_shape(network.init, jax.random.key(0))
+  return workdir.param_shapes(config)
 
 
 def count(params):
@@ -83,7 +77,7 @@ def test_recomputed_blocks_keep_their_inputs(changed):
   """One array for each block and for the last layer, and little else."""
   config = changed("full")
   config.network.channels = 64
-  params = shapes(config)
+  params = workdir.param_shapes(config)
   # An encoder block, the two in the middle, and two decoder blocks, whose
   # inputs are twice as wide, as they take in the encoder's; the last layer.
   widths = 1 + 1 + 1 + 2 + 2 + 1

@@ -43,7 +43,7 @@ def build(kind: str) -> Sampler:
   network = networks.build(config)
   rng = np.random.default_rng(0)
   draw = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
-  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  shapes = network.shapes
   params = magnitude.normalize_weights(jax.tree.map(draw, shapes))
   params["denoiser"]["out_gain"] = jnp.float32(0.5)
   return Sampler(network, params, PixelCodec(-0.2, 0.6, 0.5), kind)

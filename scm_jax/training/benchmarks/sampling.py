@@ -100,7 +100,7 @@ def _random_sampler(config: "ConfigDict", kind: str, batch: int) -> Sampler:
   sampler = dataclasses.replace(
     without_weights(run), guidance=1.0, batch_size=batch
   )
-  shapes = jax.eval_shape(sampler.network.init, jax.random.key(0))
+  shapes = sampler.network.shapes
   return dataclasses.replace(sampler, params=random_like(shapes))
 
 
