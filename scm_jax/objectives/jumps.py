@@ -13,6 +13,7 @@ from scm_jax import trigflow
 from scm_jax.objectives import spec
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.tangent import Jump
+from scm_jax.samplers import RHO, SIGMA_MIN
 
 
 def draw(key: Array, count: int, options: Any) -> dict[str, Array]:
@@ -107,26 +108,12 @@ def _places(t: Array, grid: Array) -> Array:
   return jnp.clip(jnp.searchsorted(grid, t), 1, grid.size - 1)
 
 
-def time_grid(
-  steps: int,
-  sigma_d: float,
-  sigma_min: float = 0.002,
-  sigma_max: float = trigflow.SIGMA_MAX,
-  rho: float = 7.0,
-) -> Array:
+def time_grid(steps: int, sigma_d: float) -> Array:
   """Returns EDM's grid on the circle, `0 = t_0 < ... < t_N` (Appendix E).
 
-  Args:
-    steps: `N`.
-    sigma_d: the data's standard deviation.
-    sigma_min: noise level of `t_1`.
-    sigma_max: noise level of `t_N`.
-    rho: exponent of the grid.
-
-  Returns:
-    Radians `[N + 1]`.
+  It is radians `[N + 1]` for `N` steps.
   """
-  low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-  sigmas = jnp.linspace(low, high, steps) ** rho
+  low, high = SIGMA_MIN ** (1 / RHO), trigflow.SIGMA_MAX ** (1 / RHO)
+  sigmas = jnp.linspace(low, high, steps) ** RHO
   times = trigflow.sigma_to_time(sigmas, sigma_d)
   return jnp.concatenate([jnp.zeros(1), times])

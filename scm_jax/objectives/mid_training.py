@@ -30,8 +30,8 @@ from scm_jax.objectives import diagnostics, jumps, spec, weighting
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.spec import Spec, Student
 from scm_jax.objectives.velocity import Velocity
+from scm_jax.samplers import SIGMA_MIN
 
-SIGMA_MIN = 0.002  # the last noise level before data, as in EDM
 HUBER = 0.00054  # iCT's constant, over the root of the number of pixels
 
 
