@@ -89,6 +89,25 @@ def train(shared_steps, data_dir) -> Callable[..., bool]:
   return run
 
 
+class Crash(Exception):
+  """Stands for anything that ends a process."""
+
+
+@pytest.fixture(scope="session")
+def train_until(train) -> Callable[..., None]:
+  """`train_until(step, config, folder)`: dies when it is to take that step."""
+
+  def run(step: int, config: ConfigDict, folder: pathlib.Path) -> None:
+    def crash(at: int, batch: dict) -> None:
+      if at == step:
+        raise Crash
+
+    with pytest.raises(Crash):
+      train(config, folder, crash)
+
+  return run
+
+
 @pytest.fixture(scope="session")
 def reference(train, make_config, shared) -> pathlib.Path:
   """The workdir of a teacher never interrupted; every checkpoint is kept."""

@@ -33,26 +33,13 @@ GUIDED = (
 )
 
 
-class Crash(Exception):
-  """Any error that ends a process."""
-
-
-def crash_at(wanted):
-  def on_batch(step, batch):
-    if step == wanted:
-      raise Crash
-
-  return on_batch
-
-
 @pytest.fixture(scope="module")
-def teacher(train, make_config, shared):
+def teacher(train, train_until, make_config, shared):
   """A teacher that lost its early snapshot in a crash, and made it again."""
 
   def make(folder):
     config = make_config("teacher", *FLAGS)
-    with pytest.raises(Crash):
-      train(config, folder, crash_at(EARLY + 2))
+    train_until(EARLY + 2, config, folder)
     shutil.rmtree(folder / f"snapshots/{EARLY}")
     shutil.rmtree(folder / f"checkpoints/{EARLY}")
     assert train(config, folder)
@@ -106,12 +93,11 @@ def test_a_width_that_no_snapshot_has_is_reconstructed_there(teacher):
 
 
 def test_a_student_of_a_guided_teacher_resumes_to_the_bit(
-  teacher, student, train, state_at, assert_equal_states, tmp_path
+  teacher, student, train, train_until, state_at, assert_equal_states, tmp_path
 ):
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   assert train(student(), whole)
-  with pytest.raises(Crash):
-    train(student(), parts, crash_at(3))
+  train_until(3, student(), parts)
   assert train(student(), parts)
   assert_equal_states(state_at(whole, 4), state_at(parts, 4))
 

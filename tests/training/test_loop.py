@@ -23,18 +23,6 @@ from scm_jax.training.step import TrainState
 STEPS = 12  # of the reference run
 
 
-class Crash(Exception):
-  """Stands for anything that ends a process."""
-
-
-def crash_at(step):
-  def on_batch(at, batch):
-    if at == step:
-      raise Crash
-
-  return on_batch
-
-
 def test_workdir_of_a_run(reference, make_config, read_metrics):
   config = make_config("teacher", f"--config.total_steps={STEPS}")
   read = workdir.load_config(reference)
@@ -276,6 +264,7 @@ def test_continued_equals_uninterrupted(
   how,
   reference,
   train,
+  train_until,
   make_config,
   state_at,
   assert_equal_states,
@@ -284,8 +273,7 @@ def test_continued_equals_uninterrupted(
 ):
   """5 is not a multiple of checkpoint_every: the crash loses an update."""
   if how == "crash":
-    with pytest.raises(Crash):
-      train(make_config("teacher"), tmp_path, crash_at(6))
+    train_until(6, make_config("teacher"), tmp_path)
   else:
     assert train(make_config("teacher", "--config.total_steps=4"), tmp_path)
   order = "OHWI" if how == "filter order" else "HWIO"
@@ -301,6 +289,7 @@ def test_students_continue_to_the_bit(
   reference,
   reference_student,
   train,
+  train_until,
   make_config,
   state_at,
   assert_equal_states,
@@ -311,8 +300,7 @@ def test_students_continue_to_the_bit(
     *("scd", f"--config.teacher={reference}"),
     f"--config.sharding.filter_order={order}",
   )
-  with pytest.raises(Crash):
-    train(config, tmp_path, crash_at(6))
+  train_until(6, config, tmp_path)
   assert train(config, tmp_path)
   assert_equal_states(state_at(tmp_path, 8), state_at(reference_student, 8))
   assert read_metrics(tmp_path) == read_metrics(reference_student)
@@ -322,7 +310,7 @@ def test_students_continue_to_the_bit(
 def test_a_program_from_the_cache_is_the_one_compiled_anew(
   reference,
   own_steps,
-  train,
+  train_until,
   make_config,
   state_at,
   assert_equal_states,
@@ -331,8 +319,7 @@ def test_a_program_from_the_cache_is_the_one_compiled_anew(
 ):
   """The other runs here mostly read theirs from the compilation cache."""
   compile_into(None)
-  with pytest.raises(Crash):
-    train(make_config("teacher"), tmp_path, crash_at(6))
+  train_until(6, make_config("teacher"), tmp_path)
   assert_equal_states(state_at(tmp_path, 4), state_at(reference, 4))
 
 
@@ -351,7 +338,7 @@ def test_complete_run_says_so_and_does_nothing(
   before = (folder / "metrics.jsonl").read_bytes()
   monkeypatch.setattr(loop.program, "make", None)  # cannot be called
   caplog.set_level(logging.INFO)
-  assert train(make_config("teacher"), folder, crash_at(9))
+  assert train(make_config("teacher"), folder)
   assert f"{folder} is complete, at step 8" in caplog.text
   assert (folder / "metrics.jsonl").read_bytes() == before
 
@@ -372,13 +359,17 @@ def test_student_starts_from_the_teachers_average(
   reset, reference, train, make_config, state_at, monkeypatch, tmp_path
 ):
   """Its first state, seen as it goes into the first step."""
+
+  class Seen(Exception):
+    """Ends the run."""
+
   starts = []
   make = loop.program.make
 
   def spying(*args):
     def first_step(state, *rest):
       starts.append(jax.device_get(state))
-      raise Crash
+      raise Seen
 
     return make(*args)._replace(step=first_step)
 
@@ -390,7 +381,7 @@ def test_student_starts_from_the_teachers_average(
     "--config.network.weighting=fourier",  # the teacher's
     f"--config.teacher_ema={make_config('teacher').ema[1]}",
   )
-  with pytest.raises(Crash):
+  with pytest.raises(Seen):
     train(config, tmp_path)
   [start] = starts
   assert isinstance(start, TrainState) and start.step == 0
@@ -423,7 +414,7 @@ def test_student_starts_from_the_teachers_average(
 
 
 def test_one_compilation_of_the_step(
-  train, make_config, monkeypatch, compile_into, tmp_path
+  train, train_until, make_config, monkeypatch, compile_into, tmp_path
 ):
   """In a run that continues; and it is the program of the run before."""
   compiled, folder = tmp_path / "compiled", tmp_path / "run"
@@ -436,8 +427,7 @@ def test_one_compilation_of_the_step(
     return goal._replace(loss=chex.assert_max_traces(loss, n=1))
 
   compile_into(compiled)
-  with pytest.raises(Crash):
-    train(make_config("teacher"), folder, crash_at(6))
+  train_until(6, make_config("teacher"), folder)
   before = programs()
   assert before
   chex.clear_trace_counter()

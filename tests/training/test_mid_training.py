@@ -12,18 +12,6 @@ EMBEDDING = "train['params']['denoiser']['embedding']"
 STEPS = ("--config.objective.path_steps=3", "--config.objective.ends=path")
 
 
-class Crash(Exception):
-  """Stands for anything that ends a process."""
-
-
-def crash_at(step):
-  def on_batch(at, batch):
-    if at == step:
-      raise Crash
-
-  return on_batch
-
-
 @pytest.fixture(scope="module")
 def begun(train, make_config, reference, shared):
   """The workdir of a network that jumps from any state to any later one."""
@@ -34,6 +22,7 @@ def begun(train, make_config, reference, shared):
 def test_it_is_resumed_to_the_bit(
   begun,
   train,
+  train_until,
   make_config,
   reference,
   state_at,
@@ -42,8 +31,7 @@ def test_it_is_resumed_to_the_bit(
   tmp_path,
 ):
   config = make_config("cmt", f"--config.teacher={reference}", *STEPS)
-  with pytest.raises(Crash):
-    train(config, tmp_path, crash_at(6))
+  train_until(6, config, tmp_path)
   assert train(config, tmp_path)
   assert_equal_states(state_at(tmp_path, 8), state_at(begun, 8))
   assert read_metrics(tmp_path) == read_metrics(begun)
@@ -98,11 +86,10 @@ def test_a_map_begins_with_a_network_of_one_time(
 
 
 def test_tcm_follows_a_consistency_model(
-  reference_student, train, make_config, read_metrics, tmp_path
+  reference_student, train, train_until, make_config, read_metrics, tmp_path
 ):
   config = make_config("tcm", f"--config.teacher={reference_student}")
-  with pytest.raises(Crash):
-    train(config, tmp_path, crash_at(6))
+  train_until(6, config, tmp_path)
   assert train(config, tmp_path)
   lines = read_metrics(tmp_path)
   assert [line["step"] for line in lines] == [2, 4, 6, 8]

@@ -11,18 +11,6 @@ from scm_jax.training import workdir
 WEIGHT = "train['extra']['critic']['params']['denoiser']['conv_in']['weight']"
 
 
-class Crash(Exception):
-  """Stands for anything that ends a process."""
-
-
-def crash_at(step):
-  def on_batch(at, batch):
-    if at == step:
-      raise Crash
-
-  return on_batch
-
-
 @pytest.fixture(scope="module")
 def registered():
   with pytest.MonkeyPatch.context() as patch:
@@ -49,12 +37,17 @@ def make(registered, make_config, reference):
 
 @pytest.mark.slow
 def test_both_are_trained_and_resumed_to_the_bit(
-  make, train, state_at, assert_equal_states, reference_student, tmp_path
+  make,
+  train,
+  train_until,
+  state_at,
+  assert_equal_states,
+  reference_student,
+  tmp_path,
 ):
   whole, cut = tmp_path / "whole", tmp_path / "cut"
   assert train(make(), whole)
-  with pytest.raises(Crash):
-    train(make(), cut, crash_at(6))
+  train_until(6, make(), cut)
   assert train(make(), cut)
   end = state_at(whole, 8)
   assert_equal_states(state_at(cut, 8), end)

@@ -131,10 +131,6 @@ def used(folder):
   return shutil.disk_usage(folder).used
 
 
-class Crash(Exception):
-  """Any error that ends a process."""
-
-
 FLAGS = "--config.snapshot_every=3", "--config.total_steps=12"
 
 
@@ -185,7 +181,7 @@ def test_a_run_leaves_snapshots_of_its_widths(run, stored, state_at):
   [(5, 3, 2), pytest.param(8, 6, 6, marks=pytest.mark.slow)],
 )
 def test_killed_and_continued(
-  at, lost, last, run, train, make_config, stored, tmp_path
+  at, lost, last, run, train, train_until, make_config, stored, tmp_path
 ):
   """The continued run has all snapshots, to the bit.
 
@@ -193,13 +189,8 @@ def test_killed_and_continued(
   checkpoints after step `last`.
   """
 
-  def crash(step, batch):
-    if step == at:
-      raise Crash
-
   config = make_config("teacher", *FLAGS, "--config.total_steps=9")
-  with pytest.raises(Crash):
-    train(config, tmp_path, crash)
+  train_until(at, config, tmp_path)
   shutil.rmtree(tmp_path / f"snapshots/{lost}")
   for path in (tmp_path / "checkpoints").iterdir():
     if int(path.name) > last:
