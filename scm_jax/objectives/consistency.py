@@ -23,6 +23,7 @@ from scm_jax.objectives import (
   teacher_path,
   weighting,
 )
+from scm_jax.objectives.derivatives import Tangent
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.spec import Spec, Student
 from scm_jax.objectives.tangent import Jump
@@ -201,30 +202,9 @@ def loss(
     spoil the gradient. But if its value overflows inside of `F`, the entries
     of the gradient that depend on it become NaN: zero times infinity.
   """
-  point = jumps.prepared(point, options)
-  point, velocity = teacher_path.follow(point, velocity, options)
-  valid = diagnostics.finite(point.x0)
-  point = point._replace(x0=diagnostics.select(valid, point.x0))
-  t = point.t
-  if student.tangent_F is None:
-    output, g, rate = derivatives.tangents(
-      student.F, params, point, velocity, options, step
-    )
-    valid &= diagnostics.finite(output, g)
-  else:
-    fixed = jax.lax.stop_gradient(params)
-    _, g, rate = derivatives.tangents(
-      student.tangent_F, fixed, point, velocity, options, step
-    )
-    # What overflowed here is not shown to the pass that is differentiated.
-    valid &= diagnostics.finite(g)
-    point = point._replace(
-      x0=diagnostics.select(valid, point.x0),
-      z=diagnostics.select(valid, point.z),
-    )
-    x_t = trigflow.interpolate(point.x0, point.z, t)
-    output = spec.evaluate(student.F, params, x_t / options.sigma_d, t, point)
-    valid &= diagnostics.finite(output)
+  point, (output, g, rate), valid = _evaluated(
+    student, params, point, velocity, options, step
+  )
   g_norm = diagnostics.norms(g)
   g = derivatives.normalized(diagnostics.select(valid, g), point, options)
   output = diagnostics.select(valid, output)
@@ -262,11 +242,51 @@ def loss(
       "nonfinite_samples": jnp.sum(~valid),
       "valid": valid,
       "by_time": diagnostics.by_time(
-        t, valid, loss=per_sample, tangent_norm=g_norm, dF_dt=rate
+        point.t, valid, loss=per_sample, tangent_norm=g_norm, dF_dt=rate
       ),
       "by_jump": by_jump,
     }
   )
+
+
+def _evaluated(
+  student: Student,
+  params: Any,
+  point: Point,
+  velocity: Velocity | None,
+  options: Options,
+  step: Array | float,
+) -> tuple[Point, Tangent, Array]:
+  """Returns the network's value and its raw tangent, with `loss`'s arguments.
+
+  Returns:
+    The batch where they were taken, with zeros for data that are not finite;
+    what `derivatives.tangents` returns; and which samples are finite, `[B]`.
+  """
+  point = jumps.prepared(point, options)
+  point, velocity = teacher_path.follow(point, velocity, options)
+  valid = diagnostics.finite(point.x0)
+  point = point._replace(x0=diagnostics.select(valid, point.x0))
+  if student.tangent_F is None:
+    found = derivatives.tangents(
+      student.F, params, point, velocity, options, step
+    )
+    return point, found, valid & diagnostics.finite(found.output, found.g)
+  fixed = jax.lax.stop_gradient(params)
+  found = derivatives.tangents(
+    student.tangent_F, fixed, point, velocity, options, step
+  )
+  # What overflowed here is not shown to the pass that is differentiated.
+  valid &= diagnostics.finite(found.g)
+  point = point._replace(
+    x0=diagnostics.select(valid, point.x0),
+    z=diagnostics.select(valid, point.z),
+  )
+  x_t = trigflow.interpolate(point.x0, point.z, point.t)
+  u = x_t / options.sigma_d
+  output = spec.evaluate(student.F, params, u, point.t, point)
+  valid &= diagnostics.finite(output)
+  return point, found._replace(output=output), valid
 
 
 def raw_tangent(
