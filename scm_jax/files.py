@@ -58,6 +58,20 @@ def locked(folder: str | os.PathLike[str], what: str) -> Generator[int | None]:
     yield descriptor
 
 
+@contextlib.contextmanager
+def writing(path: Any, remedy: str = "") -> Generator[None]:
+  """Turns errors of the file system into a `UserError` that names the path.
+
+  The message ends with the remedy, if there is one.
+  """
+  try:
+    yield
+  except OSError as error:
+    words = error.strerror or one_line(error), remedy
+    reason = "; ".join(filter(None, words))
+    raise UserError(f"cannot write {path}: {reason}") from error
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:
   """Writes a whole file, and makes its folder if there is none.
 
@@ -73,7 +87,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> os.PathLike[str]:
   """
   target = _to_path(path)
   if is_remote(target):  # an object appears whole or not at all by itself
-    with _reporting(target):
+    with writing(target):
       target.write_bytes(data)
     return target
   with replaced_file(target) as temporary:
@@ -107,7 +121,7 @@ def replaced_file(
   folder = pathlib.Path(scratch or target.parent)
   # Unique, should two processes write the same file.
   temporary = folder / f".{target.name}.{uuid.uuid4().hex}.tmp"
-  with _reporting(target):
+  with writing(target):
     folder.mkdir(parents=True, exist_ok=True)
     try:
       yield temporary
@@ -135,7 +149,7 @@ def replaced_folder(path: str | os.PathLike[str]) -> Generator[Any]:
   """
   target = _to_path(absolute(path))
   recover_folder(target)
-  with _reporting(target):
+  with writing(target):
     if target.exists() and not target.is_dir():
       raise NotADirectoryError("it is a file")
     partial = _neighbour(target, "partial")
@@ -163,7 +177,7 @@ def recover_folder(path: str | os.PathLike[str]) -> None:
   """
   target = _to_path(absolute(path))
   previous = _neighbour(target, "previous")
-  with _reporting(target):
+  with writing(target):
     if is_remote(target):
       if _neighbour(target, "complete").exists():
         _copy_into_place(target)
@@ -230,13 +244,3 @@ def _to_path(path: str | os.PathLike[str]) -> Any:
   from etils import epath  # an extra; local files do without it
 
   return epath.Path(path)
-
-
-@contextlib.contextmanager
-def _reporting(path: Any) -> Generator[None]:
-  """Turns errors of the file system into a `UserError` that names the path."""
-  try:
-    yield
-  except OSError as error:
-    reason = error.strerror or one_line(error)
-    raise UserError(f"cannot write {path}: {reason}") from error

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scm_jax import files
-from scm_jax.errors import UserError
 from scm_jax.metrics.metric import Arrays
 
 _SHOWN = 10  # images of the reference in a report's picture
@@ -131,15 +130,11 @@ class SampleWriter(ImagePicker):
 
   def see(self, start: int, count: int, images: Any) -> None:
     super().see(start, count, images)
-    try:
+    with files.writing(self._file.path):
       if self._images is None:
         shape = (self._total, *images.shape[1:])
         self._images = _opened(self._file.partial, shape, new=not start)
       self._images[start : start + count] = np.asarray(images)[:count]
-    except OSError as error:
-      raise UserError(
-        f"cannot write {self._file.path}: {error.strerror or error}"
-      ) from error
 
   def state(self) -> Arrays:
     if self._images is not None:

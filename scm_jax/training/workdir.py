@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from scm_jax import configuration, files, networks
+from scm_jax import configuration, errors, files, networks
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
@@ -55,7 +55,7 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
     UserError: the folder cannot be written.
   """
   path = epath.Path(files.absolute(folder))
-  try:
+  with files.writing(path):
     if (path / ORIGIN).exists():
       raise ConfigError(
         f"{path} holds imported or reconstructed weights, not a run; choose "
@@ -71,10 +71,6 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
         f"the workdir {path} has checkpoints but no {CONFIG}, so that nobody "
         "knows what they are of; restore the file, or choose another --workdir"
       )
-  except OSError as error:
-    raise UserError(
-      f"the workdir {path} cannot be written ({error.strerror or error})"
-    ) from error
   return path
 
 
@@ -316,11 +312,9 @@ def check_free(folder: epath.PathLike) -> epath.Path:
     UserError: the folder is not empty, or cannot be read.
   """
   path = epath.Path(files.absolute(folder))
-  try:
+  with errors.reading(path):
     if path.exists() and list(path.iterdir()):
       raise UserError(f"{path} is not empty; choose another --out")
-  except OSError as error:
-    raise UserError(f"{path}: {error.strerror or error}") from error
   return path
 
 

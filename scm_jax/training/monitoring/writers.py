@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +30,7 @@ from scm_jax.training import workdir
 # reads them all. It bounds the memory and the uploads of an object in a bucket.
 MAX_BYTES = 64 * 2**20
 INTERVAL = 60.0  # seconds between two uploads of an object in a bucket
+_REMEDY = "make room and run the same command again"
 
 _file_numbers = itertools.count()
 
@@ -60,14 +61,14 @@ class AppendFile:
       if time.monotonic() - self._clock >= INTERVAL:
         self.flush()
       return
-    with self._reporting():
+    with files.writing(self._path, _REMEDY):
       while data:
         data = data[self._file.write(data) :]
 
   def flush(self) -> None:
     """Makes everything that was written readable by others."""
     if self._file is None and self._uploaded < self.size:
-      with self._reporting():
+      with files.writing(self._path, _REMEDY):
         self._path.write_bytes(bytes(self._object))
       self._uploaded, self._clock = self.size, time.monotonic()
 
@@ -76,16 +77,6 @@ class AppendFile:
     self.flush()
     if self._file is not None:
       self._file.close()
-
-  @contextlib.contextmanager
-  def _reporting(self) -> Generator[None]:
-    try:
-      yield
-    except OSError as error:
-      raise UserError(
-        f"cannot write {self._path}: {error.strerror or error}; make room and "
-        "run the same command again"
-      ) from error
 
 
 class JsonlWriter:
