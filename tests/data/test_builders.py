@@ -6,12 +6,13 @@ import pathlib
 import subprocess
 import sys
 
-import ml_collections
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from sklearn import datasets
 
 from scm_jax.data import bundled, sources
+from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 
 # Opens the digits in argv[1]; HOOK runs first and may change the builder.
@@ -56,17 +57,11 @@ digits.ScmDigits._generate_examples = die_midway
 """
 
 
-def data_config(data_dir, **changes) -> ml_collections.ConfigDict:
-  config = dict(
-    kind="images",
-    name="scm_digits",
-    split="train",
-    data_dir=str(data_dir),
-    size=8,
-    channels=1,
-    num_classes=10,
-  )
-  return ml_collections.ConfigDict({**config, **changes})
+def data_config(data_dir, **changes) -> ConfigDict:
+  config = get_defaults().data
+  own = dict(name="scm_digits", size=8, channels=1, num_classes=10)
+  config.update({**own, "data_dir": str(data_dir), **changes})
+  return config
 
 
 def start(code: str, *args: object) -> subprocess.Popen:

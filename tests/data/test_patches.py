@@ -4,12 +4,13 @@ import collections
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from scm_jax.codec import LatentCodec
 from scm_jax.data import patches, pipeline, sources
+from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
 
 CODEC = LatentCodec(
@@ -22,20 +23,14 @@ def folder(tmp_path_factory) -> str:
   return str(tmp_path_factory.mktemp("patches"))
 
 
-def data_config(folder, **changes) -> ml_collections.ConfigDict:
-  config = dict(
-    kind="images",
-    name="scm_patches/16x16",
-    split="train",
-    data_dir=folder,
-    size=16,
-    channels=3,
-    num_classes=10,
-  )
-  return ml_collections.ConfigDict({**config, **changes})
+def data_config(folder, **changes) -> ConfigDict:
+  config = get_defaults().data
+  own = dict(name="scm_patches/16x16", size=16, num_classes=10)
+  config.update({**own, "data_dir": folder, **changes})
+  return config
 
 
-def latents_config(folder, **changes) -> ml_collections.ConfigDict:
+def latents_config(folder, **changes) -> ConfigDict:
   config = dict(kind="latents", name="scm_patch_latents", size=8, channels=4)
   return data_config(folder, **{**config, **changes})
 

@@ -2,11 +2,11 @@
 
 import itertools
 
-import ml_collections
 import numpy as np
 import pytest
 
 from scm_jax.data import pipeline, sources
+from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
 
 
@@ -49,17 +49,9 @@ def assert_equal(left: pipeline.Batch, right: pipeline.Batch) -> None:
 
 
 def test_digits_batches_are_uint8_images_and_int32_labels(data_dir):
-  config = ml_collections.ConfigDict(
-    dict(
-      kind="images",
-      name="scm_digits",
-      split="train",
-      data_dir=data_dir,
-      size=12,
-      channels=1,
-      num_classes=10,
-    )
-  )
+  config = get_defaults().data
+  config.update(name="scm_digits", size=12, channels=1, num_classes=10)
+  config.data_dir = data_dir
   source = sources.open_source(config)
   some = pipeline.Batches(
     source, batch_size=128, seed=3, process_index=1, process_count=2, flip=True

@@ -4,13 +4,14 @@ import io
 import json
 import shutil
 
-import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 from PIL import Image
 
 from scm_jax.data import elements, sources
+from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 
 
@@ -67,20 +68,14 @@ def photos_dir(tmp_path_factory) -> str:
   return str(folder)
 
 
-def photos(photos_dir, **changes) -> ml_collections.ConfigDict:
-  config = dict(
-    kind="images",
-    name="photos",
-    split="train",
-    data_dir=photos_dir,
-    size=6,
-    channels=3,
-    num_classes=3,
-  )
-  return ml_collections.ConfigDict({**config, **changes})
+def photos(photos_dir, **changes) -> ConfigDict:
+  config = get_defaults().data
+  own = dict(name="photos", size=6, num_classes=3)
+  config.update({**own, "data_dir": photos_dir, **changes})
+  return config
 
 
-def digits(data_dir, **changes) -> ml_collections.ConfigDict:
+def digits(data_dir, **changes) -> ConfigDict:
   config = dict(name="scm_digits", size=8, channels=1, num_classes=10)
   return photos(data_dir, **{**config, **changes})
 

@@ -54,21 +54,13 @@ def content() -> Callable[[pathlib.Path], dict[str, bytes]]:
 @pytest.fixture
 def opened() -> Callable:
   """`opened(out, **changes)`: the dataset as training opens it."""
-  import ml_collections
-
   from scm_jax.data import sources
+  from scm_jax.defaults import get_defaults
 
   def open_source(out, **changes):
-    config = dict(
-      kind="images",
-      name="photos",
-      split="train",
-      data_dir=str(out),
-      size=16,
-      channels=3,
-      num_classes=3,
-      image_range=(-1.0, 1.0),
-    )
-    return sources.open_source(ml_collections.ConfigDict({**config, **changes}))
+    config = get_defaults().data
+    own = dict(name="photos", size=16, num_classes=3)
+    config.update({**own, "data_dir": str(out), **changes})
+    return sources.open_source(config)
 
   return open_source
