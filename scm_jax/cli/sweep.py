@@ -118,7 +118,7 @@ def _write_table(
   written, picture = [home / "table.csv"], home / "table.png"
   picture.unlink(missing_ok=True)  # it may show other scores
   for space in score_table.spaces(rows)[:1]:
-    drawn = charts.draw_ranking(rows, "label", f"fd_{space}")
+    drawn = charts.draw_ranking(rows, f"fd_{space}")
     files.write_bytes(picture, drawn)
     written.append(picture)
   print(tables.text(cells))

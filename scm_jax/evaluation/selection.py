@@ -43,10 +43,10 @@ def make_loader(options: NetworkOptions) -> Load:
   return load
 
 
-def check_guidance(grid: CandidateGrid, load: Load, guide: str = "") -> None:
+def check_guidance(grid: CandidateGrid, load: Load, guide: str) -> None:
   """Raises ConfigError for guidance that none of the networks takes.
 
-  That is a scale of `grid`, or the folder of a `guide`.
+  That is a scale of `grid`, or the folder of a `guide`, "" for none.
   """
   if grid.guidance in ((), (1.0,)) and not guide:
     return

@@ -246,8 +246,8 @@ def cast(params: Any, dtype: Any) -> Any:
   return jax.tree.map(lambda x: np.asarray(x).astype(kind(x)), params)
 
 
-def in_dtype(sampler: Sampler, dtype: Any = "") -> Sampler:
-  """Returns the sampler with filters and computation in `dtype`, if given."""
+def in_dtype(sampler: Sampler, dtype: str) -> Sampler:
+  """Returns the sampler with filters and computation in `dtype`, unless ""."""
   if not dtype:
     return sampler
   weights = cast(sampler.weights, jnp.dtype(dtype))

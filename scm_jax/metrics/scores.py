@@ -103,7 +103,7 @@ def reference_floor(
 
 
 def own_scores(
-  images: ImageSet, options: Options = _DEFAULT
+  images: ImageSet, options: Options
 ) -> dict[str, dict[str, float]]:
   """Returns printed scores that need no reference, by key and extractor."""
   found: dict[str, dict[str, float]] = {}

@@ -52,9 +52,7 @@ class Linear(nn.Module):
     return scaled(weight, shape, gain).astype(self.dtype), folding.PLAIN
 
 
-def scaled(
-  weight: Array, shape: tuple[int, ...], gain: Array | float = 1.0
-) -> Array:
+def scaled(weight: Array, shape: tuple[int, ...], gain: Array | float) -> Array:
   """Scales a weight, or a part of it, to unit output magnitude times the gain.
 
   The result is float32 or wider, so that a layer in bfloat16 rounds only once

@@ -172,11 +172,11 @@ def size_axes(axes: Axes, rows: pd.DataFrame, y: str) -> list[Label]:
 
 
 @chart_parts.styled
-def draw_ranking(rows: pd.DataFrame, by: str, y: str) -> bytes:
-  """Draws the picture of a sweep's table, a line for each value of a column."""
+def draw_ranking(rows: pd.DataFrame, y: str) -> bytes:
+  """Draws the picture of a sweep's table, a line for each label."""
   page = Page(9, 1.3 + 0.22 * len(rows))
   axes = page.figure.subplots()
-  chart_parts.ranking(axes, rows, by, y)
+  chart_parts.ranking(axes, rows, "label", y)
   legend_entries(axes, rows)
   chart_parts.legend(axes)
   x = titles.quantity(y.removeprefix("fd_"))

@@ -128,7 +128,7 @@ def first_state(
 
 
 def abstract_teacher(
-  config: Run, mesh: Mesh, teacher: Network, weak: Network | None = None
+  config: Run, mesh: Mesh, teacher: Network, weak: Network | None
 ) -> Any:
   """Returns shapes, types and shardings of the teacher's parameters.
 

@@ -47,7 +47,7 @@ class Window:
         result |= _means_by_bin([m[name] for m in self._pending])
     return result
 
-  def nonfinite(self, in_a_row_before: int = 0) -> "NonfiniteSteps":
+  def nonfinite(self, in_a_row_before: int) -> "NonfiniteSteps":
     """Returns the steps in which the gradient was not finite.
 
     Just before the window there were `in_a_row_before` such steps.
