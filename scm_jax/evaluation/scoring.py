@@ -98,8 +98,6 @@ class Scorer:
     generated = collect(
       candidate, self.extraction, samples, self.options, picker, checkpoint
     )
-    if writer:
-      writer.finish()
 
     def compute() -> Scored:
       try:
@@ -111,6 +109,8 @@ class Scorer:
       return found, picker.row()
 
     result = multihost.from_process_zero(compute)
+    if writer:  # after the scores: until then, a kill costs no drawing
+      writer.finish()
     checkpoint.remove()
     return result
 

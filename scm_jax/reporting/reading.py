@@ -99,11 +99,18 @@ def _entries(file: epath.Path) -> Iterator[Entry]:
     for key, kind in (("objective", str), ("fd", dict)):
       if not isinstance(record.get(key), kind):
         raise UserError(f"{place} has no {key!r}, which every record has")
+    seeds = record.get("by_seed") or []
+    if not isinstance(seeds, list) or not all(map(_is_of_a_seed, seeds)):
+      raise UserError(f"{place} has a 'by_seed' that no report has")
     origin = origins.find(str(record.get("workdir") or ""))
     if dataset := record.get("dataset") or reference.get("dataset"):
       origin["dataset"] = str(dataset)
     origin["guide"] = origins.guide(record.get("guide"))
     yield Entry(record, **origin, source=str(file), reference=reference)
+
+
+def _is_of_a_seed(part: Any) -> bool:
+  return isinstance(part, dict) and isinstance(part.get("seed"), int)
 
 
 def _newest(scores: Sequence[Any]) -> list[Any] | None:

@@ -7,6 +7,7 @@ of its last step, and has failed when it has `failed.json`.
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -148,6 +149,7 @@ def reconcile(runs: Iterable[Run], write: bool = True) -> None:
   ]
   for run, known in found:
     workdir.check_same(known, run.config, run.folder)
+    _check_origins(run, known)
   for run, known in found:
     new = known.copy_and_resolve_references()
     new.sample = run.config.sample
@@ -159,6 +161,21 @@ def reconcile(runs: Iterable[Run], write: bool = True) -> None:
       if write:
         (run.folder / SCORES).unlink(missing_ok=True)
         workdir.write_config(run.folder, new)
+
+
+def _check_origins(run: Run, known: Any) -> None:
+  """Raises ConfigError for a finished run of another teacher, guide or start.
+
+  Folders may have moved, so that their names alone are compared. A run that
+  goes on compares its teacher's weights.
+  """
+  for field in ("teacher", "guide", "start"):
+    old, new = known[field], run.config[field]
+    if run.finished and os.path.basename(old) != os.path.basename(new):
+      raise ConfigError(
+        f"{run.folder} is finished with config.{field}={old!r}, and the sweep "
+        f"has {new!r}; choose another --workdir, or delete the folder"
+      )
 
 
 def flag_value(value: Any) -> str:

@@ -5,6 +5,7 @@ small network. A run's `scores.json` lists the flags of each evaluation and the
 records of its report.
 """
 
+import itertools
 import json
 import logging
 import pathlib
@@ -120,7 +121,10 @@ def read(run: Run) -> dict[tuple[tuple[str, ...], int], list[dict[str, Any]]]:
     return {}
   try:
     entries = json.loads(file.read_text())
-    return {(tuple(e["flags"]), e["step"]): e["records"] for e in entries}
+    found = {(tuple(e["flags"]), e["step"]): e["records"] for e in entries}
+    for record in itertools.chain.from_iterable(found.values()):
+      record["steps"], record["nfe"], record["fd"]
+    return found
   except (ValueError, TypeError, KeyError):
     logging.warning("%s is damaged; scoring again", file)
     return {}

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from scm_jax import files
+from scm_jax import errors, files
 from scm_jax.errors import UserError
 from scm_jax.sweeping import launchers
 from scm_jax.sweeping.runs import Run
@@ -141,4 +141,7 @@ def _job_name(home: pathlib.Path) -> str:
 
 def _submitted(home: pathlib.Path) -> list[dict]:
   file = home / JOBS
-  return json.loads(file.read_text()) if file.exists() else []
+  if not file.exists():
+    return []
+  with errors.reading(file):
+    return json.loads(file.read_text())

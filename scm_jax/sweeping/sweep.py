@@ -67,8 +67,8 @@ class Sweep:
         "--launcher=slurm, or scancel them"
       )
     slurm.record_failures(self.runs, self.home, queued)
-    if retry:
-      for run in self.runs:
+    for run in self.runs:
+      if retry or run.finished:  # perhaps by another command
         run.clear_failure()
     if self.launcher == "slurm":
       return self._submit(queued)

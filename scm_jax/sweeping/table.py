@@ -41,6 +41,7 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
       found = [
         Entry(record, training=run.name, teacher=_first(run.name, teachers))
         for run in members
+        if run.finished  # others have the scores of an earlier step at most
         for record in scoring.read(run).get((words, run.step), ())
       ]
       own = [(group, number, e.record["steps"], e.record["nfe"]) for e in found]
@@ -134,7 +135,7 @@ def _head(
     "sampling": words,
     "label": ", ".join(filter(None, (group, words))),
     **{f"swept {name}": known.get(name, "") for name in swept},
-    "failed": sum(run.failure is not None for run in runs),
+    "failed": sum(run.failure is not None for run in runs if not run.finished),
   }
 
 

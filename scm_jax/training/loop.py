@@ -237,6 +237,7 @@ def _train(
       # are on disk before a checkpoint from which a run would not make them.
       save = step % config.checkpoint_every == 0 or last or leave
       if save or snapshots.due(step):
+        workdir.check_present(path)
         settle()
         health.check(window)
         snapshots.wait()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -99,6 +100,15 @@ def write_config(
       )
     config.start = begun.start
   files.write_text(path / CONFIG, configuration.to_json(config))
+
+
+def check_present(path: epath.Path) -> None:
+  """Raises UserError if the workdir was removed while its run trained."""
+  if jax.process_index() == 0 and not (path / CONFIG).exists():
+    raise UserError(
+      f"{path / CONFIG} is gone: the workdir was removed while its run "
+      "trained; the run ends without saving"
+    )
 
 
 def owe(path: epath.Path, step: int | None) -> None:

@@ -51,8 +51,9 @@ def test_a_second_stage_has_its_ratio_to_the_first_ones_teacher(resolved):
       scores={"fd": {"judge": fd[group]}, "num": 99},
     )
     words = scoring.flags(run.point.sampling[0])
-    entry = {"flags": words, "step": run.step, "records": [record]}
-    run.folder.mkdir()
+    step = run.config.total_steps
+    entry = {"flags": words, "step": step, "records": [record]}
+    (run.folder / "checkpoints" / str(step)).mkdir(parents=True)
     (run.folder / scoring.SCORES).write_text(json.dumps([entry]))
   ratios = table.gather(resolved).set_index("objective").ratio.dropna()
   assert ratios.to_dict() == {"ect": 2.0, "tcm": 2.5}

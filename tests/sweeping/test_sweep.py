@@ -241,7 +241,47 @@ def test_a_run_whose_last_checkpoint_is_damaged_is_not_scored(
   assert (tmp_path / "sweep" / NAMES[2] / "scores.json").exists()
 
 
-@pytest.mark.parametrize("text", ["[{", "null", "[{}]", "[1]"])
+def test_runs_behind_the_others_are_not_averaged(sweep, tmp_path):
+  """Their scores are of an earlier step; a failure of before counts no more."""
+  assert sweep()[0] == 0
+  folder = tmp_path / "sweep" / NAMES[1]
+  (folder / "failed.json").write_text('{"line": "another training works"}')
+  _, out, _, _ = sweep()
+  assert "failed)" not in out and not (folder / "failed.json").exists()
+  (folder / "checkpoints" / "3").rename(folder / "checkpoints" / "2")
+  scores = json.loads((folder / "scores.json").read_text())
+  for entry in scores:
+    entry["step"] = 2
+  (folder / "scores.json").write_text(json.dumps(scores))
+  (folder / "failed.json").write_text('{"line": "no room"}')
+  code, out, err, _ = sweep()
+  assert code == 1 and "no room" in err
+  point = NAMES[1].rpartition("_")[0]
+  rows = [line for line in out.splitlines() if line.startswith(point)]
+  assert rows and all(" 1 (1 failed) " in line for line in rows)
+
+
+def test_a_finished_run_of_another_teacher_is_refused(sweep, tmp_path):
+  from scm_jax import configuration
+  from scm_jax.defaults import get_defaults
+
+  assert sweep()[0] == 0
+  student = tmp_path / "sweep" / NAMES[1]
+  config = get_defaults()
+  config.run, config.total_steps, config.data.name = "scd", 3, "fake"
+  config.teacher = "elsewhere/teacher_seed=0"  # the folder may have moved
+  (student / "config.json").write_text(configuration.to_json(config))
+  assert sweep()[0] == 0
+  config.teacher = str(tmp_path / "sweep" / "teacher_seed=1")
+  (student / "config.json").write_text(configuration.to_json(config))
+  code, _, err, calls = sweep()
+  assert (code, calls) == (2, []) and "config.teacher=" in err
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["[{", "null", "[{}]", "[1]", '[{"flags": [], "step": 3, "records": [1]}]'],
+)
 def test_damaged_scores_are_made_again(sweep, tmp_path, text):
   assert sweep()[0] == 0
   file = tmp_path / "sweep" / NAMES[1] / "scores.json"

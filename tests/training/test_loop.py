@@ -17,6 +17,7 @@ from scm_jax.data import pipeline, sources
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import magnitude
 from scm_jax.training import loop, program, resolve, workdir
+from scm_jax.training.checkpoints import storage
 from scm_jax.training.ema import averaging
 from scm_jax.training.step import TrainState
 
@@ -203,6 +204,23 @@ def test_a_run_that_goes_on_need_not_say_where_it_began(
     assert train(begun, tmp_path)
     assert workdir.load_config(tmp_path).start == str(reference)
   assert "config.start=elsewhere has no effect" in caplog.text
+
+
+def test_a_run_does_not_save_into_a_workdir_that_was_removed(
+  make_config, train, tmp_path, monkeypatch
+):
+  """Where another run may have begun."""
+  flags = "--config.total_steps=4", "--config.checkpoint_every=2"
+  save = storage.Checkpoints.save
+
+  def save_and_remove(self, state):
+    save(self, state)
+    (tmp_path / "config.json").unlink()
+
+  monkeypatch.setattr(storage.Checkpoints, "save", save_and_remove)
+  with pytest.raises(UserError, match=r"config\.json is gone"):
+    train(make_config("teacher", *flags), tmp_path)
+  assert not (tmp_path / "checkpoints" / "4").exists()
 
 
 def test_checkpoints_without_a_config_are_not_gone_on_with(
