@@ -359,7 +359,7 @@ class EasyOptions(Options):
   P_std: float = 2.0
   warmup_steps: int = 0
   derivative: Derivative = "easy"
-  tangent_c: float = 1e-8
+  tangent_c: float = 1e-6
   adaptive_weighting: bool = False
   prior_weight: Prior = "easy"
   reduction: Literal["mean", "sum"] = "sum"

@@ -169,9 +169,11 @@ def _check_origins(run: Run, known: Any) -> None:
   Folders may have moved, so that their names alone are compared. A run that
   goes on compares its teacher's weights.
   """
+  name = lambda folder: os.path.basename(folder.rstrip("/"))
   for field in ("teacher", "guide", "start"):
     old, new = known[field], run.config[field]
-    if run.finished and os.path.basename(old) != os.path.basename(new):
+    named = new or field == "guide"  # where a run began need not be said again
+    if run.finished and named and name(old) != name(new):
       raise ConfigError(
         f"{run.folder} is finished with config.{field}={old!r}, and the sweep "
         f"has {new!r}; choose another --workdir, or delete the folder"

@@ -298,6 +298,8 @@ def test_ect_is_the_published_loss(mlp, step, on):
   config = configs.parse_config([f"--config={on}:run=ect"])
   options = resolve.resolve(config).objective
   options = dataclasses.replace(options, easy_stage=100, easy_base=2.0)
+  if on == "cifar10":  # it has no constant, and ours is a millionth
+    options = dataclasses.replace(options, tangent_c=0.0)
   c = 0.06  # on ImageNet
   stage, wide = step // 100, lambda x: trigflow.expand(x, mlp.x0)
   sigma = 0.5 * jnp.tan(mlp.t)
