@@ -53,20 +53,26 @@ def tangents(
     dx_dt = trigflow.data_velocity(point.x0, point.z, t)
   else:
     dx_dt = jax.lax.stop_gradient(velocity(x_t, t, point.cond))
-  step_along = Direction(x_t, dx_dt, jumps.of(point, options))
+  along = Direction(x_t, dx_dt, jumps.of(point, options))
+  jump, wide = along.jump, along.wide
   if options.along == "network":
     fixed, at_t = jax.lax.stop_gradient(params), jumps.told(point, t)
-    own = spec.evaluate(F, fixed, x_t / sigma_d, t, at_t)
-    step_along = step_along._replace(along=sigma_d * own)
+    own = sigma_d * spec.evaluate(F, fixed, x_t / sigma_d, t, at_t)
+    along = along._replace(dx_dt=own)
   primal = lambda u, t: spec.evaluate(F, params, u, t, point)
-  take = DERIVATIVES[options.derivative]
-  found = take(primal, step_along, step, options)
+  found = DERIVATIVES[options.derivative](primal, along, step, options)
   if not options.two_times:
     return found
+  if options.along == "network":
+    # The published error is `u + (t - r) du/dt - v` in the coordinates of a
+    # rectified flow, and has the given velocity in its last term alone.
+    start, end = jump.radii
+    error = wide(jump.a * end / start) * (dx_dt - along.dx_dt)
+    found = found._replace(g=found.g + error)
   # A jump of no length has the velocity alone to learn.
-  moves = step_along.jump.span > 0
+  moves = jump.span > 0
   gap = sigma_d * jax.lax.stop_gradient(found.output) - dx_dt
-  still = -step_along.wide(step_along.jump.a) * gap
+  still = -wide(jump.a) * gap
   return found._replace(
     g=diagnostics.select(moves, found.g, still),
     rate=jnp.where(moves, found.rate, 0.0),

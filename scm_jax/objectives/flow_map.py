@@ -73,7 +73,11 @@ class MeanFlow(Options):
 
 @dataclasses.dataclass(frozen=True)
 class ImprovedMeanFlow(MeanFlow):
-  """iMF (arXiv 2512.02012): the derivative is along the network's velocity."""
+  """iMF (arXiv 2512.02012): the derivative is along the network's velocity.
+
+  The published network has a second head for that velocity; here it is the
+  network's at `s = t`.
+  """
 
   along: Literal["velocity", "network"] = "network"
   equal_share: float = 0.5

@@ -73,14 +73,11 @@ class Direction(NamedTuple):
     x_t: the noisy samples, `[B, ...]`.
     dx_dt: their velocity `v`, like `x_t`.
     jump: their times.
-    along: the velocity along which the network is differentiated; None is
-      `dx_dt`.
   """
 
   x_t: Array
   dx_dt: Array
   jump: Jump
-  along: Array | None = None
 
   def wide(self, numbers: Array) -> Array:
     """Returns one number a sample so that it broadcasts against `x_t`."""
@@ -90,10 +87,9 @@ class Direction(NamedTuple):
 def _scaled(step: Direction) -> tuple[tuple, tuple]:
   """Returns `(x_t / sigma_d, t)` and the rearranged tangent there."""
   jump = step.jump
-  along = step.dx_dt if step.along is None else step.along
   scale = jump.a * jnp.sin(jump.span)
   point = step.x_t / jump.sigma_d, jump.t
-  return point, (step.wide(scale) * along / jump.sigma_d, scale)
+  return point, (step.wide(scale) * step.dx_dt / jump.sigma_d, scale)
 
 
 def by_jvp(primal: Primal, step: Direction) -> tuple[Array, Array]:
@@ -169,7 +165,7 @@ def discrete_tangent(
     t_next: radians `[B]`, less than `t` and not less than `s`.
     r: the warm-up, from 0 to 1.
   """
-  x_t, dx_dt, jump, _ = step
+  x_t, dx_dt, jump = step
   sigma_d = jump.sigma_d
   F = jax.lax.stop_gradient(F)
   delta = step.wide(jump.t - t_next)

@@ -173,10 +173,11 @@ def test_one_segment_is_scm_to_the_bit(mlp):
   close(ours, run(problem.point, consistency.Options()), rtol=0)
 
 
-def rectified(problem, point, params, kappa):
+def rectified(problem, point, params, kappa, along="velocity"):
   """A rectified flow, in units of its noise's deviation `sigma_d / kappa`.
 
-  Its times `tau`, average velocities `u` and their targets by MeanFlow.
+  Its times `tau`, average velocities `u` and their targets: by MeanFlow, or by
+  iMF if `along` is "network".
   """
   unit = problem.sigma_d / kappa
   on_line = lambda t: kappa * jnp.sin(t) / (jnp.cos(t) + kappa * jnp.sin(t))
@@ -187,25 +188,28 @@ def rectified(problem, point, params, kappa):
   z = wide(1 - tau) * data + wide(tau) * noise
   v = noise - data
 
-  def average(params, z, tau):
+  def average(params, z, tau, cond=point.cond):
     t = circle(tau)
     c = jnp.cos(t) + kappa * jnp.sin(t)
     x_t = wide(c) * z * unit
     F = problem.F(
-      params, x_t / problem.sigma_d, t, point.cond, rngs=point.rngs, train=True
+      params, x_t / problem.sigma_d, t, cond, rngs=point.rngs, train=True
     )
     slope = kappa * jnp.cos(t) - jnp.sin(t)
     return (wide(c) * problem.sigma_d * F - wide(slope) * x_t) / kappa / unit
 
   frozen = jax.lax.stop_gradient(params)
+  own = average(frozen, z, tau, point.cond | {"target": point.t})
   _, du = jax.jvp(
-    lambda z, tau: average(frozen, z, tau), (z, tau), (v, jnp.ones_like(tau))
+    lambda z, tau: average(frozen, z, tau),
+    (z, tau),
+    (v if along == "velocity" else own, jnp.ones_like(tau)),
   )
   return tau, average(params, z, tau), v - wide(tau - r) * du
 
 
-def published_meanflow(problem, point, params, power, floor, kappa):
-  _, u, target = rectified(problem, point, params, kappa)
+def published_meanflow(problem, point, params, power, floor, kappa, along):
+  _, u, target = rectified(problem, point, params, kappa, along)
   squares = jnp.sum((u - target) ** 2, (1, 2, 3))
   weight = jax.lax.stop_gradient((squares + floor) ** power)
   return jnp.mean(squares / weight)
@@ -227,17 +231,18 @@ def published_facm(problem, point, params, kappa):
 
 @pytest.mark.parametrize("kappa", [0.5, 1.0])
 @pytest.mark.parametrize("power", [0.0, 0.75])
-def test_meanflow_is_the_published_loss(mlp, kappa, power):
+@pytest.mark.parametrize("name", ["meanflow", "imf"])
+def test_meanflow_is_the_published_loss(mlp, name, kappa, power):
   """Its value and gradient are those of a rectified flow's average velocity."""
   problem, point = at(mlp)
-  options = flow_map.MeanFlow(
-    error_power=power or 1e-30, error_floor=0.2, kappa=kappa
-  )
+  options = MAPS[name](error_power=power or 1e-30, error_floor=0.2, kappa=kappa)
   ours = jax.value_and_grad(
     lambda p: loss_of(problem, point, options, p, None, 1e9)[0]
   )(problem.params)
   theirs = jax.value_and_grad(
-    lambda p: published_meanflow(problem, point, p, power, 0.2, kappa)
+    lambda p: published_meanflow(
+      problem, point, p, power, 0.2, kappa, options.along
+    )
   )(problem.params)
   close(ours, theirs, rtol=1e-6, atol=1e-9)
 
