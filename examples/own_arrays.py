@@ -25,9 +25,9 @@ def load_arrays() -> tuple[np.ndarray, np.ndarray]:
   return np.uint8(digits.images * 255 / 16)[..., None], digits.target
 
 
-def make_config(images: np.ndarray, labels: np.ndarray, steps: int):
+def make_config(run: str, images: np.ndarray, labels: np.ndarray, steps: int):
   """Returns a small config; see scm_jax/defaults.py for every field."""
-  config = get_defaults()
+  config = get_defaults(run)
   config.batch_size, config.total_steps = 32, steps
   config.log_every = config.checkpoint_every = max(steps // 4, 1)
   _, config.data.size, _, config.data.channels = images.shape
@@ -49,13 +49,14 @@ def main(folder: pathlib.Path, steps: int) -> None:
   ]
   # A function from the number of steps done to any iterator of batches.
   batches = pipeline.Batches(elements, batch_size=32, seed=0).iterate
-  config = make_config(images, labels, steps)
+  config = make_config("teacher", images, labels, steps)
   loop.train(config, str(folder / "teacher"), batches)
-  config.run, config.teacher = "scd", str(folder / "teacher")
+  config = make_config("scd", images, labels, steps)
+  config.teacher = str(folder / "teacher")
   config.objective.warmup_steps = steps // 4
   config.optimizer.learning_rate = 1e-3
   loop.train(config, str(folder / "student"), batches)
-  samples = load(folder / "student").sample(np.arange(40) % 10, steps=2)
+  samples = load(folder / "student").sample(num=40, steps=2)
   grid = image_grid.image_grid(samples, 10)
   print(image_grid.save_png(folder / "samples.png", grid))
 

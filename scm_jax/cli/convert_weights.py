@@ -8,11 +8,11 @@ from scm_jax.cli import flags
 EXAMPLE = """\
 scm-jax convert-weights inception pt_inception-2015-12-05-6726825d.pth \\
     inception.safetensors
-scm-jax evaluate --workdir=runs/digits --features=inception \\
+scm-jax evaluate --workdir=runs/digits/scd --features=inception \\
     --weights=inception=inception.safetensors"""
 
 FLAGS = {
-  "name=NAME": "feature network: inception or dinov2",
+  "name=NAME": "feature network: inception, dinov2 or clip",
   "source=FILE": "the published .pth or .pkl file; no code in it is executed",
   "target=FILE.safetensors": "file that is made",
 }

@@ -51,8 +51,6 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
       "folder, and copy it afterwards"
     )
 
-  from etils import epath
-
   from scm_jax import configuration
   from scm_jax.interop import export, export_pytorch
   from scm_jax.training import workdir
@@ -71,9 +69,10 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   name = args.name or pathlib.Path(args.out).absolute().name
   request = flags.build(Request, args, formats=formats, name=name)
   report = None
+  run, _ = workdir.at_checkpoint(args.workdir)
   with contextlib.suppress(OSError, ValueError):  # it was not evaluated
-    report = json.loads((epath.Path(args.workdir) / "report.json").read_text())
-    report = export.scores(report, origin, args.workdir)
+    report = json.loads((run / "report.json").read_text())
+    report = export.scores(report, origin, str(run))
     if report is None:
       logging.warning(
         "the export has no scores: report.json has none of these weights "

@@ -16,6 +16,12 @@ from scm_jax import errors
 from scm_jax.configuration import article, flatten
 from scm_jax.errors import ConfigError
 
+# Fields that decide the defaults of others when a config is made.
+_CHOICES = {
+  "run": "choose it by the config file's argument, --config=FILE:run=NAME",
+  "network.family": "choose it in the config file, get_defaults(run, FAMILY)",
+}
+
 
 def apply(config: ConfigDict, flag: str, value: str | None, path: str) -> None:
   """Sets the field that a flag names, after checking its name and type.
@@ -30,6 +36,11 @@ def apply(config: ConfigDict, flag: str, value: str | None, path: str) -> None:
     ConfigError: the field is unknown, or the value is not of its type.
   """
   key = flag.partition(".")[2]
+  if key in _CHOICES:
+    raise ConfigError(
+      f"{flag}={value} would leave the fields whose defaults it decides as "
+      f"they are for {config_path.get_value(key, config)!r}; {_CHOICES[key]}"
+    )
   leaves = flatten(config)
   if key not in leaves:
     raise ConfigError(_unknown_field(key, leaves, path))

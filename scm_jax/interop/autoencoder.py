@@ -8,7 +8,6 @@ number of groups is stated by a `config.json` beside the file; without one it is
 from the tensors.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -185,11 +184,16 @@ def _config(
 
 
 def _groups(config: pathlib.Path) -> int | None:
-  """Returns the number of groups that an autoencoder's `config.json` states."""
-  with contextlib.suppress(OSError, ValueError):
+  """Returns the number of groups that an autoencoder's `config.json` states.
+
+  None if there is no such file, or it is of something else.
+  """
+  if not config.exists():
+    return None
+  with errors.reading(config):
     content = json.loads(config.read_text())
-    if isinstance(content, dict) and content.get("_class_name") == _CLASS:
-      return content.get("norm_num_groups")
+  if isinstance(content, dict) and content.get("_class_name") == _CLASS:
+    return content.get("norm_num_groups")
   return None
 
 

@@ -106,10 +106,11 @@ def write(
   stored = sampler.with_weights(weights)
   formats = request.written
   with files.replaced_folder(out) as folder:
-    export_folder.write(folder, stored, origin)
-    if network := autoencoder.attached(sampler):
-      path = folder / export_folder.AUTOENCODER
-      autoencoder.write(path, network, sampler.decoder)
+    network = autoencoder.attached(sampler)
+    decoder = export_folder.AUTOENCODER if network else ""
+    export_folder.write(folder, stored, origin, decoder)
+    if network:
+      autoencoder.write(folder / decoder, network, sampler.decoder)
     if "stablehlo" in formats:
       _write_stablehlo(folder / "stablehlo", stored, request)
     published = sampler.network.config.form == "edm2"

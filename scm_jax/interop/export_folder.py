@@ -43,11 +43,17 @@ class Origin(NamedTuple):
   ema: str  # the name of the EMA weights, which is their width
 
 
-def write(folder: Any, sampler: Sampler, origin: Origin) -> None:
+def write(
+  folder: Any, sampler: Sampler, origin: Origin, autoencoder: str = ""
+) -> None:
   """Writes `config.json` and `model.safetensors` into an existing folder.
 
-  The folder is a `pathlib` or `epath` path. The sampler's weights have the
-  types to store; see `cast`.
+  Args:
+    folder: a `pathlib` or `epath` path.
+    sampler: its weights have the types to store; see `cast`.
+    origin: what the weights are of.
+    autoencoder: where the autoencoder's files are, which are not written here;
+      relative to the folder.
   """
   second = sampler.guidance_network
   content = {
@@ -57,6 +63,7 @@ def write(folder: Any, sampler: Sampler, origin: Origin) -> None:
     "network": _describe_network(sampler.network),
     "guide": _describe_network(second) if second else None,
     "codec": _describe_codec(sampler.codec),
+    "autoencoder": autoencoder,
     "sampler": {
       "t_mid": sampler.t_mid,
       "sigma_max": sampler.sigma_max,
@@ -131,9 +138,22 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def autoencoder(path: str | os.PathLike[str]) -> str:
-  """Returns the folder of an export's autoencoder, or "" if it has none."""
-  folder = find(path) / AUTOENCODER
-  return str(folder) if folder.exists() else ""
+  """Returns the path of an export's autoencoder, or "" if it has none.
+
+  Raises:
+    UserError: it should have one, but that is missing.
+  """
+  folder, content = find(path), description(path) or {}
+  stated = content.get("autoencoder", "")
+  found = folder / (stated or AUTOENCODER)  # earlier versions did not state it
+  if found.exists():
+    return str(found)
+  if stated:
+    raise UserError(
+      f"the autoencoder of {path} is missing: there is no {found}; copy it, or "
+      'give another one (--autoencoder=FILE), or "" to draw small previews'
+    )
+  return ""
 
 
 def read(

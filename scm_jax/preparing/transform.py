@@ -120,6 +120,8 @@ def decode(
       white = Image.new("RGBA", layer.size, "white")
       image = Image.alpha_composite(white, layer)
       notes.append("transparent")
+  if image.mode == "LAB":  # Pillow has no other way to grey
+    image = image.convert("RGB")
   return _eight_bits(image).convert(mode), tuple(notes)
 
 

@@ -8,12 +8,12 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from scm_jax import configuration, files
+from scm_jax import configuration, errors, files
 from scm_jax.errors import ConfigError
 from scm_jax.sweeping.points import Overrides, Point
 
@@ -138,18 +138,27 @@ def reconcile(runs: Iterable[Run], write: bool = True) -> None:
   take it when they go on. Without `write`, this is only said.
 
   Raises:
-    ConfigError: a workdir holds the run of another config.
+    ConfigError: a workdir holds the run of another config, one that is longer
+      than the sweep's, or a finished run of another teacher.
   """
   from scm_jax.training import workdir
 
+  named = {run.name: run for run in runs}
   found = [
     (run, workdir.load_config(run.folder))
-    for run in runs
+    for run in named.values()
     if (run.folder / workdir.CONFIG).exists()
   ]
   for run, known in found:
     workdir.check_same(known, run.config, run.folder)
+    if run.step > run.config.total_steps:
+      raise ConfigError(
+        f"{run.folder} is at step {run.step}, and the sweep ends at step "
+        f"{run.config.total_steps}; choose another --workdir, so that runs "
+        "that are compared are equally long"
+      )
     _check_origins(run, known)
+    _check_teacher(run, named)
   for run, known in found:
     new = known.copy_and_resolve_references()
     new.sample = run.config.sample
@@ -177,6 +186,29 @@ def _check_origins(run: Run, known: Any) -> None:
       raise ConfigError(
         f"{run.folder} is finished with config.{field}={old!r}, and the sweep "
         f"has {new!r}; choose another --workdir, or delete the folder"
+      )
+
+
+def _check_teacher(run: Run, others: Mapping[str, Run]) -> None:
+  """Raises ConfigError for a finished run whose teacher goes on after it."""
+  from scm_jax.training import workdir
+
+  file = run.folder / workdir.TEACHER
+  if not (run.finished and file.exists()):
+    return
+  with errors.reading(file):
+    seen = json.loads(file.read_text())
+    steps = {"teacher": seen["step"]}
+    if "guide" in seen:
+      steps["guide"] = seen["guide"]["step"]
+  for field, step in steps.items():
+    source = others.get(run.point.needs.get(field, ""))
+    if source and step != source.config.total_steps:
+      raise ConfigError(
+        f"{run.folder} is finished, and its {field} was {source.name} at step "
+        f"{step}, which the sweep trains until step "
+        f"{source.config.total_steps}; choose another --workdir, or delete the "
+        "folder"
       )
 
 

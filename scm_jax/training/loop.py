@@ -78,6 +78,7 @@ def _train_in(
   evaluate: best.Evaluate | None,
 ) -> bool:
   """Trains in a workdir that is this run's alone."""
+  workdir.check_shared(path)
   checkpoints = Checkpoints(path, run.keep_checkpoints, run.keep_every)
   names = [averaging.name(width) for width in averaging.relative_widths(run)]
   dtype, every = run.snapshot_dtype, run.snapshot_every
@@ -144,7 +145,8 @@ def _prepare(
   # All that a user may have got wrong has been looked at: the workdir is ours.
   main = startup.is_main()
   if main:
-    workdir.write_config(path, store.config, goes_on=state is not None)
+    begun = None if state is None else start
+    workdir.write_config(path, store.config, begun)
   writer = writers.create(path, start) if main else writers.MultiWriter([])
   others = (teacher.network, teacher.guidance_network) if teacher else ()
   compiled = program.make(config, mesh, *others)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from scm_jax import networks, sampler_kinds, samplers, schema
-from scm_jax.defaults import GROUPS, Run, get_defaults
+from scm_jax.defaults import GROUPS, Run, get_defaults, get_fields
 from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
 from scm_jax.objectives import OBJECTIVES
@@ -120,13 +120,33 @@ def check(config: "ConfigDict") -> Run:
 
 def remarks(run: Run) -> tuple[str, ...]:
   """Returns sentences on what makes a run other than it seems."""
-  return tuple(
+  late = [
     f"config.objective.{name} has the objective change until step {end}, but "
     f"the run ends at step {run.total_steps} and never trains its last form: "
     "shorten the one or lengthen the other"
     for name, end in run.objective.schedules.items()
     if end > run.total_steps > 0
-  )
+  ]
+  return (*late, *_borrowed(run))
+
+
+def _borrowed(run: Run) -> list[str]:
+  """Returns a sentence if a run has the options of another objective.
+
+  That is so where `config.run` was set after the config was made.
+  """
+  own = schema.options(run.spec.options)
+  first = get_fields()["objective"]
+  differ = [name for name in own if own[name] != first[name]]
+  given = {name: getattr(run.objective, name) for name in differ}
+  if len(differ) < 2 or any(given[name] == own[name] for name in differ):
+    return []
+  name = differ[-1]
+  return [
+    f"config.run is {run.run!r}, but config.objective has none of its own "
+    f"defaults: {name} is {given[name]!r}, not {own[name]!r}; make the config "
+    f"with get_defaults({run.run!r}), which has them"
+  ]
 
 
 def _group(values: Any, prefix: str, kind: type[_T], **more: Any) -> _T:

@@ -3,11 +3,15 @@
 import dataclasses
 import json
 import logging
+import secrets
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from scm_jax import configuration, errors, files, networks
@@ -24,6 +28,7 @@ CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
 OWED = "owed.json"  # the step whose samples or scores failed
 ORIGINS = ("start", "teacher")  # fields that say where weights came from
 ORIGIN = "origin.json"  # in a workdir of EMA weights alone
+PATIENCE = 20  # seconds until a new file is seen by all hosts
 GUIDE = "guide"  # a workdir inside one: of the network that guides its own
 
 # From a tree of shapes to the same tree with shardings: where to read it to.
@@ -76,19 +81,20 @@ def open_for(config: ConfigDict, folder: str) -> epath.Path:
 
 
 def write_config(
-  path: epath.Path, config: ConfigDict, goes_on: bool = False
+  path: epath.Path, config: ConfigDict, step: int | None = None
 ) -> None:
   """Writes the resolved config; from then on the workdir is this run's.
 
-  A run that `goes_on` from a checkpoint need not name again where it began:
-  what the workdir's config says of that is kept.
+  A run that goes on from a checkpoint of a `step` need not name again where it
+  began: what the workdir's config says of that is kept.
 
   Raises:
     UserError: the config cannot be written.
   """
   config = config.copy_and_resolve_references()
-  if goes_on and (path / CONFIG).exists():
+  if step is not None and (path / CONFIG).exists():
     begun = load_config(path)
+    _remark_on_length(begun, config, step)
     for field in ORIGINS:
       config[field] = config[field] or begun[field]
     if config.start and files.absolute(config.start) != files.absolute(
@@ -102,12 +108,50 @@ def write_config(
   files.write_text(path / CONFIG, configuration.to_json(config))
 
 
+def _remark_on_length(old: ConfigDict, new: ConfigDict, step: int) -> None:
+  """Warns if a run's new length moves a cooldown that has begun."""
+  lengths, part = (old.total_steps, new.total_steps), new.optimizer.cooldown
+  if min(lengths) != max(lengths) and step > (1 - part) * min(lengths):
+    logging.warning(
+      f"config.total_steps was {lengths[0]} and is {lengths[1]} now: step "
+      f"{step} is in the last {part:.0%} of the shorter run, in which the "
+      "learning rate falls to 0. It begins to fall elsewhere now, so that this "
+      "is not the run that it would have been from its start; give another "
+      "--workdir to train that"
+    )
+
+
 def check_present(path: epath.Path) -> None:
   """Raises UserError if the workdir was removed while its run trained."""
   if jax.process_index() == 0 and not (path / CONFIG).exists():
     raise UserError(
       f"{path / CONFIG} is gone: the workdir was removed while its run "
       "trained; the run ends without saving"
+    )
+
+
+def check_shared(path: epath.Path) -> None:
+  """Raises UserError unless all processes see the workdir of process 0."""
+  if jax.process_count() == 1:
+    return
+  drawn = np.uint32(secrets.randbits(32))
+  token = int(multihost_utils.broadcast_one_to_all(drawn))
+  file = path / f".seen-by-all-{token}"
+  main = jax.process_index() == 0
+  if main:
+    with files.writing(path):
+      file.touch()
+  multihost_utils.sync_global_devices("workdir")
+  end = time.monotonic() + PATIENCE
+  while not (seen := file.exists()) and time.monotonic() < end:
+    time.sleep(0.5)
+  everywhere = multihost_utils.process_allgather(np.asarray(seen))
+  if main:
+    file.unlink()
+  if not everywhere.all():
+    raise UserError(
+      f"process {int(everywhere.argmin())} does not see the folder {path} of "
+      "process 0; choose a --workdir that all hosts share"
     )
 
 

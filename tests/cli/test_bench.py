@@ -124,7 +124,7 @@ def test_rates_of_devices():
     (["--repeats=0"], "--repeats is 0"),
     (["--compile"], "--abstract"),
     (["--abstract", "--config.network.form=edm"], "config.network.form"),
-    (["--config.run=x"], "config.run is 'x'"),
+    (["--config.run=sct"], "--config=FILE:run=NAME"),
     (["--config.btach_size=3"], "batch_size"),
   ],
 )

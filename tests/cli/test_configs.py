@@ -17,7 +17,7 @@ from scm_jax.configuration import parse_arg
 def get_config(arg=""):
   choice = parse_arg(arg, run=("teacher", "sct", "scd"), tiny=False)
   config = ConfigDict()
-  config.run = choice.run
+  config.run, config.note = choice.run, "new"
   config.seed = 0
   config.batch_size = 8 if choice.tiny else 64
   config.data_seed = config.get_ref("seed")
@@ -76,8 +76,8 @@ def test_flag_and_value_may_be_two_words():
   [
     ("--config.batch_size=16", "batch_size", 16),
     ("--config.limit=5", "limit", 5),
-    ("--config.run=", "run", ""),
-    ("--config.run=a=b:c", "run", "a=b:c"),
+    ("--config.note=", "note", ""),
+    ("--config.note=a=b:c", "note", "a=b:c"),
     ("--config.optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
     (
       "--config.optimizer.learning_rate=-1e-3",

@@ -64,7 +64,8 @@ def test_config_file_that_raises_names_the_line(refused, tmp_path):
 @pytest.mark.parametrize(
   "change, said",
   [
-    ("--config.run=student", "config.run is 'student'"),
+    ("--config.run=sct", "--config=FILE:run=NAME"),
+    ("--config.network.family=ddpmpp", "get_defaults(run, FAMILY)"),
     ("--config.network.form=edm3", "config.network.form is 'edm3'"),
     ("--config.total_steps=0", "config.total_steps is 0"),
     ("--config.optimizer.name=sgd", "is 'sgd'; choose one of adam, radam"),

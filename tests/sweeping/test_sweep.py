@@ -261,21 +261,45 @@ def test_runs_behind_the_others_are_not_averaged(sweep, tmp_path):
   assert rows and all(" 1 (1 failed) " in line for line in rows)
 
 
-def test_a_finished_run_of_another_teacher_is_refused(sweep, tmp_path):
+def write_config(folder, **fields):
+  """Writes the config of a run, as its training would have."""
   from scm_jax import configuration
   from scm_jax.defaults import get_defaults
 
+  config = get_defaults()
+  config.total_steps, config.data.name = 3, "fake"
+  config.update(fields)
+  (folder / "config.json").write_text(configuration.to_json(config))
+
+
+def test_a_finished_run_of_another_teacher_is_refused(sweep, tmp_path):
   assert sweep()[0] == 0
   student = tmp_path / "sweep" / NAMES[1]
-  config = get_defaults()
-  config.run, config.total_steps, config.data.name = "scd", 3, "fake"
-  config.teacher = "elsewhere/teacher_seed=0"  # the folder may have moved
-  (student / "config.json").write_text(configuration.to_json(config))
+  moved = "elsewhere/teacher_seed=0"  # the folder may have moved
+  write_config(student, run="scd", teacher=moved)
   assert sweep()[0] == 0
-  config.teacher = str(tmp_path / "sweep" / "teacher_seed=1")
-  (student / "config.json").write_text(configuration.to_json(config))
+  other = str(tmp_path / "sweep" / "teacher_seed=1")
+  write_config(student, run="scd", teacher=other)
   code, _, err, calls = sweep()
   assert (code, calls) == (2, []) and "config.teacher=" in err
+
+
+def test_runs_of_other_lengths_are_refused(sweep, tmp_path):
+  """A run that is longer, and a student whose teacher was shorter."""
+  assert sweep()[0] == 0
+  teacher, student = (tmp_path / "sweep" / name for name in NAMES[:2])
+  write_config(teacher)
+  write_config(student, run="scd", teacher=str(teacher))
+  record = student / "teacher.json"
+  for step, expected in ((3, 0), (2, 2)):
+    record.write_text(json.dumps({"step": step, "guide": {"step": 1}}))
+    code, _, err, calls = sweep()
+    assert (code, calls) == (expected, [])
+  assert f"{student} is finished" in err and "until step 3" in err
+  record.unlink()
+  (teacher / "checkpoints" / "3").rename(teacher / "checkpoints" / "4")
+  code, _, err, calls = sweep()
+  assert (code, calls) == (2, []) and f"{teacher} is at step 4" in err
 
 
 @pytest.mark.parametrize(

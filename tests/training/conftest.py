@@ -254,14 +254,14 @@ def free_port() -> Callable[[], int]:
 def pair(start, free_port, monkeypatch) -> Callable[..., list]:
   """`pair(*argv)`: two processes of `scm-jax` that do one thing together."""
 
-  def run(*argv) -> list[subprocess.Popen]:
+  def run(*argv, **options) -> list[subprocess.Popen]:
     monkeypatch.setenv("SCM_COORDINATOR", f"localhost:{free_port()}")
     monkeypatch.setenv("SCM_NUM_PROCESSES", "2")
     monkeypatch.setenv("SCM_INIT_TIMEOUT", str(PATIENCE))
     processes = []
     for index in range(2):
       monkeypatch.setenv("SCM_PROCESS_ID", str(index))
-      processes.append(start(*argv))
+      processes.append(start(*argv, **options))
     for name in cluster.PLAIN:
       monkeypatch.delenv(name)
     return processes

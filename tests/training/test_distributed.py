@@ -307,6 +307,58 @@ def test_checkpoints_and_snapshots_of_one_step(pair, flags, tmp_path):
   assert steps == list(range(2, 25, 2))
 
 
+LIMITED = """
+import os, resource, sys
+from scm_jax.cli import main
+index, size = sys.argv.pop(1), int(sys.argv.pop(1))
+if os.environ["SCM_PROCESS_ID"] == index:
+  limit = (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+  resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "kind, index, size",
+  [("checkpoint", 0, 40_000), ("checkpoint", 1, 40_000), ("snapshot", 1, 5000)],
+)
+def test_a_write_that_fails_on_one_process_ends_both(
+  pair, flags, tmp_path, kind, index, size
+):
+  folder = tmp_path / "run"
+  every = {"checkpoint_every": 100, "snapshot_every": 100, f"{kind}_every": 2}
+  argv = [f"--config.{name}={number}" for name, number in every.items()]
+  argv = ["train", f"--workdir={folder}", *flags("teacher", *argv)]
+  argv.append("--config.total_steps=100000")
+  processes = pair(index, size, *argv, prefix=("-c", LIMITED))
+  assert [process.wait(PATIENCE) for process in processes] == [1, 1]
+  logs = [process.log.read_text() for process in processes]
+  assert f"process {index} of 2: saving the {kind} of step " in logs[index]
+  assert "(File too large)" in logs[index].splitlines()[-1]
+  assert f"lost process {index}" in logs[1 - index]
+
+
+APART = """
+import os, sys
+from scm_jax.cli import main
+index = os.environ["SCM_PROCESS_ID"]
+sys.exit(main.main([word.replace("INDEX", index) for word in sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_processes_with_workdirs_of_their_own_are_refused(
+  pair, flags, tmp_path
+):
+  argv = ["train", f"--workdir={tmp_path}/INDEX", *flags()]
+  processes = pair(*argv, prefix=("-c", APART))
+  assert [process.wait(PATIENCE) for process in processes] == [1, 1]
+  for process in processes:
+    assert "process 1 does not see the folder" in process.log.read_text()
+  assert not list(tmp_path.glob("*/.seen*"))
+
+
 @pytest.mark.slow
 def test_a_process_alone_says_who_is_missing(
   start, flags, free_port, monkeypatch, tmp_path

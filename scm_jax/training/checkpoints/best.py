@@ -6,6 +6,7 @@ mesh; `sample`, `evaluate` and `scm_jax.load` read it like a workdir.
 
 import json
 import logging
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +24,7 @@ FOLDER, SCORE = "best", "score.json"
 HOW = (
   *("evaluate.num", "evaluate.reference", "evaluate.features"),
   *("sample.t_mid", "sample.gamma", "sample.sigma_max", "sample.guidance"),
-  *("sample.solver", "sample.solver_steps"),
+  *("sample.solver", "sample.solver_steps", "data.autoencoder"),
 )
 
 # Scores a model whose parameters this process holds whole. The first score
@@ -46,6 +47,9 @@ def keep_if_best(
   """
   recover(workdir)
   name, score = next(iter(scores.items()))
+  if math.isnan(score):
+    logging.warning(f"the score {name} of step {step} is not a number")
+    return False
   how = {key: operator.attrgetter(key)(config) for key in HOW}
   how = json.loads(json.dumps(how))  # as it is read back
   kept = kept_score(workdir, name, how)
@@ -57,7 +61,10 @@ def keep_if_best(
   record["how"] = how
   with files.replaced_folder(workdir / FOLDER) as folder:
     weights = export_folder.cast(model.weights, "float32")
-    export_folder.write(folder, model.with_weights(weights), origin)
+    decoder = config.data.autoencoder and files.absolute(
+      config.data.autoencoder
+    )
+    export_folder.write(folder, model.with_weights(weights), origin, decoder)
     files.write_text(folder / SCORE, json.dumps(record, indent=2) + "\n")
   return True
 

@@ -22,6 +22,7 @@ from jax.sharding import SingleDeviceSharding
 
 from scm_jax import files
 from scm_jax.errors import UserError
+from scm_jax.training.processes import startup
 from scm_jax.training.step import Extra, TrainState
 
 FOLDER, DAMAGED = "checkpoints", "checkpoints_damaged"
@@ -88,11 +89,34 @@ class Saver:
     except Exception as error:
       self._failed = True
       self._remove_partial()
-      raise UserError(
-        f"saving the {self.what} of step {self._saving} in {self.path} failed "
-        f"({one_line(error)}); {self.good()}; make room and run the same "
-        "command again"
-      ) from error
+      raise self._failure(error) from error
+
+  def _failure(self, error: Exception) -> UserError:
+    return UserError(
+      f"saving the {self.what} of step {self._saving} in {self.path} failed "
+      f"({one_line(error)}); {self.good()}; make room and run the same command "
+      "again"
+    )
+
+  def _handler(self) -> ocp.StandardCheckpointHandler:
+    """Returns what writes a tree.
+
+    Where there are several processes, one that cannot write ends at once:
+    Orbax would tell nobody until all the others have written, and those wait.
+    """
+    handler = ocp.StandardCheckpointHandler()
+    if jax.process_count() == 1:
+      return handler
+    save, finalize = handler.async_save, handler.finalize
+    end = lambda error: startup.end(self._failure(error))
+
+    async def async_save(*args, **kwargs):
+      writes = await save(*args, **kwargs)
+      return [_Write(write.result, end) for write in writes or ()]
+
+    handler.async_save = async_save
+    handler.finalize = lambda *args: _Write(finalize, end).result(*args)
+    return handler
 
   def _remove_partial(self) -> None:
     """Removes the files of a failed save, because others may need the room.
@@ -102,6 +126,20 @@ class Saver:
     if jax.process_index() == 0:
       for partial in self.path.glob(f"{self._saving}.*"):
         shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Write:
+  """A write under way, of which a failure is reported before it is raised."""
+
+  def __init__(self, run: Callable, report: Callable[[Exception], None]):
+    self._run, self._report = run, report
+
+  def result(self, *args: Any, **kwargs: Any) -> Any:
+    try:
+      return self._run(*args, **kwargs)
+    except Exception as error:
+      self._report(error)
+      raise
 
 
 class Checkpoints(Saver):
@@ -133,9 +171,9 @@ class Checkpoints(Saver):
     self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
-    whole, part = ocp.StandardCheckpointHandler, ocp.PyTreeCheckpointHandler
     # Readers restore a part: one set of EMA weights of several.
-    handlers = {"train": whole(), "ema": part() if self._reading else whole()}
+    ema = ocp.PyTreeCheckpointHandler() if self._reading else self._handler()
+    handlers = {"train": self._handler(), "ema": ema}
     return ocp.CheckpointManager(
       self.path, options=self._options, item_handlers=handlers
     )

@@ -62,7 +62,11 @@ class Snapshots(Saver):
       options = ocp.CheckpointManagerOptions(
         cleanup_tmp_directories=True, multiprocessing_options=self._apart
       )
-      self._manager = ocp.CheckpointManager(self.path, options=options)
+      self._manager = ocp.CheckpointManager(
+        self.path,
+        options=options,
+        item_handlers={name: self._handler() for name in emas},
+      )
     if step not in self._manager.all_steps():
       names = emas if step in self._at else self._names
       kept = offload.fetch({name: emas[name] for name in names})

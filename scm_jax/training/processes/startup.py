@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import functools
 import logging
 import os
 import sys
@@ -19,6 +18,9 @@ from scm_jax.training.processes.peers import PeerConnections
 
 # Seconds in which a process may report its own error once another one is lost.
 GRACE = 5
+
+
+_task = "train"  # begins what a process of several says when it ends
 
 
 @contextlib.contextmanager
@@ -38,6 +40,8 @@ def together(task: str = "train") -> Generator[None]:
   """
   timeout = _seconds("SCM_INIT_TIMEOUT", 300)
   heartbeat = _seconds("SCM_HEARTBEAT_TIMEOUT", 100)
+  global _task
+  _task = task
   here = cluster.detect(timeout)
   if here is None:
     yield
@@ -57,7 +61,7 @@ def together(task: str = "train") -> Generator[None]:
   if here.index:  # process 0 logs for all, warnings and errors aside
     logging.getLogger().setLevel(logging.WARNING)
   logging.info("process 0 of %d, at %s", here.count, here.coordinator)
-  peers.watch(functools.partial(_exit_after_loss, task))
+  peers.watch(_exit_after_loss)
   try:
     yield
   except BaseException as error:
@@ -89,7 +93,16 @@ _lost = threading.Event()  # set once a process is lost,
 _loss_message = ""  # which this message names
 
 
-def _exit_after_loss(task: str, index: int) -> None:
+def end(error: UserError) -> None:
+  """Ends this process of several at once, from any thread, with an error.
+
+  The main thread may be waiting for the others, which end because it is lost.
+  """
+  print(f"scm-jax {_task}: {_name()}: {error}", file=sys.stderr)
+  _exit(1)
+
+
+def _exit_after_loss(index: int) -> None:
   """Ends this process because process `index` is lost.
 
   The main thread may be waiting for that process in a collective operation. If
@@ -103,7 +116,7 @@ def _exit_after_loss(task: str, index: int) -> None:
   _lost.set()
   if index:  # without process 0, JAX ends this one at once
     time.sleep(GRACE)
-  print(f"scm-jax {task}: {_loss_message}", file=sys.stderr)
+  print(f"scm-jax {_task}: {_loss_message}", file=sys.stderr)
   _exit(1)
 
 
