@@ -109,7 +109,13 @@ check_flags() {
     usage_error 'give --workdir=gs://BUCKET/FOLDER, which all hosts can read'
   [[ $host =~ ^[0-9]+$ ]] || usage_error "--host=$host is not a number"
   for word in ${overrides[@]+"${overrides[@]}"}; do
-    if [[ $word == --config.teacher=* && $word != *=gs://* ]]; then
+    case $word in
+      --config.teacher=* | --config.start=* | --config.guide=* | \
+        --config.data.data_dir=* | --config.data.autoencoder=*) ;;
+      *) continue ;;
+    esac
+    # Names without a slash, and a teacher's snapshots, are no folders here.
+    if [[ $word == *=*/* && $word != *=gs://* && $word != *=snapshots/* ]]; then
       usage_error "$word: the hosts can only read folders in gs://"
     fi
   done

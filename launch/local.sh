@@ -81,6 +81,9 @@ if [[ -z $workdir ]]; then
 else
   workdir=$(from_root "$workdir")
 fi
+for i in ${overrides[@]+"${!overrides[@]}"}; do
+  overrides[i]=$(absolute_override "${overrides[i]}")
+done
 cd "$root"
 [[ -e $file ]] || usage_error "there is no config file $file"
 

@@ -82,6 +82,10 @@ make_absolute() {
   workdir=${workdir%/}
   [[ $workdir == /* || $workdir == *://* ]] || workdir=$PWD/${workdir#./}
   name=${name:-scm-$(basename "$workdir")}
+  local i
+  for i in ${overrides[@]+"${!overrides[@]}"}; do
+    overrides[i]=$(absolute_override "${overrides[i]}")
+  done
 }
 
 # Submits attempt.sh with the training as its arguments.
@@ -89,7 +93,7 @@ submit() {
   local tasks=$gpus log=%x-%j command=()
   if [[ -n $array ]]; then
     log=%x-%A_%a
-    extra+=("--array=0-$(($(wc -l < "$array") - 1))${limit:+%$limit}")
+    extra+=("--array=0-$(($(grep -c '' "$array") - 1))${limit:+%$limit}")
     command=(launch/slurm/one_of.sh "$array" "$root/.venv/bin/scm-jax" train)
   else
     command=("$root/.venv/bin/scm-jax" train "--config=$config"

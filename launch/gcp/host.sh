@@ -94,7 +94,7 @@ complete() {
   for i in 1 2 3 4 5 6; do
     if grep -q ' is complete, at step ' "$log"; then return; fi
     states=$(gcloud storage cat "$launch/state/*" 2> /dev/null || true)
-    if grep -q ' complete' <<< "$states"; then return; fi
+    if grep -qE '^[^ ]+ complete$' <<< "$states"; then return; fi
     if ((HOSTS == 1)) || [[ -n $stopped ]]; then return 1; fi
     if ((i < 6)); then sleep "$((retry_seconds / 3))"; fi
   done

@@ -71,9 +71,9 @@ states() { ask gcloud storage cat "$uploaded/state/*"; }
 outcome() {
   local all
   all=$(states) || return
-  if grep -q ' complete' <<< "$all"; then
+  if grep -qE '^[^ ]+ complete$' <<< "$all"; then
     echo complete
-  elif grep -q ' failed' <<< "$all"; then
+  elif grep -qE '^[^ ]+ failed' <<< "$all"; then
     echo failed
   fi
 }

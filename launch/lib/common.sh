@@ -30,6 +30,23 @@ config_path() {
   fi
 }
 
+# Prints an override whose value is a path in the current folder with the absolute
+# path, because commands run in the repository; any other as it is.
+absolute_override() {
+  local value=${1#*=}
+  case $1 in
+    --config.teacher=* | --config.start=* | --config.guide=* | \
+      --config.data.data_dir=* | --config.data.autoencoder=* | \
+      --config.evaluate.reference=*)
+      if [[ $PWD != "$root" && $value == [!/]* && -e $PWD/$value ]]; then
+        echo "${1%%=*}=$PWD/${value#./}"
+        return
+      fi
+      ;;
+  esac
+  echo "$1"
+}
+
 # Prints a config FILE[:ARG] with the file's absolute path. The file is searched
 # in the current folder first, then in the repository.
 absolute_config() {

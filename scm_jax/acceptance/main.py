@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from scm_jax.acceptance import page, parts, record
-from scm_jax.errors import is_installed
+from scm_jax.errors import UserError, is_installed
 
 NEEDED = ("jax", "flax", "optax", "orbax")  # by every part
 FIRST = "machine"
@@ -41,7 +42,11 @@ def main(argv: list[str] | None = None) -> int:
   if unknown := set(names) - set(parts.PARTS):
     parser.error(f"--parts: there is no {', '.join(sorted(unknown))}")
   args.out.mkdir(parents=True, exist_ok=True)
-  book = record.Record(args.out)
+  try:
+    book = record.Record(args.out, args.tiny)
+  except UserError as error:
+    _say(str(error))
+    return error.exit_code
   end = time.monotonic() + 60 * args.minutes
 
   def save() -> None:
@@ -122,8 +127,8 @@ def run(
         save()
       process.wait()
     finally:
-      timer.cancel()
       _kill(process)
+      timer.cancel()
   entry["seconds"] += time.monotonic() - start
   entry["state"] = record.DONE
   if process.returncode:
@@ -168,6 +173,15 @@ def _say(text: str) -> None:
   print(f"accelerator: {text}", file=sys.stderr, flush=True)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+  """Ends the call, and with it the part that runs."""
+  for again in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(again, signal.SIG_IGN)
+  _say("stopped; the same command goes on")
+  sys.exit(128 + number)
+
+
 if __name__ == "__main__":
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the part, too
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, _stop)
   sys.exit(main())

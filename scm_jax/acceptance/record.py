@@ -4,7 +4,8 @@ import json
 import pathlib
 from typing import Any
 
-from scm_jax import files
+from scm_jax import errors, files
+from scm_jax.errors import ConfigError
 
 FILE = "accelerator.json"
 # States of a part: all results are there; an error ended it; time did; it lacks
@@ -20,11 +21,25 @@ class Record:
       or is impossible, `why`.
   """
 
-  def __init__(self, folder: pathlib.Path):
-    self._path = folder / FILE
+  def __init__(self, folder: pathlib.Path, tiny: bool):
+    """Reads the results of earlier calls.
+
+    Raises:
+      ConfigError: they are of other sizes, of which `tiny` are the smallest.
+      UserError: the file is damaged.
+    """
+    self._path, self._tiny = folder / FILE, tiny
     self.parts: dict[str, dict[str, Any]] = {}
-    if self._path.exists():
-      self.parts = json.loads(self._path.read_text())["parts"]
+    if not self._path.exists():
+      return
+    with errors.reading(self._path):
+      found = json.loads(self._path.read_text())
+      self.parts = found["parts"]
+    if found.get("tiny", tiny) != tiny:
+      raise ConfigError(
+        f"{self._path} has the results of a run {'without' if tiny else 'with'}"
+        " --tiny; choose another --out"
+      )
 
   def part(self, name: str) -> dict[str, Any]:
     """Returns the entry of a part, which may be changed before `write`."""
@@ -37,7 +52,7 @@ class Record:
 
   def write(self) -> None:
     """Replaces the file at once, so that a reader never sees half of it."""
-    text = json.dumps({"parts": self.parts}, indent=1)
+    text = json.dumps({"tiny": self._tiny, "parts": self.parts}, indent=1)
     files.write_text(self._path, text + "\n")
 
   def state(self, name: str) -> str | None:

@@ -87,6 +87,13 @@ def _check(args: argparse.Namespace) -> None:
     )
 
 
+# Fields that name a folder or a file.
+_PATHS = (
+  *("teacher", "start", "guide", "evaluate.reference"),
+  *("data.data_dir", "data.autoencoder"),
+)
+
+
 def _runs(config_argv: list[str], folder: Any, only: str) -> list[Any]:
   """Returns the runs of the config's sweep, resolved."""
   from scm_jax.sweeping import points, runs
@@ -100,7 +107,10 @@ def _runs(config_argv: list[str], folder: Any, only: str) -> list[Any]:
   for flag, value in given.items():
     if flag.startswith("--no") or value is None:
       raise ConfigError(f"{flag}: write --config.KEY=VALUE")
-    overrides[flag.partition(".")[2]] = value
+    field = flag.partition(".")[2]
+    if field in _PATHS and value and os.path.exists(value):
+      value = os.path.abspath(value)
+    overrides[field] = value
   chosen = points.chosen(points.checked(configs.load_sweep(target)), only)
   return runs.resolve(chosen, target, overrides, folder, configs.parse_config)
 

@@ -60,7 +60,7 @@ def accept(tmp_path, monkeypatch):
   def run(*names, minutes=1.0):
     flags = [f"--out={tmp_path}", f"--parts={','.join(names)}"]
     code = main.main([*flags, f"--minutes={minutes}"])
-    return code, record.Record(tmp_path).parts
+    return code, record.Record(tmp_path, tiny=False).parts
 
   return run
 
@@ -112,6 +112,18 @@ def test_the_record_is_json(accept, tmp_path):
   accept("good")
   content = json.loads((tmp_path / record.FILE).read_text())
   assert content["parts"]["good"]["results"]["first"] == {"passed": True}
+
+
+def test_a_record_that_cannot_go_on_is_said(accept, tmp_path, capfd):
+  """One of the smallest networks, and a damaged one."""
+  accept("good")
+  flags = [f"--out={tmp_path}", "--parts=good"]
+  assert main.main([*flags, "--tiny"]) == 2
+  assert "--tiny" in capfd.readouterr().err
+  (tmp_path / record.FILE).write_text('{"parts": {"go')
+  assert main.main(flags) == 1
+  assert record.FILE in capfd.readouterr().err
+  assert (tmp_path / "good").read_text() == "x"
 
 
 def test_parts_start_where_little_is_installed():

@@ -177,6 +177,7 @@ def test_an_empty_bucket_is_no_failure(cloud):
     ((*TPU, "--name=X"), "--name=X"),
     ((*TPU, "--config=configs/no.py"), "configs/no.py"),
     ((*TPU, "--config.teacher=runs/t"), "--config.teacher=runs/t"),
+    ((*TPU, "--config.data.data_dir=/data"), "--config.data.data_dir=/data"),
   ],
 )
 def test_bad_arguments_exit_2(cloud, flags, named):
@@ -247,7 +248,7 @@ def test_run_waits_for_room_but_not_for_permissions(cloud):
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_failed_training_ends_the_run(cloud, keep):
   cloud("create", *TPU, "--yes")
-  failed = "scm-my-run-0 failed with exit code 2: bad config"
+  failed = "scm-my-run-0 failed with exit code 2: the save is not complete"
   flags = ["--keep"] if keep else []
   result = cloud("run", *TPU, *flags, reports=[TRAINING, failed])
   assert result.returncode == 1 and failed in result.stdout

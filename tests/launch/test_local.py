@@ -75,6 +75,16 @@ def test_the_main_job(repo, bash, log):
   assert "runs/digits/report.png" in lines[-1]
 
 
+def test_data_of_the_users_folder(repo, bash, log, tmp_path):
+  (tmp_path / "mine").mkdir()
+  flag = "--config.data.data_dir=mine"
+  result = bash(repo / "launch" / "local.sh", flag, cwd=tmp_path)
+  assert result.returncode == 0, result.stderr
+  assert f"--config.data.data_dir={tmp_path}/mine" in log.read_text()
+  bash(repo / "launch" / "local.sh", flag, cwd=repo)
+  assert log.read_text().rstrip().count(f" {flag}\n") == 3
+
+
 @pytest.mark.parametrize("config", ["configs/mnist.py", "mnist"])
 def test_tiny_run_of_another_config_with_argument_and_override(
   repo, bash, log, config

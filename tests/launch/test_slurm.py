@@ -31,9 +31,9 @@ def slurm(repo, program, bash):
   env = {k: v for k, v in os.environ.items() if not k.startswith(unset)}
   env["PATH"] = f"{repo / 'bin'}{os.pathsep}{env['PATH']}"
 
-  def run(*flags, script=repo / "launch" / "slurm.sh", **more):
+  def run(*flags, script=repo / "launch" / "slurm.sh", cwd=repo, **more):
     calls.write_text("")
-    result = bash(script, *flags, cwd=repo, env={**env, **more})
+    result = bash(script, *flags, cwd=cwd, env={**env, **more})
     return result, calls.read_text().splitlines()
 
   return run
@@ -62,6 +62,27 @@ def test_a_job_has_one_process_a_gpu(slurm, repo):
   environment = (repo / "environment").read_text()
   assert "--xla_gpu_enable_latency_hiding_scheduler=true" in environment
   assert f"cache {repo}/.cache/jax" in environment
+
+
+def test_paths_are_those_of_the_users_folder(slurm, repo, tmp_path):
+  """The repository may have other folders of the same names."""
+  here = tmp_path / "my runs"
+  for folder in (here / "teacher", repo / "teacher", repo / "start"):
+    folder.mkdir(parents=True)
+  flags = ("--config.teacher=teacher", "--config.start=start")
+  result, (_, sbatch) = slurm(
+    "--config=digits:tiny", "--workdir=a", *flags, cwd=here
+  )
+  assert result.returncode == 0, result.stderr
+  assert f" --config.teacher={here}/teacher --config.start=start" in sbatch
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_every_line_of_an_array_is_a_run(slurm, tmp_path, end):
+  file = tmp_path / "runs.tsv"
+  file.write_text(f"--config=a\t--workdir=/1\n--config=a\t--workdir=/2{end}")
+  _, (_, sbatch) = slurm(f"--array={file}")
+  assert " --array=0-1 " in sbatch
 
 
 def test_a_shipped_config_has_a_name(slurm, repo):
