@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from scm_jax.data import pipeline, sources
+from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
@@ -88,6 +89,16 @@ def test_schedules_that_a_run_is_too_short_for(load, run, steps, option):
   assert f"config.objective.{option}" in remark and str(steps) in remark
   enough = dataclasses.replace(config, total_steps=steps + 1)
   assert not resolve.remarks(enough)
+
+
+@pytest.mark.parametrize("run", ["ect", "meanflow", "facm", "ms_scd"])
+def test_a_run_with_the_defaults_of_another_is_said(run):
+  config = get_defaults(run)
+  assert not resolve.remarks(resolve.resolve(config))
+  other = get_defaults("teacher")
+  other.run = run
+  found = resolve.remarks(resolve.resolve(other))
+  assert any(f"get_defaults({run!r})" in remark for remark in found)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet64", "imagenet512"])

@@ -134,9 +134,12 @@ def test_half_precision_is_widened(file, params, tmp_path):
 
 def test_a_config_beside_that_is_another_things(file, tmp_path):
   path = shutil.copy(file, tmp_path / "vae.safetensors")
-  for content in ("{", "[]", json.dumps({"norm_num_groups": 2})):
+  for content in ("[]", json.dumps({"norm_num_groups": 2})):
     (tmp_path / "config.json").write_text(content)
     assert autoencoder.load(path)[0].config.groups == 8
+  (tmp_path / "config.json").write_text('{"norm_num_')  # whose is not known
+  with pytest.raises(UserError, match=rf"{tmp_path}/config\.json"):
+    autoencoder.load(path)
 
 
 DROP = "decoder.up_blocks.1.resnets.1.conv2.bias"

@@ -42,6 +42,15 @@ def test_cmyk(photographs):
   assert np.abs(error).mean() < 4  # JPEG's loss; inverted it would be 80
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cielab(channels):
+  file = io.BytesIO()
+  Image.new("RGB", (5, 4), (77, 77, 77)).convert("LAB").save(file, "TIFF")
+  found, notes = transform.decode(file.getvalue(), channels)
+  assert notes == ("LAB",)
+  np.testing.assert_allclose(np.asarray(found), 77, atol=2)
+
+
 def test_orientation(photographs):
   scene = photographs.scene(0)  # 40 wide, 30 high
   data = photographs.encode(scene, "rotated", "JPEG")

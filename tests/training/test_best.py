@@ -114,6 +114,25 @@ def test_scores_of_other_settings_are_not_compared(
   assert not offer(path, 3, 2.0, config=config)
 
 
+def test_a_score_that_is_no_number_is_never_the_best(offer, tmp_path, caplog):
+  path = epath.Path(tmp_path)
+  assert offer(path, 1, 1.0)
+  assert not offer(path, 2, np.nan) and "kid of step 2" in caplog.text
+  assert _step(path) == 1
+
+
+def test_the_best_is_decoded_as_its_run_is(make_config, offer, tmp_path):
+  path = epath.Path(tmp_path)
+  config = make_config("teacher")
+  config.data.autoencoder = str(tmp_path / "vae")
+  assert offer(path, 1, 1.0) and offer(path, 2, 1.5, config=config)
+  with pytest.raises(UserError, match=rf"there is no {tmp_path}/vae"):
+    export_folder.autoencoder(path / "best")
+  (tmp_path / "vae").mkdir()
+  found = export_folder.autoencoder(path / "best")
+  assert found == str(tmp_path / "vae")
+
+
 @pytest.mark.parametrize("text", ["null", "", '{"scores": 3}'])
 def test_a_damaged_score_makes_way(offer, tmp_path, caplog, text):
   path = epath.Path(tmp_path)

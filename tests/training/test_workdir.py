@@ -128,6 +128,17 @@ def test_how_long_how_often_and_where_may_change(change, make_config, tmp_path):
   assert configuration.diff(workdir.load_config(path), changed) == []
 
 
+def test_a_cooldown_that_moves_is_said(make_config, tmp_path, caplog):
+  """Only where it has begun, or would have."""
+  cooldown = "--config.optimizer.cooldown=0.5"
+  make = lambda total: make_config("teacher", total, cooldown)
+  for total, step, said in ((20, 4, False), (20, 5, True), (8, 8, False)):
+    path = claim(make("--config.total_steps=8"), tmp_path)
+    caplog.clear()
+    workdir.write_config(path, make(f"--config.total_steps={total}"), step)
+    assert (f"was 8 and is {total}" in caplog.text) == said
+
+
 def test_a_folder_that_cannot_be_made(make_config, tmp_path):
   (tmp_path / "file").write_text("mine")
   for folder in (tmp_path / "file", tmp_path / "file" / "run"):

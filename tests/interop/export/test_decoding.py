@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import scm_jax
-from scm_jax.errors import ConfigError
+from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder, export, export_folder, stablehlo
 from scm_jax.training import workdir
 
@@ -66,6 +67,18 @@ def test_without_an_autoencoder_there_is_none(export_of):
   assert not (folder / "vae").exists()
   index = json.loads((folder / "model_index.json").read_text())
   assert index["vae"] == [None, None]
+
+
+def test_an_autoencoder_that_is_missing_is_said(folder, tmp_path):
+  """Or is given, or asked not to decode."""
+  lost = shutil.copytree(folder, tmp_path / "lost")
+  shutil.move(lost / "vae", tmp_path / "elsewhere")
+  with pytest.raises(UserError, match=rf"there is no {lost}/vae"):
+    scm_jax.load(lost)
+  whole = scm_jax.load(lost, autoencoder=str(tmp_path / "elsewhere"))
+  small = scm_jax.load(lost, autoencoder="")
+  sides = [model.sample(LABELS, steps=1).shape[1] for model in (whole, small)]
+  assert sides == [16, 4]
 
 
 def test_read_back(folder, expected):
