@@ -36,9 +36,10 @@ from configs import common, paper
 from scm_jax.configuration import parse_arg
 from scm_jax.networks import presets
 
-# Those that the paper (sCT) or their authors train with dropout here.
-DROPOUT = ("sct", "ect", "tcm", "meanflow")
 MEANFLOWS = ("meanflow", "imf", "alphaflow")
+# Those that the paper (sCT) or their authors train with dropout here; iMF and
+# alpha-Flow have MeanFlow's.
+DROPOUT = ("sct", "ect", "tcm", *MEANFLOWS)
 # Those whose authors keep PyTorch's second moment.
 PYTORCH = ("ect", "tcm", "cmt")
 

@@ -51,7 +51,7 @@ def get_config(arg: str = ""):
   if config.run == "teacher":
     config.snapshot_at = (weak,)
   elif common.takes_guidance(config.run):
-    # The best of ten methods at one budget (docs/reproduction.md).
+    # The best of all methods at one budget (docs/reproduction.md).
     config.guide = f"snapshots/{weak}"
     config.objective.guidance = "fixed"
     config.objective.guidance_scale = 1.25

@@ -39,7 +39,9 @@ programs = json.loads((folder / "stablehlo" / "programs.json").read_text())
 # Parameters lie in files beside it, unless they are in the program (`--bake`).
 paths = [folder / a["file"] for a in program["arguments"] if "file" in a]
 params = jax.device_put([load_safetensors(path) for path in paths])
-index, label = jnp.arange(10), jnp.arange(10)  # the samples' numbers and labels
+config = json.loads((folder / "config.json").read_text())
+classes = max(config["network"]["num_classes"], 1)
+index, label = jnp.arange(10), jnp.arange(10) % classes  # of each sample
 seed, guidance = jnp.int32(0), jnp.float32(1.0)
 images, data = sample(*params, seed, index, label, guidance)
 np.savez("samples.npz", samples=np.asarray(images), data=np.asarray(data))

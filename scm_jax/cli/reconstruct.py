@@ -6,7 +6,7 @@ from scm_jax.cli import flags
 
 EXAMPLE = """\
 scm-jax reconstruct --workdir=runs/teacher --ema=0.03,0.05 --out=runs/teacher_03
-scm-jax train --config=configs/digits.py:run=scd --workdir=runs/scd \\
+scm-jax train --config=imagenet64:run=scd --workdir=runs/scd \\
     --config.teacher=runs/teacher_03"""
 
 FLAGS = {

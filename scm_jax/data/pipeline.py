@@ -14,7 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from scm_jax.errors import ConfigError
+from scm_jax.errors import ConfigError, UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -90,4 +90,11 @@ def _random_flip(element: dict[str, Any], rng: np.random.Generator) -> Any:
 
 
 def _with_int32_label(batch: Batch) -> Batch:
-  return {**batch, "label": batch["label"].astype(np.int32)}
+  label = batch.get("label")
+  if label is None or not np.issubdtype(label.dtype, np.integer):
+    found = "none" if label is None else f"one of {label.dtype}"
+    raise UserError(
+      f"every element needs a label, a whole number, and has {found}; give "
+      "each the label 0 if there are no classes"
+    )
+  return {**batch, "label": label.astype(np.int32)}

@@ -123,8 +123,8 @@ class LevelsConfig(NetworkConfig):
       )
     if self.patch < 1 or self.resolution % self.patch:
       raise ConfigError(
-        f"the data's size of {self.resolution} cannot be divided into patches "
-        f"of side {self.patch}; choose another network.patch"
+        f"patch is {self.patch}, but the data's size of {self.resolution} "
+        "cannot be divided into patches of that side"
       )
     levels = len(self.channel_mult)
     side = self.resolution // self.patch

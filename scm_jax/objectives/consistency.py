@@ -45,8 +45,8 @@ class Options(spec.Options):
 
   Attributes:
     warmup_steps: `H`, steps over which the tangent's second term is warmed up.
-    warmup: `linear`, the paper's; `variance_exact`, rCM's; or `rectified_flow`,
-      AYF's (`tangent.WARMUPS`).
+    warmup: `linear`, the paper's; `variance_exact`, that of rCM's code of 2025;
+      or `rectified_flow`, AYF's (`tangent.WARMUPS`).
     warmup_limit: the warm-up's last value; 1 is the whole tangent.
     derivative: how the network is differentiated: `jvp` (exactly),
       `finite_difference`, `discrete` (dsCD, Appendix E), `relative` (a step of
@@ -67,7 +67,7 @@ class Options(spec.Options):
       or `gap`, AYF's.
     segments: the number of equal segments of `[0, pi/2]`, for `segment`.
     gap_mean, gap_std: of the logit of `t - s` in a rectified flow's time, for
-      `gap`.
+      `gap`, which does not draw by `P_mean` and `P_std`.
     equal_share: the part of the samples with `s = t`, which learn the velocity.
     tangent_scale: the tangent's scale (`tangent.SCALES`).
     kappa: `sigma_d` over the standard deviation of the noise of the rectified

@@ -88,7 +88,9 @@ class AlphaFlow(MeanFlow):
   """alpha-Flow (arXiv 2510.20771), which takes no derivative.
 
   The error that its weight is a function of is a mean over pixels. The
-  published code divides it by `alpha^2` more in the weight alone.
+  published code divides it by `alpha^2` more in the weight alone, takes the
+  part `alpha` of a rectified flow's time, here of the angle, and draws one time
+  where `s = t`, here the later of two.
   """
 
   derivative: consistency.Derivative = "relative"

@@ -241,8 +241,9 @@ NORMALIZATIONS = {
 
 
 # The factor of the tangent's first term, by which `a (sigma_d F - v)` is
-# multiplied: the paper's, rCM's, which keeps the variance, and AYF's, which
-# warms up in the coordinates of a rectified flow. They are equal at `r = 1`.
+# multiplied: the paper's; rCM's of 2025, which keeps the variance; and AYF's,
+# which warms up in the coordinates of a rectified flow. They are equal at `r =
+# 1`.
 WARMUPS = {
   "linear": lambda jump, r: jnp.cos(jump.span),
   "variance_exact": lambda jump, r: jnp.sqrt(1 - (r * jnp.sin(jump.span)) ** 2),

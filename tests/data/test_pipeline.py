@@ -7,7 +7,7 @@ import pytest
 
 from scm_jax.data import pipeline, sources
 from scm_jax.defaults import get_defaults
-from scm_jax.errors import ConfigError
+from scm_jax.errors import ConfigError, UserError
 
 
 class Toy:
@@ -155,6 +155,16 @@ def test_source_may_hold_something_else():
   some = pipeline.Batches(Latents(6), batch_size=6, seed=0)
   assert some[0]["image"].dtype == np.float32
   assert sorted(some[0]["image"][:, 0, 0, 0]) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("label", [None, 0.5])
+def test_labels_are_whole_numbers(label):
+  """A float would lose its fraction in silence."""
+  element = {"image": np.zeros((2, 2, 1), np.uint8)}
+  element |= {} if label is None else {"label": label}
+  some = pipeline.Batches([element] * 4, batch_size=2, seed=0)
+  with pytest.raises(UserError, match="every element needs a label"):
+    some[0]
 
 
 def test_error_of_the_source_reaches_the_reader():
