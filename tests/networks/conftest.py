@@ -1,4 +1,4 @@
-"""Tiny networks with random weights."""
+"""Random weights and inputs for tiny networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,5 +28,21 @@ def random_params() -> Callable[[networks.Network], Any]:
     if "out_gain" in params["denoiser"]:
       params["denoiser"]["out_gain"] = jnp.ones((), dtype)
     return magnitude.normalize_weights(params)
+
+  return draw
+
+
+@pytest.fixture
+def inputs() -> Callable:
+  """`inputs(config)`: noisy samples, times and conditions of three."""
+
+  def draw(config, dtype=jnp.float32):
+    rng = np.random.default_rng(1)
+    shape = (3, config.resolution, config.resolution, config.in_channels)
+    cond = {"label": jnp.arange(3) % 3}
+    if config.guidance:
+      cond["guidance"] = jnp.linspace(1, 2, 3, dtype=dtype)
+    t = jnp.linspace(0.2, 1.4, 3, dtype=dtype)
+    return jnp.asarray(rng.normal(size=shape), dtype), t, cond
 
   return draw

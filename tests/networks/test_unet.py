@@ -1,4 +1,4 @@
-"""The U-Net: what it starts as, its conditions, and its derivative."""
+"""The U-Net: what it starts as, and its conditions."""
 
 import dataclasses
 
@@ -26,24 +26,13 @@ TWO_LEVELS = dataclasses.replace(
 )
 
 
-def inputs(config, batch=3, dtype=jnp.float32):
-  rng = np.random.default_rng(1)
-  shape = (batch, config.resolution, config.resolution, config.in_channels)
-  x = jnp.asarray(rng.normal(size=shape), dtype)
-  t = jnp.linspace(0.2, 1.4, batch, dtype=dtype)
-  cond = {"label": jnp.arange(batch) % 3}
-  if config.guidance:
-    cond["guidance"] = jnp.linspace(1, 2, batch, dtype=dtype)
-  return x, t, cond
-
-
 def relative(a, b):
   a, b = (np.asarray(v, np.float64) for v in (a, b))
   return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 @pytest.mark.parametrize("form", ["trigflow", "edm2"])
-def test_starts_at_zero(form):
+def test_starts_at_zero(form, inputs):
   config = dataclasses.replace(TINY, form=form, guidance=True)
   network = networks.build(config)
   key = jax.random.key(0, impl="rbg")  # compiles sooner than the default
@@ -61,7 +50,7 @@ def has_attention(params, block):
 
 
 @pytest.mark.parametrize("form", ["trigflow", "edm2"])
-def test_both_forms_have_all_levels(form):
+def test_both_forms_have_all_levels(form, inputs):
   config = dataclasses.replace(
     TWO_LEVELS, form=form, num_classes=0, dtype=jnp.bfloat16
   )
@@ -76,7 +65,7 @@ def test_both_forms_have_all_levels(form):
   assert attending == {"enc_8_0", "dec_8_0", "dec_8_1", "dec_4_in0"}
 
 
-def test_conditions(random_params):
+def test_conditions(inputs, random_params):
   """No label is no label; guidance starts as a no-op and then acts."""
   guided = networks.build(dataclasses.replace(TINY, guidance=True))
   params = random_params(guided)
@@ -101,7 +90,7 @@ def test_conditions(random_params):
 @pytest.mark.parametrize(
   ("largest", "sides"), [(16, {8, 4}), (4, {4}), (2, set())]
 )
-def test_dropout_acts_at_its_resolutions(largest, sides):
+def test_dropout_acts_at_its_resolutions(largest, sides, inputs):
   config = dataclasses.replace(
     TWO_LEVELS, dropout=0.1, dropout_resolution=largest
   )
@@ -127,41 +116,3 @@ def test_dropout_acts_at_its_resolutions(largest, sides):
   assert set(seen) == sides
   # The deepest level has five blocks (down, 1, in0, in1, 2), the other four.
   assert len(seen) == 6 * (4 in sides) + 4 * (8 in sides)
-
-
-@pytest.mark.parametrize(
-  "config",
-  [
-    dataclasses.replace(TINY, form="edm2", dropout=0.3),
-    dataclasses.replace(TINY, dropout=0.3, guidance=True),
-    pytest.param(
-      dataclasses.replace(TWO_LEVELS, dropout=0.3, guidance=True),
-      marks=pytest.mark.slow,
-    ),
-  ],
-  ids=["edm2", "guidance", "two-levels-guidance"],
-)
-def test_the_derivative_is_exact(config, random_params):
-  """`jax.jvp` against central differences, masks of dropout held."""
-  with jax.enable_x64(True):
-    config = dataclasses.replace(config, dtype=jnp.float64)
-    network = networks.build(config)
-    params = random_params(network)
-    x, t, cond = inputs(config, dtype=jnp.float64)
-    dx = jnp.asarray(np.random.default_rng(5).normal(size=x.shape))
-    dt = jnp.cos(t) * jnp.sin(t)
-    rngs = {"dropout": jax.random.key(7, impl="rbg")}
-
-    @jax.jit
-    def F(x, t):
-      return network.F(params, x, t, cond, rngs=rngs, train=True)
-
-    value, tangent = jax.jit(lambda: jax.jvp(F, (x, t), (dx, dt)))()
-    assert tangent.dtype == jnp.float64
-    h = 1e-5
-    ahead, behind = (F(x + s * dx, t + s * dt) for s in (h, -h))
-    central = (ahead - behind) / (2 * h)
-    for i in range(len(x)):
-      assert relative(tangent[i], central[i]) <= 1e-6
-    # The forward pass inside the derivative is the forward pass.
-    np.testing.assert_allclose(value, F(x, t), rtol=1e-10, atol=1e-12)
