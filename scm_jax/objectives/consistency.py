@@ -210,25 +210,10 @@ def loss(
   output = diagnostics.select(valid, output)
   there = jumps.of(point, options)
   ends = () if there.s is None else (there.s,)
-  log_weight = lambda: weighting.log_weight(
-    student, params, options, there.t, *ends
-  )
-  size = None  # of tangents, as the adaptive weight expects it
-  if options.tangent_norm == "expected":
-    size = jnp.exp(-jax.lax.stop_gradient(log_weight()) / 2)
-    g /= trigflow.expand(size, g)
-  target = jax.lax.stop_gradient(output + g)
-  squares = jnp.square(output - target)
-  error = REDUCTIONS[options.reduction](
-    squares, axis=tuple(range(1, squares.ndim))
-  )
-  if size is not None:
-    error *= jnp.square(size)  # of the raw tangent, which the weight learns
-  if options.error_power:
-    error = _self_weighted(error, there, options)
-  error = options.prior(error, there)
+  log_weight = weighting.log_weight(student, params, options, there.t, *ends)
+  error = _error(output, g, there, log_weight, options)
   scale = weighting.UNITS[options.weighting_unit](point.x0.shape[1:])
-  total, per_sample = weighting.weigh(error, log_weight(), valid, scale)
+  total, per_sample = weighting.weigh(error, log_weight, valid, scale)
   by_jump = (
     {}
     if there.s is None
@@ -302,6 +287,26 @@ def raw_tangent(
   point, velocity = teacher_path.follow(point, velocity, options)
   F = student.tangent_F or student.F
   return derivatives.tangents(F, params, point, velocity, options, step).g
+
+
+def _error(
+  output: Array, g: Array, there: Jump, log_weight: Array, options: Options
+) -> Array:
+  """Returns each sample's error, `[B]`, with all weights but the adaptive."""
+  size = None  # of tangents, as the adaptive weight expects it
+  if options.tangent_norm == "expected":
+    size = jnp.exp(-jax.lax.stop_gradient(log_weight) / 2)
+    g /= trigflow.expand(size, g)
+  target = jax.lax.stop_gradient(output + g)
+  squares = jnp.square(output - target)
+  error = REDUCTIONS[options.reduction](
+    squares, axis=tuple(range(1, squares.ndim))
+  )
+  if size is not None:
+    error *= jnp.square(size)  # of the raw tangent, which the weight learns
+  if options.error_power:
+    error = _self_weighted(error, there, options)
+  return options.prior(error, there)
 
 
 def _self_weighted(error: Array, there: Jump, options: Options) -> Array:

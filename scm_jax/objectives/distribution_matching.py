@@ -12,6 +12,7 @@ as tangents are, which is of unit size for data of any dimension as well.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -83,13 +84,7 @@ def loss(
   total, metrics = consistency.loss(
     student, params, point, velocity, options, step
   )
-  normal = jax.vmap(lambda key: jax.random.normal(key, point.z.shape[1:]))
-  noise = lambda i: (
-    options.sigma_d
-    * normal(
-      jax.vmap(jax.random.fold_in, (0, None))(point.drawn["noise_key"], i)
-    )
-  )
+  noise = functools.partial(fresh_noise, point, options.sigma_d)
   x_t, t = rolled_out(student, params, point, noise, options)
   output = spec.evaluate(student.F, params, x_t / options.sigma_d, t, point)
   drawn = trigflow.denoise(output, x_t, t, options.sigma_d)
@@ -102,12 +97,7 @@ def loss(
     options,
   )
   valid = metrics["valid"] & diagnostics.finite(output, g)
-  g = diagnostics.select(valid, g)
-  output = diagnostics.select(valid, output)
-  size = diagnostics.norms(g)
-  g = g / trigflow.expand(size + options.tangent_c, g)
-  error = jnp.square(output - jax.lax.stop_gradient(output + g))
-  matching = diagnostics.mean(valid, error.sum(tuple(range(1, error.ndim))))
+  matching, size = matching_loss(output, g, valid, options)
   critic, seen = diffusion.loss(
     student.extra[CRITIC],
     params[CRITIC],
@@ -124,7 +114,7 @@ def loss(
   metrics |= jax.lax.stop_gradient(
     {
       "loss": total,
-      "matching_norm": diagnostics.mean(valid, size),
+      "matching_norm": size,
       "critic_loss": critic,
       "critic_mse": seen["mse"],
       "valid": valid,
@@ -132,6 +122,26 @@ def loss(
     }
   )
   return total, metrics
+
+
+def fresh_noise(point: Point, sigma_d: float, i: int) -> Array:
+  """Draws the batch's noise of the number `i`, `[B, ...]`."""
+  keys = jax.vmap(jax.random.fold_in, (0, None))(point.drawn["noise_key"], i)
+  normal = jax.vmap(lambda key: jax.random.normal(key, point.z.shape[1:]))
+  return sigma_d * normal(keys)
+
+
+def matching_loss(
+  output: Array, g: Array, valid: Array, options: Options
+) -> tuple[Array, Array]:
+  """Returns the loss that moves outputs along `g`, and the mean norm of `g`."""
+  g = diagnostics.select(valid, g)
+  output = diagnostics.select(valid, output)
+  size = diagnostics.norms(g)
+  g = g / trigflow.expand(size + options.tangent_c, g)
+  error = jnp.square(output - jax.lax.stop_gradient(output + g))
+  per_sample = error.sum(tuple(range(1, error.ndim)))
+  return diagnostics.mean(valid, per_sample), diagnostics.mean(valid, size)
 
 
 def rolled_out(
