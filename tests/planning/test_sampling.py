@@ -5,9 +5,8 @@ import math
 
 import pytest
 
-from scm_jax.cli import main
 from scm_jax.planning import compile as compiler
-from scm_jax.planning import sampling, targets, topology
+from scm_jax.planning import sampling, targets
 
 KEYS = {
   "target",
@@ -34,25 +33,8 @@ def answer(_config):
   return compiler.ask(_config, targets.parse("cpu", one=True), sample=request)
 
 
-@pytest.fixture
-def run(flags, capfd):
-  """Returns `run(*argv)`: exit code, stdout and stderr of the command."""
-
-  def call(*argv):
-    code = main.main(["plan", *flags, "--sample", *argv])
-    return code, *capfd.readouterr()
-
-  return call
-
-
-@pytest.fixture
-def compiled(answer, monkeypatch):
-  """Makes the worker give this answer to every request."""
-  monkeypatch.setattr(compiler, "ask", lambda *_, **__: answer)
-
-
 def test_json(compiled, run):
-  code, out, err = run("--target=cpu", "--batch=3", "--json")
+  code, out, err = run("--sample", "--target=cpu", "--batch=3", "--json")
   assert (code, err) == (0, "")
   result = json.loads(out)
   assert result.keys() >= KEYS
@@ -79,43 +61,18 @@ def test_latencies(compiled, config):
 
 
 def test_a_table(compiled, run):
-  code, out, _ = run("--target=h200", "--batch=3")
+  code, out, _ = run("--sample", "--target=h200", "--batch=3")
   assert code == 0 and "2 evaluations" in out and "ms predicted" in out
-
-
-@pytest.mark.parametrize(
-  "argv, code, said",
-  [
-    (["--target=h20"], 2, "did you mean 'h200'?"),
-    (["--target=cpu", "--steps=0"], 2, "--steps"),
-  ],
-)
-def test_mistakes(run, argv, code, said):
-  ended, out, err = run(*argv)
-  assert (ended, out) == (code, "")
-  assert said in err and err.count("\n") == 1
-
-
-def _plugin(name):
-  installed = {
-    "tpu": topology.is_installed("libtpu"),
-    "gpu": topology.gpu_plugin() is not None,
-  }
-  return pytest.mark.skipif(
-    not installed[name], reason=f"the extra plan-{name} is not installed"
-  )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "target",
-  [
-    pytest.param("v5e", marks=_plugin("tpu")),
-    pytest.param("h200", marks=_plugin("gpu")),
-  ],
+  ["v5e", "h200"],
 )
-def test_hardware_that_is_not_here(target, run):
-  code, out, err = run(f"--target={target}", "--json")
+def test_hardware_that_is_not_here(target, run, needs_plugin):
+  needs_plugin(targets.parse(target, one=True))
+  code, out, err = run("--sample", f"--target={target}", "--json")
   assert (code, err) == (0, "")
   result = json.loads(out)
   assert result["fits"]
