@@ -13,12 +13,8 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
-import fsspec
 import pytest
 from absl import flags
-from etils import epath
-from etils.epath import gpath
-from fsspec.implementations import memory
 
 # Read when TensorFlow is loaded, which a test may do before any command does.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -54,6 +50,8 @@ _may_share = False  # whether the test that runs may use the steps of others
 def pytest_configure(config: pytest.Config) -> None:
   # Grain's worker processes read absl flags, which nobody parses under pytest.
   flags.FLAGS.mark_as_parsed()
+  for name in ("disks.py", "random_networks.py"):  # more fixtures
+    config.pluginmanager.register(_module(name))
   if not hasattr(config, "workerinput"):  # not in the workers of pytest-xdist
     _trim_cache(pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
@@ -288,122 +286,6 @@ def _module(name: str) -> Any:
   sys.modules[path.stem] = module
   spec.loader.exec_module(module)
   return module
-
-
-@pytest.fixture(scope="session")
-def autoencoder_folder(
-  tmp_path_factory: pytest.TempPathFactory,
-) -> pathlib.Path:
-  """A tiny autoencoder's folder: random weights, none trivial; a factor of 4.
-
-  Its file is `diffusion_pytorch_model.safetensors`.
-  """
-  import jax
-  import numpy as np
-
-  from scm_jax.interop import autoencoder
-  from scm_jax.networks.autoencoder import AutoencoderConfig, build
-
-  network = build(AutoencoderConfig((8, 16, 16), blocks=1, groups=4))
-  rng = np.random.default_rng(0)
-
-  def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-    scale = 1 / np.sqrt(np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.3
-    mean = 0.0 if leaf.ndim > 1 else 0.5
-    return (mean + scale * rng.normal(size=leaf.shape)).astype(np.float32)
-
-  params = jax.tree.map(draw, network.shapes)
-  folder = tmp_path_factory.mktemp("autoencoder")
-  autoencoder.write(folder, network, params)
-  return folder
-
-
-@pytest.fixture(scope="session")
-def draw_inception() -> Callable:
-  """`draw_inception(width)`: see `inception_weights.draw`."""
-  return _module("inception_weights.py").draw
-
-
-@pytest.fixture(scope="session")
-def inception_file(
-  draw_inception: Callable, tmp_path_factory: pytest.TempPathFactory
-) -> pathlib.Path:
-  """A safetensors file of an Inception with random weights, 128 features."""
-  import io
-
-  from scm_jax.interop import safetensors
-
-  data = io.BytesIO()
-  safetensors.write(data, draw_inception(1 / 16))
-  path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
-  path.write_bytes(data.getvalue())
-  return path
-
-
-class _FakeBucket(memory.MemoryFileSystem):
-  """A bucket in memory; nothing can be appended to its objects."""
-
-  protocol = ("gcs", "gs")
-
-  @classmethod
-  def _strip_protocol(cls, path: Any) -> str:
-    return "/" + str(path).removeprefix("gs://").strip("/")
-
-  def open(self, path: Any, mode: str = "rb", **kwargs: Any) -> Any:
-    assert "a" not in mode
-    return super().open(path, mode, **kwargs)
-
-
-@pytest.fixture
-def bucket(
-  monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> epath.Path:
-  """A path in a bucket that is not real, read without TensorFlow."""
-  # Etils keeps the first file system of a process: there must be one class.
-  fsspec.register_implementation("gcs", _FakeBucket, clobber=True)
-  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
-  return epath.Path(f"gs://{tmp_path.name}")
-
-
-class _Killed(BaseException):
-  """Stands for the end of a process."""
-
-
-@pytest.fixture
-def killed_at() -> Callable:
-  """`with killed_at(number, done) as begun`: ends the body like a kill.
-
-  The body ends at its operation on files of this number, from 1 on: before it,
-  or after it if `done`. From then on the disk does not change, so that the
-  body's clean-up does nothing. `begun` lists the operations.
-  """
-  remote = type(epath.Path("gs://bucket"))
-  operations = [(pathlib.Path, name) for name in ("mkdir", "open", "rename")]
-  operations += [(remote, name) for name in ("mkdir", "open", "copy", "unlink")]
-  operations += [(remote, "rmtree"), (shutil, "rmtree")]
-
-  @contextlib.contextmanager
-  def run(number: int, done: bool = False) -> Iterator[list[str]]:
-    begun: list[str] = []
-
-    def wrap(name: str, real: Callable) -> Callable:
-      def call(*args, **kwargs):
-        begun.append(name)
-        if len(begun) > number or (len(begun) == number and not done):
-          raise _Killed
-        result = real(*args, **kwargs)
-        if len(begun) == number:
-          raise _Killed
-        return result
-
-      return call
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(_Killed):
-      for owner, name in operations:
-        patch.setattr(owner, name, wrap(name, getattr(owner, name)))
-      yield begun
-
-  return run
 
 
 @pytest.fixture
