@@ -10,6 +10,49 @@ import pytest
 
 
 @pytest.fixture(scope="session")
+def random_weights() -> Callable:
+  """`random_weights(shapes, seed, dtype)`: of order one, and none is zero."""
+  import jax
+  import jax.numpy as jnp
+
+  def draw(shapes: Any, seed: int = 0, dtype: Any = jnp.float32) -> Any:
+    rng = np.random.default_rng(seed)
+    normal = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), dtype)
+    return jax.tree.map(normal, shapes)
+
+  return draw
+
+
+@pytest.fixture(scope="session")
+def tiny_sampler(random_weights) -> Callable:
+  """`tiny_sampler(kind)`: of grey images of 4x4 in three classes."""
+  import jax.numpy as jnp
+
+  from scm_jax import networks
+  from scm_jax.codec import PixelCodec
+  from scm_jax.networks import magnitude
+  from scm_jax.sampler import Sampler
+
+  def build(kind: str) -> Sampler:
+    config = networks.UNetConfig(
+      resolution=4,
+      in_channels=1,
+      num_classes=3,
+      channels=8,
+      channel_mult=(1,),
+      num_blocks=1,
+      attn_resolutions=(),
+      guidance=kind == "consistency",
+    )
+    network = networks.build(config)
+    params = magnitude.normalize_weights(random_weights(network.shapes))
+    params["denoiser"]["out_gain"] = jnp.float32(0.5)
+    return Sampler(network, params, PixelCodec(-0.2, 0.5, 0.5), kind)
+
+  return build
+
+
+@pytest.fixture(scope="session")
 def autoencoder_folder(
   tmp_path_factory: pytest.TempPathFactory,
 ) -> pathlib.Path:

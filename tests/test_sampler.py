@@ -13,45 +13,21 @@ import pytest
 from scm_jax import editing, networks, sampler_programs
 from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.networks import autoencoder, magnitude
+from scm_jax.networks import autoencoder
 from scm_jax.sampler import Sampler
 
 LABELS = np.array([0, 2, 1, 2, 0])
 MANY = 64  # steps of solvers, in programs that most tests share
 
 
-def build(kind, **fields):
-  config = networks.UNetConfig(
-    resolution=4,
-    in_channels=1,
-    num_classes=3,
-    channels=8,
-    channel_mult=(1,),
-    num_blocks=1,
-    attn_resolutions=(),
-    channels_per_head=8,
-    guidance=kind == "consistency",
-  )
-  network = networks.build(config)
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),
-    network.shapes,
-  )
-  params["denoiser"]["out_gain"] = jnp.float32(0.5)
-  params = magnitude.normalize_weights(params)
-  codec = PixelCodec(-0.2, 0.5, 0.5)
-  return Sampler(network, params, codec, kind, **fields)
+@pytest.fixture(scope="module")
+def student(tiny_sampler):
+  return tiny_sampler("consistency")
 
 
 @pytest.fixture(scope="module")
-def student():
-  return build("consistency")
-
-
-@pytest.fixture(scope="module")
-def teacher():
-  return build("diffusion")
+def teacher(tiny_sampler):
+  return tiny_sampler("diffusion")
 
 
 def test_weights_are_folded_once(student):

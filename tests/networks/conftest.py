@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,18 +12,14 @@ from scm_jax.networks import magnitude
 
 
 @pytest.fixture
-def random_params() -> Callable[[networks.Network], Any]:
+def random_params(random_weights) -> Callable[[networks.Network], Any]:
   """Gives a network weights on their spheres, none of its gains zero."""
 
   def draw(network):
-    rng = np.random.default_rng(0)
-    shapes = network.shapes
     dtype = network.config.dtype
     if dtype == jnp.bfloat16:
       dtype = jnp.float32
-    params = jax.tree.map(
-      lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), dtype), shapes
-    )
+    params = random_weights(network.shapes, dtype=dtype)
     if "out_gain" in params["denoiser"]:
       params["denoiser"]["out_gain"] = jnp.ones((), dtype)
     return magnitude.normalize_weights(params)

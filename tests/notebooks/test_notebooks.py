@@ -12,9 +12,6 @@ import pathlib
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from scm_jax.cli import configs
@@ -48,22 +45,16 @@ def pictures(cell):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(random_weights, tmp_path_factory):
   """A folder with the workdirs `teacher` and `scd`, of random weights."""
   folder = tmp_path_factory.mktemp("runs")
   for kind in ("teacher", "scd"):
     argv = [f"--config={ROOT}/configs/digits.py:run={kind},tiny"]
     argv += [f"--config.network.{field}" for field in SMALL]
     config = configs.parse_config([*argv, "--config.sample.solver_steps=3"])
-    average = random_like(workdir.param_shapes(config))
+    average = random_weights(workdir.param_shapes(config))
     workdir.write_averages(folder / kind, config, {"0.100": average}, 1, {})
   return folder
-
-
-def random_like(shapes):
-  rng = np.random.default_rng(0)
-  draw = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
-  return jax.tree.map(draw, shapes)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import pathlib
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -33,14 +32,10 @@ def file(autoencoder_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def student(file, tmp_path_factory):
+def student(file, random_weights, tmp_path_factory):
   """A workdir with random weights."""
   config = make_config("sct", f"data.autoencoder={file}", "ema=(0.05,)")
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda leaf: np.float32(rng.normal(size=leaf.shape)),
-    workdir.param_shapes(config),
-  )
+  params = random_weights(workdir.param_shapes(config))
   folder = tmp_path_factory.mktemp("runs") / "student"
   return workdir.write_averages(folder, config, {"0.050": params}, 1, {})
 

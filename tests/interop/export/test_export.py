@@ -24,7 +24,7 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(random_weights, tmp_path_factory):
   """`run(kind)`: a workdir of averages with random weights."""
   folder = tmp_path_factory.mktemp("runs")
 
@@ -35,11 +35,7 @@ def run(tmp_path_factory):
     argv = [f"--config={DIGITS}:run={kind},tiny", *SMALL]
     config = configs.parse_config(argv)
     shapes = workdir.param_shapes(config)
-    rng = np.random.default_rng(0)
-    average = lambda: jax.tree.map(
-      lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes
-    )
-    kept = {"0.050": average(), "0.100": average()}
+    kept = {"0.050": random_weights(shapes), "0.100": random_weights(shapes, 1)}
     workdir.write_averages(path, config, kept, 7, {})
     return path
 
