@@ -1,25 +1,19 @@
 """The loop: what a run leaves, and that an interrupted one ends the same."""
 
-import functools
 import itertools
 import json
 import logging
-import math
 
 import chex
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from scm_jax import compilation, configuration, files, networks, samplers
+from scm_jax import configuration, files, networks, samplers
 from scm_jax.data import pipeline, sources
-from scm_jax.errors import ConfigError, UserError
-from scm_jax.networks import magnitude
-from scm_jax.training import loop, program, resolve, workdir
+from scm_jax.errors import UserError
+from scm_jax.training import loop, program, workdir
 from scm_jax.training.checkpoints import storage
-from scm_jax.training.ema import averaging
-from scm_jax.training.step import TrainState
 
 STEPS = 12  # of the reference run
 
@@ -51,44 +45,6 @@ def test_workdir_of_a_run(reference, make_config, read_metrics):
   assert [p.name for p in (reference / "samples").iterdir()] == [
     "step_00000012.png"
   ]
-
-
-@pytest.mark.parametrize(
-  ("field", "value"),
-  [
-    *(("keep_checkpoints", 0), ("sample.batch_size", 0), ("batch_size", 0)),
-    *(("sample.num", -1), ("keep_every", -1), ("microbatches", -2)),
-    *(("objective.check_every", 5), ("objective.guidance", "fixed")),
-    *(("objective.guidance_range", (1.5,)), ("sample.sigma_max", 0.0)),
-    *(("sample.t_mid", 1.6), ("sample.gamma", 1.1), ("sample.guidance", -1.0)),
-    *(("sample.sigma_max", math.inf), ("optimizer.learning_rate", math.nan)),
-    *(("optimizer.learning_rate", -1.0), ("optimizer.b1", 1.5)),
-    *(("data.std", 0.0), ("objective.P_std", -1.0), ("seed", 2**32)),
-    *(("objective.label_dropout", 2.0), ("network.dropout", 1.0)),
-    *(("network.channels", -8), ("network.channel_mult", ())),
-  ],
-)
-def test_values_that_make_no_run(make_config, field, value):
-  config = make_config("teacher")
-  config.update_from_flattened_dict({field: value})
-  with pytest.raises(ConfigError, match=f"config.{field} is"):
-    resolve.check(config)
-
-
-@pytest.mark.parametrize(
-  "t_mid, sigma_max", [(1.1, 0.9), (0.0, 0.4), (0.0, 1.0), (1.57, 80)]
-)
-def test_times_of_samples_that_would_not_decrease(
-  make_config, t_mid, sigma_max
-):
-  """They are found before the run begins, not when it draws."""
-  config = make_config("sct")
-  config.sample.sigma_max = float(sigma_max)
-  config.sample.t_mid = 0.9 * math.atan(sigma_max / config.sigma_d)
-  resolve.check(config)
-  config.sample.t_mid = t_mid
-  with pytest.raises(ConfigError, match="config.sample.t_mid="):
-    resolve.check(config)
 
 
 @pytest.mark.parametrize("count", [0, 5])
@@ -191,21 +147,6 @@ def test_a_diverged_state_is_not_saved_for_its_samples(
   assert 3 not in steps_kept(tmp_path)
 
 
-def test_a_run_that_goes_on_need_not_say_where_it_began(
-  make_config, train, reference, tmp_path, caplog
-):
-  begun = make_config("teacher", "--config.total_steps=2")
-  begun.start = str(reference)
-  assert train(begun, tmp_path)
-  same = f"{reference}/"
-  for steps, start in ((3, ""), (4, same), (5, "elsewhere")):
-    assert "has no effect" not in caplog.text
-    begun.total_steps, begun.start = steps, start
-    assert train(begun, tmp_path)
-    assert workdir.load_config(tmp_path).start == str(reference)
-  assert "config.start=elsewhere has no effect" in caplog.text
-
-
 def test_a_run_does_not_save_into_a_workdir_that_was_removed(
   make_config, train, tmp_path, monkeypatch
 ):
@@ -221,45 +162,6 @@ def test_a_run_does_not_save_into_a_workdir_that_was_removed(
   with pytest.raises(UserError, match=r"config\.json is gone"):
     train(make_config("teacher", *flags), tmp_path)
   assert not (tmp_path / "checkpoints" / "4").exists()
-
-
-def test_checkpoints_without_a_config_are_not_gone_on_with(
-  make_config, train, tmp_path
-):
-  config = make_config("teacher", "--config.total_steps=2")
-  assert train(config, tmp_path)
-  (tmp_path / "config.json").unlink()
-  with pytest.raises(ConfigError, match="checkpoints but no config.json"):
-    train(config, tmp_path)
-
-
-def test_a_run_without_weights_may_begin_elsewhere(
-  make_config, train, reference, tmp_path
-):
-  """As after a kill before the first checkpoint."""
-  config = make_config("teacher", "--config.total_steps=2")
-  for i, (before, now) in enumerate((("", reference), (reference, ""))):
-    folder = tmp_path / str(i)
-    folder.mkdir()
-    config.start = str(before)
-    workdir.write_config(folder, config)
-    config.start = str(now)
-    assert train(config, folder)
-    assert workdir.load_config(folder).start == str(now)
-
-
-def test_a_run_cannot_begin_elsewhere_after_it_began(
-  make_config, train, reference, tmp_path
-):
-  for field in ("start", "teacher"):
-    folder = tmp_path / field
-    begun = make_config("sct", "--config.total_steps=2")
-    begun.teacher = ""
-    assert train(begun, folder)
-    later = begun.copy_and_resolve_references()
-    later.total_steps, later[field] = 4, str(reference)
-    with pytest.raises(ConfigError, match=f"began without config.{field}"):
-      train(later, folder)
 
 
 def test_tensorboard_has_scalars_and_the_samples(reference):
@@ -359,76 +261,6 @@ def test_complete_run_says_so_and_does_nothing(
   assert train(make_config("teacher"), folder)
   assert f"{folder} is complete, at step 8" in caplog.text
   assert (folder / "metrics.jsonl").read_bytes() == before
-
-
-def test_a_weighting_head_of_another_kind_is_not_dropped_in_silence(
-  reference, train, make_config, tmp_path
-):
-  config = make_config(
-    *("sct", f"--config.teacher={reference}"),
-    "--config.objective.reset_weighting=false",
-  )
-  with pytest.raises(ConfigError, match="config.network.weighting=positional"):
-    train(config, tmp_path)
-
-
-@pytest.mark.parametrize("reset", [True, False])
-def test_student_starts_from_the_teachers_average(
-  reset, reference, train, make_config, state_at, monkeypatch, tmp_path
-):
-  """Its first state, seen as it goes into the first step."""
-
-  class Seen(Exception):
-    """Ends the run."""
-
-  starts = []
-  make = loop.program.make
-
-  def spying(*args):
-    def first_step(state, *rest):
-      starts.append(jax.device_get(state))
-      raise Seen
-
-    return make(*args)._replace(step=first_step)
-
-  monkeypatch.setattr(loop.program, "make", spying)
-  config = make_config(
-    "sct",
-    f"--config.teacher={reference}",
-    f"--config.objective.reset_weighting={reset}",
-    "--config.network.weighting=fourier",  # the teacher's
-    f"--config.teacher_ema={make_config('teacher').ema[1]}",
-  )
-  with pytest.raises(Seen):
-    train(config, tmp_path)
-  [start] = starts
-  assert isinstance(start, TrainState) and start.step == 0
-
-  teacher, about = workdir.load(reference, config.teacher_ema)
-  quickly = compilation.options("cpu", once=True)
-  draw = jax.jit(teacher.network.init, compiler_options=quickly)
-  drawn = draw(jax.random.key(1))["weighting"]
-  kept = teacher.params["weighting"]
-  assert not np.array_equal(drawn["linear"]["kernel"], kept["linear"]["kernel"])
-  for name, leaf in start.params["weighting"].items():
-    expected = drawn if reset else kept
-    jax.tree.map(np.testing.assert_array_equal, leaf, expected[name])
-  # Equal but for rounding: a filter on the sphere is normalised once more.
-  close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
-  jax.tree.map(close, start.params["denoiser"], teacher.params["denoiser"])
-  for sigma_rel in config.ema:
-    average = start.ema[averaging.name(sigma_rel)]
-    jax.tree.map(np.testing.assert_array_equal, average, start.params)
-
-  # The average that was asked for, not the parameters the teacher ended with.
-  saved = state_at(reference, STEPS)
-  path = "['denoiser']['conv_in']['weight']"
-  kernel = saved[f"ema['{about['ema']}']{path}"]
-  assert not np.allclose(kernel, saved[f"train['params']{path}"], rtol=1e-4)
-  close(
-    start.params["denoiser"]["conv_in"]["weight"],
-    magnitude.normalize_weights({"weight": kernel})["weight"],
-  )
 
 
 def test_one_compilation_of_the_step(

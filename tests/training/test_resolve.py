@@ -1,0 +1,46 @@
+"""Configs that make no run are refused before it begins."""
+
+import math
+
+import pytest
+
+from scm_jax.errors import ConfigError
+from scm_jax.training import resolve
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    *(("keep_checkpoints", 0), ("sample.batch_size", 0), ("batch_size", 0)),
+    *(("sample.num", -1), ("keep_every", -1), ("microbatches", -2)),
+    *(("objective.check_every", 5), ("objective.guidance", "fixed")),
+    *(("objective.guidance_range", (1.5,)), ("sample.sigma_max", 0.0)),
+    *(("sample.t_mid", 1.6), ("sample.gamma", 1.1), ("sample.guidance", -1.0)),
+    *(("sample.sigma_max", math.inf), ("optimizer.learning_rate", math.nan)),
+    *(("optimizer.learning_rate", -1.0), ("optimizer.b1", 1.5)),
+    *(("data.std", 0.0), ("objective.P_std", -1.0), ("seed", 2**32)),
+    *(("objective.label_dropout", 2.0), ("network.dropout", 1.0)),
+    *(("network.channels", -8), ("network.channel_mult", ())),
+  ],
+)
+def test_values_that_make_no_run(make_config, field, value):
+  config = make_config("teacher")
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ConfigError, match=f"config.{field} is"):
+    resolve.check(config)
+
+
+@pytest.mark.parametrize(
+  "t_mid, sigma_max", [(1.1, 0.9), (0.0, 0.4), (0.0, 1.0), (1.57, 80)]
+)
+def test_times_of_samples_that_would_not_decrease(
+  make_config, t_mid, sigma_max
+):
+  """They are found before the run begins, not when it draws."""
+  config = make_config("sct")
+  config.sample.sigma_max = float(sigma_max)
+  config.sample.t_mid = 0.9 * math.atan(sigma_max / config.sigma_d)
+  resolve.check(config)
+  config.sample.t_mid = t_mid
+  with pytest.raises(ConfigError, match="config.sample.t_mid="):
+    resolve.check(config)
