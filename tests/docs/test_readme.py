@@ -4,7 +4,6 @@ import contextlib
 import json
 import pathlib
 import re
-import subprocess
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,6 @@ from .commands import blocks, commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"
-SCRIPTS = ("launch/setup.sh", "launch/accelerator.sh", "launch/local.sh")
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +65,3 @@ def test_the_python_draws_and_finds_a_loss(read):
   assert own["images"].shape == (5, 8, 8, 1)
   assert own["images"].dtype == shipped["images"].dtype == np.uint8
   assert np.isfinite(objective["loss"])
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_scripts_are_there(script):
-  """They are followed by tests/launch and tests/acceptance."""
-  done = subprocess.run([ROOT / script, "--help"], capture_output=True)
-  assert done.returncode == 0

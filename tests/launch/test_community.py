@@ -12,7 +12,6 @@ import yaml
 ROOT = pathlib.Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
-PAGES = ("CONTRIBUTING.md", "SECURITY.md")
 
 
 def commands(workflow: pathlib.Path) -> list[list[str]]:
@@ -66,9 +65,3 @@ def test_the_citation_is_of_this_version():
   project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
   assert str(citation["version"]) == project["version"]
   assert citation["license"] == project["license"]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_the_links_of_a_page_lead_somewhere(page):
-  links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
-  assert links and all((ROOT / link).exists() for link in links)
