@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from scm_jax import samplers, trigflow
+from scm_jax import trigflow
 from scm_jax.errors import UserError
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green, blue (ITU-R BT.601)
@@ -139,28 +139,12 @@ def _product(subscripts: str, Q: np.ndarray, x: Array) -> Array:
   return jnp.einsum(subscripts, jnp.asarray(Q, x.dtype), x, precision=highest)
 
 
-def times(
-  steps: int,
-  start: float | None,
-  sigma_d: float,
-  t_mid: float = samplers.T_MID,
-  sigma_max: float = trigflow.SIGMA_MAX,
-) -> tuple[float, ...]:
-  """Returns the times of an edit, in radians, decreasing.
-
-  Args:
-    steps: the number of times.
-    start: the first time; the others divide the way to 0 evenly. None returns
-      the times of `samplers.consistency_times`.
-    sigma_d: the data's standard deviation.
-    t_mid: as for `samplers.consistency_times`, where `start` is None.
-    sigma_max: the first noise level, where `start` is None.
+def times(steps: int, start: float) -> tuple[float, ...]:
+  """Returns the times of an edit, in radians, from `start` evenly towards 0.
 
   Raises:
     ValueError: `start` is not between 0 and pi/2.
   """
-  if start is None:
-    return samplers.consistency_times(steps, sigma_d, t_mid, sigma_max)
   if not 0 < start < np.pi / 2:
     raise ValueError(f"start is {start:g}, but must lie between 0 and pi/2")
   return tuple(float(t) for t in np.linspace(start, 0.0, steps + 1)[:-1])

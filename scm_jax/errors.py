@@ -58,9 +58,9 @@ def reading(path: str | os.PathLike[str]) -> Generator[None]:
     raise UserError(f"cannot use {name}: {reason}") from error
 
 
-def one_line(error: BaseException, length: int = 200) -> str:
-  """Returns an exception's text on one line, cut to `length` characters."""
-  return " ".join(str(error).split())[:length] or "no reason is given"
+def one_line(error: BaseException) -> str:
+  """Returns an exception's text on one line, cut to 200 characters."""
+  return " ".join(str(error).split())[:200] or "no reason is given"
 
 
 def missing_package(error: ImportError) -> str | None:

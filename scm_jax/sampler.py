@@ -279,7 +279,7 @@ class Sampler(SamplerState):
       inputs.scale_array(self.guidance_scale(guidance)),
       times=few_times(self, steps)
       if start is None
-      else editing.times(steps, start, self.codec.sigma_d),
+      else editing.times(steps, start),
       transform=transform,
       from_images=start is not None,
     )

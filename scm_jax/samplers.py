@@ -159,13 +159,10 @@ def flow_map(
 
 
 def ode_times(
-  steps: int,
-  sigma_d: float,
-  sigma_min: float = SIGMA_MIN,
-  sigma_max: float = trigflow.SIGMA_MAX,
+  steps: int, sigma_d: float, sigma_max: float = trigflow.SIGMA_MAX
 ) -> Array:
   """Returns EDM's rho = 7 grid as times `[steps + 1]`, from `t_max` to 0."""
-  ramp = jnp.linspace(sigma_max ** (1 / RHO), sigma_min ** (1 / RHO), steps)
+  ramp = jnp.linspace(sigma_max ** (1 / RHO), SIGMA_MIN ** (1 / RHO), steps)
   if steps == 1:
     ramp = ramp[:1]
   times = trigflow.sigma_to_time(ramp**RHO, sigma_d)

@@ -9,7 +9,7 @@ from scm_jax import editing, samplers, trigflow
 from scm_jax.errors import UserError
 
 SIGMA_D = 0.5
-TIMES = editing.times(3, None, SIGMA_D)
+TIMES = samplers.consistency_times(3, SIGMA_D)
 
 
 def student_F(u, t, cond):
@@ -104,7 +104,7 @@ def test_strokes_stay_as_far_as_they_are_not_noised(noise, reference):
   """`f` is `tanh(2 x)`, which the noise of a small time hardly moves."""
 
   def distance(start):
-    times = editing.times(1, start, SIGMA_D)
+    times = editing.times(1, start)
     x0 = edit(noise[:1], reference, times, sketch=True)
     return float(jnp.abs(x0 - jnp.tanh(2 * reference)).mean())
 
@@ -113,12 +113,9 @@ def test_strokes_stay_as_far_as_they_are_not_noised(noise, reference):
 
 
 def test_times():
-  np.testing.assert_allclose(editing.times(3, 1.2, SIGMA_D), (1.2, 0.8, 0.4))
-  assert editing.times(2, None, SIGMA_D, 0.9) == (
-    samplers.consistency_times(2, SIGMA_D, 0.9)
-  )
+  np.testing.assert_allclose(editing.times(3, 1.2), (1.2, 0.8, 0.4))
   with pytest.raises(ValueError, match="between 0 and pi/2"):
-    editing.times(2, 1.6, SIGMA_D)
+    editing.times(2, 1.6)
 
 
 def test_slerp_keeps_the_norm():
