@@ -272,13 +272,19 @@ def data_dir(tfds_data_dir: pathlib.Path, shared: Callable) -> str:
 
 
 @pytest.fixture(scope="session")
+def load_module() -> Callable[[str], Any]:
+  """`load_module(name)`: of a file, by its path from this folder."""
+  return _module
+
+
+@pytest.fixture(scope="session")
 def photographs() -> Any:
   """The module that writes folders such as ImageNet's."""
   return _module("preparing/photographs.py")
 
 
 def _module(name: str) -> Any:
-  """Loads a module of this folder; tests are no package."""
+  """Loads a module by its path from this folder; tests are no package."""
   path = pathlib.Path(__file__).parent / name
   spec = importlib.util.spec_from_file_location(path.stem, path)
   assert spec and spec.loader

@@ -1,7 +1,6 @@
 """The examples do what they say."""
 
 import functools
-import importlib.util
 import json
 import pathlib
 import shutil
@@ -18,17 +17,13 @@ from scm_jax import samplers, velocity
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
 
-def load(name):
-  """Returns an example as a module."""
-  path = EXAMPLES / f"{name}.py"
-  spec = importlib.util.spec_from_file_location(name, path)
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+@pytest.fixture
+def load(load_module):
+  """`load(name)`: an example as a module."""
+  return lambda name: load_module(f"../examples/{name}.py")
 
 
-def test_own_network(tmp_path):
+def test_own_network(load, tmp_path):
   """It draws its picture."""
   matplotlib.use("Agg")
   load("own_network").main(tmp_path / "picture.png", steps=2)
@@ -36,7 +31,7 @@ def test_own_network(tmp_path):
 
 
 @pytest.mark.slow
-def test_samples_of_the_own_network_lie_near_the_spiral():
+def test_samples_of_the_own_network_lie_near_the_spiral(load):
   """After a short training."""
   example = load("own_network")
   draw = lambda s: jax.random.normal(jax.random.key(1), s) / s[0] ** 0.5
@@ -64,7 +59,7 @@ def test_samples_of_the_own_network_lie_near_the_spiral():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
-def test_compare_pytorch(monkeypatch, capsys, compiled):
+def test_compare_pytorch(load, monkeypatch, capsys, compiled):
   """Both frameworks make their steps."""
   pytest.importorskip("torch")
   runs, others = ["teacher", "sct", "scd"], ["pytorch"]
@@ -84,7 +79,7 @@ def test_compare_pytorch(monkeypatch, capsys, compiled):
     assert all(ratio > 0 for ratio in row["scm_jax_over"].values())
 
 
-def test_the_paths_of_the_circle_are_exact(tmp_path):
+def test_the_paths_of_the_circle_are_exact(load, tmp_path):
   """A path keeps the part of the probability that lies below it."""
   ndtr = pytest.importorskip("scipy.special").ndtr
   circle = load("circle")

@@ -1,10 +1,8 @@
 """A reference of EDM2's own network, and tiny networks of random weights."""
 
 import dataclasses
-import importlib.util
 import json
 import pathlib
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,21 +13,11 @@ from flax import traverse_util
 REFERENCE = pathlib.Path(__file__).with_name("edm2_tiny.safetensors")
 
 
-def _load_forgery() -> Any:
-  """Imports the module beside this one; the tests are not a package."""
-  path = pathlib.Path(__file__).with_name("forgery.py")
-  spec = importlib.util.spec_from_file_location("forgery", path)
-  module = importlib.util.module_from_spec(spec)
-  sys.modules["forgery"] = module
-  spec.loader.exec_module(module)
-  return module
-
-
 @pytest.fixture(scope="session")
-def forgery() -> Any:
+def forgery(load_module) -> Any:
   """Returns the module `forgery`, which writes network pickles."""
   pytest.importorskip("torch")
-  return sys.modules.get("forgery") or _load_forgery()
+  return load_module("interop/forgery.py")
 
 
 @pytest.fixture(scope="session")

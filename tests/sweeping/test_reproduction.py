@@ -1,7 +1,6 @@
 """The paper in miniature: its points, and the page made of their scores."""
 
 import csv
-import importlib.util
 import pathlib
 import re
 import shutil
@@ -16,14 +15,9 @@ CONFIG = str(ROOT / "configs" / "miniature.py")
 
 
 @pytest.fixture(scope="module")
-def script():
+def script(load_module):
   """Returns the module examples/reproduction.py."""
-  path = ROOT / "examples" / "reproduction.py"
-  spec = importlib.util.spec_from_file_location("reproduction", path)
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  return load_module("../examples/reproduction.py")
 
 
 @pytest.fixture(scope="module")
