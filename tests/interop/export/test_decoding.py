@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder, export, export_folder, stablehlo
 from scm_jax.training import workdir
 
-EXAMPLE = pathlib.Path(__file__).parents[3] / "examples/sample_stablehlo.py"
 LABELS = np.array([0, 2, 3, 1, 0], np.int32)
 NOISE = np.float32(np.random.default_rng(1).normal(size=(1, 5, 4, 4, 4)))
 
@@ -124,32 +122,6 @@ def test_the_autoencoder_counts_when_baked(model_of, monkeypatch):
     next(stablehlo.programs(model, (1,), baked=True))
 
 
-def run(code, *argv, cwd, **env):
-  done = subprocess.run(
-    [sys.executable, "-c", code, *map(str, argv)],
-    cwd=cwd,
-    env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | env,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  return done.stdout
-
-
-@pytest.mark.slow
-def test_the_example_decodes_with_jax_alone(folder, model_of, tmp_path):
-  code = (
-    "import runpy, sys; sys.modules.update(scm_jax=None, flax=None); "
-    "del sys.argv[0]; runpy.run_path(sys.argv[0])"
-  )
-  said = run(code, EXAMPLE, folder, "1", cwd=tmp_path)
-  assert "(10, 16, 16, 3) uint8" in said
-  drawn = np.load(tmp_path / "samples.npz")["samples"]
-  labels = np.minimum(np.arange(10), 3)
-  wanted = model_of("decoded").sample(labels, steps=1)
-  np.testing.assert_allclose(np.int32(drawn), np.int32(wanted), atol=1)
-
-
 @pytest.mark.slow
 def test_two_devices_decode_their_own_images(folder, expected, tmp_path):
   """In groups of two of a device's three; no image leaves its device."""
@@ -167,7 +139,15 @@ x0 = jax.ShapeDtypeStruct((6, 4, 4, 4), np.float32, sharding=where)
 text = jax.jit(decode).lower(sampler, x0).compile().as_text()
 print([n for n in ("all-gather", "all-to-all", "all-reduce") if n in text])
 """
-  assert run(code, folder, cwd=tmp_path, JAX_NUM_CPU_DEVICES="2") == "[]\n"
+  done = subprocess.run(
+    [sys.executable, "-c", code, folder],
+    cwd=tmp_path,
+    env=os.environ
+    | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "2"},
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout == "[]\n", done.stderr
   drawn = np.int32(np.load(tmp_path / "images.npy"))
   np.testing.assert_allclose(drawn, expected, atol=1)
 
