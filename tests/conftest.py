@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any
 
 import pytest
-from absl import flags
+from absl.flags import FLAGS
 
 # Read when TensorFlow is loaded, which a test may do before any command does.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -49,7 +49,7 @@ _may_share = False  # whether the test that runs may use the steps of others
 
 def pytest_configure(config: pytest.Config) -> None:
   # Grain's worker processes read absl flags, which nobody parses under pytest.
-  flags.FLAGS.mark_as_parsed()
+  FLAGS.mark_as_parsed()
   for name in ("disks.py", "random_networks.py"):  # more fixtures
     config.pluginmanager.register(_module(name))
   if not hasattr(config, "workerinput"):  # not in the workers of pytest-xdist
@@ -292,6 +292,27 @@ def _module(name: str) -> Any:
   sys.modules[path.stem] = module
   spec.loader.exec_module(module)
   return module
+
+
+@pytest.fixture(scope="session")
+def flags() -> Callable[..., list[str]]:
+  """`flags(run, *more)`: those of a small run on the digits.
+
+  One level of one block: the same code path, a third of the compilation.
+  """
+  config = pathlib.Path(__file__).parents[1] / "configs" / "digits.py"
+  small = (
+    "--config.network.channel_mult=(1,)",
+    "--config.network.num_blocks=1",
+    "--config.seed=1",
+  )
+
+  def make(run: str = "teacher", *more: str) -> list[str]:
+    # The last of a repeated override counts here; the command refuses it.
+    given = {flag.partition("=")[0]: flag for flag in (*small, *more)}
+    return [f"--config={config}:run={run},tiny", *given.values()]
+
+  return make
 
 
 @pytest.fixture

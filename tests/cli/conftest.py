@@ -9,25 +9,6 @@ import pytest
 
 from scm_jax.cli import main
 
-DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
-# One level of one block: the same code path, a third of the compilation.
-SMALL = (
-  "--config.network.channel_mult=(1,)",
-  "--config.network.num_blocks=1",
-  "--config.seed=1",
-)
-
-
-@pytest.fixture(scope="session")
-def flags() -> Callable[..., list[str]]:
-  """`flags(run, *more)`: the config's flags of a small run."""
-
-  def make(run: str = "teacher", *more: str) -> list[str]:
-    given = {flag.partition("=")[0]: flag for flag in (*SMALL, *more)}
-    return [f"--config={DIGITS}:run={run},tiny", *given.values()]
-
-  return make
-
 
 @pytest.fixture
 def refused(command) -> Callable:

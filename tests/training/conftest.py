@@ -22,12 +22,8 @@ from scm_jax.training.processes import cluster
 
 # TensorBoard reads files by itself, without TensorFlow, which loads slowly.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
-DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
-# One level of one block: the same code path, a third of the compilation.
-SMALL = (
-  "--config.network.channel_mult=(1,)",
-  "--config.network.num_blocks=1",
-  "--config.seed=1",
+ROOT = pathlib.Path(__file__).parents[2]
+SETTINGS = (
   "--config.log_every=2",
   "--config.checkpoint_every=2",
   "--config.keep_checkpoints=100",
@@ -42,15 +38,9 @@ State = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="session")
-def flags() -> Callable[..., list[str]]:
-  """`flags(run, *more)`: the config's flags of a small run."""
-
-  def make(run: str = "teacher", *more: str) -> list[str]:
-    # The last of a repeated override counts here; the command refuses it.
-    given = {flag.partition("=")[0]: flag for flag in (*SMALL, *more)}
-    return [f"--config={DIGITS}:run={run},tiny", *given.values()]
-
-  return make
+def flags(flags) -> Callable[..., list[str]]:
+  """`flags(run, *more)`: those of a small run that saves every 2 steps."""
+  return lambda run="teacher", *more: flags(run, *SETTINGS, *more)
 
 
 @pytest.fixture(scope="session")
@@ -224,7 +214,7 @@ def start(data_dir, tmp_path) -> Iterator:
     log = tmp_path / f"stderr_{len(processes)}"
     process = subprocess.Popen(
       [sys.executable, *prefix, *map(str, argv)],
-      cwd=DIGITS.parents[1],
+      cwd=ROOT,
       stdout=subprocess.DEVNULL,
       stderr=log.open("w"),
     )
@@ -298,7 +288,7 @@ def printed_by(shared) -> Callable:
       (folder / "work").mkdir()
       done = subprocess.run(
         [sys.executable, script, folder / "work", *argv],
-        cwd=DIGITS.parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
       )
