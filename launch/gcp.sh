@@ -110,14 +110,14 @@ check_flags() {
   [[ $host =~ ^[0-9]+$ ]] || usage_error "--host=$host is not a number"
   for word in ${overrides[@]+"${overrides[@]}"}; do
     case $word in
+      # Empty, a teacher's own snapshot, and a network that comes with the package.
+      *= | *=gs://* | *=snapshots/* | --config.*=mnist-teacher | \
+        --config.*=mnist-scd) ;;
       --config.teacher=* | --config.start=* | --config.guide=* | \
-        --config.data.data_dir=* | --config.data.autoencoder=*) ;;
-      *) continue ;;
+        --config.data.data_dir=*)
+        usage_error "$word: the hosts can only read folders in gs://"
+        ;;
     esac
-    # Names without a slash, and a teacher's snapshots, are no folders here.
-    if [[ $word == *=*/* && $word != *=gs://* && $word != *=snapshots/* ]]; then
-      usage_error "$word: the hosts can only read folders in gs://"
-    fi
   done
 }
 

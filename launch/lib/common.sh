@@ -36,15 +36,19 @@ absolute_override() {
   local value=${1#*=}
   case $1 in
     --config.teacher=* | --config.start=* | --config.guide=* | \
-      --config.data.data_dir=* | --config.data.autoencoder=* | \
-      --config.evaluate.reference=*)
-      if [[ $PWD != "$root" && $value == [!/]* && -e $PWD/$value ]]; then
-        echo "${1%%=*}=$PWD/${value#./}"
-        return
-      fi
+      --config.data.data_dir=* | --config.data.autoencoder=*)
+      [[ -e $value ]] || value=''
       ;;
+    --config.evaluate.reference=*) # a file, or a dataset's name
+      [[ -f $value ]] || value=''
+      ;;
+    *) value='' ;;
   esac
-  echo "$1"
+  if [[ $PWD != "$root" && $value == [!/]* ]]; then
+    echo "${1%%=*}=$PWD/${value#./}"
+  else
+    echo "$1"
+  fi
 }
 
 # Prints a config FILE[:ARG] with the file's absolute path. The file is searched

@@ -87,11 +87,12 @@ def _check(args: argparse.Namespace) -> None:
     )
 
 
-# Fields that name a folder or a file.
-_PATHS = (
-  *("teacher", "start", "guide", "evaluate.reference"),
-  *("data.data_dir", "data.autoencoder"),
-)
+# Fields that may name a path, and what must be there; a dataset that is a
+# reference has a name, which a folder may have, too.
+_PATHS = dict.fromkeys(
+  ("teacher", "start", "guide", "data.data_dir", "data.autoencoder"),
+  os.path.exists,
+) | {"evaluate.reference": os.path.isfile}
 
 
 def _runs(config_argv: list[str], folder: Any, only: str) -> list[Any]:
@@ -108,8 +109,8 @@ def _runs(config_argv: list[str], folder: Any, only: str) -> list[Any]:
     if flag.startswith("--no") or value is None:
       raise ConfigError(f"{flag}: write --config.KEY=VALUE")
     field = flag.partition(".")[2]
-    if field in _PATHS and value and os.path.exists(value):
-      value = os.path.abspath(value)
+    if exists := _PATHS.get(field):
+      value = os.path.abspath(value) if exists(value) else value
     overrides[field] = value
   chosen = points.chosen(points.checked(configs.load_sweep(target)), only)
   return runs.resolve(chosen, target, overrides, folder, configs.parse_config)
