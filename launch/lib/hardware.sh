@@ -37,6 +37,7 @@ hardware_extra() {
 # GPUs, such as `580.159.04 9.0`; fails where there is no GPU that works.
 nvidia_driver() {
   local root=${1:-} tool lines driver capability least='' found=''
+  local version='^[0-9]+(\.[0-9]+)*$'
   for tool in nvidia-smi "$root"/usr/{lib/wsl/lib,local/nvidia/bin}/nvidia-smi; do
     if command -v "$tool" > /dev/null 2>&1; then
       found=$tool
@@ -50,13 +51,18 @@ nvidia_driver() {
     return 1
   fi
   while IFS=', ' read -r driver capability; do
-    [[ $driver =~ ^[0-9.]+$ && $capability =~ ^[0-9.]+$ ]] || continue
+    [[ $driver =~ $version && $capability =~ $version ]] || continue
     if [[ -z $least ]] || ! at_least "$capability" "$least"; then
       least=$capability
     fi
     found=$driver
   done <<< "$lines"
-  [[ -n $least ]] && echo "$found $least"
+  if [[ -z $least ]]; then
+    [[ -z $lines || $lines == 'No devices'* ]] ||
+      echo "nvidia-smi answers '${lines%%$'\n'*}', so that JAX will not use a GPU" >&2
+    return 1
+  fi
+  echo "$found $least"
 }
 
 # Returns whether a version is at least another; two numbers of each count.

@@ -4,6 +4,7 @@ import argparse
 import json
 
 from scm_jax.cli import configs, console, flags
+from scm_jax.errors import ConfigError
 
 EXAMPLE = """\
 scm-jax plan --config=configs/imagenet512.py:run=scd,size=xxl \\
@@ -27,7 +28,7 @@ FLAGS = {
   "--host-gbps=GBPS": "Gb/s of the network of a GPU host; default a DGX's",
   **flags.JSON,
 }
-add_arguments = flags.adder(FLAGS, ["target"], batch=1)
+add_arguments = flags.adder(FLAGS, ["target"])
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
@@ -35,6 +36,10 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   from scm_jax.planning import plan, sampling, search, targets
 
   flags.check(args, "steps", "batch", least=1)
+  if args.sample and args.search:
+    raise ConfigError("--search plans trainings, and --sample a sampler")
+  if (args.steps or args.batch) and not args.sample:
+    raise ConfigError("--steps and --batch are of a sampler; add --sample")
   target = targets.parse(args.target, one=args.sample)
   config = configs.parse_config(config_argv)
   if args.host_gbps is not None:
@@ -43,7 +48,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   # Only a teacher's shapes are needed, so that the config need not name one.
   config.teacher = config.teacher or "random"
   if args.sample:
-    result = sampling.plan(config, target, args.steps, args.batch)
+    result = sampling.plan(config, target, args.steps, args.batch or 1)
     print(json.dumps(result) if args.json else sampling_table(result))
     return
   ask = search.search if args.search else plan.plan

@@ -150,7 +150,8 @@ def reconcile(runs: Iterable[Run], write: bool = True) -> None:
     if (run.folder / workdir.CONFIG).exists()
   ]
   for run, known in found:
-    workdir.check_same(known, run.config, run.folder)
+    advice = "choose another --workdir"
+    workdir.check_same(known, run.config, run.folder, advice)
     if run.step > run.config.total_steps:
       raise ConfigError(
         f"{run.folder} is at step {run.step}, and the sweep ends at step "

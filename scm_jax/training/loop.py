@@ -78,7 +78,7 @@ def _train_in(
   evaluate: best.Evaluate | None,
 ) -> bool:
   """Trains in a workdir that is this run's alone."""
-  workdir.check_shared(path)
+  workdir.check_together(path, config)
   checkpoints = Checkpoints(path, run.keep_checkpoints, run.keep_every)
   names = [averaging.name(width) for width in averaging.relative_widths(run)]
   dtype, every = run.snapshot_dtype, run.snapshot_every

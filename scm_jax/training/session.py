@@ -207,6 +207,7 @@ def _saved(store: Store, state: TrainState) -> Generator[None]:
     yield
   except Exception:
     if jax.process_count() == 1:
+      store.snapshots.wait()
       store.checkpoints.save(state)
       store.checkpoints.wait()
       workdir.owe(store.path, int(state.step))

@@ -29,6 +29,7 @@ OWED = "owed.json"  # the step whose samples or scores failed
 ORIGINS = ("start", "teacher")  # fields that say where weights came from
 ORIGIN = "origin.json"  # in a workdir of EMA weights alone
 PATIENCE = 20  # seconds until a new file is seen by all hosts
+OF_A_HOST = ("data.data_dir", "data.autoencoder")  # fields that may differ
 GUIDE = "guide"  # a workdir inside one: of the network that guides its own
 
 # From a tree of shapes to the same tree with shardings: where to read it to.
@@ -130,29 +131,53 @@ def check_present(path: epath.Path) -> None:
     )
 
 
-def check_shared(path: epath.Path) -> None:
-  """Raises UserError unless all processes see the workdir of process 0."""
+def check_together(path: epath.Path, config: ConfigDict) -> None:
+  """Checks that all processes have the workdir and the config of process 0.
+
+  Raises:
+    UserError: a process does not see the workdir.
+    ConfigError: a process has another config.
+  """
   if jax.process_count() == 1:
     return
+  # The file of process 0 shows both; its name is new, so that no host has it.
   drawn = np.uint32(secrets.randbits(32))
   token = int(multihost_utils.broadcast_one_to_all(drawn))
-  file = path / f".seen-by-all-{token}"
-  main = jax.process_index() == 0
-  if main:
-    with files.writing(path):
-      file.touch()
+  file = path / f".config-of-process-0-{token}"
+  if jax.process_index() == 0:
+    files.write_text(file, configuration.to_json(config))
   multihost_utils.sync_global_devices("workdir")
-  end = time.monotonic() + PATIENCE
-  while not (seen := file.exists()) and time.monotonic() < end:
-    time.sleep(0.5)
-  everywhere = multihost_utils.process_allgather(np.asarray(seen))
-  if main:
+  seen, differences = _seen(file), []
+  if seen:
+    first = configuration.from_json(file.read_text())
+    differences = [
+      line
+      for line in configuration.diff(first, config)
+      if line.partition(":")[0] not in OF_A_HOST
+    ]
+  states = np.asarray([not seen, bool(differences)])
+  unseen, others = multihost_utils.process_allgather(states).reshape(-1, 2).T
+  if jax.process_index() == 0:
     file.unlink()
-  if not everywhere.all():
+  if unseen.any():
     raise UserError(
-      f"process {int(everywhere.argmin())} does not see the folder {path} of "
-      "process 0; choose a --workdir that all hosts share"
+      f"process {unseen.argmax()} does not see the folder {path} of process 0; "
+      "choose a --workdir that all hosts share"
     )
+  if others.any():
+    shown = f" ({'; '.join(differences[:4])})" if differences else ""
+    raise ConfigError(
+      f"process {others.argmax()} has another config than process 0{shown}; "
+      "start all with the same command and the same files"
+    )
+
+
+def _seen(file: epath.Path) -> bool:
+  """Returns whether a new file appears on this host within some seconds."""
+  end = time.monotonic() + PATIENCE
+  while not (found := file.exists()) and time.monotonic() < end:
+    time.sleep(0.5)
+  return found
 
 
 def owe(path: epath.Path, step: int | None) -> None:
@@ -176,7 +201,13 @@ def owes(path: epath.Path, step: int) -> bool:
     return True
 
 
-def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
+def check_same(
+  old: ConfigDict,
+  new: ConfigDict,
+  path: epath.Path,
+  advice: str = "choose another --workdir, and add --config.start={path} to "
+  "begin with these weights",
+) -> None:
   """Raises ConfigError unless a run in `path` may go on with another config."""
   differences = [
     line
@@ -191,8 +222,7 @@ def check_same(old: ConfigDict, new: ConfigDict, path: epath.Path) -> None:
       shown.append(f"and {rest} more")
     raise ConfigError(
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
-      f"choose another --workdir, and add --config.start={path} to begin with "
-      "these weights"
+      + advice.format(path=path)
     )
   if not _has_checkpoints(path):
     return  # it has no weights yet

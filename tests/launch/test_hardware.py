@@ -58,6 +58,7 @@ GOOGLE = {"sys/class/dmi/id/product_name": "Google Compute Engine\n"}
     ("580.65.06, 9.0\n580.65.06, 7.0", "cuda12"),  # CUDA 13 left Volta behind
     ("470.199.02, 8.0", ""),
     ("525.60.13, 3.7", ""),
+    ("580.65.06, [N/A]", ""),
     ("No devices were found", ""),
   ],
 )

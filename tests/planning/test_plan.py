@@ -171,6 +171,8 @@ def test_compiler_out_of_memory(answer, config, monkeypatch):
     (["--target=cpu:8", "--host-gbps=100"], "--host-gbps"),
     (["--sample", "--target=h20"], "did you mean 'h200'?"),
     (["--sample", "--target=cpu", "--steps=0"], "--steps"),
+    (["--target=cpu:8", "--batch=2"], "--sample"),
+    (["--sample", "--target=cpu", "--search"], "--search"),
   ],
 )
 def test_mistakes(run, argv, said):

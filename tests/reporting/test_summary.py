@@ -300,6 +300,7 @@ def test_the_same_record_counts_once(tmp_path, make):
     ('[{"step": "a", "records": []}]', "is not a report"),
     ('{"runs": [3]}', "run 1 is not a record"),
     ('{"runs": [{"objective": "scd"}]}', "run 1 has no 'fd'"),
+    ('{"runs": [{"objective": "a", "fd": {}, "name": [1]}]}', "no text"),
     (
       '{"runs": [{"objective": "scd", "fd": {}, "by_seed": [{"seed": []}]}]}',
       "run 1 has a 'by_seed'",

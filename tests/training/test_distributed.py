@@ -144,6 +144,7 @@ def test_detects_a_tpu_vm(detect, metadata, monkeypatch):
     (plain(count="two"), "not host:1, two and 0"),
     (plain(index="2"), "not host:1, 2 and 2"),
     (plain("host"), "must be host:port"),
+    (plain("host:99999"), "must be host:port"),
   ],
 )
 def test_contradictions(environment, said, detect):
@@ -348,15 +349,26 @@ sys.exit(main.main([word.replace("INDEX", index) for word in sys.argv[1:]]))
 
 
 @pytest.mark.slow
-def test_processes_with_workdirs_of_their_own_are_refused(
-  pair, flags, tmp_path
+@pytest.mark.parametrize(
+  "apart, code, said",
+  [
+    ("--workdir={}/INDEX", 1, "process 1 does not see the folder"),
+    ("--config.seed=INDEX", 2, "process 1 has another config than process 0"),
+    ("--config.total_steps=2INDEX", 2, "process 1 has another config"),
+  ],
+)
+def test_processes_that_were_not_started_alike_are_refused(
+  pair, flags, tmp_path, apart, code, said
 ):
-  argv = ["train", f"--workdir={tmp_path}/INDEX", *flags()]
+  argv = ["train", f"--workdir={tmp_path}/run", *flags()]
+  name, _, _ = apart.partition("=")
+  argv = [word for word in argv if not word.startswith(f"{name}=")]
+  argv.append(apart.format(tmp_path))
   processes = pair(*argv, prefix=("-c", APART))
-  assert [process.wait(PATIENCE) for process in processes] == [1, 1]
+  assert [process.wait(PATIENCE) for process in processes] == [code, code]
   for process in processes:
-    assert "process 1 does not see the folder" in process.log.read_text()
-  assert not list(tmp_path.glob("*/.seen*"))
+    assert said in process.log.read_text()
+  assert not list(tmp_path.glob("*/.config-of*"))
 
 
 @pytest.mark.slow

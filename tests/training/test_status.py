@@ -132,6 +132,7 @@ def test_words_in_place_of_numbers_are_not_read(run, tmp_path):
   before = status.status(str(tmp_path), now=10)
   with (tmp_path / "metrics.jsonl").open("a") as file:
     file.write('{"step": "20", "loss": "x", "steps_per_second": "y"}\n')
+    file.write('{"step": 9, "loss": NaN, "steps_per_second": NaN}\n')
   assert status.status(str(tmp_path), now=10) == before
 
 
@@ -168,9 +169,10 @@ def test_what_is_no_run(tmp_path):
   with pytest.raises(UserError, match="it has no config.json"):
     status.status(str(tmp_path / "none"))
   config = tmp_path / "config.json"
-  config.write_text('{"run": "teacher", "total')
-  with pytest.raises(UserError, match="cannot use .*config.json"):
-    status.status(str(tmp_path))
+  for text in ('{"run": "a", "tot', '{"run": "a", "total_steps": null}'):
+    config.write_text(text)
+    with pytest.raises(UserError, match="cannot use .*config.json"):
+      status.status(str(tmp_path))
   config.write_text('{"run": "teacher", "total_steps": 3}')
   (tmp_path / "origin.json").write_text("{}")
   with pytest.raises(UserError, match="weights from elsewhere"):

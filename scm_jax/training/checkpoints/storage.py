@@ -108,7 +108,11 @@ class Saver:
     if jax.process_count() == 1:
       return handler
     save, finalize = handler.async_save, handler.finalize
-    end = lambda error: startup.end(self._failure(error))
+
+    def end(error: Exception) -> None:
+      failure = self._failure(error)
+      failure.__cause__ = error
+      startup.end(failure)
 
     async def async_save(*args, **kwargs):
       writes = await save(*args, **kwargs)
@@ -330,5 +334,6 @@ def one_line(error: Exception) -> str:
   # TensorStore names every layer and file first and the cause last.
   if number := re.search(r"os_error_code='(\d+)'", text):
     return os.strerror(int(number[1]))
+  text, _, _ = text.partition(" See full TensorStore details")
   lines = text.splitlines() or [""]
   return f"{type(error).__name__}: {lines[0][:200]}"

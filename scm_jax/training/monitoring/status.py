@@ -108,7 +108,7 @@ def status(folder: str, now: float | None = None) -> dict[str, Any]:
   last: Mapping[str, Any] = next((x for x in lines[::-1] if RATE in x), {})
   kept = max(_steps(path / "checkpoints"), default=None)
   step = max(last.get("step", 0), kept or 0)
-  total, rate = int(config["total_steps"]), last.get(RATE)
+  total, rate = config["total_steps"], last.get(RATE)
   now = time.time() if now is None else now
   # What the last step owes is done when the run goes on.
   done = (
@@ -211,6 +211,8 @@ def _config(path: epath.Path) -> dict[str, Any]:
     raise UserError(f"{path} is not a workdir: it has no {file.name}")
   with errors.reading(file):
     config = json.loads(file.read_text())
+    if config and "total_steps" in config:
+      config["total_steps"] = int(config["total_steps"])
   if not {"run", "total_steps"} <= set(config or ()):
     raise UserError(f"{path} is not a workdir: its {file.name} is not a run's")
   if (path / "origin.json").exists():
@@ -230,8 +232,12 @@ def _metrics(path: epath.Path) -> list[dict[str, Any]]:
     with errors.reading(f"{file}, line {number}"):
       if line.endswith("}"):
         known = json.loads(line).items()
-        found.append({k: x for k, x in known if isinstance(x, int | float)})
+        found.append({k: x for k, x in known if _is_number(x)})
   return found
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _steps(folder: epath.Path) -> list[int]:

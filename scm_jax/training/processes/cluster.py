@@ -81,7 +81,8 @@ def _from_variables(given: Sequence[str]) -> Cluster | None:
   except ValueError:
     count, index = 0, 0
   host, _, port = coordinator.rpartition(":")
-  if not 0 <= index < count or not host or not port.isdigit():
+  there = host and port.isdigit() and 0 < int(port) < 65536
+  if not 0 <= index < count or not there:
     raise ConfigError(
       "SCM_COORDINATOR must be host:port and 0 <= SCM_PROCESS_ID < "
       f"SCM_NUM_PROCESSES, not {coordinator}, {' and '.join(numbers)}"

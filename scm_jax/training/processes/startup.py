@@ -98,7 +98,7 @@ def end(error: UserError) -> None:
 
   The main thread may be waiting for the others, which end because it is lost.
   """
-  print(f"scm-jax {_task}: {_name()}: {error}", file=sys.stderr)
+  print(f"scm-jax {_task}: {_with_process(error)}", file=sys.stderr)
   _exit(1)
 
 
