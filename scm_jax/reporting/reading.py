@@ -99,7 +99,7 @@ def _entries(file: epath.Path) -> Iterator[Entry]:
     for key, kind in (("objective", str), ("fd", dict)):
       if not isinstance(record.get(key), kind):
         raise UserError(f"{place} has no {key!r}, which every record has")
-    if not isinstance(record.get("name", ""), str):
+    if not isinstance(record.get("name") or "", str):
       raise UserError(f"{place} has a 'name' that is no text")
     seeds = record.get("by_seed") or []
     if not isinstance(seeds, list) or not all(map(_is_of_a_seed, seeds)):

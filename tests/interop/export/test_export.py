@@ -105,10 +105,11 @@ def test_read_back_wherever_a_workdir_is(exported, run, command, tmp_path):
 
 def test_a_network_without_a_pytorch_module(command, tmp_path, caplog):
   """Whatever else it has is written unless the user asks for more."""
-  fields = ("family=ddpmpp", "channels=4", "channel_mult=(1,)", "num_blocks=1")
+  fields = ("channels=4", "channel_mult=(1,)", "num_blocks=1")
   fields += ("augment=True",)  # an input of training, which no export has
   argv = [f"--config.network.{field}" for field in fields]
   config = configs.parse_config([f"--config={DIGITS}:run=sct,tiny", *argv])
+  config.network.family = "ddpmpp"
   average = jax.tree.map(
     lambda leaf: jnp.ones(leaf.shape, leaf.dtype), workdir.param_shapes(config)
   )
