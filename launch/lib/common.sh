@@ -35,6 +35,7 @@ config_path() {
 absolute_override() {
   local value=${1#*=}
   case $1 in
+    --config.guide=snapshots/*) value='' ;; # the teacher's
     --config.teacher=* | --config.start=* | --config.guide=* | \
       --config.data.data_dir=* | --config.data.autoencoder=*)
       [[ -e $value ]] || value=''

@@ -87,12 +87,14 @@ def _check(args: argparse.Namespace) -> None:
     )
 
 
-# Fields that may name a path, and what must be there; a dataset that is a
-# reference has a name, which a folder may have, too.
+# Fields that may name a path, and what must be there: a reference may be a
+# dataset, whose name a folder may have, and a guide a snapshot of the teacher.
 _PATHS = dict.fromkeys(
-  ("teacher", "start", "guide", "data.data_dir", "data.autoencoder"),
-  os.path.exists,
-) | {"evaluate.reference": os.path.isfile}
+  ("teacher", "start", "data.data_dir", "data.autoencoder"), os.path.exists
+) | {
+  "guide": lambda path: os.path.exists(os.path.join(path, "config.json")),
+  "evaluate.reference": os.path.isfile,
+}
 
 
 def _runs(config_argv: list[str], folder: Any, only: str) -> list[Any]:

@@ -67,14 +67,17 @@ def test_a_job_has_one_process_a_gpu(slurm, repo):
 def test_paths_are_those_of_the_users_folder(slurm, repo, tmp_path):
   """The repository may have other folders of the same names."""
   here = tmp_path / "my runs"
-  for folder in (here / "teacher", repo / "teacher", repo / "start"):
+  wrong = here / "snapshots" / "5", repo / "teacher", repo / "start"
+  for folder in (here / "teacher", *wrong):
     folder.mkdir(parents=True)
   flags = ("--config.teacher=teacher", "--config.start=start")
+  flags += ("--config.guide=snapshots/5",)  # the teacher's
   result, (_, sbatch) = slurm(
     "--config=digits:tiny", "--workdir=a", *flags, cwd=here
   )
   assert result.returncode == 0, result.stderr
-  assert f" --config.teacher={here}/teacher --config.start=start" in sbatch
+  expected = (f"--config.teacher={here}/teacher", *flags[1:])
+  assert f" {' '.join(expected)}" in sbatch
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
