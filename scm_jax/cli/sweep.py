@@ -92,7 +92,7 @@ def _check(args: argparse.Namespace) -> None:
 _PATHS = dict.fromkeys(
   ("teacher", "start", "data.data_dir", "data.autoencoder"), os.path.exists
 ) | {
-  "guide": lambda path: os.path.exists(os.path.join(path, "config.json")),
+  "guide": lambda path: os.path.exists(f"{path}/config.json"),
   "evaluate.reference": os.path.isfile,
 }
 

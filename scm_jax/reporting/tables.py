@@ -1,6 +1,6 @@
 """Tables of scores as text, Markdown and cells for HTML."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -138,7 +138,8 @@ def evaluation(report: Mapping[str, Any]) -> str:
     }
     for row in rows
   ]
-  return "\n".join([text(filled(cells)), *_notes(report, spaces[0])])
+  shown = filled(cells)
+  return "\n".join([text(shown), *_notes(report, spaces[0], shown.columns)])
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -148,19 +149,21 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   )
 
 
-def _notes(report: Mapping[str, Any], main: str) -> list[str]:
-  """Returns what the table's numbers mean, and warnings."""
+def _notes(
+  report: Mapping[str, Any], main: str, columns: Collection[str]
+) -> list[str]:
+  """Returns what the numbers of a table's columns mean, and warnings."""
   runs = report["runs"]
-  notes = [
-    "Compute is parameters (billions) × NFE. Scores other than FD are in "
-    f"{main!r} features."
-  ]
+  notes = [f"Scores other than FD are in {main!r} features."]
+  if "compute" in columns:
+    notes[0] = f"Compute is parameters (billions) × NFE. {notes[0]}"
   if (seeds := len(runs[0].get("seeds", []))) > 1:
     notes.append(
       f"FD is the mean, standard deviation (n - 1) and minimum over {seeds} "
       "seeds (EDM2 publishes the minimum of several); other scores are means."
     )
-  if (floor := report["reference"].get("fd_floor", {}).get(main)) is not None:
+  floor = report["reference"].get("fd_floor", {}).get(main)
+  if "FD∞" in columns and floor is not None:
     notes.append(
       "FD∞ is extrapolated to infinitely many samples; perfect ones would have "
       f"{score(floor)} against this reference."
