@@ -30,7 +30,7 @@ from scm_jax.training.checkpoints.storage import Checkpoints
 from scm_jax.training.ema import averaging
 from scm_jax.training.ema.snapshots import Snapshots
 from scm_jax.training.monitoring import preview, signals, writers
-from scm_jax.training.processes import startup
+from scm_jax.training.processes import agreement, startup
 from scm_jax.training.step import TrainState
 
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
@@ -78,7 +78,7 @@ def _train_in(
   evaluate: best.Evaluate | None,
 ) -> bool:
   """Trains in a workdir that is this run's alone."""
-  workdir.check_together(path, config)
+  agreement.check(path, config)
   checkpoints = Checkpoints(path, run.keep_checkpoints, run.keep_every)
   names = [averaging.name(width) for width in averaging.relative_widths(run)]
   dtype, every = run.snapshot_dtype, run.snapshot_every
@@ -158,7 +158,7 @@ def _prepare(
   shown = preview.Preview(
     config, store.config, path, mesh, writer, evaluate, decoder
   )
-  return session.Session(config, store, compiled, weights, state, shown, start)
+  return session.Session(config, store, compiled, weights, state, shown)
 
 
 def _initial_state(

@@ -58,9 +58,8 @@ class Session:
     teacher: Any,
     state: TrainState,
     shown: preview.Preview,
-    start: int,
   ):
-    self.step = start  # the last one that was dispatched
+    self.step = start = int(state.step)  # the last one that was dispatched
     self._config, self._store, self._compiled = config, store, compiled
     self._teacher, self._state, self._preview = teacher, state, shown
     self._writer, self._mesh = shown.writer, shown.mesh
