@@ -101,7 +101,7 @@ check_name() {
 }
 
 check_flags() {
-  local word
+  local word value
   [[ -n $accelerator ]] || usage_error 'give --accelerator'
   parse_accelerator
   [[ -n $zone ]] || usage_error 'give --zone'
@@ -109,13 +109,14 @@ check_flags() {
     usage_error 'give --workdir=gs://BUCKET/FOLDER, which all hosts can read'
   [[ $host =~ ^[0-9]+$ ]] || usage_error "--host=$host is not a number"
   for word in ${overrides[@]+"${overrides[@]}"}; do
+    value=${word#*=}
     case $word in
-      # Empty, a teacher's own snapshot, and a network that comes with the package.
-      *= | *=gs://* | *=snapshots/* | --config.*=mnist-teacher | \
-        --config.*=mnist-scd) ;;
+      *= | *=gs://* | --config.guide=snapshots/*) ;; # snapshots are the teacher's
       --config.teacher=* | --config.start=* | --config.guide=* | \
         --config.data.data_dir=*)
-        usage_error "$word: the hosts can only read folders in gs://"
+        # A network that comes with the package has a name.
+        [[ $value != */* && -d $root/scm_jax/pretrained/$value ]] ||
+          usage_error "$word: the hosts can only read folders in gs://"
         ;;
     esac
   done

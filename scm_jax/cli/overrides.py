@@ -38,8 +38,8 @@ def apply(config: ConfigDict, flag: str, value: str | None, path: str) -> None:
   key = flag.partition(".")[2]
   if key in _CHOICES:
     raise ConfigError(
-      f"{flag}={value} would leave the fields whose defaults it decides as "
-      f"they are for {config_path.get_value(key, config)!r}; {_CHOICES[key]}"
+      f"{flag}={value} comes too late: the config already has the defaults of "
+      f"{config_path.get_value(key, config)!r}; {_CHOICES[key]}"
     )
   leaves = flatten(config)
   if key not in leaves:

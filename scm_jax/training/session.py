@@ -154,7 +154,10 @@ class Session:
 
   @contextlib.contextmanager
   def _aside(self) -> Generator[None]:
-    """Does with a sound state what is no step, and does not count its time."""
+    """Runs a block between two steps, after a check that the state is sound.
+
+    Its time counts neither in the speed nor against the watchdog's patience.
+    """
     self._write_metrics()
     self._health.check(self._window)
     yield

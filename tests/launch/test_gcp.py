@@ -177,6 +177,7 @@ def test_an_empty_bucket_is_no_failure(cloud):
     ((*TPU, "--name=X"), "--name=X"),
     ((*TPU, "--config=configs/no.py"), "configs/no.py"),
     ((*TPU, "--config.teacher=runs/t"), "--config.teacher=runs/t"),
+    ((*TPU, "--config.teacher=teacher"), "--config.teacher=teacher"),
     ((*TPU, "--config.data.data_dir=/data"), "--config.data.data_dir=/data"),
   ],
 )
