@@ -28,7 +28,7 @@ A teacher of the published form may also come from `scm-jax train`, and for
 CIFAR-10 it has to: `configs/cifar10.py:run=teacher --config.network.form=edm`.
 """
 
-from configs import cifar10, imagenet64, imagenet512, paper
+from configs import cifar10, common, imagenet64, imagenet512, paper
 from scm_jax.configuration import parse_arg
 from scm_jax.errors import ConfigError
 
@@ -61,8 +61,8 @@ def get_config(arg: str = ""):
   # EDM2's networks were always given the label: they cannot guide themselves,
   # nor teach a student without a label.
   config.objective.label_dropout = 0.0
-  if choice.run == "scd":
-    config.objective.guidance = "sampled" if choice.guide else "none"
+  guided = choice.guide and common.takes_guidance(choice.run)
+  config.objective.guidance = "sampled" if guided else "none"
   if not choice.guide:
     config.sample.guidance = 1.0
   return config

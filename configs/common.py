@@ -58,6 +58,11 @@ def takes_guidance(run: str) -> bool:
   )
 
 
+def guides_itself(run: str) -> bool:
+  """Returns whether a run's network can guide the velocities that it learns."""
+  return OBJECTIVES[run].options(guidance="fixed").guides_itself
+
+
 def fit_to_objective(config):
   """Fits lengths and batches to the run's objective; other fields are set."""
   _count_trajectories(config)

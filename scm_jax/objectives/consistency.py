@@ -170,7 +170,8 @@ class Options(spec.Options):
   def forwards(self) -> int:
     """Passes over the network's weights before the backward pass."""
     passes = {"jvp": 1, "finite_difference": 3}
-    return passes.get(self.derivative, 2) + (self.along == "network")
+    own = self.along == "network" or self.guides_itself
+    return passes.get(self.derivative, 2) + own + self.guides_itself
 
   def prior(self, error: Array, jump: Jump) -> Array:
     """Returns errors `[B]` times the prior weights of their jumps."""

@@ -12,7 +12,7 @@ from scm_jax import trigflow
 from scm_jax.objectives import diagnostics, jumps, spec, tangent
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.tangent import Direction, Jump
-from scm_jax.objectives.velocity import Velocity
+from scm_jax.objectives.velocity import Velocity, guide_sample, unconditional
 
 ANNEALING = 25.0  # steepness of alpha-Flow's sigmoid, as published
 LAST_EASY = 256.0  # q^(k + 1) at the end of ECT's published runs
@@ -47,18 +47,10 @@ def tangents(
   as `jumps.prepared` returns it; the other arguments are those of
   `consistency.loss`.
   """
-  t, sigma_d = point.t, options.sigma_d
-  x_t = trigflow.interpolate(point.x0, point.z, t)
-  if velocity is None:
-    dx_dt = trigflow.data_velocity(point.x0, point.z, t)
-  else:
-    dx_dt = jax.lax.stop_gradient(velocity(x_t, t, point.cond))
-  along = Direction(x_t, dx_dt, jumps.of(point, options))
+  x_t = trigflow.interpolate(point.x0, point.z, point.t)
+  dx_dt, own = _velocities(F, params, point, x_t, velocity, options)
+  along = Direction(x_t, own, jumps.of(point, options))
   jump, wide = along.jump, along.wide
-  if options.along == "network":
-    fixed, at_t = jax.lax.stop_gradient(params), jumps.told(point, t)
-    own = sigma_d * spec.evaluate(F, fixed, x_t / sigma_d, t, at_t)
-    along = along._replace(dx_dt=own)
   primal = lambda u, t: spec.evaluate(F, params, u, t, point)
   found = DERIVATIVES[options.derivative](primal, along, step, options)
   if not options.two_times:
@@ -71,12 +63,69 @@ def tangents(
     found = found._replace(g=found.g + error)
   # A jump of no length has the velocity alone to learn.
   moves = jump.span > 0
-  gap = sigma_d * jax.lax.stop_gradient(found.output) - dx_dt
+  gap = options.sigma_d * jax.lax.stop_gradient(found.output) - dx_dt
   still = -wide(jump.a) * gap
   return found._replace(
     g=diagnostics.select(moves, found.g, still),
     rate=jnp.where(moves, found.rate, 0.0),
   )
+
+
+def _velocities(
+  F: Callable,
+  params: Any,
+  point: Point,
+  x_t: Array,
+  velocity: Velocity | None,
+  options: Any,
+) -> tuple[Array, Array]:
+  """Returns the velocities to learn, and those to differentiate along."""
+  t = point.t
+  if velocity is None:
+    dx_dt = trigflow.data_velocity(point.x0, point.z, t)
+  else:
+    dx_dt = jax.lax.stop_gradient(velocity(x_t, t, point.cond))
+  if not (options.along == "network" or options.guides_itself):
+    return dx_dt, dx_dt
+  fixed, told = jax.lax.stop_gradient(params), jumps.told(point, t)
+
+  def ask(cond: dict[str, Array]) -> Array:
+    there = told._replace(cond=cond)
+    u = x_t / options.sigma_d
+    return options.sigma_d * spec.evaluate(F, fixed, u, t, there)
+
+  own = ask(told.cond)
+  if options.guides_itself:
+    dx_dt = _guided(dx_dt, own, ask, told.cond, options)
+  return dx_dt, own if options.along == "network" else dx_dt
+
+
+def _guided(
+  dx_dt: Array,
+  own: Array,
+  ask: Callable[[dict[str, Array]], Array],
+  cond: dict[str, Array],
+  options: Any,
+) -> Array:
+  """Returns samples' velocities, guided by those that the network has itself.
+
+  Samples whose label was dropped keep theirs, as published, so that the network
+  without labels learns the data.
+
+  Args:
+    dx_dt: the samples' velocities.
+    own: the network's, with the condition `cond`.
+    ask: gives the network's with another condition.
+    cond: the network's condition where `s = t`.
+    options: the choices.
+  """
+  scale = cond.get("guidance", options.guidance_scale)
+  none = unconditional(cond, options.num_classes)
+  if "guidance" in cond:
+    none |= {"guidance": jnp.ones_like(scale)}
+  guided = guide_sample(dx_dt, own, ask(none), scale, options.omega)
+  dropped = cond["label"] == options.num_classes
+  return diagnostics.select(dropped, dx_dt, guided)
 
 
 def _warmup(step: Array | float, options: Any) -> Array:

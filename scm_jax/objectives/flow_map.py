@@ -12,6 +12,7 @@ rectified flow of latents, as MeanFlow's do.
 import dataclasses
 from typing import Literal
 
+from scm_jax.errors import ConfigError
 from scm_jax.objectives import consistency
 from scm_jax.objectives.spec import Spec
 
@@ -22,9 +23,37 @@ class Options(consistency.Options):
 
   Attributes:
     target: whose velocity is followed: `data`, the sample's own; or `teacher`.
+      The first is guided by the network itself, without labels.
+    omega: the part of the sample's own velocity in the guided one
+      (`velocity.guide_sample`).
   """
 
   target: Literal["data", "teacher"] = "teacher"
+  omega: float = 1.0
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for values that do not go together."""
+    super().__post_init__()
+    if not self.guides_itself:
+      return
+    if not self.two_times:
+      raise ConfigError(
+        f"guidance is {self.guidance!r}, by the network's own velocity, which "
+        "is that at s = t; a network that jumps to 0 alone has none, so choose "
+        "none"
+      )
+    fixed = self.guidance == "fixed"
+    lowest = self.guidance_scale if fixed else min(self.guidance_range)
+    if not 0 < self.omega <= lowest:
+      raise ConfigError(
+        f"omega is {self.omega}; give a number above 0 that is not above the "
+        f"lowest guidance scale, {lowest}"
+      )
+
+  @property
+  def guides_itself(self) -> bool:
+    """Whether the network guides the samples' velocities, not a teacher's."""
+    return self.target == "data" and self.guidance != "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +105,14 @@ class ImprovedMeanFlow(MeanFlow):
   """iMF (arXiv 2512.02012): the derivative is along the network's velocity.
 
   The published network has a second head for that velocity; here it is the
-  network's at `s = t`.
+  network's at `s = t`. It also takes the interval of time in which it guides,
+  which ours does not.
   """
 
   along: Literal["velocity", "network"] = "network"
   equal_share: float = 0.5
+  guidance_range: tuple[float, float] = (1.0, 8.0)
+  guidance_law: Literal["uniform", "log_uniform"] = "log_uniform"
 
 
 @dataclasses.dataclass(frozen=True)

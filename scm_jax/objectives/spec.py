@@ -29,11 +29,14 @@ class Options(schema.Checked):
       (Equation 8), which RAdam needs; or `pixel`, once for each of its `D`
       numbers, EDM2's sum, which Adam does not see (`weighting.UNITS`).
     label_dropout: probability of training a sample without its label.
-    guidance: how a teacher is guided (Section 5.2): `none`; `fixed`, by
-      `guidance_scale`; or `sampled`, by a scale that the student takes as an
-      input.
+    num_classes: the label that stands for "no label"; 0 without labels.
+    guidance: how the velocity that is followed is guided (Section 5.2): `none`;
+      `fixed`, by `guidance_scale`; or `sampled`, by a scale that the student
+      takes as an input.
     guidance_scale: the scale of `fixed`; 1 is no guidance.
-    guidance_range: lowest and highest scale of `sampled`, drawn uniformly.
+    guidance_range: lowest and highest scale of `sampled`.
+    guidance_law: how the scale of `sampled` is drawn: `uniform`, or
+      `log_uniform`, evenly in its logarithm.
     state_steps: where a teacher is asked, the steps in which its ODE is solved
       from noise to each sample's time, which gives the noisy sample
       (`teacher_path`); 0 noises data.
@@ -51,9 +54,11 @@ class Options(schema.Checked):
   adaptive_weighting: bool = True
   weighting_unit: Literal["sample", "pixel"] = "sample"
   label_dropout: float = 0.0
+  num_classes: int = schema.fixed(0)
   guidance: Literal["none", "fixed", "sampled"] = "none"
   guidance_scale: float = 1.0
   guidance_range: tuple[float, float] = (1.0, 2.0)
+  guidance_law: Literal["uniform", "log_uniform"] = "uniform"
   state_steps: int = 0
   reset_weighting: bool = True
   check_every: int = 0
@@ -72,6 +77,11 @@ class Options(schema.Checked):
       raise ConfigError(
         f"guidance_range is {self.guidance_range}; give two numbers, (1.0, 2.0)"
       )
+    if self.guidance_law == "log_uniform" and min(self.guidance_range) <= 0:
+      raise ConfigError(
+        f"guidance_range is {self.guidance_range}; with guidance_law "
+        "'log_uniform' its ends must be above 0"
+      )
 
   @property
   def teacher_evaluations(self) -> int:
@@ -86,6 +96,11 @@ class Options(schema.Checked):
   @property
   def two_times(self) -> bool:
     """Whether the network is told a second time, at which its jump ends."""
+    return False
+
+  @property
+  def guides_itself(self) -> bool:
+    """Whether the network guides the samples' velocities, not a teacher's."""
     return False
 
   @property

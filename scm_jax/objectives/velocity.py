@@ -71,6 +71,26 @@ def guided(
   return guide(F, functools.partial(weak.F, weights["guide"]), scale)
 
 
+def guide_sample(
+  v: Array, own: Array, weak: Array, scale: Array | float, omega: float
+) -> Array:
+  """Returns samples' velocities, guided by the network's own (MeanFlow).
+
+  That is `omega v + kappa own + (1 - omega - kappa) weak` with `kappa = 1 -
+  omega / scale` (arXiv 2505.13447, Appendix B). Where the network has learnt it
+  as its own velocity, the mean is `weak + scale (v - weak)`.
+
+  Args:
+    v: the samples' velocities `[B, ...]`.
+    own: the network's, with their labels.
+    weak: the network's, without labels.
+    scale: one number or one for each sample `[B]`; 1 is no guidance.
+    omega: the part of the sample's velocity, which is the noise of the result.
+  """
+  ratio = omega / trigflow.expand(jnp.broadcast_to(scale, v.shape[:1]), v)
+  return omega * v + (1 - ratio) * own + (ratio - omega) * weak
+
+
 def from_network(F: Callable, sigma_d: float) -> Velocity:
   """Returns `dx_t/dt = sigma_d F(x_t / sigma_d, t, cond)` (Equation 3)."""
   return lambda x_t, t, cond: sigma_d * F(x_t / sigma_d, t, cond)

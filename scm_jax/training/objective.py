@@ -178,13 +178,18 @@ def draw_batch(config: Run, batch: dict[str, Array], key: Array) -> Draws:
     dropped = jax.random.bernoulli(label_key, options.label_dropout, (len(x0),))
     cond["label"] = jnp.where(dropped, num_classes, batch["label"])
   if config.network.guidance:
-    low, high = options.guidance_range
-    cond["guidance"] = jax.random.uniform(
-      scale_key, (len(x0),), minval=low, maxval=high
-    )
+    cond["guidance"] = draw_scales(scale_key, len(x0), options)
   dropout_keys = jax.random.split(dropout_key, len(x0))
   draws = {"x0": x0, "z": z, "cond": cond, "dropout": dropout_keys}
   return draws | drawn
+
+
+def draw_scales(key: Array, count: int, options: Any) -> Array:
+  """Draws a guidance scale for each sample, `[count]`."""
+  low, high = options.guidance_range
+  if options.guidance_law == "uniform":
+    return jax.random.uniform(key, (count,), minval=low, maxval=high)
+  return low * (high / low) ** jax.random.uniform(key, (count,))
 
 
 def _point(draws: Draws) -> Point:

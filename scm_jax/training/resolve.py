@@ -62,7 +62,11 @@ def resolve(config: "ConfigDict") -> Run:
     for name, kind in GROUPS.items()
   }
   objective = _group(
-    config.objective, "objective.", spec.options, sigma_d=config.sigma_d
+    config.objective,
+    "objective.",
+    spec.options,
+    sigma_d=config.sigma_d,
+    num_classes=config.data.num_classes,
   )
   network = _group(
     config.network.to_dict() | {"dtype": _dtype(config)},
@@ -221,8 +225,17 @@ def _check_objective(run: Run) -> None:
       f"config.objective.check_every is {options.check_every}, but the "
       f"objective {run.run!r} has no tangent to check; set it to 0"
     )
+  if options.guides_itself and not (
+    options.num_classes and options.label_dropout
+  ):
+    raise ConfigError(
+      f"config.objective.guidance is {options.guidance!r}, which needs a "
+      "network that is trained without labels too; set "
+      "config.objective.label_dropout to 0.1, say, or guidance to none where "
+      "data have no labels"
+    )
   if not run.asks_teacher:
-    if options.guidance != "none":
+    if options.guidance != "none" and not options.guides_itself:
       raise ConfigError(
         f"config.objective.guidance is {options.guidance!r}, but this run of "
         f"{run.run!r} evaluates no teacher that could be guided; set it to "

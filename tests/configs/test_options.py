@@ -94,9 +94,12 @@ def test_values_of_a_network_make_different_programs(family, field):
   assert differ(map(program, allowed))
 
 
-# What other parts of the step read: the teacher's guidance, and the pass that
-# takes the tangent.
-ELSEWHERE = {"guidance", "target", "tangent_dtype", "tangent_precision"}
+# What other parts of the step read: the teacher's guidance, the draw of its
+# scales, and the pass that takes the tangent.
+ELSEWHERE = {
+  *("guidance", "guidance_law", "target"),
+  *("tangent_dtype", "tangent_precision"),
+}
 
 
 # Those of sCT with other defaults, of which multistep sCD stands for all.

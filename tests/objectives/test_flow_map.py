@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scm_jax import samplers, trigflow
+from scm_jax.errors import ConfigError
 from scm_jax.objectives import (
   OBJECTIVES,
   consistency,
@@ -16,6 +17,7 @@ from scm_jax.objectives import (
   flow_map,
   jumps,
   tangent,
+  velocity,
 )
 from scm_jax.objectives.tangent import Direction, Jump
 
@@ -32,6 +34,7 @@ def at(problem, **cond):
 
   def F(params, u, t, cond, **keywords):
     turn = trigflow.expand(jnp.cos(cond["target"]), u)
+    turn *= trigflow.expand(cond.get("guidance", jnp.ones_like(t)), u)
     return untold(params, u * turn, t, cond, **keywords) * turn
 
   w = lambda params, t, s: weight(params, t) * jnp.cos(s)
@@ -173,11 +176,14 @@ def test_one_segment_is_scm_to_the_bit(mlp):
   close(ours, run(problem.point, consistency.Options()), rtol=0)
 
 
-def rectified(problem, point, params, kappa, along="velocity"):
+def rectified(
+  problem, point, params, kappa, along="velocity", guide=lambda v, own: v
+):
   """A rectified flow, in units of its noise's deviation `sigma_d / kappa`.
 
   Its times `tau`, average velocities `u` and their targets: by MeanFlow, or by
-  iMF if `along` is "network".
+  iMF if `along` is "network". `guide(v, own)` guides the samples' velocities by
+  the network's, `own(cond)`.
   """
   unit = problem.sigma_d / kappa
   on_line = lambda t: kappa * jnp.sin(t) / (jnp.cos(t) + kappa * jnp.sin(t))
@@ -199,17 +205,20 @@ def rectified(problem, point, params, kappa, along="velocity"):
     return (wide(c) * problem.sigma_d * F - wide(slope) * x_t) / kappa / unit
 
   frozen = jax.lax.stop_gradient(params)
-  own = average(frozen, z, tau, point.cond | {"target": point.t})
+  own = lambda cond: average(frozen, z, tau, cond | {"target": point.t})
+  v = guide(v, own)
   _, du = jax.jvp(
     lambda z, tau: average(frozen, z, tau),
     (z, tau),
-    (v if along == "velocity" else own, jnp.ones_like(tau)),
+    (v if along == "velocity" else own(point.cond), jnp.ones_like(tau)),
   )
   return tau, average(params, z, tau), v - wide(tau - r) * du
 
 
-def published_meanflow(problem, point, params, power, floor, kappa, along):
-  _, u, target = rectified(problem, point, params, kappa, along)
+def published_meanflow(
+  problem, point, params, power, floor, kappa, along, *guide
+):
+  _, u, target = rectified(problem, point, params, kappa, along, *guide)
   squares = jnp.sum((u - target) ** 2, (1, 2, 3))
   weight = jax.lax.stop_gradient((squares + floor) ** power)
   return jnp.mean(squares / weight)
@@ -245,6 +254,72 @@ def test_meanflow_is_the_published_loss(mlp, name, kappa, power):
     )
   )(problem.params)
   close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kappa", [0.5, 1.0])
+@pytest.mark.parametrize("scales", [2.0, [1.0, 1.5, 7.0, 4.0]])
+@pytest.mark.parametrize(
+  ("name", "omega"), [("meanflow", 1.0), ("meanflow", 0.2), ("imf", 1.0)]
+)
+def test_guided_targets_are_the_published_ones(mlp, name, omega, scales, kappa):
+  """MeanFlow's by its two factors, iMF's by its scale alone.
+
+  The label 2 is none: the second sample's was dropped.
+  """
+  told = {"label": jnp.array([0, 2, 1, 0])}
+  sampled = isinstance(scales, list)
+  if sampled:
+    told["guidance"] = jnp.array(scales)
+  problem, point = at(mlp, **told)
+  point = point._replace(cond=problem.cond)
+  given = {"guidance": "sampled" if sampled else "fixed"}
+  if not sampled:
+    given["guidance_scale"] = scales
+  options = MAPS[name](num_classes=2, omega=omega, kappa=kappa, **given)
+  s = trigflow.expand(jnp.broadcast_to(jnp.array(scales), (4,)), point.x0)
+  ones = {"guidance": jnp.ones(4)} if sampled else {}
+
+  def guide(v, own):
+    cond = point.cond
+    v_c, v_u = own(cond), own(cond | {"label": jnp.full(4, 2)} | ones)
+    if name == "imf":
+      guided = v + (1 - 1 / s) * (v_c - v_u)
+    else:
+      kappa = 1 - omega / s
+      guided = omega * v + kappa * v_c + (1 - omega - kappa) * v_u
+    return diagnostics.select(cond["label"] == 2, v, guided)
+
+  ours = jax.value_and_grad(
+    lambda p: loss_of(problem, point, options, p, None, 1e9)[0]
+  )(problem.params)
+  theirs = jax.value_and_grad(
+    lambda p: published_meanflow(
+      problem, point, p, 1.0, 0.01, kappa, options.along, guide
+    )
+  )(problem.params)
+  close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("omega", [0.2, 1.0])
+def test_a_guided_velocity_rests_where_classifier_free_guidance_ends(omega):
+  """What the network learns at `s = t` is `F_0 + scale (v - F_0)`."""
+  v, weak, own, scale = jnp.array([[1.0]]), jnp.array([[0.4]]), 0.0, 2.5
+  for _ in range(300):
+    own = velocity.guide_sample(v, own, weak, scale, omega)
+  close(own, weak + scale * (v - weak), rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+  ("options", "what"),
+  [
+    ({"guidance_scale": 0.5}, "omega is 1.0"),
+    ({"omega": 0.0}, "omega is 0.0"),
+    ({"ends": "zero", "equal_share": 0.0}, "has none"),
+  ],
+)
+def test_guidance_that_a_flow_map_cannot_have(options, what):
+  with pytest.raises(ConfigError, match=what):
+    flow_map.MeanFlow(guidance="fixed", **options)
 
 
 @pytest.mark.parametrize("kappa", [0.5, 1.0])

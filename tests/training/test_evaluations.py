@@ -33,7 +33,9 @@ def per_sample(make_config):
     ("sct", {"derivative": "finite_difference"}, 5),
     ("ect", {}, 4),  # a second point in place of a derivative
     ("tcm", {}, 5),  # and the first stage's network there
-    ("imf", {}, 5),  # the network's own velocity
+    ("imf", {}, 5),  # the network's own velocity,
+    ("imf", {"guidance": "sampled"}, 6),  # without a label too
+    ("meanflow", {"guidance": "fixed"}, 6),
     # A student's sample (3), teacher and critic on it, the critic's loss (3).
     ("scd_vsd", {}, 5 + 8),
     ("scd_vsd", {"rollout": 3}, 5 + 8 + 2),

@@ -8,6 +8,7 @@ import pytest
 from scm_jax import networks, trigflow
 from scm_jax.codec import PixelCodec
 from scm_jax.defaults import get_defaults
+from scm_jax.objectives import flow_map
 from scm_jax.training import objective, resolve
 
 KEY = jax.random.key(3, impl="rbg")  # compiles sooner than the default
@@ -147,3 +148,11 @@ def test_guidance():
   scales = student[0]["guidance"]
   assert scales.min() >= 1 and scales.max() <= 2 and np.ptp(scales) > 0.8
   assert sampled["tangent_norm"] != pytest.approx(float(two["tangent_norm"]))
+
+
+def test_scales_that_are_even_in_their_logarithm():
+  """Half of them are below the geometric mean."""
+  options = flow_map.ImprovedMeanFlow()
+  scales = objective.draw_scales(jax.random.key(0), 4000, options)
+  assert scales.min() >= 1 and 7.9 < scales.max() <= 8
+  np.testing.assert_allclose(np.median(scales), np.sqrt(8), rtol=0.05)

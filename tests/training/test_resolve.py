@@ -30,6 +30,15 @@ def test_values_that_make_no_run(make_config, field, value):
     resolve.check(config)
 
 
+def test_a_network_that_guides_itself_has_to_see_no_label(make_config):
+  config = make_config("meanflow", "--config.objective.label_dropout=0.1")
+  config.objective.guidance = "fixed"
+  resolve.check(config)
+  config.objective.label_dropout = 0.0
+  with pytest.raises(ConfigError, match="label_dropout"):
+    resolve.check(config)
+
+
 @pytest.mark.parametrize(
   "t_mid, sigma_max", [(1.1, 0.9), (0.0, 0.4), (0.0, 1.0), (1.57, 80)]
 )
