@@ -202,7 +202,8 @@ def _stepped(primal, direction, t_next, r) -> Tangent:
 def easy_successors(jump: Jump, options: Any, step: Array | float) -> Array:
   """Returns the times `[B]` at which ECT's steps end."""
   each = options.easy_stage
-  stage = jnp.floor_divide(step, each) if each else 0
+  last = easy_stages(options)
+  stage = jnp.minimum(jnp.floor_divide(step, each), last) if each else 0
   part = easy_part(jump) * options.easy_base ** -(stage + 1.0)
   sigma = trigflow.time_to_sigma(jump.t, jump.sigma_d)
   left = jnp.maximum(1 - part, 0.0)
@@ -210,9 +211,10 @@ def easy_successors(jump: Jump, options: Any, step: Array | float) -> Array:
 
 
 def easy_stages(options: Any) -> int:
-  """Returns the first stage whose steps are as small as ECT's last ones.
+  """Returns the last stage, whose steps are as small as ECT's last ones.
 
-  Its authors end with `q^(k + 1) = 256`, whether in one stage or in eight.
+  Smaller ones would be lost in rounding. Its authors end with `q^(k + 1) =
+  256`, whether in one stage or in eight.
   """
   return max(math.ceil(math.log(LAST_EASY, options.easy_base) - 1e-9) - 1, 0)
 

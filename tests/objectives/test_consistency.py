@@ -18,6 +18,7 @@ from scm_jax.objectives import (
   tangent,
 )
 from scm_jax.objectives.consistency import Options
+from scm_jax.objectives.tangent import Jump
 from scm_jax.training import resolve
 
 PLAIN = Options(tangent_norm="none", adaptive_weighting=False)
@@ -284,6 +285,17 @@ def test_ects_published_runs_end_with_the_same_steps(base, stages):
   assert derivatives.easy_stages(consistency.EasyOptions(easy_base=base)) == (
     stages
   )
+
+
+def test_ects_steps_shrink_no_further_than_the_last_ones():
+  """In a run that is longer than its stages, they would vanish by rounding."""
+  options = consistency.EasyOptions(easy_stage=10)
+  jump = Jump(jnp.array([0.1, 0.8, 1.5], jnp.float32), 0.5)
+  after = lambda step: derivatives.easy_successors(jump, options, step)
+  last = 10 * derivatives.easy_stages(options)
+  assert (after(last - 1) < after(last)).all()
+  np.testing.assert_array_equal(after(last), after(1000 * last))
+  assert (after(last) < jump.t).all()
 
 
 @pytest.mark.parametrize("on", ["cifar10", "imagenet64"])
