@@ -97,8 +97,7 @@ def _predicted(
     return found
   mesh = sharding.abstract_mesh(1, 1)
   held = arithmetic.resident(arithmetic.arguments(run, mesh, step.shapes))
-  state = sum(held[k] for k in ("parameters", "moments", "averages"))
-  weighted = estimate.weighted_flops(run, card, flops["step"], flops["forward"])
-  times = estimate.times(Target("here", "", (1, 1), card), weighted, state, [])
+  target = Target("here", "", (1, 1), card)
+  times = estimate.step_times(run, target, flops, held, [])
   assert times is not None  # the rates are known
   return found | {"ms": 1e3 * times.serial, "peak": card.flops}

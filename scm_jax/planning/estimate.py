@@ -11,6 +11,7 @@ from scm_jax.training.benchmarks import sampling
 # The fraction of the peak rate that convolutions and products reach, with
 # recomputation: an average value for large U-Nets in bfloat16.
 EFFICIENCY = 0.4
+UPDATED = ("parameters", "moments", "averages")  # what an update rewrites
 DEVICES = (8, 64, 256, 1024)  # for which weak scaling is predicted
 
 
@@ -90,6 +91,29 @@ def times(
     2 * state_bytes / card.bandwidth,
     sum(t.bytes / bandwidth(card, t.size, t.local) for t in traffic),
   )
+
+
+def step_times(
+  config: Run,
+  target: Target,
+  flops: dict[str, float],
+  resident: dict[str, int],
+  traffic: Iterable[Traffic],
+) -> Times | None:
+  """Returns the times of a run's step, or None where rates are unknown.
+
+  Args:
+    config: the run's config.
+    target: the devices.
+    flops: those of a `step`, on all devices, and of one `forward` pass.
+    resident: the bytes that a device holds between steps, by name.
+    traffic: what a device sends in a step.
+  """
+  weighted = weighted_flops(
+    config, target.card, flops["step"], flops["forward"]
+  )
+  state = sum(resident[name] for name in UPDATED)
+  return times(target, weighted / target.devices, state, traffic)
 
 
 def bandwidth(card: Card, size: int, local: int) -> float:

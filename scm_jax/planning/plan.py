@@ -1,5 +1,6 @@
 """Makes the object that `scm-jax plan --json` prints."""
 
+import functools
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -68,14 +69,14 @@ def _estimate(
 ) -> dict[str, Any] | None:
   """Returns times and costs, or None where the target's rates are unknown."""
   compiled, flops = answer["compiled"], answer["flops"]
-  state = sum(
-    compiled["resident"][k] for k in ("parameters", "moments", "averages")
+  times_with = functools.partial(
+    estimate.step_times,
+    resolve.resolve(config),
+    target,
+    flops,
+    compiled["resident"],
   )
-  weighted = estimate.weighted_flops(
-    resolve.resolve(config), target.card, flops["step"], flops["forward"]
-  )
-  share = weighted / target.devices
-  times = estimate.times(target, share, state, traffic)
+  times = times_with(traffic)
   if times is None:
     return None
   # Only the minimum is known for other sizes. Assume that a compiled program
@@ -86,7 +87,7 @@ def _estimate(
   for n, row in zip(estimate.DEVICES, compiled["scaling"], strict=True):
     least = _traffic(row["traffic"])
     grown = [t._replace(bytes=t.bytes * excess) for t in least]
-    there = estimate.times(target, share, state, grown)
+    there = times_with(grown)
     assert there is not None  # the rates are known here
     scaling[str(n)] = {
       "serial": there.efficiency(there.serial),

@@ -17,6 +17,7 @@ from scm_jax.planning import estimate
 from scm_jax.planning import plan as planning
 from scm_jax.planning.estimate import Traffic
 from scm_jax.planning.targets import Target
+from scm_jax.training import resolve
 
 REMAT = ("none", "dots", "full")  # each keeps fewer activations than the last
 PER_PASS = ("all-gather", "reduce-scatter")  # once for each microbatch
@@ -119,23 +120,24 @@ def candidates(config: ConfigDict, target: Target) -> list[Candidate]:
   flops = {}
   for policy in REMAT:
     start.network.remat = policy
-    answer = compiler.ask(start, target, flops=True)
-    flops[policy] = answer["flops"]["step"]
+    flops[policy] = compiler.ask(start, target, flops=True)["flops"]
+  run = resolve.resolve(start)
   rows = compiler.ask(start, target, meshes=meshes)["arithmetic"]
   found = []
   for (data, fsdp), row in zip(meshes, rows, strict=True):
-    resident = sum(row["resident"].values())
+    held = row["resident"]
     sent = [Traffic(**traffic) for traffic in row["traffic"]]
     for count, policy in itertools.product(_divisors(per_device), REMAT):
       traffic = [
         t._replace(bytes=t.bytes * count) if t.kind in PER_PASS else t
         for t in sent
       ]
-      share = flops[policy] / target.devices
-      times = estimate.times(target, share, resident, traffic)
+      times = estimate.step_times(run, target, flops[policy], held, traffic)
       # Where the rates are unknown, rank by FLOPs and bytes.
+      share = flops[policy]["step"] / target.devices
       seconds = times.serial if times else share + estimate.total(traffic)
-      found.append(Candidate(seconds, count, policy, data, fsdp, resident))
+      bytes_held = sum(held.values())
+      found.append(Candidate(seconds, count, policy, data, fsdp, bytes_held))
   return sorted(found, key=Candidate.rank)
 
 

@@ -152,7 +152,7 @@ class Target:
     Raises:
       ConfigError: the rate is not positive, or the target has no GPUs.
     """
-    if self.card.platform != "gpu" or gbps <= 0:
+    if self.card.platform != "gpu" or not 0 < gbps < math.inf:
       raise ConfigError("--host-gbps needs a positive number and a GPU target")
     network = gbps * 1e9 / 8 / self.topology[-1]
     card = dataclasses.replace(self.card, network=network)
@@ -169,7 +169,8 @@ def parse(text: str, *, one: bool = False) -> Target:
   """
   kind, colon, topology = text.partition(":")
   if kind not in CARDS:
-    raise ConfigError(f"--target={text}: {errors.hint(kind, CARDS)}")
+    longer = [name for name in CARDS if name.startswith(kind)]
+    raise ConfigError(f"--target={text}: {errors.hint(kind, longer or CARDS)}")
   card = CARDS[kind]
   form, example, smallest = _FORMS.get(kind) or _FORMS[card.platform]
   if one and not colon:
@@ -179,7 +180,13 @@ def parse(text: str, *, one: bool = False) -> Target:
     raise ConfigError(
       f"--target={text}: give {kind}:{form}, such as {kind}:{example}"
     )
-  sizes = tuple(map(int, topology.split("x")))
+  sizes = _sides(topology)
+  least = _sides(smallest)  # what a host of a TPU slice has
+  if any(n % by for n, by in zip(sizes, least, strict=True)):
+    raise ConfigError(
+      f"--target={text}: the sides of a slice are multiples of {smallest}, as "
+      f"those of {kind}:{example} are"
+    )
   if kind == "cpu":  # virtual devices share the memory of this machine
     if sizes[0] > VIRTUAL:
       raise ConfigError(f"--target={text}: give at most {VIRTUAL} devices")
@@ -191,3 +198,7 @@ def parse(text: str, *, one: bool = False) -> Target:
 def card_here(device_kind: str) -> Card | None:
   """Returns the card that JAX's `Device.device_kind` names, if it is known."""
   return CARDS.get(DEVICE_KINDS.get(device_kind, ""))
+
+
+def _sides(topology: str) -> tuple[int, ...]:
+  return tuple(map(int, topology.split("x")))

@@ -4,11 +4,12 @@ import pytest
 
 from scm_jax.errors import ConfigError
 from scm_jax.networks import layers
-from scm_jax.planning import search, targets
+from scm_jax.planning import estimate, search, targets
 
 TARGET = targets.parse("a100-40gb:1x4")
 CAPACITY = int(TARGET.card.memory * TARGET.card.usable)
 FLOPS = {"none": 1e15, "dots": 1.1e15, "full": 1.3e15}
+TEACHER = 10**6  # bytes
 KEPT = {"none": 1.0, "dots": 0.6, "full": 0.1}
 
 
@@ -38,7 +39,12 @@ def _machine(state, activations):
     gather = {"kind": "all-gather", "bytes": 9e9 * (fsdp - 1) / fsdp}
     reduce = {"kind": "all-reduce", "bytes": 1e9 * (data - 1) / data}
     return {
-      "resident": {"parameters": state // fsdp},
+      "resident": {
+        "parameters": state // fsdp,
+        "moments": 0,
+        "averages": 0,
+        "teacher": TEACHER // fsdp,
+      },
       "traffic": [
         gather | {"size": fsdp, "local": fsdp},
         reduce | {"size": data, "local": data},
@@ -47,7 +53,7 @@ def _machine(state, activations):
 
   def ask(config, target, flops=False, meshes=()):
     if flops:
-      return {"flops": {"step": FLOPS[config.network.remat]}}
+      return {"flops": {"step": FLOPS[config.network.remat], "forward": 1e14}}
     return {"arithmetic": [row(*mesh) for mesh in meshes]}
 
   def plan(config, target):
@@ -103,6 +109,26 @@ def test_large_activations(config, machine):
   assert result["search"]["flags"] == best.flags()
   assert len(compiled) == len(set(compiled)) < ranked.index(best) + 1
   assert [t["fits"] for t in result["search"]["tried"]][-1]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_times_are_those_of_a_plan(config, machine, dtype):
+  """By the type of the products; the update does not touch the teacher."""
+  machine(state=10**9, activations=0)
+  config.network.dtype = dtype
+  card = TARGET.card
+  slower = card.cost(dtype, config.network.precision)
+  assert slower == (16 if dtype == "float32" else 1)
+  (found,) = (
+    c
+    for c in search.candidates(config, TARGET)
+    if (c.fsdp, c.microbatches, c.remat) == (1, 1, "full")
+  )
+  compute = slower * FLOPS["full"] / 4 / (card.flops * estimate.EFFICIENCY)
+  sent = 1e9 * 3 / 4 / card.link
+  expected = compute + 2 * 10**9 / card.bandwidth + sent
+  assert found.seconds == pytest.approx(expected, rel=1e-9)
+  assert found.resident == 10**9 + TEACHER
 
 
 def test_nothing_fits(config, machine):

@@ -36,6 +36,8 @@ def test_devices(name, devices, domain):
     ("a100-80gb:0x8", "HOSTSxDEVICES"),
     ("v5p:8x8", "give v5p:XxYxZ, such as v5p:4x4x4"),
     ("v5e:4x4x4", "give v5e:XxY, such as v5e:8x8"),
+    ("h100:1x8", "did you mean 'h100-80gb'?"),
+    ("v5e:3x3", "multiples of 2x2"),
     ("cpu:2x2", "give cpu:DEVICES"),
     ("cpu:999999999", "give at most"),
   ],
