@@ -108,7 +108,6 @@ def _score(
     classes = []  # runs without classes, or with fewer, are among them
 
   def write() -> dict[str, Any]:
-    _set_aside(out / "report.json")
     known = scorer.describe_reference()
     result = records.make_report(runs, known) | {"asked": asked}
     evaluation_figure.write_figure(
@@ -120,6 +119,7 @@ def _score(
     )
     guidance.write(out, runs)
     # Last, because its presence says that the evaluation is complete.
+    _set_aside(out / "report.json")
     records.write_report(out / "report.json", result)
     return result
 

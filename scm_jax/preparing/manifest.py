@@ -68,7 +68,7 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
   """Reads a JSON object, or returns None where there is no such file."""
   try:
     return json.loads(path.read_bytes())
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return None
   except (OSError, ValueError) as error:
     raise UserError(
@@ -149,7 +149,8 @@ def write_metadata(folder: pathlib.Path, made: dict[str, Any]) -> None:
   """Makes a folder of shards a TFDS dataset, and removes `.progress/`."""
   draft = folder / PROGRESS / f"metadata.{uuid.uuid4().hex}"
   try:
-    _draft_metadata(draft, made)
+    with files.writing(folder, "its shards are there; run the command again"):
+      _draft_metadata(draft, made)
     # Without the last one, TFDS sees no dataset.
     for path in sorted(draft.iterdir(), key=lambda x: x.name == FEATURES):
       files.write_bytes(folder / path.name, path.read_bytes())

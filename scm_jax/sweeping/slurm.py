@@ -83,7 +83,13 @@ def submit(
     jobs.append(found[1])
     submitted.append({"job": found[1], "runs": [run.name for run in level]})
     # Written at once, so that an interruption submits nothing twice.
-    files.write_text(home / JOBS, json.dumps(submitted, indent=2) + "\n")
+    try:
+      files.write_text(home / JOBS, json.dumps(submitted, indent=2) + "\n")
+    except UserError as error:
+      raise UserError(
+        f"{error}; job {found[1]} was submitted and is not noted there, so "
+        f"cancel it (scancel {found[1]}) before you run this command again"
+      ) from error
   return jobs
 
 

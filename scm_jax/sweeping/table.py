@@ -37,7 +37,7 @@ def gather(runs: Sequence[Run], more: Sequence[str] = ()) -> pd.DataFrame:
   for group, members in groups.items():
     for number, sampling in enumerate(members[0].point.sampling):
       words = scoring.flags(sampling, more)
-      head = _head(group, members, sampling, swept)
+      head = _head(group, members, _effective(sampling, more), swept)
       found = [
         Entry(record, training=run.name, teacher=_first(run.name, teachers))
         for run in members
@@ -116,6 +116,21 @@ def _first(name: str, teachers: Mapping[str, str]) -> str:
   while before := teachers.get(teacher):
     teacher = before
   return teacher
+
+
+def _effective(
+  sampling: Mapping[str, Any], more: Sequence[str]
+) -> dict[str, Any]:
+  """Returns a way to sample with the values that further flags give it."""
+  given = {
+    flag.removeprefix("--").replace("-", "_"): text
+    for flag, _, text in (word.partition("=") for word in more)
+  }
+  found = dict(sampling)
+  for key in found.keys() & given.keys():
+    several = isinstance(found[key], tuple | list)
+    found[key] = tuple(given[key].split(",")) if several else given[key]
+  return found
 
 
 def _head(

@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
-from scm_jax.sweeping import launchers, runs, scoring
+from scm_jax import files
+from scm_jax.errors import UserError
+from scm_jax.sweeping import launchers, runs, scoring, slurm
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SBATCH = """
@@ -52,6 +54,21 @@ def submitted(root: pathlib.Path) -> list[str]:
 
 
 SLURM = ("--launcher=slurm", "--launch=--gpus-per-node=0")
+
+
+def test_a_job_that_cannot_be_noted_is_named(sweep, cluster, monkeypatch):
+  """It would be submitted again."""
+  write = files.write_text
+
+  def full(path, text):
+    if path.name == "jobs.json":
+      raise UserError(f"cannot write {path}: No space left on device")
+    return write(path, text)
+
+  monkeypatch.setattr(slurm.files, "write_text", full)
+  code, _, err, _ = sweep(*SLURM)
+  assert code == 1 and "No space left" in err and "scancel 11" in err
+  assert len(submitted(cluster)) == 1
 
 
 def test_teachers_are_one_array_and_students_the_next(sweep, cluster, tmp_path):

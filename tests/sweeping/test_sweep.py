@@ -54,6 +54,13 @@ def test_every_point_is_trained_once_and_scored(sweep, config, tmp_path):
   assert len(calls) == 3 and not trained(calls)
 
 
+def test_the_table_names_what_further_flags_replace(sweep, tmp_path):
+  assert sweep("--evaluate=--t-mid=0.5")[0] == 0
+  with open(tmp_path / "sweep" / "table.csv", newline="") as file:
+    ways = {row["sampling"] for row in csv.DictReader(file)}
+  assert ways == {"", "t_mid=0.5"}
+
+
 def test_the_table(sweep, tmp_path):
   assert sweep()[0] == 0
   with open(tmp_path / "sweep" / "table.csv", newline="") as file:
