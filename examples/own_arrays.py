@@ -31,6 +31,7 @@ def make_config(run: str, images: np.ndarray, labels: np.ndarray, steps: int):
   config.batch_size, config.total_steps = 32, steps
   config.log_every = config.checkpoint_every = max(steps // 4, 1)
   _, config.data.size, _, config.data.channels = images.shape
+  assert labels.min() == 0, "classes count from 0"
   config.data.num_classes = int(labels.max()) + 1
   scaled = images / 127.5 - 1  # images are seen in [-1, 1], then normalised
   config.data.mean, config.data.std = float(scaled.mean()), float(scaled.std())

@@ -267,7 +267,7 @@ class Run(schema.Checked):
     microbatches: parts of a device's batch that follow one another; 0 is as few
       as keep each part at `images_per_pass`.
     images_per_pass: most images of a device in one part; 0 is no limit.
-    log_every: steps between lines of metrics.
+    log_every: steps between lines of metrics; a checkpoint has one, too.
     sample_every: steps between grids of samples; 0 is one at the end.
     evaluate_every: steps between scores in training (`in_training/...` in
       metrics.jsonl), which are cheap and comparable with each other only; 0 is

@@ -8,7 +8,7 @@ processes, one after the other, are the global batch. A run can therefore resume
 at any step, with any number of processes, without a saved iterator.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -48,7 +48,10 @@ class Batches:
 
     Raises:
       ConfigError: B is not a positive multiple of n, or the seed is negative.
+      UserError: there are no elements.
     """
+    if not len(source):
+      raise UserError("there are no elements to make batches of")
     if batch_size <= 0 or batch_size % process_count:
       raise ConfigError(
         f"config.batch_size={batch_size} cannot be divided among "
@@ -68,8 +71,8 @@ class Batches:
     # Slicing batches, not elements, gives each process consecutive elements.
     local_size = batch_size // process_count
     # Otherwise Grain counts the batches of an endless stream in floats.
-    parts = stream.batch(local_size, drop_remainder=True)
-    self._batches = parts[process_index::process_count].map(_with_int32_label)
+    parts = stream.batch(local_size, drop_remainder=True, batch_fn=_stacked)
+    self._batches = parts[process_index::process_count]
 
   def __getitem__(self, step: int) -> Batch:
     if step < 0:
@@ -89,12 +92,27 @@ def _random_flip(element: dict[str, Any], rng: np.random.Generator) -> Any:
   return element
 
 
-def _with_int32_label(batch: Batch) -> Batch:
-  label = batch.get("label")
-  if label is None or not np.issubdtype(label.dtype, np.integer):
-    found = "none" if label is None else f"one of {label.dtype}"
+def _stacked(elements: Sequence[Any]) -> Batch:
+  """Returns a batch of elements, dicts of an image and a label each."""
+  for element in elements:
+    if not isinstance(element, Mapping) or "image" not in element:
+      raise UserError(
+        "every element must be a dict that has `image` and `label`; one is a "
+        f"{type(element).__name__}"
+      )
+  images = [np.asarray(element["image"]) for element in elements]
+  kinds = sorted({f"{x.dtype} {list(x.shape)}" for x in images})
+  if len(kinds) > 1:
+    raise UserError(
+      f"there are images of {' and of '.join(kinds)}; all must have the same "
+      "type and shape"
+    )
+  labels = [np.asarray(element.get("label")) for element in elements]
+  wrong = [x for x in labels if not np.issubdtype(x.dtype, np.integer)]
+  if wrong:
+    found = "none" if wrong[0].dtype == object else f"one of {wrong[0].dtype}"
     raise UserError(
       f"every element needs a label, a whole number, and has {found}; give "
       "each the label 0 if there are no classes"
     )
-  return {**batch, "label": label.astype(np.int32)}
+  return {"image": np.stack(images), "label": np.stack(labels).astype(np.int32)}

@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -160,6 +161,14 @@ def abstract_batch(config: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
 
 def check_batch(config: Run, batch: dict[str, np.ndarray]) -> None:
   """Raises UserError unless a process's batch is as the config says."""
+  if not isinstance(batch, Mapping) or not {"image", "label"} <= batch.keys():
+    found = type(batch).__name__
+    if isinstance(batch, Mapping):
+      found = f"{found} of {', '.join(map(str, batch)) or 'nothing'}"
+    raise UserError(
+      "a batch must be a dict that has `image` and `label` (zeros if there are "
+      f"no classes), and is a {found}"
+    )
   mesh: Any = sharding.abstract_mesh(1, 1)
   count = config.batch_size // jax.process_count()
   shape = count, *abstract_batch(config, mesh)["image"].shape[1:]
@@ -187,6 +196,31 @@ def check_batch(config: Run, batch: dict[str, np.ndarray]) -> None:
       f"a batch has the label {wrong[0]}; by config.data.num_classes labels "
       f"are 0 to {classes - 1}"
     )
+
+
+def remark_on_scale(config: Run, batch: dict[str, np.ndarray]) -> str | None:
+  """Returns a sentence if a batch is not scaled as the network expects it.
+
+  Its mean should be 0, and its deviation `sigma_d`. Only values that are far
+  off are remarked on, because a batch may be small.
+  """
+  data, codec = config.data, config.codec
+  some = jnp.asarray(batch["image"][:256])
+  x0 = np.asarray(codec.encode(some, jax.random.key(0)))
+  each = isinstance(data.mean, tuple)  # channel has numbers of its own
+  values = x0.reshape(-1, x0.shape[-1] if each else 1) / config.sigma_d
+  mean, std = values.mean(0), values.std(0)
+  if np.all(np.abs(mean) < 1) and np.all((std > 0.4) & (std < 2.5)):
+    return None
+  found = {"mean": mean * data.std + data.mean, "std": std * data.std}
+  shown = {k: ", ".join(f"{x:.3g}" for x in v) for k, v in found.items()}
+  what = "latents" if data.kind == "latents" else "images in [-1, 1]"
+  return (
+    f"the first batch of {what} has the mean {shown['mean']} and the deviation "
+    f"{shown['std']}, far from config.data.mean={data.mean} and config.data."
+    f"std={data.std}: the network will not see data of the scale that it is "
+    "made for; set both to those of your data"
+  )
 
 
 def teacher_network(config: Run) -> Network:

@@ -25,12 +25,12 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 # Numbers of a config that are checked.
 POSITIVE = (
   *("batch_size", "total_steps", "log_every", "checkpoint_every"),
-  *("keep_checkpoints", "sample.batch_size"),
+  *("keep_checkpoints", "sample.batch_size", "data.size", "data.channels"),
 )
 NOT_NEGATIVE = (
   *("microbatches", "images_per_pass", "keep_every", "sample.num"),
   *("sample_every", "evaluate_every", "snapshot_every"),
-  *("optimizer.decay_steps", "optimizer.rampup_images"),
+  *("optimizer.decay_steps", "optimizer.rampup_images", "data.num_classes"),
 )
 RANGES = {
   **{f"sample.{name}": bounds for name, bounds in sampler_kinds.RANGES.items()},
@@ -115,6 +115,7 @@ def check(config: "ConfigDict") -> Run:
       f"config.data.augment is {run.data.augment}, but the network is not told "
       "what was done, and would draw it; set config.network.augment too"
     )
+  _check_scale(run)
   averaging.check(run)
   _check_times(run)
   _check_objective(run)
@@ -177,6 +178,20 @@ def _dtype(config: "ConfigDict") -> Any:
       f"{', '.join(DTYPES)}"
     )
   return jnp.dtype(config.network.dtype)
+
+
+def _check_scale(run: Run) -> None:
+  """Raises ConfigError for a mean or deviation that no images have."""
+  if run.data.kind != "images":
+    return
+  for name in ("mean", "std"):
+    value = getattr(run.data, name)
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any(abs(x) > 1 for x in numbers):
+      raise ConfigError(
+        f"config.data.{name} is {value}; give that of images in [-1, 1], which "
+        "are pixels / 127.5 - 1"
+      )
 
 
 def _check_times(run: Run) -> None:

@@ -1,6 +1,7 @@
 """The steps of a run, and what is done on disk and screen after each."""
 
 import contextlib
+import logging
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
@@ -120,6 +121,10 @@ class Session:
         "batches(step) returns has to go on"
       )
     program.check_batch(self._config, batch)
+    if self._compiling and (
+      remark := program.remark_on_scale(self._config, batch)
+    ):
+      logging.warning(remark)
     batch = sharding.place_batch(batch, self._mesh)
     self._state, metrics = self._compiled.step(
       self._state, self._teacher, batch, self._seed
@@ -136,7 +141,9 @@ class Session:
   def _keep_metrics(self, metrics: dict[str, Any], leaving: bool) -> None:
     """Adds a step's metrics to the window, and ends it where that is due."""
     self._window.add(self.step, metrics)
-    if leaving or preview.due(self._config.log_every, self.step):
+    # A run that goes on from a checkpoint has no metrics of earlier steps.
+    every = self._config.checkpoint_every, self._config.log_every
+    if leaving or any(preview.due(n, self.step) for n in every):
       self._window, self._ended = Window(), self._window
 
   def _write_metrics(self) -> None:
@@ -183,7 +190,7 @@ class Session:
   def _save(self, leaving: bool) -> None:
     """Saves a checkpoint and a snapshot, where they are due."""
     path, _, checkpoints, snapshots = self._store
-    save = leaving or self.step % self._config.checkpoint_every == 0
+    save = leaving or preview.due(self._config.checkpoint_every, self.step)
     if not (save or snapshots.due(self.step)):
       return
     workdir.check_present(path)

@@ -15,6 +15,7 @@ from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder as autoencoders
 from scm_jax.interop import export_folder
+from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
 from scm_jax.training.checkpoints import storage
@@ -194,12 +195,19 @@ def load_config(path: epath.PathLike) -> ConfigDict:
       snapshots (`DIR/snapshots/STEP`), or the export's folder.
 
   Raises:
-    UserError: there is none, or it is damaged.
+    UserError: there is none, it is damaged, or its objective or network comes
+      from a package that is not installed.
   """
   config = _read_config(path)
   if "run" not in config:
     raise UserError(f"{path} is not a workdir: its {CONFIG} is not a run's")
   family = config.get("network", {}).get("family", "unet")
+  for name, known in ((config.run, OBJECTIVES), (family, networks.FAMILIES)):
+    if name not in known:
+      raise UserError(
+        f"{path} is a run of {name!r}, which nothing that is installed here "
+        "has; install the package that adds it (docs/extending.md)"
+      )
   return configuration.complete(config, get_defaults(config.run, family))
 
 

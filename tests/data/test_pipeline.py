@@ -167,6 +167,24 @@ def test_labels_are_whole_numbers(label):
     some[0]
 
 
+@pytest.mark.parametrize(
+  ("elements", "said"),
+  [
+    ([], "no elements"),
+    ([np.zeros((2, 2, 1), np.uint8)] * 4, "a ndarray"),
+    ([(np.zeros((2, 2, 1), np.uint8), 1)] * 4, "a tuple"),
+    ([{"images": 0, "label": 1}] * 4, "must be a dict that has `image`"),
+    (
+      [{"image": np.zeros((2, 2, c), np.uint8), "label": 0} for c in (1, 3)],
+      r"uint8 \[2, 2, 1\] and of uint8 \[2, 2, 3\]",
+    ),
+  ],
+)
+def test_elements_that_make_no_batch(elements, said):
+  with pytest.raises(UserError, match=said):
+    pipeline.Batches(elements, batch_size=2, seed=0)[0]
+
+
 def test_error_of_the_source_reaches_the_reader():
   class Broken(Toy):
     def __getitem__(self, index):

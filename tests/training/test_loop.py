@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import re
 
 import chex
 import numpy as np
@@ -81,6 +82,41 @@ def test_batches_that_do_not_fit(
   replaced = lambda step, batch: batch | {field: change(batch[field])}
   with pytest.raises(UserError, match=said):
     train(make_config("teacher"), tmp_path, replaced)
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    (lambda batch: (batch["image"], batch["label"]), "is a tuple"),
+    (lambda batch: {"images": batch["image"]}, "is a dict of images"),
+  ],
+)
+def test_batches_of_another_form(make_config, train, tmp_path, change, said):
+  with pytest.raises(UserError, match=said):
+    train(make_config("teacher"), tmp_path, lambda step, batch: change(batch))
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_data_of_another_scale_are_remarked_on(
+  make_config, train, tmp_path, caplog, off
+):
+  """With the numbers that would be right for the batch."""
+  config = make_config("teacher", "--config.total_steps=1")
+  dark = lambda step, batch: batch | {"image": batch["image"] // 8}
+  assert train(config, tmp_path, dark if off else lambda step, batch: None)
+  found = [text for text in caplog.messages if "the first batch of" in text]
+  assert len(found) == off
+  if off:
+    seen = re.search(r"mean (\S+) and the deviation (\S+),", found[0])
+    again = make_config(
+      "teacher",
+      "--config.total_steps=1",
+      f"--config.data.mean={seen[1]}",
+      f"--config.data.std={seen[2]}",
+    )
+    caplog.clear()
+    assert train(again, tmp_path / "again", dark)
+    assert not any("the first batch of" in text for text in caplog.messages)
 
 
 def test_no_grid_of_samples(make_config, train, tmp_path):
@@ -201,6 +237,21 @@ def test_continued_equals_uninterrupted(
   assert train(rest, tmp_path)
   assert_equal_states(state_at(tmp_path, 8), state_at(reference, 8))
   assert read_metrics(tmp_path) == read_metrics(reference)[:4]
+
+
+def test_the_metrics_of_a_killed_run_lack_no_step(
+  train, train_until, make_config, read_metrics, tmp_path
+):
+  """Where lines are of other steps than checkpoints."""
+  config = make_config("teacher", "--config.log_every=3")
+  assert train(config, tmp_path / "whole")
+  train_until(6, config, tmp_path / "killed")
+  assert train(config, tmp_path / "killed")
+  whole, killed = (
+    read_metrics(tmp_path / name) for name in ("whole", "killed")
+  )
+  assert whole == killed
+  assert [line["step"] for line in whole] == [2, 3, 4, 6, 8]
 
 
 @pytest.mark.parametrize("order", ["HWIO", "OHWI"])

@@ -21,6 +21,8 @@ from scm_jax.training import resolve
     *(("data.std", 0.0), ("objective.P_std", -1.0), ("seed", 2**32)),
     *(("objective.label_dropout", 2.0), ("network.dropout", 1.0)),
     *(("network.channels", -8), ("network.channel_mult", ())),
+    *(("data.size", 0), ("data.channels", 0), ("data.num_classes", -1)),
+    *(("data.mean", 127.0), ("data.std", 64.0)),
   ],
 )
 def test_values_that_make_no_run(make_config, field, value):

@@ -1,6 +1,7 @@
 """Workdirs: whose they are, what loads from them, what a teacher must be."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -201,6 +202,11 @@ def test_what_cannot_be_loaded(reference, make_config, tmp_path):
     with pytest.raises(UserError, match=r"config\.json is damaged") as info:
       workdir.load(path)
     one_line(info)
+  for field in ("run", "family"):
+    changed = re.sub(f'("{field}": )"[a-z]+"', r'\1"mine"', content.decode())
+    (path / "config.json").write_text(changed)
+    with pytest.raises(UserError, match="is a run of 'mine'.*install"):
+      workdir.load(path)
 
 
 def student(make_config, teacher, *more):
