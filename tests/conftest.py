@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -228,6 +229,29 @@ def tfds_data_dir(
 def compilation_cache() -> pathlib.Path:
   """The folder of compiled programs, which all test processes share."""
   return pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., str]:
+  """`python(*argv, **variables)`: what a process of its own prints.
+
+  It must succeed. `cwd` is its folder, `stdin` what it reads; the variables are
+  added to this process's, among which are those of compiled programs.
+  """
+
+  def run(*argv, cwd=None, stdin: str = "", **variables: str) -> str:
+    done = subprocess.run(
+      [sys.executable, *map(str, argv)],
+      input=stdin,
+      cwd=cwd,
+      env=os.environ | variables,
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+  return run
 
 
 @pytest.fixture

@@ -5,10 +5,7 @@ rounding.
 """
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,32 +20,16 @@ def result(request, chains):
 
 @pytest.fixture(scope="module")
 def chains(
-  photographs,
-  autoencoder_folder,
-  inception_file,
-  compilation_cache,
-  tmp_path_factory,
+  photographs, autoencoder_folder, inception_file, python, tmp_path_factory
 ):
   folder = tmp_path_factory.mktemp("imagenet")
   photographs.write(folder / "photographs", classes=10, each=20)
-  env = os.environ | {
-    "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-  }
   found = {}
   for devices in (1, 8):
-    env["JAX_NUM_CPU_DEVICES"] = str(devices)
-    words = (folder / f"on_{devices}", folder / "photographs")
-    argv = [str(w) for w in (*words, autoencoder_folder, inception_file)]
-    done = subprocess.run(
-      [sys.executable, str(CHAIN), *argv],
-      capture_output=True,
-      text=True,
-      env=env,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    line = done.stdout.rpartition("RESULT ")[2]
-    found[devices] = json.loads(line)
+    folders = folder / f"on_{devices}", folder / "photographs"
+    argv = CHAIN, *folders, autoencoder_folder, inception_file
+    said = python(*argv, JAX_NUM_CPU_DEVICES=str(devices))
+    found[devices] = json.loads(said.rpartition("RESULT ")[2])
     assert found[devices]["devices"] == devices
   return found
 

@@ -1,10 +1,9 @@
 """Entries of other packages: every command knows them."""
 
+import functools
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -60,17 +59,12 @@ def test_one_that_fails_is_named(installed, text):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("data_dir")
-def test_a_run_of_another_package(installed, tmp_path):
+def test_a_run_of_another_package(installed, python, tmp_path):
   """It is trained, drawn, exported and planned, in processes of their own."""
   installed("of_another_package", MODULE.read_text())
   workdir, config = f"--workdir={tmp_path}/run", f"--config={MODULE}"
 
-  def call(*argv: str) -> str:
-    command = [sys.executable, "-m", "scm_jax", *argv]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
+  call = functools.partial(python, "-m", "scm_jax", cwd=tmp_path)
   call("train", config, workdir)
   known = json.loads((tmp_path / "run/config.json").read_text())
   assert known["objective"]["power"] == 1.5 and known["network"]["width"] == 7

@@ -1,8 +1,6 @@
 """Parts run in processes of their own: none ends another, none is repeated."""
 
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -126,7 +124,7 @@ def test_a_record_that_cannot_go_on_is_said(accept, tmp_path, capfd):
   assert (tmp_path / "good").read_text() == "x"
 
 
-def test_parts_start_where_little_is_installed():
+def test_parts_start_where_little_is_installed(python):
   """Without the packages that only some parts need, and name."""
   absent = {package for part in parts.PARTS.values() for package in part.needs}
   absent -= {"absl"}  # Orbax needs it
@@ -137,8 +135,7 @@ def test_parts_start_where_little_is_installed():
     for module in {sorted(modules)}:
       importlib.import_module(module)
   """
-  command = [sys.executable, "-c", textwrap.dedent(code)]
-  subprocess.run(command, check=True)
+  python("-c", textwrap.dedent(code))
 
 
 def test_every_part_has_a_module():

@@ -1,10 +1,7 @@
 """No task but `prepare` of TFDS's own datasets imports TensorFlow."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
@@ -31,7 +28,7 @@ for argv in ARGVS:
 
 @pytest.fixture(scope="module")
 def workdir(
-  compilation_cache, flags, tmp_path_factory: pytest.TempPathFactory
+  flags, python, tmp_path_factory: pytest.TempPathFactory
 ) -> pathlib.Path:
   """Of a run in a process that cannot import TensorFlow; then sampled from.
 
@@ -48,20 +45,10 @@ def workdir(
     ["evaluate", f"--workdir={path}", "--num=80", "--features=pixels"]
     + ["--teacher-steps=1", "--allow-few", f"--cache={folder / 'cache'}"],
   ]
-  variables = {
-    "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-  }
-  done = subprocess.run(
-    [sys.executable, "-c", PROGRAM.replace("ARGVS", repr(argvs))],
-    cwd=pathlib.Path(__file__).parents[2],
-    env=os.environ | variables,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  codes = [line for line in done.stdout.splitlines() if line[-2:] == " 0"]
-  assert codes == ["train 0", "sample 0", "evaluate 0"], done.stderr[-3000:]
+  program = PROGRAM.replace("ARGVS", repr(argvs))
+  said = python("-c", program, cwd=pathlib.Path(__file__).parents[2])
+  codes = [line for line in said.splitlines() if line[-2:] == " 0"]
+  assert codes == ["train 0", "sample 0", "evaluate 0"]
   return path
 
 

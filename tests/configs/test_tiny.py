@@ -21,7 +21,7 @@ RUNS = ("teacher", "sct", "scd")
 
 @pytest.fixture(scope="module", params=SIDES)
 def chain(
-  request, compilation_cache, autoencoder_folder, tmp_path_factory
+  request, autoencoder_folder, tmp_path_factory
 ) -> tuple[str, pathlib.Path]:
   """A config's name, and a folder with its three runs and a student's samples.
 

@@ -14,7 +14,7 @@ EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "own_arrays.py"
 
 
 @pytest.mark.slow
-def test_the_example_runs(tmp_path, compilation_cache, capsys):
+def test_the_example_runs(tmp_path, capsys):
   """A teacher and its student are trained, and the student draws."""
   runpy.run_path(str(EXAMPLE))["main"](tmp_path, 4)
   for run in ("teacher", "student"):

@@ -26,7 +26,7 @@ SHORTER = {
 
 
 @pytest.fixture(scope="module")
-def folder(compilation_cache, tmp_path_factory):
+def folder(tmp_path_factory):
   """Where the page was followed, with tiny networks and few pictures."""
   folder = tmp_path_factory.mktemp("own")
   for name in ("configs", "examples"):

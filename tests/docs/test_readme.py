@@ -18,7 +18,7 @@ README = ROOT / "README.md"
 
 
 @pytest.fixture(scope="module")
-def read(compilation_cache, tmp_path_factory):
+def read(tmp_path_factory):
   """Where README was followed, and the last values of its Python, by block."""
   folder = tmp_path_factory.mktemp("readme")
   (folder / "configs").symlink_to(ROOT / "configs")

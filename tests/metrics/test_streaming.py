@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -57,13 +55,10 @@ def test_batches_of_any_size(digits, extraction, whole):
 
 
 @pytest.mark.slow
-def test_eight_devices_give_the_same_numbers(whole):
+def test_eight_devices_give_the_same_numbers(whole, python):
   """In a process of its own, which has eight virtual ones."""
   program = pathlib.Path(__file__).parent / "eight_devices.py"
-  done = subprocess.run(
-    [sys.executable, program], capture_output=True, text=True, check=True
-  )
-  found = json.loads(done.stdout.splitlines()[-1])
+  found = json.loads(python(program).splitlines()[-1])
   assert found["devices"] == 8 and found["parts"] == [16] * 8
   pixels = whole["pixels"]["moments"]
   np.testing.assert_allclose(found["mean"], pixels.mean, atol=1e-5)

@@ -7,10 +7,7 @@ holds them to that.
 
 import ast
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -58,7 +55,7 @@ def runs(random_weights, tmp_path_factory):
 
 
 @pytest.fixture
-def draw(data_dir, compilation_cache):
+def draw(data_dir, python):
   """`draw(path, cells, runs)`: how many pictures the cells show."""
 
   def run(path, cells, runs):
@@ -68,18 +65,10 @@ def draw(data_dir, compilation_cache):
       "PYTHONPATH": str(ROOT),
       "JAX_PLATFORMS": "cpu",
       "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-      "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
     }
-    done = subprocess.run(
-      [sys.executable, "-c", RUN],
-      input=json.dumps(["".join(cell["source"]) for cell in cells]),
-      cwd=path.parent,
-      env=os.environ | environment,
-      capture_output=True,
-      text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return len(done.stdout.splitlines()[-1].split()[1:])
+    code = json.dumps(["".join(cell["source"]) for cell in cells])
+    said = python("-c", RUN, cwd=path.parent, stdin=code, **environment)
+    return len(said.splitlines()[-1].split()[1:])
 
   return run
 

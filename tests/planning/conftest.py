@@ -1,11 +1,7 @@
 """A config small enough to be compiled for other hardware in seconds."""
 
 import copy
-import os
 import pathlib
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -75,20 +71,3 @@ def needs_plugin() -> Callable[[targets.Target], None]:
       pytest.skip(str(error))
 
   return check
-
-
-@pytest.fixture
-def run_in_process() -> Callable[..., str]:
-  """Returns `run(code, devices)`: what Python prints on virtual devices."""
-
-  def run(code: str, devices: int) -> str:
-    return subprocess.run(
-      [sys.executable, "-c", textwrap.dedent(code)],
-      env=os.environ
-      | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"},
-      check=True,
-      capture_output=True,
-      text=True,
-    ).stdout
-
-  return run

@@ -108,29 +108,29 @@ ENTRY %main (p: f32[4]) -> f32[4] {{
   assert found.meanwhile == meanwhile
 
 
-def test_real(run_in_process):
+REAL = """
+import jax, jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType
+auto = (AxisType.Auto, AxisType.Auto)
+mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=auto)
+def part(w, x):
+  def body(x, w):
+    return x @ lax.all_gather(w, "fsdp", axis=0, tiled=True), None
+  x, _ = lax.scan(body, x, w)
+  return lax.psum(x, "data")
+f = jax.shard_map(part, mesh=mesh, in_specs=(P(None, "fsdp"), P()),
+                  out_specs=P(), check_vma=False)
+w = jax.ShapeDtypeStruct((5, 6, 6), jnp.float32)
+x = jax.ShapeDtypeStruct((3, 6), jnp.float32)
+print(jax.jit(f).lower(w, x).compile().as_text())
+"""
+
+
+def test_real(python):
   """A gather in a loop, and a sum, of four virtual devices."""
-  text = run_in_process(
-    """
-    import jax, jax.numpy as jnp
-    from jax import lax
-    from jax.sharding import PartitionSpec as P
-    from jax.sharding import AxisType
-    auto = (AxisType.Auto, AxisType.Auto)
-    mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=auto)
-    def part(w, x):
-      def body(x, w):
-        return x @ lax.all_gather(w, "fsdp", axis=0, tiled=True), None
-      x, _ = lax.scan(body, x, w)
-      return lax.psum(x, "data")
-    f = jax.shard_map(part, mesh=mesh, in_specs=(P(None, "fsdp"), P()),
-                      out_specs=P(), check_vma=False)
-    w = jax.ShapeDtypeStruct((5, 6, 6), jnp.float32)
-    x = jax.ShapeDtypeStruct((3, 6), jnp.float32)
-    print(jax.jit(f).lower(w, x).compile().as_text())
-    """,
-    devices=4,
-  )
+  text = python("-c", REAL, JAX_NUM_CPU_DEVICES="4", JAX_PLATFORMS="cpu")
   gather, reduce = sorted(collectives.parse(text, devices=4))
   assert gather == ("all-gather", 5, 6 * 6 * 4 / 2, (0, 1), "")
   assert reduce == ("all-reduce", 1, 3 * 6 * 4, (0, 2), "")

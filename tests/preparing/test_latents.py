@@ -2,10 +2,7 @@
 
 import io
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -97,17 +94,13 @@ def test_parts_give_the_same_bytes(stored, prepare, tree, tmp_path, content):
 
 
 @pytest.mark.slow
-def test_eight_devices_give_the_same_bytes(stored, tree, tmp_path, content):
+def test_eight_devices_give_the_same_bytes(
+  stored, tree, python, tmp_path, content
+):
   out, flags = stored
   wide = tmp_path / "eight"
-  done = subprocess.run(
-    [sys.executable, "-m", "scm_jax", "prepare", f"--source={tree}"]
-    + [f"--out={wide}", "--workers=1", *flags],
-    env=os.environ | {"JAX_NUM_CPU_DEVICES": "8"},
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
+  argv = "-m", "scm_jax", "prepare", f"--source={tree}", f"--out={wide}"
+  python(*argv, "--workers=1", *flags, JAX_NUM_CPU_DEVICES="8")
   assert content(wide) == content(out)
 
 

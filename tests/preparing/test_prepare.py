@@ -291,10 +291,5 @@ assert not set(unwanted) & set(sys.modules), set(unwanted) & set(sys.modules)
 """
 
 
-def test_reading_imports_no_tensorflow(photos):
-  done = subprocess.run(
-    [sys.executable, "-c", TRAINING, str(photos.parents[1])],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
+def test_reading_imports_no_tensorflow(photos, python):
+  python("-c", TRAINING, photos.parents[1])

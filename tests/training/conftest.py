@@ -275,7 +275,7 @@ def wait_until() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def printed_by(shared) -> Callable:
+def printed_by(python, shared) -> Callable:
   """`printed_by(name, *argv)`: the object that a script in this folder prints.
 
   A process of its own, because devices are counted when jax starts.
@@ -286,14 +286,8 @@ def printed_by(shared) -> Callable:
 
     def build(folder: pathlib.Path) -> None:
       (folder / "work").mkdir()
-      done = subprocess.run(
-        [sys.executable, script, folder / "work", *argv],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-      )
-      assert done.returncode == 0, done.stderr[-3000:]
-      (folder / "printed.json").write_text(done.stdout)
+      printed = python(script, folder / "work", *argv, cwd=ROOT)
+      (folder / "printed.json").write_text(printed)
       shutil.rmtree(folder / "work")
 
     folder = shared("-".join((name, *argv)), build)

@@ -1,10 +1,7 @@
 """Exports of a model of latents carry its autoencoder, and decode with it."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.export
@@ -123,7 +120,9 @@ def test_the_autoencoder_counts_when_baked(model_of, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_devices_decode_their_own_images(folder, expected, tmp_path):
+def test_two_devices_decode_their_own_images(
+  folder, expected, python, tmp_path
+):
   """In groups of two of a device's three; no image leaves its device."""
   code = """
 import sys
@@ -139,15 +138,8 @@ x0 = jax.ShapeDtypeStruct((6, 4, 4, 4), np.float32, sharding=where)
 text = jax.jit(decode).lower(sampler, x0).compile().as_text()
 print([n for n in ("all-gather", "all-to-all", "all-reduce") if n in text])
 """
-  done = subprocess.run(
-    [sys.executable, "-c", code, folder],
-    cwd=tmp_path,
-    env=os.environ
-    | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "2"},
-    capture_output=True,
-    text=True,
-  )
-  assert done.stdout == "[]\n", done.stderr
+  how = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "2"}
+  assert python("-c", code, folder, cwd=tmp_path, **how) == "[]\n"
   drawn = np.int32(np.load(tmp_path / "images.npy"))
   np.testing.assert_allclose(drawn, expected, atol=1)
 

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -227,7 +225,7 @@ def test_a_network_that_always_had_labels_needs_them(load):
 
 @pytest.mark.slow
 def test_neither_trainer_nor_jax_is_needed(
-  export_of, model_of, draw, home, tmp_path
+  export_of, model_of, draw, home, python, tmp_path
 ):
   """Where neither can be imported, the same noise draws the same picture."""
   path = str(export_of("student", formats=("diffusers",)))
@@ -244,10 +242,7 @@ labels = {LABELS.tolist()}
 images = pipe(labels, num_inference_steps=1, latents=z, output_type="np").images
 np.save("images.npy", images)
 """
-  done = subprocess.run(
-    [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-  )
-  assert done.returncode == 0, done.stderr
+  python("-c", code, cwd=tmp_path)
   noise = np.linspace(-2, 2, 80, dtype=np.float32).reshape(1, 5, 4, 4, 1)
   expected = draw(model_of("student"), noise, LABELS, 1)
   levels = np.load(tmp_path / "images.npy") * 255

@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import chex
 import jax
@@ -293,7 +290,9 @@ def test_what_is_no_model(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_devices_and_the_light_core(export_of, sampler, images, tmp_path):
+def test_two_devices_and_the_light_core(
+  export_of, sampler, images, python, tmp_path
+):
   """The same images from a batch cut in two, without training's packages."""
   path = str(export_of("student", formats=()))
   code = f"""
@@ -312,22 +311,15 @@ try:
 except Exception as error:
   print(error)
 """
-  done = subprocess.run(
-    [sys.executable, "-c", code],
-    cwd=tmp_path,
-    env=os.environ
-    | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
-    | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
+  two = {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+  quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  said = python("-c", code, cwd=tmp_path, **two, **quick)
   drawn, rest = np.load(tmp_path / "images.npy"), np.load(tmp_path / "rest.npz")
   assert_close(drawn, images)
   assert_close(rest["path"], images)
   columns = [[True, False, False, True]]
   assert_close(rest["edited"], sampler.edit(drawn, LABELS, known=columns))
-  assert "pip install 'scm-jax[train]'" in done.stdout
+  assert "pip install 'scm-jax[train]'" in said
 
 
 def test_a_networks_name_is_an_export_that_comes_with_the_package(

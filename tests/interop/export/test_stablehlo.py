@@ -3,10 +3,7 @@
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.export
@@ -158,21 +155,17 @@ def test_too_many_parameters_to_bake_in(model_of, monkeypatch):
     pytest.param("decoded", False, marks=pytest.mark.slow),
   ],
 )
-def test_the_example_needs_jax_alone(name, bake, export_of, model_of, tmp_path):
+def test_the_example_needs_jax_alone(
+  name, bake, export_of, model_of, python, tmp_path
+):
   """Neither scm_jax nor flax can be imported where it runs."""
   folder = export_of(name, formats=("stablehlo",), steps=(1,), bake=bake)
   code = (
     "import runpy, sys; sys.modules.update(scm_jax=None, flax=None); "
     "del sys.argv[0]; runpy.run_path(sys.argv[0])"
   )
-  done = subprocess.run(
-    [sys.executable, "-c", code, str(EXAMPLE), str(folder), "1"],
-    cwd=tmp_path,
-    env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
+  quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  python("-c", code, EXAMPLE, folder, 1, cwd=tmp_path, **quick)
   drawn = np.load(tmp_path / "samples.npz")["samples"]
   model = model_of(name)
   labels = np.arange(10) % model.network.config.num_classes
