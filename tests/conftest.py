@@ -352,3 +352,28 @@ def command(shared_steps, data_dir, capfd) -> Callable:
     return code, *capfd.readouterr()
 
   return run
+
+
+@pytest.fixture
+def printed(command) -> Callable[..., str]:
+  """`printed(*argv)`: what a command prints, which succeeds."""
+
+  def run(*argv) -> str:
+    code, out, err = command(*argv)
+    assert code == 0, err
+    return out
+
+  return run
+
+
+@pytest.fixture
+def refused(command) -> Callable:
+  """`refused(code, *argv)`: the one line with which a command ends so."""
+
+  def run(code: int, *argv) -> str:
+    given, out, err = command(*argv)
+    assert (given, out) == (code, ""), err
+    assert err.count("\n") == 1 and err.startswith(f"scm-jax {argv[0]}: "), err
+    return err
+
+  return run

@@ -3,24 +3,10 @@
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
 
 import pytest
 
 from scm_jax.cli import main
-
-
-@pytest.fixture
-def refused(command) -> Callable:
-  """`refused(code, *argv)`: the one line with which a command ends so."""
-
-  def run(code: int, *argv) -> str:
-    given, out, err = command(*argv)
-    assert (given, out) == (code, ""), err
-    assert err.count("\n") == 1 and err.startswith(f"scm-jax {argv[0]}: "), err
-    return err
-
-  return run
 
 
 @pytest.fixture(scope="session")

@@ -51,11 +51,10 @@ def test_every_way_to_begin_and_to_finish(composed, runs):
 
 
 def test_a_student_that_finishes_its_own_draws_two_steps(
-  composed, runs, command, score_cache, tmp_path
+  composed, runs, printed, score_cache, tmp_path
 ):
   argv = [f"--workdir={runs}/scd", "--steps=2", f"--out={tmp_path}", *PLAIN]
-  code, _, err = command("evaluate", *argv, f"--cache={score_cache}")
-  assert code == 0, err
+  printed("evaluate", *argv, f"--cache={score_cache}")
   whole = np.load(tmp_path / "samples" / "scd_2_steps_seed_0.npy")
   parts = np.load(composed / "samples" / "scd_then_scd_seed_0.npy")
   np.testing.assert_array_equal(parts, whole)
@@ -63,14 +62,13 @@ def test_a_student_that_finishes_its_own_draws_two_steps(
 
 @pytest.mark.parametrize("given, t_mid", [(0.5, 0.5), (0, np.pi / 4)])
 def test_the_time_between_the_parts(
-  given, t_mid, runs, command, score_cache, tmp_path
+  given, t_mid, runs, printed, score_cache, tmp_path
 ):
   """The networks' own second times do not matter, nor where they begin."""
   argv = [f"--workdir={runs}/scd", f"--then={runs}/teacher", f"--t-mid={given}"]
   argv += ["--features=pixels", f"--num={NUM}", "--sigma-max=0.9"]
   more = f"--cache={score_cache}", f"--out={tmp_path}"
-  code, _, err = command("evaluate", *argv, *more)
-  assert code == 0, err
+  printed("evaluate", *argv, *more)
   report = json.loads((tmp_path / "report.json").read_text())
   assert {run["t_mid"] for run in report["runs"]} == {t_mid}
 

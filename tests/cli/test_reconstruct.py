@@ -29,11 +29,8 @@ def made(teacher):
   return out
 
 
-def drawn(command, workdir, out, *argv):
-  code, _, err = command(
-    *("sample", f"--workdir={workdir}", f"--out={out}", "--num=10"), *argv
-  )
-  assert code == 0, err
+def drawn(printed, workdir, out, *argv):
+  printed("sample", f"--workdir={workdir}", f"--out={out}", "--num=10", *argv)
   return np.load(out / "samples.npz")["samples"]
 
 
@@ -62,29 +59,28 @@ def test_what_it_writes(made, teacher, command, tmp_path, caplog):
 
 
 def test_sample_makes_the_same_by_itself(
-  made, teacher, command, tmp_path, caplog
+  made, teacher, printed, tmp_path, caplog
 ):
   """Without leaving anything behind; and says so in one line."""
   caplog.set_level(logging.INFO)
   before = sorted(teacher.rglob("*"))
-  direct = drawn(command, teacher, tmp_path / "a", "--ema=0.075")
+  direct = drawn(printed, teacher, tmp_path / "a", "--ema=0.075")
   [line] = said_of_fits(caplog)
   assert "EMA of width 0.075 at step 8 from 12 stored ones" in line
   assert sorted(teacher.rglob("*")) == before
-  written = drawn(command, made, tmp_path / "b")
+  written = drawn(printed, made, tmp_path / "b")
   assert len(said_of_fits(caplog)) == 1
   np.testing.assert_array_equal(written, direct)
 
 
 @pytest.mark.slow
-def test_evaluate_takes_both(made, teacher, command, score_cache, tmp_path):
-  code, _, err = command(
+def test_evaluate_takes_both(made, teacher, printed, score_cache, tmp_path):
+  printed(
     *("evaluate", f"--workdir={made},{teacher}", "--ema=0.15"),
     f"--cache={score_cache}",
     *("--features=pixels", "--num=70", "--teacher-steps=1"),
     f"--out={tmp_path}",
   )
-  assert code == 0, err
   runs = json.loads((tmp_path / "report.json").read_text())["runs"]
   assert [run["ema"] for run in runs] == ["0.150", "0.150"]
   assert runs[0]["fd"] == runs[1]["fd"]

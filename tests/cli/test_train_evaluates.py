@@ -22,12 +22,11 @@ def scores_of(path, name):
 
 
 @pytest.mark.slow
-def test_scores_in_training_and_the_best_kept(command, flags, runs, tmp_path):
+def test_scores_in_training_and_the_best_kept(printed, flags, runs, tmp_path):
   path = tmp_path / "run"
   argv = ["train", f"--workdir={path}", *flags("teacher")]
   argv += ["--config.evaluate_every=3", "--config.evaluate.num=40"]
-  code, _, err = command(*argv, "--config.sample.solver_steps=2")
-  assert code == 0, err
+  printed(*argv, "--config.sample.solver_steps=2")
   scores = scores_of(path, "kid_pixels")
   total = workdir.load_config(path).total_steps
   assert list(scores) == list(range(3, total + 1, 3))
@@ -50,7 +49,7 @@ def test_scores_in_training_and_the_best_kept(command, flags, runs, tmp_path):
 
 @pytest.mark.slow
 def test_scores_in_training_are_against_the_reference(
-  command, flags, tmp_path, caplog
+  printed, flags, tmp_path, caplog
 ):
   """Here a set of images that no dataset has."""
   path, file = tmp_path / "run", tmp_path / "reference.npy"
@@ -60,8 +59,7 @@ def test_scores_in_training_are_against_the_reference(
   argv = ["train", f"--workdir={path}", *flags("teacher")]
   argv += ["--config.evaluate_every=8", "--config.evaluate.num=80"]
   more = "--config.sample.solver_steps=2", "--config.sample.guidance=1.3"
-  code, _, err = command(*argv, *more, f"--config.evaluate.reference={file}")
-  assert code == 0, err
+  printed(*argv, *more, f"--config.evaluate.reference={file}")
   [[step, found]] = scores_of(path, "fd_pixels").items()
   model, about = workdir.load(path / "best")
   assert about["step"] == step

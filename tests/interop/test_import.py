@@ -74,38 +74,36 @@ def test_the_guide_is_stored_beside(imported):
   assert model.evaluations(32, guidance=1.4) == 126
 
 
-def sample(command, run, out, *argv):
+def sample(printed, run, out, *argv):
   argv = f"--workdir={run}", f"--out={out}", "--num=4", *argv
-  code, said, err = command("sample", *argv)
-  assert code == 0, err
+  said = printed("sample", *argv)
   return np.load(out / "samples.npz")["samples"].astype(int), said
 
 
-def test_samples(command, imported, tmp_path):
-  plain, said = sample(command, imported, tmp_path / "a", "--steps=3")
+def test_samples(printed, imported, tmp_path):
+  plain, said = sample(printed, imported, tmp_path / "a", "--steps=3")
   assert "5 network evaluations each" in said and plain.std() > 5
   guided, said = sample(
-    command, imported, tmp_path / "b", "--steps=3", "--guidance=2"
+    printed, imported, tmp_path / "b", "--steps=3", "--guidance=2"
   )
   assert "10 network evaluations each" in said
   assert np.abs(guided - plain).mean() > 1
 
 
 @pytest.mark.slow
-def test_evaluation(command, refused_line, pickles, tmp_path):
+def test_evaluation(printed, refused, pickles, tmp_path):
   out = tmp_path / "run"
-  command("import-edm2", pickles / "pixels.pkl", f"--out={out}")
+  printed("import-edm2", pickles / "pixels.pkl", f"--out={out}")
   argv = f"--workdir={out}", "--num=80", "--features=pixels"
   argv = *argv, "--teacher-steps=2"
-  assert "--reference" in refused_line(1, "evaluate", *argv)
-  code, _, err = command("evaluate", *argv, "--reference=scm_digits")
-  assert code == 0, err
+  assert "--reference" in refused(1, "evaluate", *argv)
+  printed("evaluate", *argv, "--reference=scm_digits")
   [run] = json.loads((out / "report.json").read_text())["runs"]
   assert run["objective"] == "teacher" and run["nfe"] == 3
 
 
 def test_without_a_guidance_network_there_is_no_guidance(
-  command, refused_line, pickles, tmp_path
+  printed, refused, pickles, tmp_path
 ):
   """Python and both tasks that draw refuse the scale with the same reason."""
   for name, reason in (
@@ -113,46 +111,31 @@ def test_without_a_guidance_network_there_is_no_guidance(
     ("pixels-no-label", "takes no labels"),
   ):
     out = tmp_path / name
-    code, _, _ = command("import-edm2", pickles / f"{name}.pkl", f"--out={out}")
-    assert code == 0
+    printed("import-edm2", pickles / f"{name}.pkl", f"--out={out}")
     why = scm_jax.load(out).guidance_refusal()
     assert reason in why
     argv = f"--workdir={out}", "--guidance=2", f"--out={tmp_path}/x"
-    assert why in refused_line(2, "sample", *argv)
+    assert why in refused(2, "sample", *argv)
     argv = *argv, "--features=pixels", "--reference=scm_digits"
-    assert why in refused_line(2, "evaluate", *argv)
+    assert why in refused(2, "evaluate", *argv)
   assert not (tmp_path / "x").exists()
 
 
-def test_autoguidance_without_labels(command, pickles, tmp_path):
+def test_autoguidance_without_labels(printed, pickles, tmp_path):
   out = tmp_path / "run"
   file = pickles / "pixels-no-label.pkl"
-  code, _, _ = command("import-edm2", file, f"--out={out}", f"--guide={file}")
-  assert code == 0
-  plain, _ = sample(command, out, tmp_path / "a", "--steps=2")
+  printed("import-edm2", file, f"--out={out}", f"--guide={file}")
+  plain, _ = sample(printed, out, tmp_path / "a", "--steps=2")
   guided, said = sample(
-    command, out, tmp_path / "b", "--steps=2", "--guidance=3"
+    printed, out, tmp_path / "b", "--steps=2", "--guidance=3"
   )
   # Guided by itself, a network stays what it is.
   assert np.abs(guided - plain).max() <= 1 and "6 network evaluations" in said
 
 
-@pytest.fixture
-def refused_line(command):
-  """`refused_line(code, *argv)` returns the line with which a command fails."""
-
-  def run(code, *argv):
-    given, out, err = command(*argv)
-    assert (given, out) == (code, ""), err
-    assert err.count("\n") == 1, err
-    return err
-
-  return run
-
-
-def test_mistakes(refused_line, pickles, imported, forgery, tmp_path):
+def test_mistakes(refused, pickles, imported, forgery, tmp_path):
   out = tmp_path / "out"
-  line = lambda *argv: refused_line(1, "import-edm2", *argv, f"--out={out}")
+  line = lambda *argv: refused(1, "import-edm2", *argv, f"--out={out}")
   assert "No such file" in line(tmp_path / "none.pkl")
   hostile = tmp_path / "hostile.pkl"
   call = forgery.Reduces(os.system, f"touch {tmp_path}/executed")
@@ -165,7 +148,7 @@ def test_mistakes(refused_line, pickles, imported, forgery, tmp_path):
   assert "names posix.system" in line(pickles / NAME, f"--guide={hostile}")
   assert not (tmp_path / "executed").exists()
 
-  line = lambda *argv: refused_line(2, "import-edm2", *argv, f"--out={out}")
+  line = lambda *argv: refused(2, "import-edm2", *argv, f"--out={out}")
   said = line(pickles / NAME, f"--guide={pickles}/pixels.pkl")
   assert "config.data.channels is 1" in said
   no_label = pickles / "pixels-no-label.pkl"
@@ -175,11 +158,11 @@ def test_mistakes(refused_line, pickles, imported, forgery, tmp_path):
   files = {"hostile.pkl", "cut.pkl"}
   assert {path.name for path in tmp_path.iterdir()} == files
   argv = pickles / "pixels.pkl", f"--out={imported}"
-  assert "is not empty" in refused_line(1, "import-edm2", *argv)
+  assert "is not empty" in refused(1, "import-edm2", *argv)
 
 
 def test_tensors_that_do_not_fit(
-  refused_line, forgery, small, draw_params, tmp_path
+  refused, forgery, small, draw_params, tmp_path
 ):
   params = draw_params(small())
   for change, said in (
@@ -197,32 +180,30 @@ def test_tensors_that_do_not_fit(
     path = tmp_path / "network.pkl"
     path.write_bytes(forgery.plain(forgery.snapshot(network, None)))
     argv = path, f"--out={tmp_path}/out"
-    line = refused_line(1, "import-edm2", *argv)
+    line = refused(1, "import-edm2", *argv)
     assert said in line and str(path) in line
 
 
-def train(command, run, folder, *argv):
+def train(printed, run, folder, *argv):
   flag = f"--config={ADAPT}:run={run},tiny"
-  return command("train", flag, f"--workdir={folder}", *SHALLOWER, *argv)
+  printed("train", flag, f"--workdir={folder}", *SHALLOWER, *argv)
 
 
 @pytest.mark.slow
-def test_adaptation_and_distillation(command, imported, caplog, tmp_path):
+def test_adaptation_and_distillation(printed, imported, caplog, tmp_path):
   """Import, adaptation, guided sCD and sampling follow on each other."""
   adapted, student = tmp_path / "adapted", tmp_path / "student"
   teacher = f"--config.teacher={imported}"
   with caplog.at_level("INFO"):
-    code, _, err = train(command, "teacher", adapted, teacher)
-  assert code == 0, err
+    train(printed, "teacher", adapted, teacher)
   assert "\nnegated (1): out_gain\nfitted (6): " in caplog.text
 
   start = f"--config.start={adapted}"
-  code, _, err = train(command, "scd,guide", student, teacher, start)
-  assert code == 0, err
+  train(printed, "scd,guide", student, teacher, start)
   noted = json.loads((student / "teacher.json").read_text())
   assert noted["workdir"] == str(imported)
   images, said = sample(
-    command, student, tmp_path / "samples", "--steps=2", "--guidance=1.5"
+    printed, student, tmp_path / "samples", "--steps=2", "--guidance=1.5"
   )
   assert "2 network evaluations each" in said and images.std() > 5
 
@@ -231,11 +212,11 @@ def test_adaptation_and_distillation(command, imported, caplog, tmp_path):
   "run", ["scd", pytest.param("teacher", marks=pytest.mark.slow)]
 )
 def test_guidance_that_the_teacher_cannot_give(
-  run, refused_line, command, pickles, tmp_path
+  run, refused, printed, pickles, tmp_path
 ):
   unguided = tmp_path / "unguided"
-  command("import-edm2", pickles / NAME, f"--out={unguided}")
-  said = refused_line(
+  printed("import-edm2", pickles / NAME, f"--out={unguided}")
+  said = refused(
     2,
     "train",
     f"--config={ADAPT}:run={run},tiny",

@@ -75,13 +75,12 @@ def files(
 
 @pytest.mark.slow
 def test_the_documented_commands_score_public_networks(
-  command, files, monkeypatch, caplog
+  printed, files, monkeypatch, caplog
 ):
   monkeypatch.chdir(files)
   for words in commands():
     few = ["--allow-few"] if words[0] == "evaluate" else []
-    code, _, err = command(*words, *few)
-    assert code == 0, err
+    printed(*words, *few)
   reports = {
     path.parent.name: json.loads(path.read_text())
     for path in files.glob("check/*/report.json")

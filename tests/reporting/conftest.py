@@ -115,15 +115,6 @@ def make() -> types.SimpleNamespace:
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture) -> Callable[..., str]:
+def refused(refused: Callable[..., str]) -> Callable[..., str]:
   """`refused(code, *argv)`: the one line with which a report ends so."""
-  from scm_jax.cli import main
-
-  def run(code: int, *argv: str) -> str:
-    assert main.main(["report", *argv]) == code
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1, (out, err)
-    assert err.startswith("scm-jax report: ")
-    return err
-
-  return run
+  return lambda code, *argv: refused(code, "report", *argv)

@@ -30,7 +30,7 @@ def _scores(folder, read_metrics):
 
 @pytest.mark.slow
 def test_scores_in_training_are_those_of_one_process(
-  pair, command, copy_at, flags, read_metrics, tmp_path
+  pair, printed, copy_at, flags, read_metrics, tmp_path
 ):
   """A process's batches are as large in both, for the same rounding."""
   argv = [
@@ -42,10 +42,7 @@ def test_scores_in_training_are_those_of_one_process(
   two, one = copy_at(6, tmp_path / "two"), copy_at(6, tmp_path / "one")
   processes = pair("train", f"--workdir={two}", *argv)
   _ended(processes)
-  code, _, err = command(
-    "train", f"--workdir={one}", *argv, "--config.sample.batch_size=38"
-  )
-  assert code == 0, err
+  printed("train", f"--workdir={one}", *argv, "--config.sample.batch_size=38")
   mine, theirs = (_scores(folder, read_metrics) for folder in (two, one))
   assert list(mine) == list(theirs) == [7, 8]
   for step in mine:
@@ -66,7 +63,7 @@ def test_scores_in_training_are_those_of_one_process(
 
 @pytest.mark.slow
 def test_a_report_by_two_processes_one_of_which_was_killed(
-  pair, wait_until, command, copy_at, tmp_path
+  pair, wait_until, printed, copy_at, tmp_path
 ):
   trained = copy_at(6, tmp_path / "trained")
   argv = [
@@ -74,8 +71,7 @@ def test_a_report_by_two_processes_one_of_which_was_killed(
     *("--features=classifier,pixels", "--keep=40", "--save-every=1"),
   ]
   two, one = tmp_path / "two", tmp_path / "one"
-  code, _, err = command(*argv, f"--out={one}", "--batch-size=4")
-  assert code == 0, err
+  printed(*argv, f"--out={one}", "--batch-size=4")
   [classifier] = (one / "features").glob("classifier_*")
   (two / "features").mkdir(parents=True)
   shutil.copy(classifier, two / "features")

@@ -184,21 +184,15 @@ def test_damaged_checkpoint_costs_only_time(
   assert read_metrics(folder) == read_metrics(reference)[:4]
 
 
-def one_line(err: str) -> str:
-  assert err.count("\n") == 1 and err.startswith("scm-jax train: "), err
-  return err
-
-
 def test_no_readable_checkpoint_is_one_line(
-  copy_at, command, flags, steps_kept
+  copy_at, refused, flags, steps_kept
 ):
   folder = copy_at(4)
   for step in (2, 4):
     (folder / f"checkpoints/{step}/train/manifest.ocdbt").write_bytes(b"x")
   before = lines_of(folder)
-  code, _, err = command("train", f"--workdir={folder}", *flags())
-  assert code == 1
-  assert f"none of the checkpoints in {folder}/checkpoints can" in one_line(err)
+  said = refused(1, "train", f"--workdir={folder}", *flags())
+  assert f"none of the checkpoints in {folder}/checkpoints can" in said
   assert steps_kept(folder) == [2, 4] and lines_of(folder) == before
 
 
@@ -208,6 +202,7 @@ def test_full_disk_within_a_save(
   reference,
   copy_at,
   command,
+  refused,
   flags,
   state_at,
   assert_equal_states,
@@ -226,9 +221,7 @@ def test_full_disk_within_a_save(
   run = ["train", f"--workdir={folder}", *flags()]
   run = [word for word in run if "keep_checkpoints" not in word]
   run += ["--config.keep_checkpoints=1"]
-  code, _, err = command(*run)
-  assert code == 1
-  said = one_line(err)
+  said = refused(1, *run)
   assert "saving the checkpoint of step 6 in" in said
   assert "(No space left on device)" in said
   assert f"the last good checkpoint is {folder}/checkpoints/4;" in said
@@ -243,16 +236,15 @@ def test_full_disk_within_a_save(
   assert_equal_states(state_at(folder, 8), state_at(reference, 8))
 
 
-def test_read_only_disk(small_disk, command, flags, copy_at):
+def test_read_only_disk(small_disk, refused, flags, copy_at):
   """A new run and one that is continued both end in one line."""
   disk = small_disk(4)
   copy_at(4, disk / "run")
   remount = ["mount", "-o", "remount,ro", str(disk)]
   subprocess.run(remount, check=True)
   for folder in (disk / "new", disk / "run"):
-    code, _, err = command("train", f"--workdir={folder}", *flags())
-    assert code == 1
-    assert "Read-only file system" in one_line(err) and str(folder) in err
+    said = refused(1, "train", f"--workdir={folder}", *flags())
+    assert "Read-only file system" in said and str(folder) in said
 
 
 LIMITED = """
@@ -283,7 +275,7 @@ def test_file_size_limit_within_a_save(
   process = start(*argv, prefix=("-c", LIMITED))
   assert process.wait(PATIENCE) == 1
   *log, said = process.log.read_text().splitlines()
-  one_line(said + "\n")
+  assert said.startswith("scm-jax train: ")
   assert "checkpoint of step 6 in" in said and "(File too large)" in said
   assert f"the last good checkpoint is {folder}/checkpoints/4;" in said
   timed = re.compile(
@@ -353,21 +345,15 @@ def test_nan_in_a_batch_is_counted_then_stops_a_run_when_it_is_all(
 
 
 def test_divergence_ends_with_the_last_good_checkpoint(
-  reference, copy_at, command, flags, read_metrics, steps_kept, state_at
+  reference, copy_at, refused, flags, read_metrics, steps_kept, state_at
 ):
   """The output grows beyond the limit, which is very low here."""
   rms = {line["step"]: line["output_rms"] for line in read_metrics(reference)}
   limit = (rms[6] + rms[8]) / 2
   assert max(rms[2], rms[4], rms[6]) < limit < rms[8]
   folder = copy_at(4)
-  code, _, err = command(
-    "train",
-    f"--workdir={folder}",
-    *flags(),
-    f"--config.divergence_limit={limit}",
-  )
-  assert code == 1
-  said = one_line(err)
+  limited = f"--config.divergence_limit={limit}"
+  said = refused(1, "train", f"--workdir={folder}", *flags(), limited)
   assert "diverged by step 8: loss " in said and "another --workdir" in said
   assert f"the last good checkpoint is {folder}/checkpoints/6;" in said
   assert steps_kept(folder) == [2, 4, 6]

@@ -85,7 +85,7 @@ def test_files(exported):
   assert "\n# Digits\n" in card and "![samples](grid.png)" in card
 
 
-def test_read_back_wherever_a_workdir_is(exported, run, command, tmp_path):
+def test_read_back_wherever_a_workdir_is(exported, run, printed, tmp_path):
   out = exported("sct")
   theirs, about = workdir.load(out)
   ours, seen = workdir.load(run("sct"))
@@ -97,8 +97,7 @@ def test_read_back_wherever_a_workdir_is(exported, run, command, tmp_path):
     np.testing.assert_array_equal(leaf, leaves(theirs.params)[name])
   for folder, name in ((out, "theirs"), (run("sct"), "ours")):
     argv = f"--workdir={folder}", f"--out={tmp_path / name}", "--num=10"
-    code, _, err = command("sample", *argv)
-    assert code == 0, err
+    printed("sample", *argv)
   samples = [np.load(tmp_path / n / "samples.npz") for n in ("theirs", "ours")]
   np.testing.assert_array_equal(*(s["samples"] for s in samples))
 
@@ -131,11 +130,10 @@ def test_a_network_without_a_pytorch_module(command, tmp_path, caplog):
   assert code == 2 and "the U-Net alone" in err
 
 
-def test_an_export_of_an_export(exported, command, tmp_path):
+def test_an_export_of_an_export(exported, printed, tmp_path):
   out = exported("sct")
   argv = f"--workdir={out}", f"--out={tmp_path}/x", "--num=0"
-  code, _, err = command("export", *argv, "--formats=safetensors")
-  assert code == 0, err
+  printed("export", *argv, "--formats=safetensors")
   again = (tmp_path / "x/model.safetensors").read_bytes()
   assert again == (out / "model.safetensors").read_bytes()
 
@@ -321,10 +319,10 @@ def test_nor_those_in_a_folder_named_like_a_shipped_export(
     (["--out=gs://bucket/x"], "an export is written to a local disk"),
   ],
 )
-def test_mistakes(argv, said, run, command, tmp_path):
+def test_mistakes(argv, said, run, refused, tmp_path):
   given = [f"--out={tmp_path}/x"] if "--out" not in argv[0] else []
-  code, out, err = command("export", f"--workdir={run('sct')}", *given, *argv)
-  assert (code, out) == (2, "") and said in err and err.count("\n") == 1
+  line = refused(2, "export", f"--workdir={run('sct')}", *given, *argv)
+  assert said in line
   assert not list(tmp_path.iterdir())
 
 
