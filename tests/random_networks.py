@@ -53,6 +53,16 @@ def tiny_sampler(random_weights) -> Callable:
 
 
 @pytest.fixture(scope="session")
+def student(tiny_sampler):
+  return tiny_sampler("consistency")
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny_sampler):
+  return tiny_sampler("diffusion")
+
+
+@pytest.fixture(scope="session")
 def autoencoder_folder(
   tmp_path_factory: pytest.TempPathFactory,
 ) -> pathlib.Path:

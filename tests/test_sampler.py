@@ -19,16 +19,6 @@ LABELS = np.array([0, 2, 1, 2, 0])
 MANY = 64  # steps of solvers, in programs that most tests share
 
 
-@pytest.fixture(scope="module")
-def student(tiny_sampler):
-  return tiny_sampler("consistency")
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_sampler):
-  return tiny_sampler("diffusion")
-
-
 def test_weights_are_folded_once(student):
   """The sampler keeps its parameters, and draws from folded ones."""
   ready = student.ready

@@ -11,16 +11,6 @@ from scm_jax import editing, networks
 from scm_jax.errors import ConfigError, UserError
 
 
-@pytest.fixture(scope="module")
-def student(tiny_sampler):
-  return tiny_sampler("consistency")
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_sampler):
-  return tiny_sampler("diffusion")
-
-
 def test_labels(student):
   """Classes are repeated in turn, and None is every class in turn."""
   assert student.labels(None, 5).tolist() == [0, 1, 2, 0, 1]
