@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -48,11 +49,6 @@ def relative(ours, theirs):
   theirs = theirs.numpy().transpose(0, 2, 3, 1)
   assert ours.shape == theirs.shape
   return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
-
-
-def assert_same(a, b):
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_parity_with_diffusers(folder):
@@ -104,7 +100,7 @@ def test_a_file_alone(file, params):
   """Sizes are inferred from the tensors, with the most groups that fit."""
   network, found = autoencoder.load(file)
   assert network.config == AutoencoderConfig((8, 16, 16), blocks=1, groups=8)
-  assert_same(params, found)
+  chex.assert_trees_all_equal(params, found)
 
 
 @pytest.mark.parametrize("axes", [(), (1, 1)])
@@ -122,14 +118,16 @@ def test_old_names_of_attention(file, params, tmp_path, axes):
 
   path = rewrite(file, tmp_path / "old.safetensors", rename)
   assert sum(".query." in n for n in safetensors.read(path)[0]) == 4
-  assert_same(autoencoder.load(path)[1], params)
+  chex.assert_trees_all_equal(autoencoder.load(path)[1], params)
 
 
 def test_half_precision_is_widened(file, params, tmp_path):
   half = lambda name, tensor: (name, tensor.astype(np.float16))
   path = rewrite(file, tmp_path / "half.safetensors", half)
   rounded = lambda x: x.astype(np.float16).astype(np.float32)
-  assert_same(autoencoder.load(path)[1], jax.tree.map(rounded, params))
+  chex.assert_trees_all_equal(
+    autoencoder.load(path)[1], jax.tree.map(rounded, params)
+  )
 
 
 def test_a_config_beside_that_is_another_things(file, tmp_path):

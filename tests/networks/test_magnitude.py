@@ -1,5 +1,6 @@
 """Magnitude-preserving operations preserve magnitude; weights stay put."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,9 +119,7 @@ def test_normalize_weights_touches_weights_only():
     same = jax.tree.map(np.array_equal, once[name], params[name])
     assert all(jax.tree.leaves(same))
   twice = magnitude.normalize_weights(once)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), once, twice
-  )
+  chex.assert_trees_all_close(once, twice, rtol=1e-6)
 
 
 def test_projected_gradients_are_those_through_a_normalisation():
@@ -139,8 +138,4 @@ def test_projected_gradients_are_those_through_a_normalisation():
       return magnitude.project_gradients(gradient, params), through(params)
 
     projected, through = both(params)
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11),
-      projected,
-      through,
-    )
+    chex.assert_trees_all_close(projected, through, rtol=1e-10, atol=1e-11)

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,10 +48,6 @@ def restore(folder: pathlib.Path) -> TrainState | None:
     checkpoints.close()
 
 
-def assert_same(a: TrainState, b: TrainState):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 def names(folder: pathlib.Path) -> set[str]:
   return {path.name for path in folder.iterdir()}
 
@@ -66,7 +63,7 @@ def snapshot(folder: pathlib.Path) -> dict[str, bytes]:
 def test_restores_the_newest(tmp_path):
   save(tmp_path, 1, 2, 10)
   state = restore(tmp_path)
-  assert_same(state, make_state(10))
+  chex.assert_trees_all_equal(state, make_state(10))
   assert isinstance(state, TrainState)
   assert state.step.dtype == jnp.int32 and int(state.step) == 10
 
@@ -105,7 +102,7 @@ def test_the_state_may_be_donated_while_it_is_written(tmp_path):
   checkpoints.wait()
   restored = checkpoints.restore(like)
   checkpoints.close()
-  assert_same(restored, expected)
+  chex.assert_trees_all_equal(restored, expected)
 
 
 def halve(path: pathlib.Path):
@@ -138,7 +135,7 @@ def test_falls_back_to_the_one_before_and_says_so(damage, tmp_path, caplog):
   folder = save(tmp_path, 1, 2)
   damage(folder / "2")
   broken = snapshot(folder / "2")
-  assert_same(restore(tmp_path), make_state(1))
+  chex.assert_trees_all_equal(restore(tmp_path), make_state(1))
   [said] = [x for x in caplog.messages if "cannot be read" in x]
   assert str(folder / "2") in said and "\n" not in said
   # It is set aside, not lost; its step can be saved anew.
@@ -147,7 +144,7 @@ def test_falls_back_to_the_one_before_and_says_so(damage, tmp_path, caplog):
   assert "checkpoints_damaged/2" in caplog.text
   save(tmp_path, 2)
   caplog.clear()
-  assert_same(restore(tmp_path), make_state(2))
+  chex.assert_trees_all_equal(restore(tmp_path), make_state(2))
   assert not caplog.messages
 
 
@@ -155,11 +152,11 @@ def test_two_damaged_and_then_again(tmp_path):
   folder = save(tmp_path, 1, 2, 3)
   for step in ("2", "3"):
     halve(folder / step / "train/manifest.ocdbt")
-  assert_same(restore(tmp_path), make_state(1))
+  chex.assert_trees_all_equal(restore(tmp_path), make_state(1))
   assert names(tmp_path / "checkpoints_damaged") == {"2", "3"}
   save(tmp_path, 2)
   halve(folder / "2/ema/manifest.ocdbt")
-  assert_same(restore(tmp_path), make_state(1))
+  chex.assert_trees_all_equal(restore(tmp_path), make_state(1))
   assert names(tmp_path / "checkpoints_damaged") == {"2", "3"}
 
 
@@ -167,7 +164,7 @@ def test_a_folder_that_is_no_checkpoint_is_passed_over(tmp_path):
   folder = save(tmp_path, 1)
   (folder / "2").mkdir()
   (folder / "notes").mkdir()
-  assert_same(restore(tmp_path), make_state(1))
+  chex.assert_trees_all_equal(restore(tmp_path), make_state(1))
 
 
 def test_none_readable_is_one_line_and_all_stay(tmp_path):
@@ -201,7 +198,7 @@ def test_reading_changes_nothing(tmp_path):
   averages, step = checkpoints.restore_ema(LIKE.ema)
   checkpoints.close()
   assert step == 2
-  jax.tree.map(np.testing.assert_array_equal, averages, make_state(2).ema)
+  chex.assert_trees_all_equal(averages, make_state(2).ema)
   assert snapshot(tmp_path) == before
 
 
@@ -210,13 +207,13 @@ def test_reading_needs_the_averages_alone(tmp_path):
   shutil.rmtree(folder / "1/train")
   checkpoints = Checkpoints(tmp_path, reading=True)
   averages, _ = checkpoints.restore_ema(LIKE.ema)
-  jax.tree.map(np.testing.assert_array_equal, averages, make_state(1).ema)
+  chex.assert_trees_all_equal(averages, make_state(1).ema)
 
 
 def test_what_a_killed_save_left_is_removed(tmp_path):
   folder = save(tmp_path, 1)
   shutil.copytree(folder / "1", folder / "2.orbax-checkpoint-tmp")
-  assert_same(restore(tmp_path), make_state(1))
+  chex.assert_trees_all_equal(restore(tmp_path), make_state(1))
   for _ in range(100):  # Orbax removes it in the background
     if names(folder) == {"1"}:
       break
@@ -233,5 +230,5 @@ def test_restores_on_devices_other_than_those_that_saved(tmp_path):
     elsewhere = '{"sharding_type": "SingleDeviceSharding", "device_str": "x:7"}'
     path.write_text(json.dumps(dict.fromkeys(places, elsewhere)))
   state = restore(tmp_path)
-  assert_same(state, make_state(1))
+  chex.assert_trees_all_equal(state, make_state(1))
   assert {x.device for x in jax.tree.leaves(state)} == {jax.devices()[0]}

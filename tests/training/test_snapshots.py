@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +77,7 @@ def test_one_that_is_there_stays_and_one_before_it_is_made(tmp_path):
   assert contents(folder / "2") == before
   assert snapshots.steps(tmp_path) == [2, 4, 6]
   read = snapshots.load(tmp_path, 4, NAMES[0], LIKE)
-  jax.tree.map(np.testing.assert_array_equal, read, make_averages(4)[NAMES[0]])
+  chex.assert_trees_all_equal(read, make_averages(4)[NAMES[0]])
 
 
 def test_half_a_snapshot_is_ignored(tmp_path):
@@ -158,11 +159,6 @@ def stored():
   return read
 
 
-def assert_same(a, b):
-  assert a.keys() == b.keys()
-  jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 def test_a_run_leaves_snapshots_of_its_widths(run, stored, state_at):
   kept, widths = stored(run), workdir.load_config(run).ema
   assert set(kept) == {(n, w) for n in (3, 6, 9, 12) for w in widths}
@@ -197,7 +193,7 @@ def test_killed_and_continued(
       shutil.rmtree(path)
   assert train(config, tmp_path)
   expected = {key: tree for key, tree in stored(run).items() if key[0] <= 9}
-  assert_same(stored(tmp_path), expected)
+  chex.assert_trees_all_equal(stored(tmp_path), expected)
 
 
 def test_a_checkpoint_waits_for_the_snapshots_before_it(
@@ -245,18 +241,12 @@ def test_load_reconstructs_any_width(run, stored, caplog):
     ).astype(np.float32),
     *kept.values(),
   )
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    model.params,
-    magnitude.normalize_weights(by_hand),
+  chex.assert_trees_all_close(
+    model.params, magnitude.normalize_weights(by_hand), rtol=1e-4, atol=1e-5
   )
   # Every filter has its norm, as after an update of the training.
   again = magnitude.normalize_weights(model.params)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-    model.params,
-    again,
-  )
+  chex.assert_trees_all_close(model.params, again, rtol=1e-5, atol=1e-6)
 
 
 def test_an_ema_that_is_kept_is_read_not_fitted(run, caplog):
@@ -272,7 +262,7 @@ def test_a_snapshots_own_width_and_step_come_back_exactly(run, stored):
   like = workdir.param_shapes(config)
   made = loading.reconstruct(run, config, 0.05, like, step=6)
   assert made.step == 6 and made.fit_error == 0
-  assert_same(made.params, stored(run)[6, 0.05])
+  chex.assert_trees_all_equal(made.params, stored(run)[6, 0.05])
 
 
 @pytest.mark.slow
@@ -305,11 +295,8 @@ def test_a_teacher_of_any_width(run, make_config, tmp_path):
   teacher = initialization.load_teacher(
     resolve.resolve(config), tmp_path, begun=False
   )
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    teacher.params,
-    workdir.load(run, 0.07)[0].params,
-  )
+  chosen = workdir.load(run, 0.07)[0].params
+  chex.assert_trees_all_equal(teacher.params, chosen)
   noted = json.loads((tmp_path / "teacher.json").read_text())
   assert noted["ema"] == "0.070" and noted["step"] == 12
   assert (
@@ -337,11 +324,7 @@ def test_a_workdir_of_emas(run, make_config, train, tmp_path):
   assert {p.name for p in out.parent.iterdir()} == {"made"}
   model, about = workdir.load(out)
   assert about["step"] == 12 and about["ema"] == "0.050"
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    model.params,
-    workdir.load(run, 0.05)[0].params,
-  )
+  chex.assert_trees_all_equal(model.params, workdir.load(run, 0.05)[0].params)
   model, about = workdir.load(out, 500.0)
   assert about["ema"] == "500" and model.params["denoiser"]["out_gain"] == 0
   with pytest.raises(UserError, match="imported or reconstructed"):
