@@ -3,9 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -197,18 +197,14 @@ def one_hot_label(label: Array, num_classes: int) -> Array:
   return (label[:, None] == classes).astype(jnp.float32) * num_classes**0.5
 
 
-def _products_saveable(primitive: Any, *_: Any, **__: Any) -> bool:
-  """Returns whether a block keeps what a primitive gives."""
-  return primitive.name in ("dot_general", "conv_general_dilated")
-
-
 # What a block keeps for its backward pass, which computes the rest again:
 # `none` keeps all that this pass reads; `full` nothing inside a block; `dots`
 # the results of convolutions and matrix products, so that only cheap pointwise
 # operations are repeated. Parameters, their names and all values stay as they
 # are. In sCM's step the block's tangent is never differentiated, so nothing of
 # it is kept or computed again.
-POLICIES = {"none": None, "full": None, "dots": _products_saveable}
+_DOTS = jax.checkpoint_policies.dots_saveable
+POLICIES = {"none": None, "full": None, "dots": _DOTS}
 
 
 def rematerialized(block: type[nn.Module], policy: str) -> type[nn.Module]:
