@@ -43,7 +43,7 @@ class PixelCodec:
   def decode(self, x0: Array, params: Any = None) -> Array:
     """Turns `x0` into uint8 images, rounded and clipped to [0, 255]."""
     del params
-    levels = jnp.round((_restore(self, x0) + 1.0) * 127.5)
+    levels = jnp.round((restore(self, x0) + 1.0) * 127.5)
     return jnp.clip(levels, 0, 255).astype(jnp.uint8)
 
 
@@ -92,7 +92,7 @@ class LatentCodec:
       x0: the network's data, `[B, h, w, C]`.
       params: the autoencoder's parameters.
     """
-    latents = _restore(self, x0)
+    latents = restore(self, x0)
     if self.autoencoder is None:
       images = preview(latents)
     else:
@@ -137,7 +137,7 @@ def _standardize(codec: Codec, data: Array) -> Array:
   return (data - mean) / std * codec.sigma_d
 
 
-def _restore(codec: Codec, x0: Array) -> Array:
+def restore(codec: Codec, x0: Array) -> Array:
   """Returns `x0` with the mean and standard deviation of stored data."""
   mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
   return x0.astype(jnp.float32) / codec.sigma_d * std + mean

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
 
+from scm_jax import codec as codecs
 from scm_jax import sampler_programs, samplers
 from scm_jax.errors import ConfigError
 from scm_jax.interop import autoencoder, export_folder
@@ -155,8 +156,7 @@ def _function(
       bound, noise, label, guidance, variant.steps, variant.guided
     )
     images = codec.decode(x0, bound.decoder)
-    mean, std = (jnp.asarray(v, jnp.float32) for v in (codec.mean, codec.std))
-    return images, x0 / codec.sigma_d * std + mean
+    return images, codecs.restore(codec, x0)
 
   return draw
 
