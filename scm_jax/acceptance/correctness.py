@@ -89,9 +89,8 @@ def compute(name: str) -> dict[str, Any]:
 
 def _samples(run: Run) -> dict[str, Any]:
   """Returns images of two steps, drawn together and one by one, compressed."""
-  network = networks.build(run.network)
-  shapes = network.shapes
-  sampler = export_folder.as_computed(resolve.model(run, _random(shapes)))
+  average = _random(networks.build(run.network).shapes)
+  sampler = export_folder.as_computed(resolve.model(run, average))
 
   def packed(batch: int) -> str:
     drawer = sampler.changed(batch_size=batch)

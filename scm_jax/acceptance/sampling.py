@@ -95,9 +95,8 @@ def _measured(
 def _sampler(objective: str, size: str, tiny: bool) -> Sampler:
   """Returns a sampler of an objective's network with random weights."""
   run = runs.run(runs.imagenet(objective, size, tiny))
-  network = networks.build(run.network)
-  shapes = network.shapes
-  sampler = resolve.model(run, sampling.random_like(shapes))
+  average = sampling.random_like(networks.build(run.network).shapes)
+  sampler = resolve.model(run, average)
   sampler = export_folder.as_computed(sampler, DTYPE)
   cast = lambda x: x.astype(jnp.dtype(DTYPE)) if x.ndim > 1 else x
   params = jax.tree.map(cast, sampler.params)

@@ -18,9 +18,7 @@ from scm_jax.interop.export_request import DTYPES
 
 def numbers_of_steps(text: str) -> float | tuple[float, ...]:
   """Reads a number, or several of which each belongs to a step: `1.3:1.0`."""
-  if ":" not in text:
-    return float(text)
-  return tuple(map(float, text.split(":")))
+  return times_of_steps(text) if ":" in text else float(text)
 
 
 def times_of_steps(text: str) -> tuple[float, ...]:

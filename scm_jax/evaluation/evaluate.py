@@ -15,7 +15,6 @@ from etils import epath
 from scm_jax import errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.evaluation import reference, selection
-from scm_jax.evaluation.candidate import Candidate
 from scm_jax.evaluation.composition import Compositions
 from scm_jax.evaluation.observers import SampleFile
 from scm_jax.evaluation.request import (
@@ -53,7 +52,8 @@ def evaluate(
     ConfigError: runs, features and options do not go together.
   """
   _check(request)
-  subjects = _subjects(request)
+  kind = Images if request.images else Compositions if request.then else Runs
+  subjects = kind(request)
   known = subjects.choose_reference(request.reference)
   request = dataclasses.replace(request, reference=known)
   asked = _question(request, subjects)
@@ -126,13 +126,6 @@ def _score(
   result = multihost.from_process_zero(write)
   shutil.rmtree(scorer.folder, ignore_errors=True)
   return result
-
-
-def _subjects(request: Request) -> Subjects:
-  """Returns what is scored."""
-  if request.images:
-    return Images(request)
-  return Compositions(request) if request.then else Runs(request)
 
 
 def _check(request: Request) -> None:
@@ -263,19 +256,17 @@ def _record(
 ) -> dict[str, Any]:
   """Returns a run's record in the report."""
   warnings = (*scorer.reference.warnings, *choice.warnings, *scores["warnings"])
+  # Some candidates' settings name classes of their own.
+  drawn: dict[str, Any] = {"labels": scorer.protocol.labels or None}
+  drawn |= choice.best.settings()
   return records.run_record(
     name,
     scores=scores | {"warnings": list(warnings)},
     seed=scorer.protocol.seeds[0],
     **choice.best.facts(),
-    **_settings(choice.best, scorer.protocol.labels),
+    **drawn,
     **choice.facts,
   )
-
-
-def _settings(best: Candidate, labels: str) -> dict[str, Any]:
-  """Returns how samples were drawn; some have classes of their own."""
-  return {"labels": labels or None, **best.settings()}
 
 
 def _unique_name(name: str, runs: Sequence[dict[str, Any]]) -> str:

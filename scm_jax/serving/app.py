@@ -96,13 +96,8 @@ class _Api:
   async def status(self, request: Request) -> Response:
     """Answers with how many programs are still to be compiled."""
     del request
-    engine = self._engine
-    return JSONResponse(
-      {
-        "programs": engine.total,
-        "waiting": engine.waiting_programs,
-      }
-    )
+    programs, waiting = self._engine.total, self._engine.waiting_programs
+    return JSONResponse({"programs": programs, "waiting": waiting})
 
   async def python(self, request: Request) -> Response:
     """Answers with lines of Python that draw the same."""

@@ -115,13 +115,9 @@ def first_state(
     placed: what `abstract_state` returns.
     start: parameters to begin from; see `step.init_state`.
   """
-
-  def init(start, seed):
-    return init_state(config, start, seed)
-
   (device, *_) = placed.step.sharding.device_set
   draw = jax.jit(
-    init,
+    functools.partial(init_state, config),
     out_shardings=sharding.formats(placed),
     compiler_options=compilation.options(device.platform, once=True),
   )

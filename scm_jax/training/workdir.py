@@ -338,8 +338,7 @@ def _load_average(path, average, where) -> tuple[Any, dict]:
 
 def param_shapes(config: ConfigDict) -> Any:
   """Returns shapes and types of the parameters of a run's network."""
-  network = networks.build(resolve.resolve(config).network)
-  return network.shapes
+  return networks.build(resolve.resolve(config).network).shapes
 
 
 def check_free(folder: epath.PathLike) -> epath.Path:

@@ -29,9 +29,9 @@ REPORTED_AS = {"teacher": "diffusion"}
 
 def measure(
   config: "ConfigDict",
-  repeats: int = 10,
-  rates: sampling.Rates | None = None,
-  sample_batch: int = 64,
+  repeats: int,
+  rates: sampling.Rates | None,
+  sample_batch: int,
 ) -> dict[str, Any]:
   """Returns the object that `bench --json` prints; null was not measured.
 
@@ -166,12 +166,11 @@ def _on_one_device(config: Run) -> Run:
 def forward_arguments(config: Run, batch: int) -> tuple[Any, ...]:
   """Returns the arguments of the network's `F`, as shapes and types."""
   network, data = networks.build(config.network), config.data
-  params = network.shapes
   shape = (batch, data.size, data.size, data.channels)
   x = jax.ShapeDtypeStruct(shape, jnp.float32)
   t = jax.ShapeDtypeStruct((batch,), jnp.float32)
   cond = jax.eval_shape(lambda: networks.null_cond(network.config, batch))
-  return params, x, t, cond
+  return network.shapes, x, t, cond
 
 
 def flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:

@@ -262,7 +262,7 @@ def _processes(path: epath.Path) -> list[Process]:
     # Earlier versions did not mark starts; each file was one, but for the long.
     if events and (starts or not marked):
       done = [part.last for process in found for part in process.parts]
-      first = _first_step(events)
+      first = next((e.step for e in events if _rate(e)), 0)
       guess = max((step for step in done if step < first), default=0)
       found.append(Process(starts[0] if starts else guess, [], []))
     for event in events:
@@ -276,10 +276,6 @@ def _rate(event: event_pb2.Event) -> float | None:
     if value.tag == RATE:
       return float(tensor_util.make_ndarray(value.tensor))
   return None
-
-
-def _first_step(events: Sequence[event_pb2.Event]) -> int:
-  return next((e.step for e in events if _rate(e)), 0)
 
 
 def _add(process: Process, event: event_pb2.Event) -> None:
