@@ -64,7 +64,7 @@ class Batches:
     # Grain shuffles epoch e with its seed plus e, so runs with seeds close to
     # each other would see the same orders. SeedSequence spreads the seeds.
     order_seed, flip_seed = np.random.SeedSequence(seed).generate_state(2)
-    stream = grain.MapDataset.source(source)
+    stream = grain.MapDataset.source(source).map(_checked)
     stream = stream.shuffle(seed=int(order_seed)).repeat()
     if flip:  # before the slice, which would renumber the elements
       stream = stream.random_map(_random_flip, seed=int(flip_seed))
@@ -92,27 +92,32 @@ def _random_flip(element: dict[str, Any], rng: np.random.Generator) -> Any:
   return element
 
 
-def _stacked(elements: Sequence[Any]) -> Batch:
-  """Returns a batch of elements, dicts of an image and a label each."""
-  for element in elements:
-    if not isinstance(element, Mapping) or "image" not in element:
-      raise UserError(
-        "every element must be a dict that has `image` and `label`; one is a "
-        f"{type(element).__name__}"
-      )
-  images = [np.asarray(element["image"]) for element in elements]
+def _checked(element: Any) -> Batch:
+  """Returns an element's image and label; what it has besides is left out."""
+  if not isinstance(element, Mapping) or "image" not in element:
+    raise UserError(
+      "every element must be a dict that has `image` and `label`; one is a "
+      f"{type(element).__name__}"
+    )
+  label = np.asarray(element.get("label"))
+  if label.ndim or not np.issubdtype(label.dtype, np.integer):
+    found = f"one of {label.dtype} {list(label.shape)}"
+    raise UserError(
+      "every element needs a label, a whole number, and has "
+      f"{'none' if label.dtype == object else found}; give each the label 0 if "
+      "there are no classes"
+    )
+  return {"image": np.asarray(element["image"]), "label": label}
+
+
+def _stacked(elements: Sequence[Batch]) -> Batch:
+  """Returns a batch of elements, whose images must be alike."""
+  images = [element["image"] for element in elements]
   kinds = sorted({f"{x.dtype} {list(x.shape)}" for x in images})
   if len(kinds) > 1:
     raise UserError(
       f"there are images of {' and of '.join(kinds)}; all must have the same "
       "type and shape"
     )
-  labels = [np.asarray(element.get("label")) for element in elements]
-  wrong = [x for x in labels if not np.issubdtype(x.dtype, np.integer)]
-  if wrong:
-    found = "none" if wrong[0].dtype == object else f"one of {wrong[0].dtype}"
-    raise UserError(
-      f"every element needs a label, a whole number, and has {found}; give "
-      "each the label 0 if there are no classes"
-    )
-  return {"image": np.stack(images), "label": np.stack(labels).astype(np.int32)}
+  label = np.stack([element["label"] for element in elements])
+  return {"image": np.stack(images), "label": label.astype(np.int32)}

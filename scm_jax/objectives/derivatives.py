@@ -1,5 +1,6 @@
 """The tangents of a batch, as an objective's options say."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +13,12 @@ from scm_jax import trigflow
 from scm_jax.objectives import diagnostics, jumps, spec, tangent
 from scm_jax.objectives.point import Point
 from scm_jax.objectives.tangent import Direction, Jump
-from scm_jax.objectives.velocity import Velocity, guide_sample, unconditional
+from scm_jax.objectives.velocity import (
+  Velocity,
+  from_network,
+  guide_sample,
+  unconditional,
+)
 
 ANNEALING = 25.0  # steepness of alpha-Flow's sigmoid, as published
 LAST_EASY = 256.0  # q^(k + 1) at the end of ECT's published runs
@@ -87,16 +93,13 @@ def _velocities(
     dx_dt = jax.lax.stop_gradient(velocity(x_t, t, point.cond))
   if not (options.along == "network" or options.guides_itself):
     return dx_dt, dx_dt
-  fixed, told = jax.lax.stop_gradient(params), jumps.told(point, t)
-
-  def ask(cond: dict[str, Array]) -> Array:
-    there = told._replace(cond=cond)
-    u = x_t / options.sigma_d
-    return options.sigma_d * spec.evaluate(F, fixed, u, t, there)
-
-  own = ask(told.cond)
+  # As a teacher would be asked, without dropout.
+  asked = functools.partial(F, jax.lax.stop_gradient(params))
+  ask = functools.partial(from_network(asked, options.sigma_d), x_t, t)
+  cond = jumps.told(point, t).cond
+  own = ask(cond)
   if options.guides_itself:
-    dx_dt = _guided(dx_dt, own, ask, told.cond, options)
+    dx_dt = _guided(dx_dt, own, ask, cond, options)
   return dx_dt, own if options.along == "network" else dx_dt
 
 

@@ -105,13 +105,12 @@ class ImprovedMeanFlow(MeanFlow):
   """iMF (arXiv 2512.02012): the derivative is along the network's velocity.
 
   The published network has a second head for that velocity; here it is the
-  network's at `s = t`. It also takes the interval of time in which it guides,
-  which ours does not.
+  network's at `s = t`, without the label where that was dropped. It also takes
+  the interval of time in which it guides, which ours does not.
   """
 
   along: Literal["velocity", "network"] = "network"
   equal_share: float = 0.5
-  guidance_range: tuple[float, float] = (1.0, 8.0)
   guidance_law: Literal["uniform", "log_uniform"] = "log_uniform"
 
 

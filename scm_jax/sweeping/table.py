@@ -123,13 +123,13 @@ def _effective(
 ) -> dict[str, Any]:
   """Returns a way to sample with the values that further flags give it."""
   given = {
-    flag.removeprefix("--").replace("-", "_"): text
-    for flag, _, text in (word.partition("=") for word in more)
+    flag.removeprefix("--").replace("-", "_"): text if equals else True
+    for flag, equals, text in (word.partition("=") for word in more)
   }
   found = dict(sampling)
   for key in found.keys() & given.keys():
-    several = isinstance(found[key], tuple | list)
-    found[key] = tuple(given[key].split(",")) if several else given[key]
+    value, several = given[key], isinstance(found[key], tuple | list)
+    found[key] = tuple(str(value).split(",")) if several else value
   return found
 
 

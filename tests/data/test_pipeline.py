@@ -157,7 +157,7 @@ def test_source_may_hold_something_else():
   assert sorted(some[0]["image"][:, 0, 0, 0]) == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("label", [None, 0.5])
+@pytest.mark.parametrize("label", [None, 0.5, [1]])
 def test_labels_are_whole_numbers(label):
   """A float would lose its fraction in silence."""
   element = {"image": np.zeros((2, 2, 1), np.uint8)}
@@ -180,9 +180,10 @@ def test_labels_are_whole_numbers(label):
     ),
   ],
 )
-def test_elements_that_make_no_batch(elements, said):
+@pytest.mark.parametrize("flip", [False, True])
+def test_elements_that_make_no_batch(elements, said, flip):
   with pytest.raises(UserError, match=said):
-    pipeline.Batches(elements, batch_size=2, seed=0)[0]
+    pipeline.Batches(elements, batch_size=2, seed=0, flip=flip)[0]
 
 
 def test_error_of_the_source_reaches_the_reader():

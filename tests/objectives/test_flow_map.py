@@ -194,18 +194,18 @@ def rectified(
   z = wide(1 - tau) * data + wide(tau) * noise
   v = noise - data
 
-  def average(params, z, tau, cond=point.cond):
+  training = {"rngs": point.rngs, "train": True}
+
+  def average(params, z, tau, cond=point.cond, keywords=training):
     t = circle(tau)
     c = jnp.cos(t) + kappa * jnp.sin(t)
     x_t = wide(c) * z * unit
-    F = problem.F(
-      params, x_t / problem.sigma_d, t, cond, rngs=point.rngs, train=True
-    )
+    F = problem.F(params, x_t / problem.sigma_d, t, cond, **keywords)
     slope = kappa * jnp.cos(t) - jnp.sin(t)
     return (wide(c) * problem.sigma_d * F - wide(slope) * x_t) / kappa / unit
 
   frozen = jax.lax.stop_gradient(params)
-  own = lambda cond: average(frozen, z, tau, cond | {"target": point.t})
+  own = lambda cond: average(frozen, z, tau, cond | {"target": point.t}, {})
   v = guide(v, own)
   _, du = jax.jvp(
     lambda z, tau: average(frozen, z, tau),
@@ -344,15 +344,7 @@ def test_imf_has_meanflows_gradient_where_the_network_has_the_velocity(mlp):
   """Only the direction of the derivative is another one."""
   problem, point = at(mlp)
   own = lambda x, t, cond: (
-    0.5
-    * problem.F(
-      problem.params,
-      x / 0.5,
-      t,
-      cond | {"target": t},
-      rngs=point.rngs,
-      train=True,
-    )
+    0.5 * problem.F(problem.params, x / 0.5, t, cond | {"target": t})
   )
 
   def gradient(options):

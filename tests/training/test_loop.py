@@ -101,7 +101,8 @@ def test_data_of_another_scale_are_remarked_on(
   make_config, train, tmp_path, caplog, off
 ):
   """With the numbers that would be right for the batch."""
-  config = make_config("teacher", "--config.total_steps=1")
+  few = "--config.total_steps=1", "--config.batch_size=32"
+  config = make_config("teacher", *few)
   dark = lambda step, batch: batch | {"image": batch["image"] // 8}
   assert train(config, tmp_path, dark if off else lambda step, batch: None)
   found = [text for text in caplog.messages if "the first batch of" in text]
@@ -110,7 +111,7 @@ def test_data_of_another_scale_are_remarked_on(
     seen = re.search(r"mean (\S+) and the deviation (\S+),", found[0])
     again = make_config(
       "teacher",
-      "--config.total_steps=1",
+      *few,
       f"--config.data.mean={seen[1]}",
       f"--config.data.std={seen[2]}",
     )
