@@ -132,4 +132,6 @@ def main(path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
+  if len(sys.argv) != 2:
+    sys.exit(__doc__)
   main(pathlib.Path(sys.argv[1]))

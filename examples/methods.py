@@ -37,10 +37,14 @@ def main(argv: Sequence[str]) -> int:
     return 2
   workdir, docs = map(pathlib.Path, argv)
   rows = read(workdir)
-  if rows.empty:
-    print(f"methods.py: {workdir} has no scored runs", file=sys.stderr)
-    return 1
+  taught = rows.seed.isin(rows.seed[rows.point == "teacher"])
   page = docs / "reproduction.md"
+  wrong = "" if page.is_file() else f"there is no {page}"
+  if rows.empty or not taught.all():
+    wrong = f"{workdir} has no scored runs, or no teacher of some of them"
+  if wrong:
+    print(f"methods.py: {wrong}", file=sys.stderr)
+    return 1
   text = page.read_text()
   for space in SPACES:
     table = tables.markdown(by_steps(rows, space))

@@ -63,4 +63,6 @@ def main(folder: pathlib.Path, steps: int) -> None:
 
 
 if __name__ == "__main__":
+  if len(sys.argv) != 3 or not sys.argv[2].isdigit():
+    sys.exit(__doc__)
   main(pathlib.Path(sys.argv[1]), int(sys.argv[2]))

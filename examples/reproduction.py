@@ -45,6 +45,10 @@ def main(argv: Sequence[str]) -> int:
     message = f"reproduction.py: {error.filename}: {error.strerror}"
     print(message, file=sys.stderr)
     return 1
+  if "guidance" not in rows:
+    message = f"{table} is not the table of configs/miniature.py"
+    print(f"reproduction.py: {message}", file=sys.stderr)
+    return 1
   for name, make in TABLES.items():
     text = replaced(text, name, tables.markdown(make(rows)))
   page.write_text(text)

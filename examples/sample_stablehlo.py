@@ -30,6 +30,8 @@ def load_safetensors(path):
   }
 
 
+if len(sys.argv) < 2:
+  sys.exit(__doc__)
 folder, steps = pathlib.Path(sys.argv[1]), (sys.argv[2:] or ["2"])[0]
 name = f"sample_{steps}_seed.jaxexport"
 file = folder / "stablehlo" / name

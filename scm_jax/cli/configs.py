@@ -159,6 +159,11 @@ def _searched(path: str) -> Generator[None]:
 
 
 def _read(path: str) -> bytes:
+  if path.endswith(".json"):
+    raise ConfigError(
+      f"--config takes a config file in Python, and {path!r} is the record of "
+      "a run; give the file and the argument that the run was made from"
+    )
   try:
     return pathlib.Path(path).read_bytes()
   except FileNotFoundError:

@@ -188,6 +188,7 @@ def test_missing_file_names_the_nearest():
   )
   assert "'nowhere/zzz.py'" in mistake("--config=nowhere/zzz.py")
   assert mistake("--config=configs").endswith("'configs': Is a directory")
+  assert "the record of a run" in mistake("--config=runs/a/config.json")
 
 
 def test_file_without_get_config(folder):

@@ -53,3 +53,9 @@ def test_each_method_is_held_against_the_teacher_of_its_seed(main, tmp_path):
 def test_nothing_to_read_is_said(main, tmp_path, capsys):
   assert main([str(tmp_path), str(tmp_path)]) == 1
   assert str(tmp_path) in capsys.readouterr().err
+  page = tmp_path / "reproduction.md"
+  score(tmp_path, "scd", 0, 1, 1, 0.2)
+  page.write_text(PAGE.format("classifier") + PAGE.format("judge"))
+  before = page.read_text()
+  assert main([str(tmp_path), str(tmp_path)]) == 1
+  assert "no teacher" in capsys.readouterr().err and page.read_text() == before
