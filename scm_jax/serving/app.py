@@ -112,18 +112,37 @@ class _Api:
       raise UserError(f"there is no such format; {formats}")
     media, encode = FORMATS[name]
     wanted = await self._read(request)
-    client = request.client.host if request.client else ""
-    drawing = self._engine.submit(client, next(self._numbers), wanted)
-    try:
-      drawn = await asyncio.wait_for(asyncio.wrap_future(drawing), _LIMIT_S)
-    except TimeoutError:
-      raise HTTPException(503, "the server is busy; try again later") from None
-    except asyncio.CancelledError:  # by the end of the server, after a second
-      drawn = None
+    drawn = await self._drawn(request, wanted)
     if drawn is None:
       raise HTTPException(503, "the server is closing down")
     content = await run_in_threadpool(encode, drawn)
     return Response(content, media_type=media)
+
+  async def _drawn(
+    self, request: Request, wanted: requests.Request
+  ) -> Drawing | None:
+    """Waits for a drawing; returns None if the server ends before.
+
+    Raises:
+      HTTPException: it takes too long, or nobody waits for it any more.
+    """
+    place = request.client.host if request.client else "", next(self._numbers)
+    drawing = asyncio.wrap_future(self._engine.submit(*place, wanted))
+    # After the whole body, the next message says that the client has left.
+    left = asyncio.ensure_future(request.receive())
+    try:
+      first = asyncio.FIRST_COMPLETED
+      await asyncio.wait({drawing, left}, timeout=_LIMIT_S, return_when=first)
+      if drawing.done():
+        return drawing.result()
+    except asyncio.CancelledError:  # by the end of the server, after a second
+      return None
+    finally:
+      left.cancel()
+      if not drawing.done():
+        drawing.cancel()
+        self._engine.withdraw(*place)
+    raise HTTPException(503, "the server is busy; try again later")
 
   async def stream(self, socket: WebSocket) -> None:
     """Answers the requests of a page as long as it is open."""

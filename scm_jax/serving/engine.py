@@ -95,6 +95,13 @@ class Engine:
     """The number of programs that are still to be compiled unasked."""
     return len(self._warm)
 
+  def withdraw(self, client: Hashable, view: Hashable) -> None:
+    """Forgets what waits for a client's view."""
+    with self._changed:
+      job = self._queue.withdraw(client, view)
+    if job:
+      _drop(job)
+
   def leave(self, client: Hashable) -> None:
     """Forgets what a client waits for."""
     with self._changed:

@@ -58,6 +58,14 @@ class Queue(Generic[T]):
           return job
     return None
 
+  def withdraw(self, client: Hashable, view: Hashable) -> T | None:
+    """Removes and returns the job of a view; None if none waits."""
+    views = self._clients.get(client, {})
+    job = views.pop(view, None)
+    if not views:
+      self._clients.pop(client, None)
+    return job
+
   def remove(self, client: Hashable) -> list[T]:
     """Removes and returns all jobs of a client."""
     return list(self._clients.pop(client, {}).values())

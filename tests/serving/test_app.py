@@ -1,8 +1,10 @@
 """The HTTP API and the stream, as clients see them."""
 
+import asyncio
 import io
 import json
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from scm_jax import image_grid
-from scm_jax.serving import app, guard
+from scm_jax.serving import app, guard, requests, schedule
 
 ASKED = {"labels": [1], "num": 4, "seed": 3}
 TOKEN = "a token"
@@ -256,6 +258,52 @@ def test_of_many_requests_the_last_is_drawn(client, models):
       own = sampler.sample([1], num=4, seed=number)
       np.testing.assert_array_equal(found, own)
     assert 39 in drawn
+
+
+def test_who_closes_the_connection_waits_no_more(models, engine, monkeypatch):
+  """Its place in the queue, here the only one, is free at once."""
+  monkeypatch.setattr(schedule, "VIEWS", 1)
+  begun, end, draw = threading.Event(), threading.Event(), requests.Sample.draw
+
+  def slowly(self):
+    begun.set()
+    end.wait(60)
+    return draw(self)
+
+  monkeypatch.setattr(requests.Sample, "draw", slowly)
+  application = app.make(models, engine)
+  headers = [(b"content-type", b"application/json")]
+  scope = {"type": "http", "method": "POST", "path": "/api/sample"}
+  scope |= {"query_string": b"", "headers": headers, "client": ("me", 1)}
+
+  async def ask(leaves: bool) -> int:
+    body = [{"type": "http.request", "body": json.dumps(ASKED).encode()}]
+    sent = []
+
+    async def receive():
+      if not body and not leaves:
+        await asyncio.Event().wait()
+      return body.pop() if body else {"type": "http.disconnect"}
+
+    async def send(message):
+      sent.append(message)
+
+    await application(dict(scope), receive, send)
+    return sent[0]["status"]
+
+  async def clients() -> list[int]:
+    first = asyncio.create_task(ask(leaves=False))
+    await asyncio.to_thread(begun.wait, 60)
+    assert await asyncio.wait_for(ask(leaves=True), 60) == 503
+    last = asyncio.create_task(ask(leaves=False))
+    await asyncio.sleep(0.1)
+    end.set()
+    return await asyncio.gather(first, last)
+
+  try:
+    assert asyncio.run(clients()) == [200, 200]
+  finally:
+    end.set()
 
 
 @pytest.mark.parametrize(
