@@ -51,4 +51,6 @@ def real(seed):
 
 
 if __name__ == "__main__":
+  if len(sys.argv) != 2:
+    sys.exit(__doc__)
   main(*sys.argv[1:])

@@ -35,6 +35,8 @@ if len(sys.argv) < 2:
 folder, steps = pathlib.Path(sys.argv[1]), (sys.argv[2:] or ["2"])[0]
 name = f"sample_{steps}_seed.jaxexport"
 file = folder / "stablehlo" / name
+if not file.exists():
+  sys.exit(f"there is no {file}; export it with --formats=stablehlo --steps=…")
 sample = jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
 programs = json.loads((folder / "stablehlo" / "programs.json").read_text())
 (program,) = [p for p in programs["programs"] if p["file"] == name]

@@ -10,7 +10,7 @@ from scm_jax.cli import bench, configs
 from scm_jax.networks import weighting
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.planning import estimate, targets
-from scm_jax.training import resolve
+from scm_jax.training import evaluations, resolve
 from scm_jax.training.benchmarks import layers, sampling, train_step
 
 # No dataset, and a step that asks its teacher once.
@@ -198,6 +198,14 @@ def test_a_tangent_is_a_layer_of_its_own(flags):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("run", ["teacher", "scd", "tcm", "cmt", "scd_vsd"])
+def test_a_layers_passes_are_the_evaluations_of_a_step(flags, run):
+  """With a pass of the unit of time, and a tangent and its value of two."""
+  config = resolve.resolve(configs.parse_config(flags(run)))
+  unit = {"forward": 1, "tangent": 2, "input": 1, "weight": 1}
+  assert layers._in_step(config, unit) == evaluations.per_sample(config)
+
+
 def test_layers(command, flags):
   """Each in every direction; together they are the network's arithmetic."""
   argv = [*flags("scd", *BARE), "--layers", "--repeats=1", "--json"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from scm_jax.defaults import get_defaults
+from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
@@ -181,9 +182,9 @@ def test_zero_nonfinite():
   assert bad == 3
 
 
-def wide_config():
+def wide_config(run="scd"):
   """Convolutions outweigh the rest, as they do in a network of use."""
-  config = small_config("scd")
+  config = small_config(run)
   config.batch_size = 32
   config.data.size = 8
   config.network.update(channels=64, dropout=0.0)
@@ -198,6 +199,20 @@ def test_flops_in_forward_passes(monkeypatch):
   assert 2.9 <= flops["diffusion"] <= 3.1
   assert 3.9 <= flops["sct"] <= 4.15
   assert 4.9 <= flops["scd"] <= 5.2
+
+
+def test_an_option_that_others_lack_does_not_stop_the_count(monkeypatch):
+  """They are counted with their own; the run's own has to be right."""
+  few = {name: OBJECTIVES[name] for name in ("cmt", "sct")}
+  monkeypatch.setattr(train_step, "OBJECTIVES", few)
+  config = wide_config("cmt")
+  config.objective.ends, config.objective.path_steps = "path", 2
+  flops = train_step.flops_in_forwards(config)
+  assert flops["sct"] == pytest.approx(4, abs=0.2)
+  assert flops["cmt"] == pytest.approx(2 * 4, rel=0.1)
+  config.objective.ends = "pair"
+  with pytest.raises(ConfigError, match="choose one of"):
+    train_step.flops_in_forwards(config)
 
 
 @pytest.mark.slow

@@ -150,11 +150,17 @@ def time_layer(
 
 
 def _in_step(config: Run, ms: dict[str, float]) -> float:
-  """Returns the milliseconds that one layer takes in a microbatch's step."""
-  value = ms["tangent"] if config.spec.tangent else ms["forward"]
-  times = config.objective.teacher_evaluations if config.asks_teacher else 0
-  once = value + ms["input"] + ms["weight"] + times * ms["forward"]
-  return once * config.spec.path_states(config.objective)
+  """Returns the milliseconds that one layer takes in a microbatch's step.
+
+  All networks of the run count as if they were the student's.
+  """
+  back = evaluations.backward(config)
+  forward = evaluations.per_sample(config) - 2 * back
+  total = back * (ms["input"] + ms["weight"])
+  if getattr(config.objective, "derivative", "") == "jvp":
+    # The evaluations count a tangent and its value apart; both have one time.
+    total, forward = total + ms["tangent"], forward - 2
+  return total + forward * ms["forward"]
 
 
 def _median_ms(call: Callable[[], Any], repeats: int) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 
 from scm_jax import networks
 from scm_jax.defaults import Mesh, Run, get_defaults
+from scm_jax.errors import ConfigError
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.training import program, resolve, sharding
 from scm_jax.training.benchmarks import sampling
@@ -181,7 +182,8 @@ def flops(program: jax.stages.Lowered | jax.stages.Compiled) -> float:
 def flops_in_forwards(config: "ConfigDict") -> dict[str, float]:
   """Returns the FLOPs of each objective's train step, in forward passes.
 
-  Guidance, which is not part of the objective, is left out.
+  Guidance, which is not part of the objective, is left out. An objective that
+  cannot have the config's options is counted with its own.
   """
   own = config.run
 
@@ -192,7 +194,13 @@ def flops_in_forwards(config: "ConfigDict") -> dict[str, float]:
       if default != ours[field]:
         given.objective[field] = default
     given.run, given.objective.guidance, given.guide = objective, "none", ""
-    return resolve.resolve(given)
+    try:
+      return resolve.resolve(given)
+    except ConfigError:
+      if objective == own:
+        raise
+      given.objective.update(theirs)
+      return resolve.resolve(given)
 
   forward = forward_arithmetic(resolved(own))
   return {
