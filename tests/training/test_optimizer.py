@@ -122,6 +122,7 @@ def test_radam_needs_the_loss_of_a_sample(config):
   assert np.abs(radam["sample"]).max() <= 1e-4
 
   config.total_steps = 1
+  config.data.update(size=8, channels=1)
   resolve.check(config)
   config.objective.weighting_unit = "pixel"
   with pytest.raises(ConfigError, match="weighting_unit is 'pixel'.*sample"):
