@@ -100,6 +100,7 @@ def get_config(arg: str = ""):
     config.total_steps = 20_000  # Table 5
   elif choice.run != "teacher":
     config.total_steps = 200_000  # sCD: Table 5
+  # iMF has no teacher, but its published network takes the scale.
   if common.takes_guidance(choice.run) or choice.run == "imf":
     config.objective.guidance = "sampled"  # Section 5.2
     config.objective.guidance_range = (1.0, 2.0)  # Section 5.2, Table 5

@@ -23,8 +23,8 @@ class Options(consistency.Options):
 
   Attributes:
     target: whose velocity is followed: `data`, the sample's own; or `teacher`.
-      The first is guided by the network itself, without labels.
-    omega: the part of the sample's own velocity in the guided one
+      If there is guidance, the network itself guides the sample's own.
+    omega: the part that the sample's own velocity has in the guided one
       (`velocity.guide_sample`).
   """
 
@@ -38,9 +38,9 @@ class Options(consistency.Options):
       return
     if not self.two_times:
       raise ConfigError(
-        f"guidance is {self.guidance!r}, by the network's own velocity, which "
-        "is that at s = t; a network that jumps to 0 alone has none, so choose "
-        "none"
+        f"guidance is {self.guidance!r}, and without a teacher the network "
+        "guides by its own velocity, which it learns where s = t; with ends="
+        "'zero' and equal_share=0 it never does, so set guidance to 'none'"
       )
     fixed = self.guidance == "fixed"
     lowest = self.guidance_scale if fixed else min(self.guidance_range)
@@ -52,7 +52,7 @@ class Options(consistency.Options):
 
   @property
   def guides_itself(self) -> bool:
-    """Whether the network guides the samples' velocities, not a teacher's."""
+    """Whether the network itself guides the velocities that it learns."""
     return self.target == "data" and self.guidance != "none"
 
 

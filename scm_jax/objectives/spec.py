@@ -100,7 +100,7 @@ class Options(schema.Checked):
 
   @property
   def guides_itself(self) -> bool:
-    """Whether the network guides the samples' velocities, not a teacher's."""
+    """Whether the network itself guides the velocities that it learns."""
     return False
 
   @property

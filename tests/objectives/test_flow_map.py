@@ -313,7 +313,7 @@ def test_a_guided_velocity_rests_where_classifier_free_guidance_ends(omega):
   [
     ({"guidance_scale": 0.5}, "omega is 1.0"),
     ({"omega": 0.0}, "omega is 0.0"),
-    ({"ends": "zero", "equal_share": 0.0}, "has none"),
+    ({"ends": "zero", "equal_share": 0.0}, "equal_share=0"),
   ],
 )
 def test_guidance_that_a_flow_map_cannot_have(options, what):

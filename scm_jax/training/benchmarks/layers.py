@@ -157,7 +157,8 @@ def _in_step(config: Run, ms: dict[str, float]) -> float:
   back = evaluations.backward(config)
   forward = evaluations.per_sample(config) - 2 * back
   total = back * (ms["input"] + ms["weight"])
-  if getattr(config.objective, "derivative", "") == "jvp":
+  derivative = getattr(config.objective, "derivative", None)
+  if config.spec.tangent and derivative == "jvp":
     # The evaluations count a tangent and its value apart; both have one time.
     total, forward = total + ms["tangent"], forward - 2
   return total + forward * ms["forward"]
