@@ -5,9 +5,10 @@ A reader, or the next start of a program that was killed, never finds half of
 either. Paths may lie on a local disk or in a bucket (`gs://...`).
 
 While a folder `NAME` is replaced, its neighbours are `.NAME.partial`, which is
-being written, and on a disk `.NAME.previous`, the old content. On a disk the
-swap is two renames, and `recover_folder` rolls back what a kill interrupted. A
-bucket cannot rename a folder: an object `.NAME.complete` first records that
+being written, and on a disk `.NAME.previous`, the old content, and
+`.NAME.lock`, by which one process alone does so. On a disk the swap is two
+renames, and `recover_folder` rolls back what a kill interrupted. A bucket
+cannot rename a folder: an object `.NAME.complete` first records that
 `.NAME.partial` is whole, its objects are then copied to `NAME`, and
 `recover_folder` completes what a kill interrupted.
 """
@@ -43,18 +44,32 @@ def locked(folder: str | os.PathLike[str], what: str) -> Generator[int | None]:
   if is_remote(path):
     yield None
     return
+  lock = pathlib.Path(path) / ".lock"
+  with _locked_file(lock, f"{what} works in {path}") as descriptor:
+    yield descriptor
+
+
+@contextlib.contextmanager
+def _locked_file(path: pathlib.Path, held: str) -> Generator[int | None]:
+  """Holds the lock of a file, which is made, with its folder.
+
+  Yields its descriptor; None where it may not be written, or has no locks.
+
+  Raises:
+    UserError: another process has the lock; the message begins with `held`.
+  """
   with contextlib.ExitStack() as stack:
     descriptor = None
-    with contextlib.suppress(OSError):  # read-only, or without locks
-      path.mkdir(parents=True, exist_ok=True)
-      file = stack.enter_context(open(os.path.join(path, ".lock"), "w"))
+    with contextlib.suppress(OSError):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      file = stack.enter_context(open(path, "w"))
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        descriptor = file.fileno()
-      except BlockingIOError:
-        raise UserError(
-          f"{what} works in {path}; wait for it, or end it"
-        ) from None
+        if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
+          raise BlockingIOError  # its last owner has just removed it
+      except (BlockingIOError, FileNotFoundError):
+        raise UserError(f"{held}; wait for it, or end it") from None
+      descriptor = file.fileno()
     yield descriptor
 
 
@@ -144,12 +159,13 @@ def replaced_folder(path: str | os.PathLike[str]) -> Generator[Any]:
     Nothing is left of it on failure.
 
   Raises:
-    UserError: the folder cannot be written. On a disk the old one is still
-      there; in a bucket the next `recover_folder` may complete the new one.
+    UserError: the folder cannot be written, or another process writes it. On a
+      disk the old one is still there; in a bucket the next `recover_folder` may
+      complete the new one.
   """
   target = _to_path(absolute(path))
-  recover_folder(target)
-  with writing(target):
+  with _alone(target), writing(target):
+    recover_folder(target)
     if target.exists() and not target.is_dir():
       raise NotADirectoryError("it is a file")
     partial = _neighbour(target, "partial")
@@ -165,6 +181,21 @@ def replaced_folder(path: str | os.PathLike[str]) -> Generator[Any]:
       with contextlib.suppress(UserError):
         recover_folder(target)
       raise
+
+
+@contextlib.contextmanager
+def _alone(target: Any) -> Generator[None]:
+  """Keeps out other processes that would replace the same folder of a disk."""
+  if is_remote(target):
+    yield
+    return
+  lock = _neighbour(target, "lock")
+  with _locked_file(lock, f"another command writes {target}"):
+    try:
+      yield
+    finally:
+      with contextlib.suppress(OSError):
+        lock.unlink(missing_ok=True)
 
 
 def recover_folder(path: str | os.PathLike[str]) -> None:

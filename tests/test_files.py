@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -49,6 +51,23 @@ def test_a_bucket_is_no_local_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert files.absolute("gs://bucket/run") == "gs://bucket/run"
   assert files.absolute("run") == os.path.realpath(tmp_path / "run")
+
+
+def test_a_folder_is_replaced_by_one_process_alone(tmp_path):
+  """The other one says so, and harms neither the old folder nor the new one."""
+  code = (
+    f"from scm_jax import files; files.replaced_folder({str(tmp_path / 'x')!r})"
+  )
+  other = [sys.executable, "-c", f"{code}.__enter__()"]
+  run = lambda: subprocess.run(other, capture_output=True, text=True)
+  replace(tmp_path / "x", "old")
+  with files.replaced_folder(tmp_path / "x") as folder:
+    (folder / "b").mkdir()
+    (folder / "a").write_text("new")
+    assert "another command writes" in run().stderr
+    assert (tmp_path / "x" / "a").read_text() == "old"
+    (folder / "b" / "c").write_text("new")
+  assert content(tmp_path / "x") == "new"
 
 
 @pytest.fixture(params=["disk", "bucket"])
