@@ -169,9 +169,17 @@ def measure(folder: str, count: int) -> Callable[[Row], np.ndarray]:
 
   Returns:
     A function from a `Row` to tangents `[len(TIMES), count, ...]`.
+
+  Raises:
+    UserError: the run takes no tangent along a teacher's velocity.
   """
   student, about = workdir.load(folder)
   config = about["config"].copy_and_resolve_references()
+  if OBJECTIVES[config.run].tangent is None or not config.teacher:
+    raise UserError(
+      f"{folder} is a run of {config.run!r}, which has no tangent or no "
+      "teacher; give one of scd"
+    )
   teacher, _ = workdir.load(config.teacher, config.teacher_ema)
   networks = objective.Networks(
     student.network, teacher.network, teacher.guidance_network

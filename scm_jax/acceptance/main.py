@@ -49,9 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     return error.exit_code
   end = time.monotonic() + 60 * args.minutes
 
+  shown = [n for n in parts.PARTS if n in names or n in book.parts]
+
   def save() -> None:
     book.write()
-    (args.out / page.FILE).write_text(page.page(book, names))
+    (args.out / page.FILE).write_text(page.page(book, shown))
 
   share = 0.1 if args.tiny else 1.0  # of the time that a part usually takes
   left = book.remaining(names)

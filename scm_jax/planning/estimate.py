@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from scm_jax.defaults import Run
 from scm_jax.planning.targets import Card, Target
+from scm_jax.training import evaluations
 from scm_jax.training.benchmarks import sampling
 
 # The fraction of the peak rate that convolutions and products reach, with
@@ -70,8 +71,7 @@ def weighted_flops(
   cost = card.cost(network.dtype, network.precision)
   if not objective.tangent_pass:
     return step * cost
-  teaching = objective.teacher_evaluations if config.asks_teacher else 0
-  apart = (2 + teaching) * forward
+  apart = evaluations.apart(config) * forward
   return (step - apart) * cost + apart * card.cost(*objective.tangent_pass)
 
 

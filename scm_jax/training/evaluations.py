@@ -37,7 +37,47 @@ def per_sample(config: Run) -> int:
   are one product of matrices each, and the products are counted: one in a
   forward pass, one in its derivative, and two in a backward pass.
   """
-  return _products(config, lambda loss: jax.grad(loss, has_aux=True))
+  return _products(config, _gradient)
+
+
+def _gradient(loss: Callable) -> Callable:
+  return jax.grad(loss, has_aux=True)
+
+
+@functools.cache
+def apart(config: Run) -> int:
+  """Returns how many of a sample's evaluations are in the tangent's type.
+
+  They are those of the tangent's own pass and of the teacher; 0 if the tangent
+  has no pass of its own.
+  """
+  n = config.network
+  types = config.objective.tangent_pass, (jnp.dtype(n.dtype).name, n.precision)
+  if types[0] in (None, types[1]):
+    return 0
+
+  def counts(network: Network) -> bool:
+    given: Any = network.config  # of a family that has these fields
+    return (jnp.dtype(given.dtype).name, given.precision) == types[0]
+
+  select = lambda network: (
+    _product(network) if counts(network) else _none(network)
+  )
+  return _products(config, _gradient, lambda given: given.map(select))
+
+
+@functools.cache
+def of_teacher(config: Run) -> int:
+  """Returns how many of a sample's evaluations are the teacher's own.
+
+  Those of a guide are not among them.
+  """
+
+  def place(given: objective.Networks) -> objective.Networks:
+    teacher = given.teacher and _product(given.teacher)
+    return given.map(_none)._replace(teacher=teacher)
+
+  return _products(config, _gradient, place)
 
 
 @functools.cache
@@ -49,13 +89,22 @@ def backward(config: Run) -> int:
   return (per_sample(config) - _products(config, lambda loss: loss)) // 2
 
 
-def _products(config: Run, transform: Callable[[Any], Any]) -> int:
-  """Returns the products for each sample of the transformed loss."""
+def _products(
+  config: Run,
+  transform: Callable[[Any], Any],
+  place: Callable[[objective.Networks], objective.Networks] = (
+    lambda given: given.map(_product)
+  ),
+) -> int:
+  """Returns the products for each sample of the transformed loss.
+
+  `place` replaces the networks by others, of one product each or of none.
+  """
   student, extra = networks.build(config.network), extra_networks(config)
   teacher = program.teacher_network(config) if config.asks_teacher else None
   weak = program.guide_network(config)
   base = objective.Networks(student, teacher, weak, extra)
-  goal = objective.build(config, base, lambda given: given.map(_product))
+  goal = objective.build(config, base, place)
   mesh: Any = sharding.abstract_mesh(1, 1)
   batch = program.abstract_batch(config, mesh)
   draws = jax.eval_shape(goal.draw, batch, jax.random.key(0))
@@ -83,6 +132,12 @@ def _product(network: Network) -> Network:
     return jnp.zeros_like(t)
 
   return network._replace(F=F, w=w)
+
+
+def _none(network: Network) -> Network:
+  """Returns the network of no product in place of another."""
+  F = lambda params, x, t, cond, **kwargs: x + params["bias"]
+  return _product(network)._replace(F=F)
 
 
 def _count(jaxpr: Any, size: int) -> int:

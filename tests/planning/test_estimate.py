@@ -52,6 +52,8 @@ def test_float32_counts_by_the_time_that_it_takes():
   config = get_defaults()
   config.run = "scd"
   config.network.dtype = "bfloat16"
+  config.data.update(size=8, channels=1, num_classes=10)
+  config.network.channel_mult = (1,)
   config.objective.guidance = "sampled"
   v5p, a100 = targets.parse("v5p:4x4x4").card, A100.card
   weigh = lambda card, step: estimate.weighted_flops(
@@ -63,6 +65,7 @@ def test_float32_counts_by_the_time_that_it_takes():
   assert weigh(v5p, 7.0) == 3 + 4 * 3  # three bfloat16 products for one
   assert weigh(a100, 7.0) == 3 + 4 * 2  # TensorFloat-32
   config.run = "sct"
+  config.objective.guidance = "none"
   assert weigh(v5p, 5.0) == 3 + 2 * 3  # no teacher
   config.run = "teacher"
   assert weigh(v5p, 3.0) == 3  # and no tangent
