@@ -145,6 +145,8 @@ class Sample(schema.Checked):
     solver: solver of teachers: `heun` or `dpm_solver`.
     solver_steps: steps of that solver; 32 of Heun's are 63 evaluations (G.2).
     guidance: the scale, for networks that take one.
+    guidance_interval: lowest and highest noise level `sigma` at which teachers
+      are guided; () is everywhere.
     num: images in the grids that are drawn while training.
     batch_size: images drawn at once.
   """
@@ -155,8 +157,14 @@ class Sample(schema.Checked):
   solver: Literal["heun", "dpm_solver"] = "heun"
   solver_steps: int = 32
   guidance: float = 1.0
+  guidance_interval: tuple[float, ...] = ()
   num: int = 40
   batch_size: int = 256
+
+  def __post_init__(self) -> None:
+    """Raises ConfigError for a value that an option does not have."""
+    super().__post_init__()
+    schema.check_interval(self.guidance_interval, "guidance_interval")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,6 +386,8 @@ def get_fields(run: str = "teacher", family: str = "unet") -> dict[str, Any]:
   chosen = schema.pick(networks.FAMILIES, family, "config.network.family")
   fields = schema.options(Run)
   fields |= {name: schema.options(kind) for name, kind in GROUPS.items()}
+  for name in spec.sample:
+    schema.pick(fields["sample"], name, f"a key of the {run} spec's sample")
   # The options of all families and objectives, with the defaults of this family
   # and of this objective.
   network: dict[str, Any] = {"family": family}

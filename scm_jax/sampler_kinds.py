@@ -18,7 +18,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from scm_jax import codec as codecs
-from scm_jax import networks, samplers, trigflow
+from scm_jax import networks, samplers, schema, trigflow
 from scm_jax.errors import ConfigError
 
 # One guidance scale, or one for each step of a few-step sampler.
@@ -195,6 +195,8 @@ class SamplerState:
     solver_steps: the solver's number of steps unless the caller chooses.
     guidance: the guidance scale unless the caller chooses; it has no effect on
       a network that cannot be guided.
+    guidance_interval: the lowest and the highest noise level at which a
+      diffusion model is guided; () is everywhere.
     unconditional: whether the network was trained without labels for a part of
       the samples, so that "no label" means something to it.
     batch_size: how many images are drawn at once, on all devices together. A
@@ -218,6 +220,7 @@ class SamplerState:
   solver: str = "heun"
   solver_steps: int = 32
   guidance: float = 1.0
+  guidance_interval: tuple[float, ...] = ()
   unconditional: bool = True
   batch_size: int = 256
   decoder: Any = None
@@ -239,9 +242,11 @@ class SamplerState:
         )
     if self.batch_size < 1:
       raise ConfigError(f"batch_size is {self.batch_size}; it must be positive")
-    if not isinstance(self.times, tuple):  # a list, an array, or a single time
-      times = tuple(map(float, np.ravel(self.times)))
-      object.__setattr__(self, "times", times)
+    for name in ("times", "guidance_interval"):
+      given = getattr(self, name)
+      if not isinstance(given, tuple):  # a list, an array, or a single number
+        object.__setattr__(self, name, tuple(map(float, np.ravel(given))))
+    schema.check_interval(self.guidance_interval, "guidance_interval")
 
   @property
   def rules(self) -> Kind:
@@ -346,6 +351,8 @@ class SamplerState:
   def settings(self, steps: int, guidance: Guidance) -> dict[str, Any]:
     """Returns all that decides how samples are drawn, as JSON's types."""
     found: dict[str, Any] = {"guidance": joined(guidance)}
+    if self.guidance_interval and self.extrapolates(guidance):
+      found["guidance_interval"] = joined(self.guidance_interval)
     if steps > 1:
       found |= {name: getattr(self, name) for name in self.rules.settings}
       if "t_mid" in found and (self.times or not self.t_mid):

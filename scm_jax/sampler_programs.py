@@ -54,8 +54,14 @@ def bind(
     )
   if sampler.rules.guidance_is_input or not guided:
     return functools.partial(network.F, sampler.params), found
-  second = sampler.guidance_network
-  return velocity.guided(network, second, sampler.weights, guidance), found
+  F = velocity.guided(
+    network,
+    sampler.guidance_network,
+    sampler.weights,
+    guidance,
+    sampler.guidance_interval,
+  )
+  return F, found
 
 
 def integrate(

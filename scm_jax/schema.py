@@ -29,12 +29,20 @@ def fixed(default: Any = dataclasses.MISSING) -> Any:
 
 
 def options(kind: type) -> dict[str, Any]:
-  """Returns the options of a dataclass and their defaults, in order."""
-  return {
+  """Returns the options of a dataclass and their defaults, in order.
+
+  Raises:
+    ConfigError: an option has no default.
+  """
+  found = {
     field.name: field.default
     for field in dataclasses.fields(kind)
     if field.metadata.get("config", True)
   }
+  for name, default in found.items():
+    if default is dataclasses.MISSING:
+      raise ConfigError(f"{kind.__name__}.{name} has no default; give it one")
+  return found
 
 
 def choices(kind: type) -> dict[str, tuple[Any, ...]]:
@@ -79,3 +87,13 @@ def pick(table: Mapping[Any, _T], name: object, field: str) -> _T:
     near = errors.hint(str(name), list(map(str, table)), "choose one of")
     raise ConfigError(f"{field} is {name!r}; {near}")
   return table[name]
+
+
+def check_interval(value: Any, field: str) -> None:
+  """Raises ConfigError unless an option is two rising noise levels, or ()."""
+  numbers = all(isinstance(x, int | float) for x in value)
+  if value and not (numbers and len(value) == 2 and 0 <= value[0] < value[1]):
+    raise ConfigError(
+      f"{field} is {tuple(value)}; give the lowest and the highest noise "
+      "level, as (0.28, 2.9), or () for all"
+    )

@@ -1,14 +1,22 @@
 """Entries of other packages: every command knows them."""
 
+import dataclasses
 import functools
 import json
 import os
 import pathlib
+from contextlib import nullcontext
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
-from scm_jax import plugins
-from scm_jax.errors import UserError
+from scm_jax import networks, plugins
+from scm_jax.defaults import get_defaults
+from scm_jax.errors import ConfigError, UserError
+from scm_jax.objectives import OBJECTIVES, spec
+from scm_jax.training import resolve
 
 MODULE = pathlib.Path(__file__).with_name("plugin_l1.py")
 
@@ -55,6 +63,67 @@ def test_one_that_fails_is_named(installed, text):
   installed("broken", text)
   with pytest.raises(UserError, match=r"plug-in mine .* broken .*no_such"):
     plugins.load()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoDefault(spec.Options):
+  power: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(networks.UNetConfig):
+  """A class by which a family is told from the U-Net's."""
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"kind": "consistancy"}, "'consistancy'; did you mean 'consistency'"),
+    ({"sample": {"tmid": 0.8}}, "'tmid'; did you mean 't_mid'"),
+    ({"options": NoDefault}, "NoDefault.power has no default"),
+  ],
+)
+def test_an_objective_that_cannot_work(monkeypatch, change, said):
+  own = dataclasses.replace(OBJECTIVES["sct"], **change)
+  monkeypatch.setitem(OBJECTIVES, "mine", own)
+  with pytest.raises(ConfigError, match=said):
+    resolve.resolve(get_defaults("mine"))
+
+
+@pytest.mark.parametrize(
+  ("config", "said"),
+  [
+    (networks.UNetConfig, "the same config class UNetConfig"),
+    (networks.UNet, "inherits from .*NetworkConfig"),
+    (Own, None),
+  ],
+)
+def test_a_network_that_cannot_work(monkeypatch, config, said):
+  """One with the U-Net's own config would be the U-Net."""
+  defaults = get_defaults()
+  own = networks.Family(config, networks.UNet)
+  monkeypatch.setitem(networks.FAMILIES, "mine", own)
+  defaults.network.family = "mine"
+  defaults.data.update(size=8, channels=1)
+  expected = pytest.raises(ConfigError, match=said) if said else nullcontext()
+  with expected:
+    resolve.resolve(defaults)
+
+
+@pytest.mark.parametrize("change", [lambda x: x[..., :1], jnp.bfloat16])
+def test_an_output_that_would_be_broadcast_or_rounded(monkeypatch, change):
+  class Wrong(nn.Module):
+    config: Own
+
+    @nn.compact
+    def __call__(self, x, t, cond, train=False):
+      return change(nn.Dense(3)(x))
+
+  monkeypatch.setitem(networks.FAMILIES, "mine", networks.Family(Own, Wrong))
+  config = Own(resolution=4, in_channels=3, num_classes=0, channel_mult=(1,))
+  network, x = networks.build(config), jnp.zeros((2, 4, 4, 3))
+  with pytest.raises(ConfigError, match=r"'mine' gives .* \[2, 4, 4, 3\]"):
+    jax.eval_shape(network.F, network.shapes, x, jnp.ones(2), {})
 
 
 @pytest.mark.slow

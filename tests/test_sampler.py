@@ -123,6 +123,22 @@ def test_teachers(teacher):
   assert np.abs(guided.astype(int) - solved).mean() > 5
 
 
+@pytest.mark.parametrize("solver", ["heun", "dpm_solver"])
+def test_guidance_in_an_interval(teacher, solver):
+  """All noise levels are full guidance, none are no guidance at all."""
+  teacher = dataclasses.replace(teacher, solver=solver)
+  plain, whole = (teacher.sample(LABELS, guidance=s) for s in (1.0, 3.0))
+
+  def limited(*interval):
+    model = dataclasses.replace(teacher, guidance_interval=interval)
+    return model.sample(LABELS, guidance=3.0).astype(int)
+
+  assert_same_images(limited(0.0, 1e6), whole)
+  assert_same_images(limited(1e-6, 1e-5), plain)
+  middle = limited(0.2, 2.0)
+  assert min(np.abs(middle - x).mean() for x in (plain, whole)) > 1
+
+
 def test_evaluations(student, teacher):
   assert student.evaluations(1) == 1
   assert student.evaluations(2, guidance=1.5) == 2  # an input, not a pass

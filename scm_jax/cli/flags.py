@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, cast
 
+from scm_jax import schema
 from scm_jax.errors import ConfigError
 from scm_jax.interop.export_request import DTYPES
 
@@ -26,15 +27,22 @@ def times_of_steps(text: str) -> tuple[float, ...]:
   return tuple(map(float, text.split(":")))
 
 
+def noise_levels(text: str) -> tuple[float, ...]:
+  """Reads two noise levels, `0.28:2.9`."""
+  return tuple(map(float, text.split(":")))
+
+
 _TYPES: dict[str, Any] = dict.fromkeys(("N", "L"), int)
 _NUMBERS = ("S", "T", "PART", "SIGMA", "SIGMA_REL", "LOW", "GBPS")
 _TYPES |= dict.fromkeys(_NUMBERS, float)
 _TYPES |= {"SCALE": numbers_of_steps, "TIMES": times_of_steps}
+_TYPES |= {"SIGMAS": noise_levels}
 _WORDS = {int: "whole numbers, such as 1,2", float: "numbers", str: "names"}
 _WORDS |= {
   numbers_of_steps: "numbers, or one for each step, such as 1.3:1.0",
   times_of_steps: "times in radians, such as 1.1:0.5 for the last two of three "
   "steps",
+  noise_levels: "two noise levels, such as 0.28:2.9",
 }
 
 T = TypeVar("T")
@@ -44,6 +52,8 @@ SAMPLER = {
   "--solver={heun,dpm_solver}": "ODE solver of a diffusion model; the default "
   "is the config's",
   "--sigma-max=SIGMA": "first noise level of sampling; default the config's",
+  "--guidance-interval=SIGMAS": "lowest and highest noise level at which a "
+  "diffusion model is guided, as 0.28:2.9; default the config's",
 }
 DTYPE = {
   f"--dtype={{{','.join(DTYPES)}}}": "type in which the filters are kept and "
@@ -177,7 +187,9 @@ def sampler_changes(args: argparse.Namespace, *more: str) -> dict[str, Any]:
   """Returns the fields of a `Sampler` that `SAMPLER` and other flags change."""
   if args.sigma_max is not None and not 0 < args.sigma_max < math.inf:
     raise ConfigError(f"--sigma-max is {args.sigma_max:g}; it must be positive")
-  names = ("solver", "sigma_max", *more)
+  if args.guidance_interval is not None:
+    schema.check_interval(args.guidance_interval, "--guidance-interval")
+  names = ("solver", "sigma_max", "guidance_interval", *more)
   return {key: x for key in names if (x := getattr(args, key)) is not None}
 
 

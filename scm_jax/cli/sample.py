@@ -101,16 +101,20 @@ def _check_used(args: argparse.Namespace, sampler: Any, guidance: Any) -> None:
   used = set(sampler.rules.settings)
   if "t_mid" in used:
     used.add("times")
-  for name in ("solver", "t_mid", "times", "gamma"):
+  if not sampler.rules.guidance_is_input:
+    used.add("guidance_interval")
+  for name in ("solver", "t_mid", "times", "gamma", "guidance_interval"):
     if getattr(args, name) is not None and name not in used:
       raise ConfigError(
         f"{flags.word(name)} has no effect on a {sampler.kind} model; leave it "
         "out"
       )
-  if args.guide and not sampler.extrapolates(guidance):
-    raise ConfigError(
-      f"--guide has no effect at the guidance scale {guidance}; give --guidance"
-    )
+  for name in ("guide", "guidance_interval"):
+    if getattr(args, name) and not sampler.extrapolates(guidance):
+      raise ConfigError(
+        f"{flags.word(name)} has no effect at the guidance scale {guidance}; "
+        "give --guidance"
+      )
 
 
 def _write(out: Any, sampler: Any, labels: Any, batches: Iterator[Any]) -> None:

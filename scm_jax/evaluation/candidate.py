@@ -154,6 +154,7 @@ class DrawnImages:
       (model.t_mid, model.sigma_max, model.solver),
       *([model.gamma] if "gamma" in model.rules.settings else []),
       *([model.times] if model.times else []),
+      *([model.guidance_interval] if model.guidance_interval else []),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
       checksum.of((model.weights, model.decoder)),

@@ -19,6 +19,7 @@ from scm_jax.sampler_kinds import Guidance, joined
 from scm_jax.training import workdir
 
 _LOG = logging.getLogger(__name__)
+_INTERVAL = "guidance_interval"
 
 
 # load(path, width): a sampler, and its checkpoint's `config`, `step` and `ema`.
@@ -43,12 +44,16 @@ def make_loader(options: NetworkOptions) -> Load:
   return load
 
 
-def check_guidance(grid: CandidateGrid, load: Load, guide: str) -> None:
+def check_guidance(
+  grid: CandidateGrid, load: Load, options: NetworkOptions
+) -> None:
   """Raises ConfigError for guidance that none of the networks takes.
 
-  That is a scale of `grid`, or the folder of a `guide`, "" for none.
+  That is a scale of `grid`, a guide, or an interval in which there is guidance.
   """
-  if grid.guidance in ((), (1.0,)) and not guide:
+  guide, interval = options.guide, dict(options.changes).get(_INTERVAL)
+  scaled = grid.guidance not in ((), (1.0,))
+  if not (scaled or guide or interval):
     return
   models = [load(path, grid.ema[0])[0] for path in grid.workdirs]
   if guide and not any(model.guidance_network for model in models):
@@ -57,9 +62,18 @@ def check_guidance(grid: CandidateGrid, load: Load, guide: str) -> None:
       "can be guided by another network; leave it out"
     )
   refusals = [model.guidance_refusal() for model in models]
-  if all(refusals):
+  if scaled and all(refusals):
     raise ConfigError(
       f"--guidance cannot be used for {grid.workdirs[0]}: {refusals[0]}"
+    )
+  if interval and not any(
+    model.extrapolates(scale)
+    for model in models
+    for scale in grid.guidance or (model.guidance_scale(),)
+  ):
+    raise ConfigError(
+      "--guidance-interval has no effect: no diffusion model is guided; give "
+      "--guidance too, or leave it out"
     )
 
 

@@ -17,7 +17,7 @@ _BATCH = 256  # images at once, where no config says otherwise
 # Settings of a sampler, which may change between two evaluations of a run.
 _DRAWN = (
   *("t_mid", "times", "gamma", "sigma_max", "solver", "solver_steps"),
-  "guidance",
+  *("guidance", "guidance_interval"),
 )
 _PREVIEWS = (
   "there is no autoencoder, so the samples are small previews of latents and "
@@ -43,8 +43,7 @@ class Runs:
     self._grid = grid = request.grid
     self._load = selection.make_loader(request.networks)
     selection.check_steps(grid)
-    guide = request.networks.guide
-    selection.check_guidance(grid, self._load, guide)
+    selection.check_guidance(grid, self._load, request.networks)
 
   @property
   def _first(self) -> tuple[Any, Any]:

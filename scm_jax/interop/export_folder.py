@@ -203,7 +203,7 @@ def read(
 def _defaults(training: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the `Sampler` fields that the run's config sets, if it has them."""
   sample, objective = (training.get(k, {}) for k in ("sample", "objective"))
-  names = ("solver_steps", "guidance", "batch_size")
+  names = ("solver_steps", "guidance", "guidance_interval", "batch_size")
   found = {name: sample[name] for name in names if name in sample}
   if "label_dropout" in objective:
     found["unconditional"] = bool(objective["label_dropout"])

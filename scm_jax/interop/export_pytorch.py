@@ -101,6 +101,7 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
     "sigma_max": sampler.sigma_max,
     "solver": sampler.solver,
     "guidance": sampler.guidance_scale(),
+    "guidance_interval": sampler.guidance_interval,
     "unconditional": sampler.unconditional,
   }
   if sampler.kind == "map":

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from scm_jax import trigflow
+from scm_jax.errors import ConfigError
 from scm_jax.networks import ddpmpp, dropout, unet
 from scm_jax.networks.config import (
   ADDED_LAYERS,
@@ -98,7 +99,9 @@ def build(config: NetworkConfig) -> Network:
     variables = {"params": params["denoiser"]}
     keys = (rngs or {}).get("dropout")
     with precise(), dropout.per_sample(keys, x.shape[0]):
-      return denoiser.apply(variables, x, t, cond, train)
+      output = denoiser.apply(variables, x, t, cond, train)
+    _check_output(output, x, config)
+    return output
 
   def w(params, t, s=None):
     if config.published or config.weighting_head == "fourier":
@@ -119,6 +122,19 @@ def build(config: NetworkConfig) -> Network:
 
   network = Network(init, F, w, config, family.constraint)
   return network._replace(fold=fold) if family.fold else network
+
+
+def _check_output(
+  output: jax.Array, x: jax.Array, config: NetworkConfig
+) -> None:
+  """Raises ConfigError for an output that would be broadcast or rounded."""
+  wide = output.dtype in (jnp.float32, jnp.float64)
+  if output.shape != x.shape or not wide:
+    raise ConfigError(
+      f"the network {family_name(config)!r} gives {output.dtype} "
+      f"{list(output.shape)} for an input {list(x.shape)}; its output must "
+      "have the shape of its input, and be float32"
+    )
 
 
 def family_name(config: NetworkConfig) -> str:

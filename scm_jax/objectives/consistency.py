@@ -138,10 +138,16 @@ class Options(spec.Options):
         "tangent_norm is 'expected', which is the size that the adaptive "
         "weight expects; set adaptive_weighting to true"
       )
-    if self.along == "network" and not self.two_times:
+    if self.along == "network" and not self.learns_velocity:
       raise ConfigError(
-        "along is 'network', which asks for the velocity at s = t; a network "
-        "that jumps to 0 alone has none, so choose 'velocity'"
+        "along is 'network', which asks for the velocity at s = t; with ends="
+        f"{self.ends!r} and equal_share={self.equal_share} the network never "
+        "learns it, so choose 'velocity'"
+      )
+    if self.easy_base <= 1:
+      raise ConfigError(
+        f"easy_base is {self.easy_base}; it must be above 1, so that steps "
+        "shrink"
       )
 
   @property
@@ -158,6 +164,11 @@ class Options(spec.Options):
   def two_times(self) -> bool:
     """Whether jumps end at other times than 0, which the network is told."""
     return self.ends != "zero" or self.equal_share > 0
+
+  @property
+  def learns_velocity(self) -> bool:
+    """Whether some jumps have no length, or almost none."""
+    return self.equal_share > 0 or self.ends not in ("zero", "segment")
 
   @property
   def tangent_pass(self) -> tuple[str, str] | None:

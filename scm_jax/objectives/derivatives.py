@@ -17,6 +17,7 @@ from scm_jax.objectives.velocity import (
   Velocity,
   from_network,
   guide_sample,
+  is_guided,
   unconditional,
 )
 
@@ -99,7 +100,7 @@ def _velocities(
   cond = jumps.told(point, t).cond
   own = ask(cond)
   if options.guides_itself:
-    dx_dt = _guided(dx_dt, own, ask, cond, options)
+    dx_dt = _guided(dx_dt, own, ask, point._replace(cond=cond), options)
   return dx_dt, own if options.along == "network" else dx_dt
 
 
@@ -107,28 +108,32 @@ def _guided(
   dx_dt: Array,
   own: Array,
   ask: Callable[[dict[str, Array]], Array],
-  cond: dict[str, Array],
+  point: Point,
   options: Any,
 ) -> Array:
   """Returns samples' velocities, guided by those that the network has itself.
 
   Samples whose label was dropped keep theirs, as published, so that the network
-  without labels learns the data.
+  without labels learns the data; so do those outside of the guided interval.
 
   Args:
     dx_dt: the samples' velocities.
-    own: the network's, with the condition `cond`.
+    own: the network's, with the condition of the point.
     ask: gives the network's with another condition.
-    cond: the network's condition where `s = t`.
+    point: the batch, with the network's condition where `s = t`.
     options: the choices.
   """
+  cond = point.cond
   scale = cond.get("guidance", options.guidance_scale)
   none = unconditional(cond, options.num_classes)
   if "guidance" in cond:
-    none |= {"guidance": jnp.ones_like(scale)}
+    # Without a label every scale that is drawn means the same: 1, if it is.
+    low, high = options.guidance_range
+    none |= {"guidance": jnp.full_like(scale, min(max(1.0, low), high))}
   guided = guide_sample(dx_dt, own, ask(none), scale, options.omega)
-  dropped = cond["label"] == options.num_classes
-  return diagnostics.select(dropped, dx_dt, guided)
+  labelled = cond["label"] != options.num_classes
+  where = is_guided(point.t, options.guidance_interval, options.sigma_d)
+  return diagnostics.select(labelled & where, guided, dx_dt)
 
 
 def _warmup(step: Array | float, options: Any) -> Array:

@@ -36,11 +36,12 @@ class Options(consistency.Options):
     super().__post_init__()
     if not self.guides_itself:
       return
-    if not self.two_times:
+    if not self.learns_velocity:
       raise ConfigError(
         f"guidance is {self.guidance!r}, and without a teacher the network "
         "guides by its own velocity, which it learns where s = t; with ends="
-        "'zero' and equal_share=0 it never does, so set guidance to 'none'"
+        f"{self.ends!r} and equal_share=0 it never does, so set guidance to "
+        "'none'"
       )
     fixed = self.guidance == "fixed"
     lowest = self.guidance_scale if fixed else min(self.guidance_range)
@@ -106,7 +107,7 @@ class ImprovedMeanFlow(MeanFlow):
 
   The published network has a second head for that velocity; here it is the
   network's at `s = t`, without the label where that was dropped. It also takes
-  the interval of time in which it guides, which ours does not.
+  the interval of noise levels in which it guides; ours has one for all.
   """
 
   along: Literal["velocity", "network"] = "network"

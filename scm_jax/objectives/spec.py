@@ -37,6 +37,8 @@ class Options(schema.Checked):
     guidance_range: lowest and highest scale of `sampled`.
     guidance_law: how the scale of `sampled` is drawn: `uniform`, or
       `log_uniform`, evenly in its logarithm.
+    guidance_interval: lowest and highest noise level `sigma` at which there is
+      guidance; () is everywhere (`velocity.is_guided`).
     state_steps: where a teacher is asked, the steps in which its ODE is solved
       from noise to each sample's time, which gives the noisy sample
       (`teacher_path`); 0 noises data.
@@ -59,6 +61,7 @@ class Options(schema.Checked):
   guidance_scale: float = 1.0
   guidance_range: tuple[float, float] = (1.0, 2.0)
   guidance_law: Literal["uniform", "log_uniform"] = "uniform"
+  guidance_interval: tuple[float, ...] = ()
   state_steps: int = 0
   reset_weighting: bool = True
   check_every: int = 0
@@ -81,6 +84,12 @@ class Options(schema.Checked):
       raise ConfigError(
         f"guidance_range is {self.guidance_range}; with guidance_law "
         "'log_uniform' its ends must be above 0"
+      )
+    schema.check_interval(self.guidance_interval, "guidance_interval")
+    if self.guidance_interval and self.guidance == "none":
+      raise ConfigError(
+        f"guidance_interval is {self.guidance_interval}, but there is no "
+        "guidance; set guidance to fixed or sampled, or the interval to ()"
       )
 
   @property

@@ -13,6 +13,7 @@ from jax import Array
 
 from scm_jax import trigflow
 from scm_jax.networks import Network
+from scm_jax.objectives.diagnostics import select
 
 Velocity = Callable[[Array, Array, dict[str, Array]], Array]
 
@@ -31,7 +32,26 @@ def unlabelled(F: Callable, num_classes: int) -> Callable:
   return lambda x, t, cond: F(x, t, unconditional(cond, num_classes))
 
 
-def guide(F: Callable, weak: Callable, scale: Array | float) -> Callable:
+def is_guided(t: Array, interval: tuple[float, ...], sigma_d: float) -> Array:
+  """Returns which of the times `[B]` are guided, bools `[B]`.
+
+  Guidance in a limited interval (arXiv 2404.07724) leaves the other times as
+  they are. `interval` is the lowest and the highest noise level `sigma` that
+  are guided; () is all.
+  """
+  if not interval:
+    return jnp.ones_like(t, bool)
+  low, high = interval
+  sigma = trigflow.time_to_sigma(t, sigma_d)
+  return (low <= sigma) & (sigma <= high)
+
+
+def guide(
+  F: Callable,
+  weak: Callable,
+  scale: Array | float,
+  where: Callable[[Array], Array] | None = None,
+) -> Callable:
   """Returns `F(x, t, cond)` guided away from `weak`, `F_w + s (F - F_w)`.
 
   With `weak` the same network without labels this is classifier-free guidance;
@@ -43,18 +63,24 @@ def guide(F: Callable, weak: Callable, scale: Array | float) -> Callable:
     F: the network that is guided, with its parameters bound.
     weak: the network that it is guided away from, likewise bound.
     scale: `s`, one number or one for each sample `[B]`; 1 is no guidance.
+    where: gives which of the times `[B]` are guided; None is all.
   """
 
   def guided(x, t, cond):
     strong, other = F(x, t, cond), weak(x, t, cond)
     s = trigflow.expand(jnp.broadcast_to(scale, t.shape), x)
-    return other + s * (strong - other)
+    result = other + s * (strong - other)
+    return select(where(t), result, strong) if where else result
 
   return guided
 
 
 def guided(
-  network: Network, weak: Network | None, weights: Any, scale: Array | float
+  network: Network,
+  weak: Network | None,
+  weights: Any,
+  scale: Array | float,
+  interval: tuple[float, ...] = (),
 ) -> Callable:
   """Returns a guided teacher as one `F(x, t, cond)`.
 
@@ -64,11 +90,14 @@ def guided(
     weights: the teacher's parameters, and those of the network that guides it
       under `guide`.
     scale: one number or one for each sample `[B]`; 1 is no guidance.
+    interval: the noise levels that are guided, see `is_guided`.
   """
-  F = functools.partial(network.F, weights)
+  F, config = functools.partial(network.F, weights), network.config
+  inside = lambda t: is_guided(t, interval, config.sigma_d)
+  where = inside if interval else None
   if weak is None:
-    return guide(F, unlabelled(F, network.config.num_classes), scale)
-  return guide(F, functools.partial(weak.F, weights["guide"]), scale)
+    return guide(F, unlabelled(F, config.num_classes), scale, where)
+  return guide(F, functools.partial(weak.F, weights["guide"]), scale, where)
 
 
 def guide_sample(

@@ -19,6 +19,7 @@ Record = dict[str, Any]
 # How samples were drawn, beside their steps; older records may lack some.
 SETTINGS = (
   "guidance",
+  "guidance_interval",
   "ema",
   "t_mid",
   "times",

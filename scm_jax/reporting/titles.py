@@ -19,6 +19,7 @@ _DATASETS = {
 _DISTANCES = {"inception": "FID", "dinov2": "FD-DINOv2"}
 _SETTINGS = {
   "ema": "EMA",
+  "guidance_interval": "guided σ",
   "sigma_max": "σ_max",
   "dtype": "type",
   "labels": "classes",

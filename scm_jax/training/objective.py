@@ -12,6 +12,7 @@ from jax import Array
 from scm_jax import networks
 from scm_jax.data import augmentation
 from scm_jax.defaults import Run
+from scm_jax.errors import ConfigError
 from scm_jax.networks import Network
 from scm_jax.objectives import (
   Point,
@@ -129,7 +130,9 @@ def build(
   def loss(params, teacher_params, draws, step):
     teacher = velocity_of(config, taught, teacher_params)
     point = _point(draws)
-    total, told = spec.loss(student, params, point, teacher, options, step)
+    found = spec.loss(student, params, point, teacher, options, step)
+    _check_result(config.run, found, len(point.t))
+    total, told = found
     return total, {"nonfinite_samples": jnp.sum(~told["valid"])} | told
 
   if spec.tangent is None:
@@ -150,6 +153,19 @@ def build(
     return precision.errors(tangent(taught), tangent(exact), point.t)
 
   return Objective(draw, loss, check, tuple(extra))
+
+
+def _check_result(run: str, result: Any, count: int) -> None:
+  """Raises ConfigError unless a loss returned what `spec.Loss` says."""
+  shape = lambda x: getattr(x, "shape", None)
+  total, told = result if isinstance(result, tuple) else (result, {})
+  valid: Any = told.get("valid")
+  flags = shape(valid) == (count,) and valid.dtype == bool
+  if shape(total) != () or not flags or "loss" not in told:
+    raise ConfigError(
+      f"the loss of the objective {run!r} must return a scalar and a dict of "
+      "metrics, in which are `loss` and, as bools [B], `valid`"
+    )
 
 
 def scales(config: Run) -> bool:
@@ -212,7 +228,9 @@ def velocity_of(config, given: Networks, teacher_params) -> Any:
       return teacher.F(teacher_params, x, t, cond)
     fixed = c.guidance == "fixed"
     scale = c.guidance_scale if fixed else cond["guidance"]
-    F = velocity.guided(teacher, given.weak, teacher_params, scale)
+    F = velocity.guided(
+      teacher, given.weak, teacher_params, scale, c.guidance_interval
+    )
     return F(x, t, cond)
 
   return velocity.from_network(guided, config.sigma_d)

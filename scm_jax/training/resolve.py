@@ -13,6 +13,7 @@ from scm_jax.defaults import GROUPS, Run, get_defaults, get_fields
 from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
 from scm_jax.objectives import OBJECTIVES
+from scm_jax.objectives.spec import Options
 from scm_jax.sampler import Sampler
 from scm_jax.training import offload
 from scm_jax.training.ema import averaging
@@ -57,6 +58,7 @@ def resolve(config: "ConfigDict") -> Run:
   spec = OBJECTIVES[config.run]
   families = networks.FAMILIES
   schema.pick(families, config.network.family, "config.network.family")
+  _check_entries(config.run, config.network.family)
   groups = {
     name: _group(config[name], f"{name}.", kind)
     for name, kind in GROUPS.items()
@@ -80,6 +82,28 @@ def resolve(config: "ConfigDict") -> Run:
     sigma_d=config.sigma_d,
   )
   return _group(config, "", Run, network=network, objective=objective, **groups)
+
+
+def _check_entries(run: str, family: str) -> None:
+  """Raises ConfigError for entries of the registries that cannot work."""
+  spec, kind = OBJECTIVES[run], networks.FAMILIES[family].config
+  schema.pick(sampler_kinds.KINDS, spec.kind, f"the kind of objective {run!r}")
+  for owner, given, base in (
+    (f"the objective {run!r}", spec.options, Options),
+    (f"the network {family!r}", kind, networks.NetworkConfig),
+  ):
+    if not (isinstance(given, type) and issubclass(given, base)):
+      raise ConfigError(
+        f"{owner} has options of {given}; give a dataclass that inherits from "
+        f"{base.__module__}.{base.__name__}"
+      )
+  same = [n for n, f in networks.FAMILIES.items() if f.config is kind]
+  if len(same) > 1:
+    raise ConfigError(
+      f"the networks {' and '.join(map(repr, same))} have the same config "
+      f"class {kind.__name__}, by which they are told apart; give each its "
+      "own, such as a subclass"
+    )
 
 
 def check(config: "ConfigDict") -> Run:
@@ -318,6 +342,7 @@ def sampler(run: Run, params: Any) -> Sampler:
     solver=run.sample.solver,
     solver_steps=run.sample.solver_steps,
     guidance=run.sample.guidance,
+    guidance_interval=run.sample.guidance_interval,
     unconditional=bool(run.objective.label_dropout),
     batch_size=run.sample.batch_size,
   )

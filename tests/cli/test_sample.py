@@ -77,7 +77,7 @@ def test_default_steps(draw):
 def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
   """To the bit; and a flag overrides each. This student takes no scale."""
   own = {"guidance": 1.5, "solver": "dpm_solver", "solver_steps": 3}
-  own |= {"t_mid": 0.9, "sigma_max": 40.0}
+  own |= {"t_mid": 0.9, "sigma_max": 40.0, "guidance_interval": (0.3, 3.0)}
   folder = configured(run, **own)
   drawn = draw(folder, "--num=10")
   loaded = scm_jax.load(folder).sample(num=10)
@@ -88,6 +88,7 @@ def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
       "--solver=dpm_solver",
       "--steps=3",
       "--sigma-max=40",
+      "--guidance-interval=0.3:3.0",
     ),
     "scd": ("--t-mid=0.9", "--sigma-max=40", "--guidance=1"),
   }[run]
@@ -96,7 +97,8 @@ def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
   assert drawn["said"].splitlines()[1:] == other["said"].splitlines()[1:]
   line = drawn["said"].splitlines()[1]
   used = {
-    "teacher": "steps 3, guidance 1.5, solver dpm_solver, sigma_max 40.0, ",
+    "teacher": "steps 3, guidance 1.5, guidance_interval 0.3:3.0, "
+    "solver dpm_solver, sigma_max 40.0, ",
     "scd": "steps 2, guidance 1.0, t_mid 0.9, sigma_max 40.0, ",
   }[run]
   assert line == used + "dtype float32"
@@ -202,6 +204,9 @@ def test_without_out_into_the_workdir(printed, runs):
     (["--times=1.1", "--steps=3"], 2, "3 steps need 2 of them"),
     (["--gamma=0.5"], 2, "--gamma has no effect on a consistency model"),
     (["--solver=heun"], 2, "--solver has no effect"),
+    (["--guidance-interval=0.3:3"], 2, "--guidance-interval has no effect on"),
+    (["--guidance-interval=3:0.3"], 2, "give the lowest and the highest"),
+    (["--guidance-interval=3:x"], 2, "'3:x': give two noise levels"),
     (["--labels=one"], 2, "--labels: 'one': give whole numbers"),
     (["--ema=0.77"], 1, "keeps no EMA of 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),
@@ -214,7 +219,10 @@ def test_mistakes(argv, code, said, refused, runs, tmp_path):
   assert not out.exists()
 
 
-@pytest.mark.parametrize("flag", ["--t-mid=1", "--times=1", "--guide={}"])
+@pytest.mark.parametrize(
+  "flag",
+  ["--t-mid=1", "--times=1", "--guide={}", "--guidance-interval=0.3:3"],
+)
 def test_what_no_solver_takes(flag, refused, runs, tmp_path):
   argv = f"--workdir={runs}/teacher", f"--out={tmp_path}"
   said = refused(2, "sample", *argv, flag.format(runs / "teacher"))

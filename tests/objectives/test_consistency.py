@@ -10,6 +10,7 @@ import pytest
 
 from scm_jax import trigflow
 from scm_jax.cli import configs
+from scm_jax.errors import ConfigError
 from scm_jax.objectives import (
   consistency,
   derivatives,
@@ -282,6 +283,8 @@ def test_metrics_by_time(mlp):
   ("base", "stages"), [(2, 7), (4, 3), (16, 1), (256, 0)]
 )
 def test_ects_published_runs_end_with_the_same_steps(base, stages):
+  with pytest.raises(ConfigError, match="easy_base is"):
+    consistency.EasyOptions(easy_base=1 / base)
   assert derivatives.easy_stages(consistency.EasyOptions(easy_base=base)) == (
     stages
   )

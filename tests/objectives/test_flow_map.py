@@ -257,13 +257,17 @@ def test_meanflow_is_the_published_loss(mlp, name, kappa, power):
 
 @pytest.mark.parametrize("kappa", [0.5, 1.0])
 @pytest.mark.parametrize("scales", [2.0, [1.0, 1.5, 7.0, 4.0]])
+@pytest.mark.parametrize("guided_taus", [None, (0.5, 0.9)])
 @pytest.mark.parametrize(
   ("name", "omega"), [("meanflow", 1.0), ("meanflow", 0.2), ("imf", 1.0)]
 )
-def test_guided_targets_are_the_published_ones(mlp, name, omega, scales, kappa):
+def test_guided_targets_are_the_published_ones(
+  mlp, name, omega, scales, kappa, guided_taus
+):
   """MeanFlow's by its two factors, iMF's by its scale alone.
 
-  The label 2 is none: the second sample's was dropped.
+  The label 2 is none: the second sample's was dropped. Where there is an
+  interval, only some of the times are in it.
   """
   told = {"label": jnp.array([0, 2, 1, 0])}
   sampled = isinstance(scales, list)
@@ -274,9 +278,16 @@ def test_guided_targets_are_the_published_ones(mlp, name, omega, scales, kappa):
   given = {"guidance": "sampled" if sampled else "fixed"}
   if not sampled:
     given["guidance_scale"] = scales
+  sigma = lambda tau: problem.sigma_d / kappa * tau / (1 - tau)
+  if guided_taus:
+    given["guidance_interval"] = tuple(map(sigma, guided_taus))
   options = MAPS[name](num_classes=2, omega=omega, kappa=kappa, **given)
   s = trigflow.expand(jnp.broadcast_to(jnp.array(scales), (4,)), point.x0)
   ones = {"guidance": jnp.ones(4)} if sampled else {}
+  slope, (low, high) = kappa * jnp.tan(point.t), guided_taus or (0.0, 1.0)
+  inside = (low <= slope / (1 + slope)) & (slope / (1 + slope) <= high)
+  if guided_taus:
+    assert 0 < inside[jnp.array([0, 2, 3])].sum() < 3
 
   def guide(v, own):
     cond = point.cond
@@ -286,7 +297,7 @@ def test_guided_targets_are_the_published_ones(mlp, name, omega, scales, kappa):
     else:
       kappa = 1 - omega / s
       guided = omega * v + kappa * v_c + (1 - omega - kappa) * v_u
-    return diagnostics.select(cond["label"] == 2, v, guided)
+    return diagnostics.select(inside & (cond["label"] != 2), guided, v)
 
   ours = jax.value_and_grad(
     lambda p: loss_of(problem, point, options, p, None, 1e9)[0]
@@ -297,6 +308,30 @@ def test_guided_targets_are_the_published_ones(mlp, name, omega, scales, kappa):
     )
   )(problem.params)
   close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+  ("low", "expected"), [(0.5, 1.0), (1.0, 1.0), (2.0, 2.0)]
+)
+def test_the_unlabelled_network_is_asked_at_a_scale_that_it_learns(
+  mlp, low, expected
+):
+  """1 if it is drawn, and the nearest one otherwise."""
+  problem, point = at(mlp, label=jnp.zeros(4, int), guidance=jnp.full(4, 3.0))
+  asked, plain = [], problem.F
+
+  def F(params, u, t, cond, **keywords):
+    asked.append(cond)
+    return plain(params, u, t, cond, **keywords)
+
+  problem = dataclasses.replace(problem, F=F)
+  options = flow_map.MeanFlow(
+    num_classes=2, guidance="sampled", guidance_range=(low, 8.0), omega=0.5
+  )
+  point = point._replace(cond=problem.cond)
+  loss_of(problem, point, options, problem.params)
+  [found] = [c["guidance"] for c in asked if (c["label"] == 2).all()]
+  np.testing.assert_array_equal(found, np.full(4, expected))
 
 
 @pytest.mark.parametrize("omega", [0.2, 1.0])
@@ -313,12 +348,21 @@ def test_a_guided_velocity_rests_where_classifier_free_guidance_ends(omega):
   [
     ({"guidance_scale": 0.5}, "omega is 1.0"),
     ({"omega": 0.0}, "omega is 0.0"),
+    ({"guidance_interval": (2.0, 1.0)}, "guidance_interval is"),
+    ({"guidance_interval": (2.0,)}, "guidance_interval is"),
+    ({"guidance": "none", "guidance_interval": (1.0, 2.0)}, "no guidance"),
     ({"ends": "zero", "equal_share": 0.0}, "equal_share=0"),
+    ({"ends": "segment", "equal_share": 0.0}, "equal_share=0"),
+    (
+      {"guidance": "none", "along": "network", "ends": "segment"}
+      | {"equal_share": 0.0},
+      "along is 'network'",
+    ),
   ],
 )
 def test_guidance_that_a_flow_map_cannot_have(options, what):
   with pytest.raises(ConfigError, match=what):
-    flow_map.MeanFlow(guidance="fixed", **options)
+    flow_map.MeanFlow(**{"guidance": "fixed"} | options)
 
 
 @pytest.mark.parametrize("kappa", [0.5, 1.0])

@@ -42,6 +42,21 @@ def test_guidance_of_scale_1_is_none(mlp):
   np.testing.assert_array_equal(unlabelled["other"], cond["other"])
 
 
+def test_guidance_in_an_interval(mlp):
+  """Inside it there is guidance, elsewhere none; its ends belong to it."""
+  F, u, cond, conditional, _ = branches(mlp)
+  weak = velocity.unlabelled(F, NO_LABEL)
+  whole = velocity.guide(F, weak, 1.7)(u, mlp.t, cond)
+  sigma = np.asarray(trigflow.time_to_sigma(mlp.t, mlp.sigma_d))
+  low, high = np.sort(sigma)[1:3]
+  where = lambda t: velocity.is_guided(t, (low, high), mlp.sigma_d)
+  guided = velocity.guide(F, weak, 1.7, where)(u, mlp.t, cond)
+  for i, level in enumerate(sigma):
+    expected = whole[i] if low <= level <= high else conditional[i]
+    np.testing.assert_array_equal(guided[i], expected)
+  assert velocity.is_guided(mlp.t, (), mlp.sigma_d).all()
+
+
 def test_guidance_by_another_network(mlp):
   """`D_w + s (D - D_w)` in denoisers, whatever the other network is."""
   F, u, cond, conditional, _ = branches(mlp)
@@ -51,7 +66,7 @@ def test_guidance_by_another_network(mlp):
     asked.append(cond)
     return jnp.sin(weights["a"] * x)
 
-  network = types.SimpleNamespace(F=lambda w, *args: F(*args))
+  network = types.SimpleNamespace(F=lambda w, *args: F(*args), config=None)
   weak = types.SimpleNamespace(F=weak_F)
   scale = jnp.array([1.0, 1.4, 2.0, 3.0])
   weights = {"guide": {"a": 2.0}}

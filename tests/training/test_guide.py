@@ -177,7 +177,7 @@ def test_an_evaluation_draws_guided_and_says_so(teacher, reference_student):
   assert unguided.fingerprint() != drawn.fingerprint()
   grid = CandidateGrid((str(reference_student),))
   with pytest.raises(ConfigError, match="none of the runs is a diffusion"):
-    selection.check_guidance(grid, load, folder)
+    selection.check_guidance(grid, load, NetworkOptions(guide=folder))
 
 
 def test_guides_that_do_not_fit(

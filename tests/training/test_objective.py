@@ -1,5 +1,7 @@
 """From a config to a loss: randomness, conditions, warm-up and teacher."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from scm_jax import networks, trigflow
 from scm_jax.codec import PixelCodec
 from scm_jax.defaults import get_defaults
-from scm_jax.objectives import flow_map
+from scm_jax.errors import ConfigError
+from scm_jax.objectives import OBJECTIVES, flow_map
 from scm_jax.training import objective, resolve
 
 KEY = jax.random.key(3, impl="rbg")  # compiles sooner than the default
@@ -143,11 +146,33 @@ def test_guidance():
   np.testing.assert_allclose(one["loss"], plain["loss"], rtol=1e-5)
   _, two, _, _ = value("scd", guidance="fixed", guidance_scale=2.0)
   assert two["tangent_norm"] != pytest.approx(float(plain["tangent_norm"]))
+  given = {"guidance": "fixed", "guidance_scale": 2.0}
+  for interval, same in (((0.0, 1e9), two), ((1e7, 1e9), plain)):
+    _, found, _, _ = value("scd", guidance_interval=interval, **given)
+    np.testing.assert_allclose(found["loss"], same["loss"], rtol=1e-5)
 
   _, sampled, student, _ = value("scd", guidance="sampled")
   scales = student[0]["guidance"]
   assert scales.min() >= 1 and scales.max() <= 2 and np.ptp(scales) > 0.8
   assert sampled["tangent_norm"] != pytest.approx(float(two["tangent_norm"]))
+
+
+@pytest.mark.parametrize(
+  "wrong",
+  [
+    lambda total, told: total,
+    lambda total, told: (total, {k: told[k] for k in told if k != "loss"}),
+    lambda total, told: (total, told | {"valid": told["valid"].all()}),
+    lambda total, told: (total, told | {"valid": 1.0 * told["valid"]}),
+    lambda total, told: (total * jnp.ones(8), told),
+  ],
+)
+def test_a_loss_of_another_form_is_refused(monkeypatch, wrong):
+  plain = OBJECTIVES["sct"]
+  own = dataclasses.replace(plain, loss=lambda *args: wrong(*plain.loss(*args)))
+  monkeypatch.setitem(OBJECTIVES, "sct", own)
+  with pytest.raises(ConfigError, match="the loss of the objective 'sct'"):
+    value("sct")
 
 
 def test_scales_that_are_even_in_their_logarithm():

@@ -47,6 +47,8 @@ class SCMPipeline(DiffusionPipeline):
     sigma_max: the noise level that sampling starts from.
     solver: a diffusion model's solver, `heun` or `dpm_solver`.
     guidance: the default of `guidance_scale`.
+    guidance_interval: the lowest and the highest noise level at which a
+      diffusion model is guided; empty is everywhere.
     unconditional: whether the network was trained without labels for a part of
       the samples, so that it can draw, and be guided, without a label.
   """
@@ -69,6 +71,7 @@ class SCMPipeline(DiffusionPipeline):
     unconditional: bool = True,
     flow_map: bool = False,
     gamma: float = 0.0,
+    guidance_interval: tuple[float, ...] = (),
   ):
     super().__init__()
     self.register_modules(unet=unet, scheduler=scheduler, guide=guide, vae=vae)
@@ -82,6 +85,7 @@ class SCMPipeline(DiffusionPipeline):
       unconditional=unconditional,
       flow_map=flow_map,
       gamma=gamma,
+      guidance_interval=guidance_interval,
     )
 
   @torch.no_grad()
@@ -258,7 +262,11 @@ class SCMPipeline(DiffusionPipeline):
     if why := self._guidance_refusal():
       raise ValueError(f"the guidance scale {scale:g} cannot be used: {why}")
 
+    low, high = self.config.guidance_interval or (0.0, math.inf)
+
     def guided(u, t):
+      if not low <= self.unet.sigma_d * math.tan(t) <= high:
+        return F(u, t)
       if self.guide is not None:
         other = evaluate(self.guide, u, t, label)
       else:

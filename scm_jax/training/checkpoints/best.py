@@ -24,7 +24,8 @@ FOLDER, SCORE = "best", "score.json"
 HOW = (
   *("evaluate.num", "evaluate.reference", "evaluate.features"),
   *("sample.t_mid", "sample.gamma", "sample.sigma_max", "sample.guidance"),
-  *("sample.solver", "sample.solver_steps", "data.autoencoder"),
+  *("sample.solver", "sample.solver_steps", "sample.guidance_interval"),
+  "data.autoencoder",
 )
 
 # Scores a model whose parameters this process holds whole. The first score

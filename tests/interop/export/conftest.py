@@ -47,6 +47,7 @@ MODELS = {
   "teacher": ("diffusion", {}),
   "teacher-edm2": ("diffusion", {"form": "edm2"}),
   "teacher-dpm": ("diffusion", {}),
+  "teacher-limited": ("diffusion", {}),
 }
 
 
@@ -82,6 +83,8 @@ def model_of(autoencoder_folder) -> Callable[[str], Sampler]:
     model = Sampler(network, params, codec, kind, solver_steps=4, **second)
     if name == "map":
       return dataclasses.replace(model, gamma=0.6, t_mid=0.0)
+    if name == "teacher-limited":
+      return dataclasses.replace(model, guidance_interval=(0.1, 9.0))
     if name == "teacher-dpm":
       return dataclasses.replace(model, solver="dpm_solver")
     if name == "decoded":

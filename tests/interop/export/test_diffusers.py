@@ -87,6 +87,7 @@ def sample(pipe, model, steps, guidance=1.0, **options):
     ("teacher-guided", 1, 1.7),
     pytest.param("teacher-dpm", 1, 1.0, marks=pytest.mark.slow),
     ("teacher-dpm", 4, 1.7),
+    ("teacher-limited", 4, 1.7),
   ],
 )
 def test_samples_agree_with_the_trainers(

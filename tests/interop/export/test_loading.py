@@ -106,12 +106,14 @@ def test_an_export_draws_as_its_run_was_configured(model_of, tmp_path):
 
   # A teacher that was always given labels takes no scale, whatever is said.
   config = {"sample": {"guidance": 1.7, "solver_steps": 3}}
+  config["sample"]["guidance_interval"] = [0.3, 2.9]
   config |= {"objective": {"label_dropout": 0.0}, "run": "teacher"}
   origin = export.Origin(config, 7, "0.050")
   request = export.Request(formats=(), num=0)
   folder = export.write(model_of("teacher"), origin, tmp_path / "t", request)
   teacher = scm_jax.load(folder)
   assert (teacher.steps, teacher.guidance_scale()) == (3, 1.0)
+  assert teacher.guidance_interval == (0.3, 2.9)
 
 
 def assert_close(a, b):
