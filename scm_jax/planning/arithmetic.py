@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from scm_jax.defaults import Run
 from scm_jax.networks import sharded
 from scm_jax.planning.estimate import Traffic
-from scm_jax.training import evaluations, offload, program, sharding
+from scm_jax.training import offload, program, sharding
 from scm_jax.training.sharding import DATA, FSDP
 from scm_jax.training.step import init_state
 
@@ -106,6 +106,9 @@ def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
   """Returns the bytes that each layer gathers in all passes of a microbatch."""
   options = config.objective
   forwards = config.spec.forwards(options)
+  # A guide's parameters are gathered with the teacher's, once for each.
+  evaluations = options.teacher_evaluations // (2 if config.guide else 1)
+  evaluations *= config.spec.path_states(options)
   own = config.network.dtype
   # The tangent, where it has a type of its own, is one more forward pass in it,
   # and the teacher computes in that type, too.
@@ -115,8 +118,7 @@ def _gathered_bytes(config: Run, params: Any, teacher: Any) -> float:
   return (
     values * _sharded_bytes(params, own)
     + tangents * _sharded_bytes(params, apart)
-    # A guide's parameters are among the teacher's, and gathered as often.
-    + evaluations.of_teacher(config) * _sharded_bytes(teacher, apart)
+    + evaluations * _sharded_bytes(teacher, apart)
   )
 
 

@@ -51,31 +51,17 @@ def apart(config: Run) -> int:
   They are those of the tangent's own pass and of the teacher; 0 if the tangent
   has no pass of its own.
   """
-  n = config.network
-  types = config.objective.tangent_pass, (jnp.dtype(n.dtype).name, n.precision)
-  if types[0] in (None, types[1]):
+  wanted = config.objective.tangent_pass
+
+  def computes(given: Any) -> tuple[str, str]:
+    return jnp.dtype(given.dtype).name, given.precision
+
+  if wanted in (None, computes(config.network)):
     return 0
 
-  def counts(network: Network) -> bool:
-    given: Any = network.config  # of a family that has these fields
-    return (jnp.dtype(given.dtype).name, given.precision) == types[0]
-
-  select = lambda network: (
-    _product(network) if counts(network) else _none(network)
-  )
-  return _products(config, _gradient, lambda given: given.map(select))
-
-
-@functools.cache
-def of_teacher(config: Run) -> int:
-  """Returns how many of a sample's evaluations are the teacher's own.
-
-  Those of a guide are not among them.
-  """
-
   def place(given: objective.Networks) -> objective.Networks:
-    teacher = given.teacher and _product(given.teacher)
-    return given.map(_none)._replace(teacher=teacher)
+    is_apart = lambda network: computes(network.config) == wanted
+    return given.map(lambda n: _product(n) if is_apart(n) else _none(n))
 
   return _products(config, _gradient, place)
 
