@@ -242,11 +242,11 @@ class SamplerState:
         )
     if self.batch_size < 1:
       raise ConfigError(f"batch_size is {self.batch_size}; it must be positive")
-    for name in ("times", "guidance_interval"):
-      given = getattr(self, name)
-      if not isinstance(given, tuple):  # a list, an array, or a single number
-        object.__setattr__(self, name, tuple(map(float, np.ravel(given))))
+    if not isinstance(self.times, tuple):  # a list, an array, or a single time
+      times = tuple(map(float, np.ravel(self.times)))
+      object.__setattr__(self, "times", times)
     schema.check_interval(self.guidance_interval, "guidance_interval")
+    object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
 
   @property
   def rules(self) -> Kind:

@@ -65,8 +65,10 @@ class Checked:
     """
     for name, allowed in choices(type(self)).items():
       pick(dict.fromkeys(allowed), getattr(self, name), name)
-    for name in options(type(self)):
+    for name, default in options(type(self)).items():
       value = getattr(self, name)
+      if value is None and default is not None:
+        raise ConfigError(f"{name} is None; give a value, such as {default!r}")
       numbers = value if isinstance(value, tuple) else (value,)
       if any(math.isnan(x) for x in numbers if isinstance(x, float)):
         raise ConfigError(f"{name} is {value}; give a number")
@@ -91,9 +93,12 @@ def pick(table: Mapping[Any, _T], name: object, field: str) -> _T:
 
 def check_interval(value: Any, field: str) -> None:
   """Raises ConfigError unless an option is two rising noise levels, or ()."""
-  numbers = all(isinstance(x, int | float) for x in value)
-  if value and not (numbers and len(value) == 2 and 0 <= value[0] < value[1]):
+  several = value if isinstance(value, tuple | list) else (value,)
+  numbers = all(type(x) in (int, float) for x in several)
+  if several and not (
+    numbers and len(several) == 2 and 0 <= several[0] < several[1]
+  ):
     raise ConfigError(
-      f"{field} is {tuple(value)}; give the lowest and the highest noise "
-      "level, as (0.28, 2.9), or () for all"
+      f"{field} is {value!r}; give the lowest and the highest noise level, as "
+      "(0.28, 2.9), or () for all"
     )

@@ -134,6 +134,8 @@ def test_guidance_in_an_interval(teacher, solver):
     return model.sample(LABELS, guidance=3.0).astype(int)
 
   assert_same_images(limited(0.0, 1e6), whole)
+  # Its ends belong to it, though times round them.
+  assert_same_images(limited(0.002, teacher.sigma_max), whole)
   assert_same_images(limited(1e-6, 1e-5), plain)
   middle = limited(0.2, 2.0)
   assert min(np.abs(middle - x).mean() for x in (plain, whole)) > 1

@@ -79,7 +79,8 @@ class BundledArrays(
 class BundledImages(BundledArrays, skip_registration=True):
   """Builder of square images.
 
-  `load_arrays` returns uint8 [N, SIZE, SIZE], or [N, SIZE, SIZE, 3] in colour.
+  `load_arrays` returns uint8 [N, SIZE, SIZE, CHANNELS]; grey images may lack
+  the last axis.
   """
 
   FEATURE = "image"
@@ -99,7 +100,8 @@ class BundledImages(BundledArrays, skip_registration=True):
   def encode(self, array: np.ndarray) -> io.BytesIO:
     # Given pixels, TFDS would import TensorFlow (seconds) just to encode them.
     file = io.BytesIO()
-    Image.fromarray(array).save(file, "PNG")
+    grey = array.shape[2:] == (1,)
+    Image.fromarray(array[..., 0] if grey else array).save(file, "PNG")
     file.seek(0)
     return file
 

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,7 @@ from scm_jax import networks
 from scm_jax.errors import UserError
 from scm_jax.interop import safetensors
 from scm_jax.sampler import Sampler
+from scm_jax.sampler_kinds import KINDS, SOLVERS
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 AUTOENCODER = "vae"  # the folder's name in diffusers' layout
@@ -168,7 +169,8 @@ def read(
     ema: the width, or half-life, of the wanted EMA weights; 0 is any.
 
   Raises:
-    UserError: the folder is no export, is damaged, or holds other EMA weights.
+    UserError: the folder is no export, is damaged, holds other EMA weights, or
+      is of a package that is not installed.
   """
   content = description(path)
   if content is None:
@@ -177,6 +179,7 @@ def read(
     origin = Origin(content["training"], content["step"], content["ema"])
     other_ema = ema and ema != float(origin.ema)
     codec, guide = _hashable(content["codec"]), content["guide"]
+    _check_installed(path, content)
     sampler = Sampler(
       network=_network(content["network"]),
       params=None,
@@ -198,6 +201,25 @@ def read(
       f"{ema:g} from its run"
     )
   return sampler, origin
+
+
+def _check_installed(
+  path: str | os.PathLike[str], content: Mapping[str, Any]
+) -> None:
+  """Raises UserError if a package that added a part of it is not installed."""
+  parts: list[tuple[str, str, Collection[str]]] = [
+    ("kind of sampler", content["kind"], KINDS),
+    ("solver", content["sampler"]["solver"], SOLVERS),
+  ]
+  for network in filter(None, (content["network"], content["guide"])):
+    parts.append(("network", network["family"], networks.FAMILIES))
+  for what, name, known in parts:
+    if name not in known:
+      raise UserError(
+        f"{path} has a {what} {name!r}, which nothing that is installed here "
+        "has; install the package that adds it (docs/extending.md), or use the "
+        f"programs in {path}/stablehlo, if it has them"
+      )
 
 
 def _defaults(training: Mapping[str, Any]) -> dict[str, Any]:

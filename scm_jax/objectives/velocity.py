@@ -15,6 +15,7 @@ from scm_jax import trigflow
 from scm_jax.networks import Network
 from scm_jax.objectives.diagnostics import select
 
+SLACK = 1e-4  # relative, of the ends of an interval of noise levels
 Velocity = Callable[[Array, Array, dict[str, Array]], Array]
 
 
@@ -41,7 +42,8 @@ def is_guided(t: Array, interval: tuple[float, ...], sigma_d: float) -> Array:
   """
   if not interval:
     return jnp.ones_like(t, bool)
-  low, high = interval
+  # A noise level that was converted to a time and back belongs to its interval.
+  low, high = interval[0] * (1 - SLACK), interval[1] * (1 + SLACK)
   sigma = trigflow.time_to_sigma(t, sigma_d)
   return (low <= sigma) & (sigma <= high)
 

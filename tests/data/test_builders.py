@@ -235,3 +235,17 @@ def test_a_dataset_is_its_module_and_a_line(tmp_path, monkeypatch):
   with pytest.raises(ConfigError, match="more than config.data.num_classes=2"):
     config.num_classes = 2
     sources.open_source(config)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1)])
+def test_grey_images_may_lack_the_last_axis(tmp_path, monkeypatch, shape):
+  images = np.stack([np.full(shape, 80 * i, np.uint8) for i in range(3)])
+  monkeypatch.setattr(Flags, "CHANNELS", 1)
+  monkeypatch.setattr(Flags, "load_arrays", lambda _: (images, [0, 1, 2]))
+  line = sources.BuiltIn(__name__, "Flags", "flags")
+  monkeypatch.setitem(sources.BUILT_IN, "scm_flags", line)
+  config = data_config(
+    tmp_path, name="scm_flags", size=4, channels=1, num_classes=3
+  )
+  source = sources.open_source(config)
+  np.testing.assert_array_equal(source[2]["image"], np.full((4, 4, 1), 160))

@@ -1,6 +1,7 @@
 """The best model so far is there whenever a run is killed."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -112,6 +113,19 @@ def test_scores_of_other_settings_are_not_compared(
   config.sample.num, config.sample.batch_size = 20, 7
   config.evaluate.weights = ("inception=there",)
   assert not offer(path, 3, 2.0, config=config)
+
+
+def test_what_a_score_of_an_earlier_version_meant(offer, tmp_path):
+  """It was taken without an interval of guidance, which had no field."""
+  path = epath.Path(tmp_path)
+  assert offer(path, 1, 1.0)
+  file = path / "best" / "score.json"
+  record = json.loads(file.read_text())
+  del record["how"]["sample.guidance_interval"]
+  file.write_text(json.dumps(record))
+  guided = lambda *interval: {"sample.guidance_interval": list(interval)}
+  assert best.kept_score(path, "kid", guided()) == 1.0
+  assert best.kept_score(path, "kid", guided(0.3, 3.0)) is None
 
 
 def test_a_score_that_is_no_number_is_never_the_best(offer, tmp_path, caplog):

@@ -263,6 +263,8 @@ class SCMPipeline(DiffusionPipeline):
       raise ValueError(f"the guidance scale {scale:g} cannot be used: {why}")
 
     low, high = self.config.guidance_interval or (0.0, math.inf)
+    # A level that was converted to a time and back belongs to its interval.
+    low, high = low * (1 - 1e-4), high * (1 + 1e-4)
 
     def guided(u, t):
       if not low <= self.unet.sigma_d * math.tan(t) <= high:

@@ -28,6 +28,9 @@ HOW = (
   "data.autoencoder",
 )
 
+# What was meant before a field was there.
+ADDED: dict[str, Any] = {"sample.guidance_interval": []}
+
 # Scores a model whose parameters this process holds whole. The first score
 # decides which model is best; lower is better. All processes call it.
 Evaluate = Callable[[Sampler], Mapping[str, float]]
@@ -91,6 +94,8 @@ def kept_score(
     return None
   # Earlier versions did not note how they scored, and later ones may note more.
   before, now = record.get("how") or {}, how or {}
+  if before:
+    before = ADDED | before
   if score is not None and any(before.get(k, v) != v for k, v in now.items()):
     logging.warning(
       f"{file} has a score of other settings of config.evaluate or "

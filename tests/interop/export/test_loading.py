@@ -1,6 +1,7 @@
 """`scm_jax.load`: sampling from Python."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -249,6 +250,21 @@ def test_one_of_several_checkpoints(tmp_path):
   assert workdir.load(run / "checkpoints/3")[1]["step"] == 3
   with pytest.raises(UserError, match="no checkpoint of step 4; it has 3, 5"):
     scm_jax.load(run / "checkpoints/4")
+
+
+@pytest.mark.parametrize(
+  "part", [("network", "family"), ("kind",), ("sampler", "solver")]
+)
+def test_an_export_of_a_package_that_is_not_installed(
+  export_of, tmp_path, part
+):
+  folder = export_of("teacher", formats=())
+  content = json.loads((folder / "config.json").read_text())
+  *groups, name = part
+  functools.reduce(dict.__getitem__, groups, content)[name] = "theirs"
+  (tmp_path / "config.json").write_text(json.dumps(content))
+  with pytest.raises(UserError, match="'theirs'.* install the package"):
+    scm_jax.load(tmp_path)
 
 
 def test_an_export_holds_one_ema(export_of):
