@@ -158,7 +158,9 @@ def build(
 def _check_result(run: str, result: Any, count: int) -> None:
   """Raises ConfigError unless a loss returned what `spec.Loss` says."""
   shape = lambda x: getattr(x, "shape", None)
-  total, told = result if isinstance(result, tuple) else (result, {})
+  pair = isinstance(result, tuple) and len(result) == 2
+  total, told = result if pair else (result, {})
+  told = told if isinstance(told, dict) else {}
   valid: Any = told.get("valid")
   flags = shape(valid) == (count,) and valid.dtype == bool
   if shape(total) != () or not flags or "loss" not in told:
