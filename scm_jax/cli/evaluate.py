@@ -109,6 +109,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
 
   from scm_jax.evaluation import evaluate, labels, request
   from scm_jax.reporting import tables
+  from scm_jax.training import workdir
   from scm_jax.training.processes import startup
 
   default = "" if args.images else "random"
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     weights=weights,
   )
   runtime = flags.build(request.RuntimeOptions, args)
-  out = epath.Path(args.out or args.workdir[0])
+  out = epath.Path(args.out or workdir.results_folder(args.workdir[0]))
   with startup.together("evaluate"):
     platforms.announce()
     if jax.process_count() > 1:

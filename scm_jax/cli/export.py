@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   name = args.name or pathlib.Path(args.out).absolute().name
   request = flags.build(Request, args, formats=formats, name=name)
   report = None
-  run, _ = workdir.at_checkpoint(args.workdir)
+  run = workdir.results_folder(args.workdir)
   with contextlib.suppress(OSError, ValueError):  # it was not evaluated
     report = json.loads((run / "report.json").read_text())
     report = export.scores(report, origin, str(run))

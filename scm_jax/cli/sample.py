@@ -87,7 +87,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   batches = sampler.batches(
     labels, steps=steps, seed=args.seed, guidance=guidance
   )
-  folder, _ = workdir.at_checkpoint(args.workdir)
+  folder = workdir.results_folder(args.workdir)
   out = epath.Path(args.out or folder / "samples")
   _write(out, sampler, labels, batches)
   nfe = sampler.evaluations(steps, guidance)

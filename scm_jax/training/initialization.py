@@ -14,7 +14,7 @@ from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export_folder, imitation, partial_restore
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve, workdir
-from scm_jax.training.checkpoints import checksum
+from scm_jax.training.checkpoints import checksum, storage
 from scm_jax.training.ema import snapshots
 from scm_jax.training.step import extra_config
 
@@ -63,10 +63,13 @@ def load_teacher(
     if jax.process_index() == 0:
       files.write_text(record, json.dumps(seen, indent=2) + "\n")
   elif (old := _begun_with(record))["checksum"] != seen["checksum"]:
+    kept = epath.Path(config.teacher) / storage.FOLDER / str(old["step"])
+    went_on = old["step"] != seen["step"] and kept.exists()
+    same = f"go on with --config.teacher={kept}, or " if went_on else ""
     raise ConfigError(
       f"the teacher {config.teacher} has changed since this run began (its "
-      f"step was {_described(old)}; now {_described(seen)}); choose another "
-      "--workdir"
+      f"step was {_described(old)}; now {_described(seen)}); {same}choose "
+      "another --workdir"
     )
   return teacher
 
@@ -161,9 +164,9 @@ def load_start(
 def check_teacher(config: Run, model: Sampler) -> None:
   """Raises ConfigError for a teacher that does not fit a run."""
   folder = config.teacher
+  check_data(config, model, folder)
   if not config.start:
     _transfer(config, model, folder)  # for what it may refuse
-  check_data(config, model, folder)
   if not config.asks_teacher:
     return
   if added := model.network.config.added_inputs:

@@ -142,6 +142,9 @@ def _prepare(
   decoder = None  # held on this host until a grid needs it
   if config.data.autoencoder:
     decoder = autoencoder.load(config.data.autoencoder)
+  first = None
+  if state is None:
+    first = initialization.load_start(config, teacher, where)
   # All that a user may have got wrong has been looked at: the workdir is ours.
   main = startup.is_main()
   if main:
@@ -151,7 +154,7 @@ def _prepare(
   others = (teacher.network, teacher.guidance_network) if teacher else ()
   compiled = program.make(config, mesh, *others)
   if state is None:
-    state = _initial_state(config, mesh, compiled.state, teacher)
+    state = _initial_state(config, mesh, compiled.state, first)
   else:
     logging.info("continuing from step %d", start)
   weights = _teacher_weights(config, compiled, teacher)
@@ -162,12 +165,13 @@ def _prepare(
 
 
 def _initial_state(
-  config: Run, mesh: Mesh, placed: TrainState, teacher: Sampler | None
+  config: Run, mesh: Mesh, placed: TrainState, first: Any
 ) -> TrainState:
-  """Draws the state of a new run, in the shards of `placed`."""
-  rule = functools.partial(sharding.placed, config, mesh)
-  start = initialization.load_start(config, teacher, rule)
-  state = program.first_state(config, placed, start)
+  """Draws the state of a new run, in the shards of `placed`.
+
+  `first` are the parameters that it begins with, as `load_start` returns them.
+  """
+  state = program.first_state(config, placed, first)
   overview = parameter_overview.get_parameter_overview(
     state.params["denoiser"],
     include_stats="sharding" if mesh.size > 1 else False,

@@ -18,7 +18,7 @@ from scm_jax.interop import export_folder
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.sampler import Sampler
 from scm_jax.training import resolve
-from scm_jax.training.checkpoints import storage
+from scm_jax.training.checkpoints import best, storage
 from scm_jax.training.ema import averaging, loading, snapshots
 
 CONFIG, TEACHER, METRICS = "config.json", "teacher.json", "metrics.jsonl"
@@ -151,10 +151,12 @@ def check_same(
   old: ConfigDict,
   new: ConfigDict,
   path: epath.Path,
-  advice: str = "choose another --workdir, and add --config.start={path} to "
-  "begin with these weights",
+  advice: str = "",
 ) -> None:
-  """Raises ConfigError unless a run in `path` may go on with another config."""
+  """Raises ConfigError unless a run in `path` may go on with another config.
+
+  The message ends with the advice; "" is to choose another workdir.
+  """
   differences = [
     line
     for line in configuration.diff(old, new)
@@ -166,9 +168,14 @@ def check_same(
     shown, rest = differences[:4], len(differences[4:])
     if rest:
       shown.append(f"and {rest} more")
+    if not advice:
+      advice = "choose another --workdir"
+      if _has_checkpoints(path):
+        start = f"--config.start={path}"
+        advice += f", and add {start} to begin with these weights"
     raise ConfigError(
       f"the workdir {path} belongs to another config ({'; '.join(shown)}); "
-      + advice.format(path=path)
+      + advice
     )
   if not _has_checkpoints(path):
     return  # it has no weights yet
@@ -234,6 +241,17 @@ def at_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
   if inside and path.name.isdigit():
     return path.parent.parent, int(path.name)
   return path, None
+
+
+def results_folder(path: epath.PathLike) -> epath.Path:
+  """Returns the folder in which results of a network are kept by default.
+
+  That of a checkpoint, a snapshot or `best/`, which the training may remove or
+  replace at any time, is their workdir.
+  """
+  folder, _ = at_checkpoint(path)
+  is_best = folder.name == best.FOLDER and (folder / best.SCORE).exists()
+  return folder.parent if is_best else folder
 
 
 def load(

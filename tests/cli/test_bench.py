@@ -10,7 +10,7 @@ from scm_jax.cli import bench, configs
 from scm_jax.networks import weighting
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.planning import estimate, targets
-from scm_jax.training import evaluations, resolve
+from scm_jax.training import evaluations, resolve, sharding
 from scm_jax.training.benchmarks import layers, sampling, train_step
 
 # No dataset, and a step that asks its teacher once.
@@ -204,6 +204,17 @@ def test_a_layers_passes_are_the_evaluations_of_a_step(flags, run):
   config = resolve.resolve(configs.parse_config(flags(run)))
   unit = {"forward": 1, "tangent": 2, "input": 1, "weight": 1}
   assert layers._in_step(config, unit) == evaluations.per_sample(config)
+
+
+def test_layers_take_all_states_of_a_trajectory_at_once(flags):
+  """And so have the arithmetic of as many samples, but for the same step."""
+  argv = flags("cmt", *BARE, "--config.teacher=random")
+  config = resolve.resolve(configs.parse_config(argv))
+  states = config.spec.path_states(config.objective)
+  batches = {layer.arrays[0].shape[0] for layer in layers.of_network(config)}
+  parts = sharding.microbatches(config, jax.device_count())
+  assert states > 1
+  assert config.batch_size // jax.device_count() // parts * states in batches
 
 
 def test_layers(command, flags):

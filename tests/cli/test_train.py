@@ -100,6 +100,7 @@ def test_a_workdir_of_another_config_is_left_alone(runs, refused, flags):
     *flags("scd", f"--config.teacher={runs}/teacher"),
   )
   assert "run: 'teacher' -> 'scd'" in said
+  assert f"add --config.start={runs}/teacher to begin" in said
 
 
 def test_a_workdir_that_cannot_be_written(refused, flags, tmp_path):
@@ -169,8 +170,11 @@ def test_a_student_needs_a_teacher(refused, flags, tmp_path):
   assert "config.teacher is empty" in said and "--config.teacher=DIR" in said
 
 
-def test_a_teacher_of_another_shape_names_the_parameter(
-  runs, refused, flags, tmp_path
+@pytest.mark.parametrize(
+  ("run", "field"), [("scd", "teacher"), ("teacher", "start")]
+)
+def test_weights_of_another_shape_name_the_parameter(
+  run, field, runs, refused, flags, tmp_path
 ):
   """Then the command is put right, and the workdir takes it."""
   said = refused(
@@ -178,8 +182,8 @@ def test_a_teacher_of_another_shape_names_the_parameter(
     "train",
     f"--workdir={tmp_path}",
     *flags(
-      "scd",
-      f"--config.teacher={runs}/teacher",
+      run,
+      f"--config.{field}={runs}/teacher",
       "--config.network.channels=16",
     ),
   )

@@ -262,14 +262,36 @@ def test_the_teacher_is_noted_and_held_to_be_the_same(
   assert json.loads((path / "teacher.json").read_text())["step"] == 2
 
 
+def test_a_teacher_that_went_on_is_there_at_its_former_step(
+  copy_at, make_config, tmp_path
+):
+  teacher = copy_at(4)
+  before = resolve.resolve(student(make_config, teacher / "checkpoints/2"))
+  initialization.load_teacher(before, tmp_path, begun=False)
+  now = resolve.resolve(student(make_config, teacher))
+  with pytest.raises(ConfigError, match=f"teacher={teacher}/checkpoints/2"):
+    initialization.load_teacher(now, tmp_path, begun=True)
+  initialization.load_teacher(before, tmp_path, begun=True)
+
+
+def test_results_are_kept_where_no_training_removes_them(tmp_path):
+  best = tmp_path / "run/best"
+  best.mkdir(parents=True)
+  for name in ("run", "run/checkpoints/7", "run/snapshots/7"):
+    assert workdir.results_folder(tmp_path / name) == tmp_path / "run"
+  assert workdir.results_folder(best) == best  # of no run that is known
+  (best / "score.json").touch()
+  assert workdir.results_folder(best) == tmp_path / "run"
+
+
 @pytest.mark.parametrize(
   "change, named",
   [
     ("--config.network.channels=16", "conv_in/weight is (3, 3, 2, 8) there"),
     ("--config.network.channel_mult=(1,2)", "missing there and"),
     ("--config.network.num_blocks=2", "/weight is missing there and"),
-    ("--config.data.num_classes=11", "emb_label/weight is (10, "),
-    ("--config.data.channels=3", "conv_in/weight is (3, 3, 2, 8) there and"),
+    ("--config.data.num_classes=11", "num_classes is 10 there and 11 here"),
+    ("--config.data.channels=3", "in_channels is 1 there and 3 here"),
     ("--config.sigma_d=0.25", "scaled as PixelCodec("),
     ("--config.data.mean=0.5", "scaled as PixelCodec("),
   ],

@@ -89,10 +89,12 @@ def of_network(config: Run) -> dict[Layer, int]:
   """Returns the network's distinct layers, and how many there are of each.
 
   Those with the most arithmetic together come first. Those in a loop count as
-  often as it runs.
+  often as it runs. Their batch is a microbatch on one device; where a sample
+  stands for several states, the network takes all of them at once.
   """
   devices = jax.device_count()
   batch = config.batch_size // devices // sharding.microbatches(config, devices)
+  batch *= config.spec.path_states(config.objective)
   F = networks.build(config.network).F
   traced = jax.make_jaxpr(F)(*train_step.forward_arguments(config, batch))
   found = collections.Counter()
@@ -118,6 +120,7 @@ def time_layer(
     `ms` and `pytorch_ms` by direction, and `step_ms` of all its passes in a
     microbatch's step.
   """
+  states = run.spec.path_states(run.objective)
   like_x, like_w = layer.arrays
   x, v, w = (
     jax.random.normal(jax.random.key(i), like.shape, like.dtype)
@@ -145,7 +148,7 @@ def time_layer(
       for name, value in ms.items()
     },
     "pytorch_ms": pytorch_layers.measure(layer, repeats),
-    "step_ms": count * _in_step(run, ms),
+    "step_ms": count * _in_step(run, ms) / states,
   }
 
 
