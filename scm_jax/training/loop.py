@@ -157,6 +157,7 @@ def _prepare(
     state = _initial_state(config, mesh, compiled.state, first)
   else:
     logging.info("continuing from step %d", start)
+  del first  # its memory
   weights = _teacher_weights(config, compiled, teacher)
   shown = preview.Preview(
     config, store.config, path, mesh, writer, evaluate, decoder
