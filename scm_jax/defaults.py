@@ -161,11 +161,6 @@ class Sample(schema.Checked):
   num: int = 40
   batch_size: int = 256
 
-  def __post_init__(self) -> None:
-    """Raises ConfigError for a value that an option does not have."""
-    super().__post_init__()
-    schema.check_interval(self.guidance_interval, "guidance_interval")
-
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate(schema.Checked):

@@ -29,7 +29,7 @@ def times_of_steps(text: str) -> tuple[float, ...]:
 
 def noise_levels(text: str) -> tuple[float, ...]:
   """Reads two noise levels, `0.28:2.9`."""
-  return tuple(map(float, text.split(":")))
+  return times_of_steps(text)
 
 
 _TYPES: dict[str, Any] = dict.fromkeys(("N", "L"), int)

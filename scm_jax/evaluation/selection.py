@@ -19,7 +19,6 @@ from scm_jax.sampler_kinds import Guidance, joined
 from scm_jax.training import workdir
 
 _LOG = logging.getLogger(__name__)
-_INTERVAL = "guidance_interval"
 
 
 # load(path, width): a sampler, and its checkpoint's `config`, `step` and `ema`.
@@ -51,7 +50,10 @@ def check_guidance(
 
   That is a scale of `grid`, a guide, or an interval in which there is guidance.
   """
-  guide, interval = options.guide, dict(options.changes).get(_INTERVAL)
+  guide, interval = (
+    options.guide,
+    dict(options.changes).get("guidance_interval"),
+  )
   scaled = grid.guidance not in ((), (1.0,))
   if not (scaled or guide or interval):
     return

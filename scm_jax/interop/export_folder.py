@@ -195,6 +195,8 @@ def read(
       f"{pathlib.Path(path) / CONFIG} is damaged, or was written by another "
       f"version of scm_jax ({error}); export it again"
     ) from error
+  if description(path) != content:  # it was replaced meanwhile, as `best/` is
+    return read(path, where, ema)
   if other_ema:
     raise UserError(
       f"{path} is an export of the EMA weights {origin.ema} alone; export "

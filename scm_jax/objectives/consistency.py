@@ -146,8 +146,7 @@ class Options(spec.Options):
       )
     if self.easy_base <= 1:
       raise ConfigError(
-        f"easy_base is {self.easy_base}; it must be above 1, so that steps "
-        "shrink"
+        f"easy_base is {self.easy_base}; steps shrink only if it is above 1"
       )
 
   @property

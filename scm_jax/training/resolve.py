@@ -124,6 +124,8 @@ def check(config: "ConfigDict") -> Run:
       raise ConfigError(
         f"config.{key} is {value}; it must be from {low} to {high}"
       )
+  interval = run.sample.guidance_interval
+  schema.check_interval(interval, "config.sample.guidance_interval")
   for step in run.snapshot_at:
     if step < 1:
       raise ConfigError(

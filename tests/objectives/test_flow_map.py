@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from scm_jax import trigflow
-from scm_jax.errors import ConfigError
 from scm_jax.objectives import (
   OBJECTIVES,
   consistency,
@@ -16,7 +15,6 @@ from scm_jax.objectives import (
   diagnostics,
   flow_map,
   tangent,
-  velocity,
 )
 from scm_jax.objectives.tangent import Direction, Jump
 
@@ -332,37 +330,6 @@ def test_the_unlabelled_network_is_asked_at_a_scale_that_it_learns(
   loss_of(problem, point, options, problem.params)
   [found] = [c["guidance"] for c in asked if (c["label"] == 2).all()]
   np.testing.assert_array_equal(found, np.full(4, expected))
-
-
-@pytest.mark.parametrize("omega", [0.2, 1.0])
-def test_a_guided_velocity_rests_where_classifier_free_guidance_ends(omega):
-  """What the network learns at `s = t` is `F_0 + scale (v - F_0)`."""
-  v, weak, own, scale = jnp.array([[1.0]]), jnp.array([[0.4]]), 0.0, 2.5
-  for _ in range(300):
-    own = velocity.guide_sample(v, own, weak, scale, omega)
-  close(own, weak + scale * (v - weak), rtol=1e-8)
-
-
-@pytest.mark.parametrize(
-  ("options", "what"),
-  [
-    ({"guidance_scale": 0.5}, "omega is 1.0"),
-    ({"omega": 0.0}, "omega is 0.0"),
-    ({"guidance_interval": (2.0, 1.0)}, "guidance_interval is"),
-    ({"guidance_interval": (2.0,)}, "guidance_interval is"),
-    ({"guidance": "none", "guidance_interval": (1.0, 2.0)}, "no guidance"),
-    ({"ends": "zero", "equal_share": 0.0}, "equal_share=0"),
-    ({"ends": "segment", "equal_share": 0.0}, "equal_share=0"),
-    (
-      {"guidance": "none", "along": "network", "ends": "segment"}
-      | {"equal_share": 0.0},
-      "along is 'network'",
-    ),
-  ],
-)
-def test_guidance_that_a_flow_map_cannot_have(options, what):
-  with pytest.raises(ConfigError, match=what):
-    flow_map.MeanFlow(**{"guidance": "fixed"} | options)
 
 
 @pytest.mark.parametrize("kappa", [0.5, 1.0])

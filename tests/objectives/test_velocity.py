@@ -89,3 +89,12 @@ def test_velocity_of_a_network(mlp):
   v = velocity.from_network(F, mlp.sigma_d)(mlp.x_t, mlp.t, mlp.cond)
   output = network.primal(mlp.x_t / mlp.sigma_d, mlp.t)
   np.testing.assert_allclose(v, mlp.sigma_d * output, rtol=1e-12)
+
+
+@pytest.mark.parametrize("omega", [0.2, 1.0])
+def test_a_guided_velocity_rests_where_classifier_free_guidance_ends(omega):
+  """What the network learns at `s = t` is `F_0 + scale (v - F_0)`."""
+  v, weak, own, scale = jnp.array([[1.0]]), jnp.array([[0.4]]), 0.0, 2.5
+  for _ in range(300):
+    own = velocity.guide_sample(v, own, weak, scale, omega)
+  np.testing.assert_allclose(own, weak + scale * (v - weak), rtol=1e-8)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from scm_jax.errors import ConfigError
+from scm_jax.objectives import flow_map
 from scm_jax.training import resolve
 
 
@@ -33,6 +34,28 @@ def test_values_that_make_no_run(make_config, field, value):
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ConfigError, match=f"config.{field} is"):
     resolve.check(config)
+
+
+@pytest.mark.parametrize(
+  ("options", "what"),
+  [
+    ({"guidance_scale": 0.5}, "omega is 1.0"),
+    ({"omega": 0.0}, "omega is 0.0"),
+    ({"guidance_interval": (2.0, 1.0)}, "guidance_interval is"),
+    ({"guidance_interval": (2.0,)}, "guidance_interval is"),
+    ({"guidance": "none", "guidance_interval": (1.0, 2.0)}, "no guidance"),
+    ({"ends": "zero", "equal_share": 0.0}, "equal_share=0"),
+    ({"ends": "segment", "equal_share": 0.0}, "equal_share=0"),
+    (
+      {"guidance": "none", "along": "network", "ends": "segment"}
+      | {"equal_share": 0.0},
+      "along is 'network'",
+    ),
+  ],
+)
+def test_guidance_that_a_flow_map_cannot_have(options, what):
+  with pytest.raises(ConfigError, match=what):
+    flow_map.MeanFlow(**{"guidance": "fixed"} | options)
 
 
 def test_a_network_that_guides_itself_has_to_see_no_label(make_config):

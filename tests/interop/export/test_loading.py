@@ -267,6 +267,24 @@ def test_an_export_of_a_package_that_is_not_installed(
     scm_jax.load(tmp_path)
 
 
+def test_an_export_that_is_replaced_while_it_is_read(
+  export_of, tmp_path, monkeypatch
+):
+  """Its config and its weights are of one step."""
+  folder = shutil.copytree(export_of("student", formats=()), tmp_path / "best")
+  file, once = folder / "config.json", export_folder._read_weights
+  newer = json.loads(file.read_text()) | {"step": 8}
+
+  def replaced(*args):
+    found = once(*args)
+    file.write_text(json.dumps(newer))
+    return found
+
+  monkeypatch.setattr(export_folder, "_read_weights", replaced)
+  _, origin = export_folder.read(folder)
+  assert origin.step == 8
+
+
 def test_an_export_holds_one_ema(export_of):
   """By Python as by the command line; `average` is the former name."""
   folder = export_of("student", formats=())
