@@ -51,20 +51,6 @@ SIZES = {
   "xxl": paper.Column(376_000, 6.5e-3, 0.1, 0.35, 0.1, 0.015),
 }
 
-# Means, standard deviations, and the range of the encoded images.
-LATENTS = {
-  "paper": (  # Section G.1
-    (1.56, -0.695, 0.483, 0.729),
-    (5.27, 5.91, 4.21, 4.31),
-    (-1.0, 1.0),
-  ),
-  "edm2": (  # EDM2's code
-    (5.81, 3.25, 0.12, -2.15),
-    (4.17, 4.62, 3.71, 3.28),
-    (0.0, 1.0),
-  ),
-}
-
 
 def get_config(arg: str = ""):
   """Returns the config of one run for the arguments listed above."""
@@ -72,19 +58,13 @@ def get_config(arg: str = ""):
     arg,
     run=paper.RUNS,
     size=tuple(SIZES),
-    latents=tuple(LATENTS),
+    latents=tuple(paper.LATENTS),
     on=paper.HARDWARE,
     tiny=False,
   )
   size = SIZES[choice.size]
   config = paper.imagenet(choice.run, choice.size, size, choice.on)
-  config.data.kind = "latents"
-  config.data.name = "imagenet512_latents"
-  config.data.channels = 4
-  with config.data.ignore_type():  # a number for each channel
-    config.data.mean, config.data.std, config.data.image_range = LATENTS[
-      choice.latents
-    ]
+  paper.set_latents(config, "imagenet512_latents", choice.latents)
 
   config.optimizer.decay_steps = 70_000  # t_ref, Table 5
   config.objective.label_dropout = 0.1  # v2, Table 5; students: implied

@@ -42,9 +42,24 @@ class Column:
   teacher_ema: float
 
 
-def start(run: str):
+# Means and deviations of latents, and the range of the encoded images.
+LATENTS = {
+  "paper": (  # Section G.1
+    (1.56, -0.695, 0.483, 0.729),
+    (5.27, 5.91, 4.21, 4.31),
+    (-1.0, 1.0),
+  ),
+  "edm2": (  # EDM2's code
+    (5.81, 3.25, 0.12, -2.15),
+    (4.17, 4.62, 3.71, 3.28),
+    (0.0, 1.0),
+  ),
+}
+
+
+def start(run: str, family: str = "unet"):
   """Returns the defaults with the settings of Section G for all runs."""
-  config = get_defaults(run)
+  config = get_defaults(run, family)
   config.sigma_d = 0.5  # Section 3
   config.log_every = 100  # ours
   # EDM2's for teachers (Section 4.2); for students see networks/weighting.py.
@@ -73,7 +88,7 @@ def imagenet(run: str, size: str, column: Column, on: str):
   config.sample_every = 4096
   config.data.size = 64
   config.data.num_classes = 1000
-  _set_precision(config, on)
+  set_precision(config, on)
   config.network.update(presets.EDM2[size])
   # These settings work for 8 devices and for hundreds; docs/planning.md has the
   # memory of each size. A host has 8 GPUs, so shards are gathered inside it.
@@ -109,17 +124,38 @@ def imagenet(run: str, size: str, column: Column, on: str):
   return config
 
 
-def tune_easily(config, size: str, column: Column) -> None:
-  """Sets what the authors of ECT and TCM have for ImageNet 64, by its size.
+def set_latents(config, name: str, constants: str = "paper") -> None:
+  """Sets a dataset of Stable Diffusion's latents, scaled by named constants."""
+  data = config.data
+  data.kind, data.name, data.channels = "latents", name, 4
+  with data.ignore_type():  # a number for each channel
+    data.mean, data.std, data.image_range = LATENTS[constants]
+
+
+def weigh_easily(config) -> None:
+  """Sets the noise levels and weights of ECT and TCM on ImageNet 64.
 
   The sources are the branch `imgnet` of github.com/locuslab/ect and the README
   of github.com/NVlabs/TCM. Both weigh the pseudo-Huber distance of samples by
   `(sigma^2 + sigma_d^2) / (sigma sigma_d)^2`, which is `1 / sin t` for `F`.
   """
-  optimizer, second = config.optimizer, config.run == "tcm"
   config.objective.tangent_norm = "pseudo_huber"
   config.objective.tangent_c = 0.06
   config.objective.prior_weight = "inverse_sine"
+  if config.run == "tcm":
+    config.objective.easy_base = 256.0  # as short as ECT's last steps
+  else:
+    config.sample.t_mid = 1.254  # the noise level 1.526
+    config.objective.P_mean, config.objective.P_std = -0.8, 1.6
+
+
+def tune_easily(config, size: str, column: Column) -> None:
+  """Sets what the authors of ECT and TCM have for ImageNet 64, by its size.
+
+  See `weigh_easily` for the sources.
+  """
+  weigh_easily(config)
+  optimizer, second = config.optimizer, config.run == "tcm"
   rate = column.learning_rate / 10
   optimizer.learning_rate = round(rate / 2 if second else rate, 10)
   optimizer.decay_steps = 8000 if second else 2000
@@ -127,13 +163,9 @@ def tune_easily(config, size: str, column: Column) -> None:
   config.network.dropout = 0.4 if size == "s" else 0.5
   if second:
     config.batch_size = 1024
-    config.objective.easy_base = 256.0  # as short as ECT's last steps
-  else:
-    config.sample.t_mid = 1.254  # the noise level 1.526
-    config.objective.P_mean, config.objective.P_std = -0.8, 1.6
 
 
-def _set_precision(config, on: str) -> None:
+def set_precision(config, on: str) -> None:
   """Sets types that keep the tangent accurate (docs/configs.md, Precision)."""
   if on == "gpu":
     config.network.dtype = "float16"  # Section 5.1
@@ -161,10 +193,13 @@ def shrink(config) -> None:
 
   network = config.network
   network.channels = 8
-  network.channel_mult = (1, 2)
-  network.num_blocks = 1
   network.channels_per_head = 8
-  network.attn_resolutions = (config.data.size // 2,)
+  if network.family == "dit":
+    network.depth = 2
+  else:
+    network.channel_mult = (1, 2)
+    network.num_blocks = 1
+    network.attn_resolutions = (config.data.size // 2,)
 
   if common.warms_up(config):
     config.objective.warmup_steps = 4

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 
 from scm_jax import trigflow
 from scm_jax.errors import ConfigError
-from scm_jax.networks import ddpmpp, dropout, unet
+from scm_jax.networks import ddpmpp, dit, dropout, unet
 from scm_jax.networks.config import (
   ADDED_LAYERS,
   AUGMENTATIONS,
   NetworkConfig,
 )
 from scm_jax.networks.ddpmpp import DDPMpp, DDPMppConfig
+from scm_jax.networks.dit import DiT, DiTConfig
 from scm_jax.networks.family import FREE, Constraint, Family, Forms
 from scm_jax.networks.unet import UNet, UNetConfig
 from scm_jax.networks.weighting import Weighting
@@ -30,7 +31,11 @@ Cond = dict[str, jax.Array]
 
 # To add a family, write its module with a config, a Linen module and a
 # `FAMILY`, and name that here; `config.network.family` then takes its name.
-FAMILIES: dict[str, Family] = {"unet": unet.FAMILY, "ddpmpp": ddpmpp.FAMILY}
+FAMILIES: dict[str, Family] = {
+  "unet": unet.FAMILY,
+  "ddpmpp": ddpmpp.FAMILY,
+  "dit": dit.FAMILY,
+}
 
 
 class Network(NamedTuple):
@@ -171,6 +176,8 @@ __all__ = [
   "Constraint",
   "DDPMpp",
   "DDPMppConfig",
+  "DiT",
+  "DiTConfig",
   "Family",
   "Forms",
   "Network",

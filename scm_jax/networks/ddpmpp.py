@@ -24,7 +24,6 @@ from scm_jax.networks.attention import attend
 from scm_jax.networks.config import Dtype, LevelsConfig
 from scm_jax.networks.family import Family, Forms
 
-INIT = nn.initializers.xavier_uniform()
 # Ends of residual branches, and the output, start at almost nothing.
 INIT_ZERO = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
 INIT_ATTENTION = nn.initializers.variance_scaling(0.2, "fan_avg", "uniform")
@@ -58,7 +57,7 @@ def group_norm(features: int, dtype: Dtype, name: str) -> nn.GroupNorm:
   )
 
 
-def _conv(features, side, dtype, name, init=INIT) -> nn.Conv:
+def _conv(features, side, dtype, name, init=layers.XAVIER) -> nn.Conv:
   """Builds a convolution with a square kernel."""
   return nn.Conv(
     features, (side, side), dtype=dtype, kernel_init=init, name=name
@@ -73,7 +72,7 @@ class Embedding(nn.Module):
   @nn.compact
   def __call__(self, t: Array, cond: dict[str, Array]) -> Array:
     c = self.config
-    dense = lambda width, name, init=INIT: nn.Dense(
+    dense = lambda width, name, init=layers.XAVIER: nn.Dense(
       width, dtype=t.dtype, kernel_init=init, name=name
     )
     # Published: sines before cosines, of unit amplitude.
@@ -160,7 +159,9 @@ class Block(nn.Module):
     per_pixel = lambda v: v[:, None, None, :].astype(y.dtype)
     norm = group_norm(self.features, c.dtype, "norm1")
     width = self.features * (1 if c.published else 2)
-    emb = nn.Dense(width, dtype=emb.dtype, kernel_init=INIT, name="emb")(emb)
+    emb = nn.Dense(
+      width, dtype=emb.dtype, kernel_init=layers.XAVIER, name="emb"
+    )(emb)
     if c.published:
       return norm(y + per_pixel(emb))
     # y = norm(x) * pnorm(s(t)) + pnorm(b(t)) (Section 4.1).

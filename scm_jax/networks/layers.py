@@ -13,6 +13,8 @@ from scm_jax.compilation import stored
 from scm_jax.networks import folding, magnitude, sharded
 from scm_jax.networks.config import Dtype, LevelsConfig
 
+XAVIER = nn.initializers.xavier_uniform()
+
 
 class Linear(nn.Module):
   """Magnitude-preserving dense or convolutional layer without bias.
@@ -65,6 +67,37 @@ def scaled(weight: Array, shape: tuple[int, ...], gain: Array | float) -> Array:
   """
   wide = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
   return wide * (gain / math.prod(shape[:-1]) ** 0.5)
+
+
+class Dense(nn.Module):
+  """Dense layer whose weight is gathered in the type that it computes in.
+
+  Attributes:
+    features: output channels.
+    dtype: of the computation; parameters are kept in float32.
+    weight_init: draws the weight.
+    bias: whether it has a bias, which starts at zero.
+  """
+
+  features: int
+  dtype: Dtype = jnp.float32
+  weight_init: nn.initializers.Initializer = XAVIER
+  bias: bool = True
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps `[..., C]` to `features` channels."""
+    given = self.get_variable("params", magnitude.WEIGHT)
+    if isinstance(given, sharded.Shard):
+      weight = sharded.gather(given, self.dtype)
+    else:
+      shape = (x.shape[-1], self.features)
+      weight = self.param(magnitude.WEIGHT, self.weight_init, shape)
+    x = stored(x.astype(self.dtype)) @ weight.astype(self.dtype)
+    if self.bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,))
+      x = x + bias.astype(self.dtype)
+    return stored(x)
 
 
 def resample(x: Array, mode: str) -> Array:

@@ -43,3 +43,29 @@ DDPMPP = {
   "channels_per_head": 256,
   "dropout_resolution": 32,
 }
+
+
+def _dit(channels: int, depth: int) -> dict:
+  """A transformer of patches of 2x2; all sizes share the rest."""
+  sizes = {"channels": channels, "depth": depth, "patch": 2}
+  return {"family": "dit", "channels_per_head": 64} | sizes
+
+
+# Widths and depths: DiT (arXiv 2212.09748, Table 1), whose XL has heads of 72
+# channels. Beside them, millions of parameters with its layers.
+DIT = {
+  "s": _dit(384, 12),  # 32.9
+  "b": _dit(768, 12),  # 130.3
+  "l": _dit(1024, 24),  # 457.8
+  "xl": _dit(1152, 28),  # 674.8
+}
+
+# The layers of DiT, SiT and MeanFlow. Those of LightningDiT are the defaults of
+# the family with `modulation="adaln"`.
+DIT_LAYERS = {
+  "norm": "layer",
+  "mlp": "gelu",
+  "rotary": False,
+  "qk_norm": False,
+  "modulation": "adaln",
+}

@@ -12,6 +12,7 @@ import pytest
 from scm_jax import networks, schema
 from scm_jax.defaults import GROUPS, Run, get_defaults
 from scm_jax.errors import ConfigError
+from scm_jax.networks.config import LevelsConfig
 from scm_jax.objectives import OBJECTIVES, Point, Student
 from scm_jax.training import resolve
 
@@ -69,14 +70,10 @@ def differ(programs):
 def test_values_of_a_network_make_different_programs(family, field):
   kind = FAMILIES[family]
   allowed = schema.choices(kind)[field]
+  levels = {"channel_mult": (1,), "num_blocks": 1, "attn_resolutions": (8,)}
+  small = levels if issubclass(kind, LevelsConfig) else {"depth": 1}
   base = kind(
-    resolution=8,
-    in_channels=1,
-    channels=8,
-    channel_mult=(1,),
-    num_blocks=1,
-    attn_resolutions=(8,),
-    channels_per_head=8,
+    resolution=8, in_channels=1, channels=8, channels_per_head=8, **small
   )
 
   def program(value):

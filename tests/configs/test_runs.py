@@ -18,6 +18,8 @@ from scm_jax.training import program, resolve, sharding
 from scm_jax.training.ema import averaging, posthoc
 from scm_jax.training.step import init_state
 
+PAPERS = ["cifar10", "imagenet64", "imagenet256", "imagenet512"]
+
 
 def total(tree) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -30,7 +32,7 @@ def total(tree) -> int:
     *(pytest.param(r, marks=pytest.mark.slow) for r in ("teacher", "sct")),
   ],
 )
-@pytest.mark.parametrize("name", ["cifar10", "imagenet64", "imagenet512"])
+@pytest.mark.parametrize("name", PAPERS)
 def test_state(load, name, run):
   """Two moments and the config's EMAs for each parameter, all in float32."""
   config = load(name, f"run={run}")
@@ -49,8 +51,8 @@ def test_state(load, name, run):
 
 EVERY = pytest.mark.parametrize(
   "name",
-  ["cifar10", "digits", "images", "imagenet64", "imagenet512", "methods"]
-  + ["miniature", "mnist"],
+  ["cifar10", "digits", "digits_dit", "images", "imagenet64", "imagenet256"]
+  + ["imagenet512", "methods", "miniature", "mnist"],
 )
 
 
@@ -101,7 +103,7 @@ def test_a_run_with_the_defaults_of_another_is_said(run):
   assert any(f"get_defaults({run!r})" in remark for remark in found)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenet64", "imagenet512"])
+@pytest.mark.parametrize("name", PAPERS)
 def test_codecs_map_the_data_to_the_networks_deviation(load, name):
   """Data of the config's mean and deviation get mean 0, deviation sigma_d."""
   config = load(name, "run=teacher")
@@ -195,7 +197,7 @@ def test_snapshots_of_narrow_averages_are_not_rounded(load):
     assert noise < 0.006
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenet64", "imagenet512"])
+@pytest.mark.parametrize("name", PAPERS)
 def test_the_pipelines_batch_is_the_abstract_one(load, name):
   config = load(name, "run=scd,tiny")
   source = sources.open_source(config.data)

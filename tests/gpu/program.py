@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 import scm_jax
+from scm_jax import networks
 
 LABELS = np.arange(20) % 10
 DTYPES = ("float32", "bfloat16", "float16")
@@ -37,10 +38,14 @@ def main(export):
       for dtype in DTYPES
     },
   }
-  for family in ("unet", "ddpmpp"):
-    offload = ("averages", "moments")
-    state, loss = families.step(family, offload=offload)
-    result[family] = {"memories": families.memories(state), "loss": loss}
+  for family in networks.FAMILIES:
+    fields = {"offload": ("averages", "moments")}
+    made = families.make_program(families.make_config(family, **fields))
+    state, metrics = families.step(made)
+    result[family] = {
+      "memories": families.memories(state),
+      "loss": float(metrics["loss"]),
+    }
   print(json.dumps(result))
 
 

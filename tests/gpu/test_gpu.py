@@ -10,9 +10,8 @@ import tarfile
 import numpy as np
 import pytest
 
+from scm_jax import networks
 from scm_jax.cli import platforms
-
-pytestmark = pytest.mark.gpu
 
 ARCHIVE = pathlib.Path(__file__).parents[1] / "compatibility" / "unet.tar.xz"
 # The largest mean distance, in levels of 255, from the CPU's float32 images;
@@ -56,6 +55,14 @@ def gpu(printed):
   return printed("cuda,cpu")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", networks.FAMILIES)
+def test_the_program_runs_where_there_is_no_gpu(cpu, family):
+  assert np.isfinite(cpu[family]["loss"])
+  assert cpu[family]["memories"]["ema"] == ["pinned_host"]
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", FAR)
 def test_samples(gpu, cpu, dtype):
   assert gpu["platform"] == "gpu" and cpu["platform"] == "cpu"
@@ -65,7 +72,8 @@ def test_samples(gpu, cpu, dtype):
   assert difference.mean() < FAR[dtype]
 
 
-@pytest.mark.parametrize("family", ["unet", "ddpmpp"])
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", networks.FAMILIES)
 def test_a_step_with_the_optimizers_state_on_the_host(gpu, cpu, family):
   assert gpu[family]["loss"] == pytest.approx(cpu[family]["loss"], rel=1e-3)
   memories = gpu[family]["memories"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scm_jax import networks
-from scm_jax.networks import DDPMppConfig, UNetConfig
+from scm_jax.networks import DDPMppConfig, DiTConfig, UNetConfig
 
 TINY = {
   "in_channels": 2,
@@ -25,6 +25,9 @@ TWO_LEVELS = TINY | {
   "attn_resolutions": (8,),
 }
 GUIDED = {"dropout": 0.3, "guidance": True}
+TOKENS = {k: v for k, v in TINY.items() if k != "num_blocks"}
+TOKENS |= {"resolution": 4, "depth": 2, "guidance": True}
+PUBLISHED = {"modulation": "adaln", "norm": "layer", "mlp": "gelu"}
 
 
 @pytest.mark.parametrize(
@@ -35,15 +38,17 @@ GUIDED = {"dropout": 0.3, "guidance": True}
     pytest.param(UNetConfig, TWO_LEVELS | GUIDED, marks=pytest.mark.slow),
     (DDPMppConfig, PLAIN | {"form": "edm", "channel_mult_emb": 2}),
     (DDPMppConfig, ATTENDING | GUIDED | {"channel_mult_emb": 2}),
+    (DiTConfig, TOKENS),
+    (DiTConfig, TOKENS | PUBLISHED | {"qk_norm": False, "rotary": False}),
   ],
-  ids=["edm2", "unet", "unet-two-levels", "edm", "ddpmpp"],
+  ids=["edm2", "unet", "unet-two-levels", "edm", "ddpmpp", "dit", "dit-adaln"],
 )
 def test_the_derivative_is_exact(kind, fields, inputs, random_params):
   """`jax.jvp` against central differences, masks of dropout held."""
   with jax.enable_x64(True):
     network = networks.build(kind(**fields))
     params = random_params(network)
-    if kind is DDPMppConfig:  # whose weights are free, and would saturate
+    if kind is not UNetConfig:  # whose weights are free, and would saturate
       params = jax.tree.map(lambda p: p / 4, params)
     x, t, cond = inputs(network.config, dtype=jnp.float64)
     dx = jnp.asarray(np.random.default_rng(5).normal(size=x.shape))

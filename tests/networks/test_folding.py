@@ -24,13 +24,26 @@ CONFIG = networks.UNetConfig(
   channels_per_head=8,
 )
 FEW, MANY = 1, 64  # images at once
+LOW = {"dtype": jnp.dtype("bfloat16")}
 FORMS = [
-  {"double_norm": "split"},
-  {"double_norm": "gained"},
-  {"form": "edm2", "guidance": False},
-  {"dtype": jnp.dtype("bfloat16")},
-  {"dtype": jnp.dtype("bfloat16"), "last_float32": 2},
+  dataclasses.replace(CONFIG, **fields)
+  for fields in (
+    {"double_norm": "split"},
+    {"double_norm": "gained"},
+    {"form": "edm2", "guidance": False},
+    LOW,
+    LOW | {"last_float32": 2},
+  )
 ]
+TOKENS = networks.DiTConfig(
+  resolution=8,
+  in_channels=2,
+  num_classes=3,
+  channels=16,
+  channels_per_head=8,
+  depth=3,
+  **LOW,
+)
 
 
 def inputs(config):
@@ -59,10 +72,11 @@ def types(params):
   return {str(weight.value.dtype) for weight in weights(params)}
 
 
-@pytest.mark.parametrize("fields", FORMS)
-def test_the_output_is_the_same(fields, random_params):
+@pytest.mark.parametrize(
+  "config", [*FORMS, TOKENS, dataclasses.replace(TOKENS, last_float32=1)]
+)
+def test_the_output_is_the_same(config, random_params):
   """To the bit where the order of axes stays; else up to rounding."""
-  config = dataclasses.replace(CONFIG, **fields)
   network = networks.build(config)
   params = random_params(network)
   F = jax.jit(network.F)
@@ -161,6 +175,14 @@ def test_weights_have_the_type_that_their_layer_computes_in(random_params):
   modulation = block.pop("modulation")
   assert types(modulation) == {"float32"}
   assert types(block) == {"bfloat16"}
+
+
+def test_products_of_tokens_are_cast_once(random_params):
+  network = networks.build(dataclasses.replace(TOKENS, last_float32=1))
+  folded = network.fold(random_params(network), "gpu", 1)["denoiser"]
+  types = [folded[f"block_{i}"]["mlp"]["fc1"]["weight"].dtype for i in range(3)]
+  assert types == ["bfloat16", "bfloat16", "float32"]
+  assert folded["embedding"]["emb_hidden"]["weight"].dtype == "float32"
 
 
 def test_folding_twice_is_folding_once(random_params):

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from scm_jax import networks
-from scm_jax.networks import DDPMppConfig, UNetConfig, autoencoder
+from scm_jax.networks import DDPMppConfig, DiTConfig, UNetConfig, autoencoder
 
 SIZES = {
   "resolution": 8,
   "in_channels": 2,
   "num_classes": 3,
   "channels": 8,
-  "channel_mult": (1,),
-  "num_blocks": 1,
-  "attn_resolutions": (8,),
   "channels_per_head": 8,
   "guidance": True,
 }
+LEVELS = SIZES | {"channel_mult": (1,), "num_blocks": 1}
+LEVELS |= {"attn_resolutions": (8,)}
+TOKENS = SIZES | {"depth": 3}
 PLATFORMS = ("tpu", "cuda")
 _TYPE = re.compile("(bf16|f16|f32)>")
 
@@ -64,17 +64,19 @@ def gradient_and_tangent(config):
 
 
 @pytest.mark.parametrize(
-  "kind, dtype, attention",
+  "kind, sizes, dtype, attention",
   [
-    (UNetConfig, "float32", "einsum"),
-    (UNetConfig, "bfloat16", "chunked"),
-    (DDPMppConfig, "float32", "chunked"),
-    (DDPMppConfig, "bfloat16", "einsum"),
+    (UNetConfig, LEVELS, "float32", "einsum"),
+    (UNetConfig, LEVELS, "bfloat16", "chunked"),
+    (DDPMppConfig, LEVELS, "float32", "chunked"),
+    (DDPMppConfig, LEVELS, "bfloat16", "einsum"),
+    (DiTConfig, TOKENS, "float32", "einsum"),
+    (DiTConfig, TOKENS, "bfloat16", "chunked"),
   ],
 )
-def test_networks(kind, dtype, attention):
+def test_networks(kind, sizes, dtype, attention):
   """Of a bfloat16 network these are the products of its time path."""
-  config = kind(**SIZES, dtype=jnp.dtype(dtype), attention=attention)
+  config = kind(**sizes, dtype=jnp.dtype(dtype), attention=attention)
   f, args = gradient_and_tangent(config)
   for found in products(f, *args):
     wide = [precision for operands, precision in found if "f32" in operands]
@@ -84,7 +86,7 @@ def test_networks(kind, dtype, attention):
 
 
 def test_precision_is_a_choice():
-  config = UNetConfig(**SIZES, precision="high")
+  config = UNetConfig(**LEVELS, precision="high")
   f, args = gradient_and_tangent(config)
   for found in products(f, *args):
     assert all(precision == ["HIGH", "HIGH"] for _, precision in found)
@@ -104,10 +106,13 @@ def test_autoencoder():
         assert precision == ["HIGHEST", "HIGHEST"]
 
 
-@pytest.mark.parametrize("kind", [UNetConfig, DDPMppConfig])
-def test_last_blocks_in_float32(kind, random_params):
+@pytest.mark.parametrize(
+  "kind, sizes",
+  [(UNetConfig, LEVELS), (DDPMppConfig, LEVELS), (DiTConfig, TOKENS)],
+)
+def test_last_blocks_in_float32(kind, sizes, random_params):
   """None is the network itself; all of them all but the first layer."""
-  low = kind(**SIZES, dtype=jnp.dtype("bfloat16"))
+  low = kind(**sizes, dtype=jnp.dtype("bfloat16"))
   params = random_params(networks.build(low))
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(2, 8, 8, 2)), jnp.float32)
@@ -120,6 +125,6 @@ def test_last_blocks_in_float32(kind, random_params):
   exact = output(dtype=jnp.dtype("float32"))
   errors = [
     np.linalg.norm(output(last_float32=n) - exact)
-    for n in (0, 2, len(low.blocks))
+    for n in (0, 2, len(low.dtypes()))
   ]
   assert errors[0] > errors[1] > errors[2] > 0

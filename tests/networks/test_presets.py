@@ -56,8 +56,21 @@ def test_ddpmpp():
   assert millions(preset) == 60.1  # twice as wide a layer after each embedding
 
 
+# Millions of parameters of DiT's sizes (arXiv 2212.09748, Table 4).
+@pytest.mark.parametrize(
+  ("size", "count"), {"s": 33, "b": 130, "l": 458, "xl": 675}.items()
+)
+def test_dit(size, count):
+  latents = {"resolution": 32, "in_channels": 4, "num_classes": 1000}
+  preset = presets.DIT[size] | latents
+  assert round(millions(preset | presets.DIT_LAYERS)) == count
+  # What sCM needs, and SwiGLU, leave it as it is.
+  assert millions(preset) == pytest.approx(count, rel=0.01)
+
+
 def test_presets_are_fields_of_the_config():
-  for preset in (presets.DDPMPP, *presets.EDM2.values()):
+  transformers = (size | presets.DIT_LAYERS for size in presets.DIT.values())
+  for preset in (presets.DDPMPP, *presets.EDM2.values(), *transformers):
     config = defaults.get_defaults()
     assert preset.keys() <= set(config.network.keys())
     config.network.update(preset)

@@ -8,19 +8,26 @@ import numpy as np
 import pytest
 
 from scm_jax import networks
-from scm_jax.networks import DDPMppConfig, UNetConfig, layers
+from scm_jax.networks import DDPMppConfig, DiTConfig, UNetConfig, layers
 from scm_jax.objectives import Point, Student, consistency
 
-TINY = {
+SIZES = {
   "resolution": 8,
   "in_channels": 2,
   "channels": 8,
-  "channel_mult": (1,),
-  "channel_mult_emb": 1,
-  "num_blocks": 1,
-  "attn_resolutions": (),
   "channels_per_head": 8,
-  "dropout": 0.3,
+}
+LEVELS = SIZES | {"channel_mult": (1,), "channel_mult_emb": 1, "num_blocks": 1}
+LEVELS |= {"attn_resolutions": (), "dropout": 0.3}
+TINY = {
+  UNetConfig: LEVELS,
+  DDPMppConfig: LEVELS,
+  DiTConfig: SIZES | {"depth": 2},
+}
+DEEP = {
+  UNetConfig: LEVELS | {"num_blocks": 3},
+  DDPMppConfig: LEVELS | {"num_blocks": 3},
+  DiTConfig: SIZES | {"depth": 6},
 }
 BATCH = 4
 
@@ -46,7 +53,7 @@ def batch():
 
 @functools.cache
 def compiled(kind, policy):
-  config = kind(remat=policy, **TINY)
+  config = kind(remat=policy, **TINY[kind])
   params = networks.build(config).shapes
   arguments = (params, *jax.eval_shape(batch))
   step = jax.jit(jax.value_and_grad(objective(config)))
@@ -54,11 +61,9 @@ def compiled(kind, policy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "kind", [UNetConfig, pytest.param(DDPMppConfig, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kind", TINY)
 def test_parameters_and_gradients_are_the_same(kind, random_params):
-  params = random_params(networks.build(kind(**TINY)))
+  params = random_params(networks.build(kind(**TINY[kind])))
   params = jax.tree.map(lambda p: p / 2, params)
   shapes, step = compiled(kind, "none")
   loss, wanted = step(params, *batch())
@@ -84,12 +89,12 @@ def test_compiled_steps_need_less_memory():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [UNetConfig, DDPMppConfig])
+@pytest.mark.parametrize("kind", DEEP)
 def test_what_is_kept_for_the_backward_pass(kind):
   """Nothing inside a block, or what convolutions and products gave."""
 
   def kept(policy):
-    config = kind(**TINY | {"num_blocks": 3, "remat": policy})
+    config = kind(**DEEP[kind], remat=policy)
     params = networks.build(config).shapes
     backward = jax.eval_shape(
       lambda params, rest: jax.vjp(

@@ -23,17 +23,17 @@ from scm_jax.training import program, resolve, sharding
 BATCH = 8
 POLICIES = ("none", "dots", "full")
 
+_LEVELS = {"channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
+# Fields that make a network of each family small.
+SMALL = {"unet": _LEVELS, "ddpmpp": _LEVELS, "dit": {"depth": 2}}
+
 
 def make_config(family, fsdp=1, **fields):
   """A small distillation by a network of the family."""
-  config = get_defaults()
-  config.run = "scd"
+  config = get_defaults("scd", family)
   config.batch_size = BATCH
   config.data.update(size=8, channels=1, num_classes=3)
-  config.network.update(
-    family=family, channels=8, channel_mult=(1,), num_blocks=1
-  )
-  config.network.update(channels_per_head=8, attn_resolutions=())
+  config.network.update(SMALL[family], channels=8, channels_per_head=8)
   config.mesh.update(data=1, fsdp=fsdp)
   config.sharding.min_size = 64
   config.optimizer.rampup_images = 0
@@ -105,8 +105,8 @@ def traffic(family):
   return {traffic.kind: traffic.bytes for traffic in found}
 
 
-def loss(made):
-  """The loss of one step from fixed weights, none zero."""
+def step(made):
+  """The state after one step from fixed weights, none zero, and metrics."""
   rng = np.random.default_rng(0)
 
   def draw(leaf):
@@ -123,8 +123,12 @@ def loss(made):
   labels = np.arange(BATCH, dtype=np.int32) % 3
   place = lambda array, like: jax.device_put(array, like.sharding)
   batch = jax.tree.map(place, {"image": images, "label": labels}, made.batch)
-  _, metrics = made.step(state, teacher, batch, zeros(made.seed))
-  return float(metrics["loss"])
+  return made.step(state, teacher, batch, zeros(made.seed))
+
+
+def loss(made):
+  """The loss of that step."""
+  return float(step(made)[1]["loss"])
 
 
 def main():

@@ -1,0 +1,28 @@
+"""The digits of configs/digits.py, by a small diffusion transformer.
+
+    scm-jax train --config=configs/digits_dit.py:run=teacher --workdir=runs/dit
+    scm-jax train --config=configs/digits_dit.py:run=scd --workdir=runs/dit_scd \
+        --config.teacher=runs/dit
+
+Arguments and all other settings are those of configs/digits.py.
+"""
+
+from configs import common, digits
+from scm_jax.configuration import parse_arg
+from scm_jax.defaults import get_defaults
+from scm_jax.objectives import OBJECTIVES
+
+
+def get_config(arg: str = ""):
+  """Returns the config of one run for the arguments of configs/digits.py."""
+  choice = parse_arg(arg, run=tuple(OBJECTIVES), tiny=False)
+  config = digits.get_config(arg)
+  weighting = config.network.weighting
+  config.network = get_defaults(choice.run, "dit").network
+  config.network.weighting = weighting
+  config.network.update(channels=96, channels_per_head=32, depth=4, patch=2)
+  config.optimizer.learning_rate /= 10  # free weights, unlike EDM2's
+  if choice.tiny:
+    common.shrink(config)
+    config.network.depth = 2
+  return config
