@@ -5,6 +5,7 @@ The size of activations is a fraction of the residuals of `jax.vjp`, because a
 compiler keeps only some of them: see `KEPT`.
 """
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -18,12 +19,14 @@ from scm_jax.training import evaluations, sharding
 
 # What compiled programs hold at their peak, in multiples of the bytes of the
 # residuals (by platform and rematerialization policy) and of all weights;
-# docs/planning.md compares the estimate with compiled programs. Compilers fuse
-# pointwise operations and therefore keep fewer arrays than `jax.vjp` names; a
-# block that is computed again needs its own arrays for a while.
+# docs/planning.md compares the estimate with compiled programs. Without
+# rematerialization, compilers fuse pointwise operations and keep little more
+# than what products and convolutions gave, so that the residuals of `dots` are
+# those that count. A block that is computed again needs its own arrays for a
+# while.
 KEPT = {
-  "gpu": {"none": 0.42, "dots": 1.3, "full": 1.3},
-  "tpu": {"none": 0.30, "dots": 1.3, "full": 1.3},
+  "gpu": {"none": 1.8, "dots": 1.3, "full": 1.3},
+  "tpu": {"none": 1.3, "dots": 1.3, "full": 1.3},
 }
 _WEIGHTS = 1.5
 # How many images the residuals are counted for. No layer has 17 channels, so
@@ -101,7 +104,11 @@ class Step:
     """Returns the bytes of activations for one image."""
     policy = config.network.remat
     if policy not in self._residuals:
-      self._residuals[policy] = residuals(config, self.shapes.state.params)
+      counted = "dots" if policy == "none" else policy
+      network = dataclasses.replace(config.network, remat=counted)
+      self._residuals[policy] = residuals(
+        dataclasses.replace(config, network=network), self.shapes.state.params
+      )
     return self._share[policy] * self._residuals[policy]
 
 
