@@ -1,8 +1,9 @@
 """The digits of configs/digits.py, by a small diffusion transformer.
 
-    scm-jax train --config=configs/digits_dit.py:run=teacher --workdir=runs/dit
-    scm-jax train --config=configs/digits_dit.py:run=scd --workdir=runs/dit_scd \
-        --config.teacher=runs/dit
+    scm-jax train --config=configs/digits_dit.py:run=teacher \
+        --workdir=runs/teacher
+    scm-jax train --config=configs/digits_dit.py:run=scd --workdir=runs/scd \
+        --config.teacher=runs/teacher
 
 Arguments and all other settings are those of configs/digits.py.
 """

@@ -14,11 +14,14 @@ then on:
     scm-jax prepare --config=configs/imagenet256.py --source=ILSVRC2012/train \
         --autoencoder=diffusion_pytorch_model.safetensors --out=datasets
 
-Arguments: `run=` any objective; `size=s|b|l|xl`; `layers=scm|dit`, the layers
-that sCM needs, or those of DiT, SiT and MeanFlow (`networks.dit`);
-`on=gpu|tpu`, the hardware, which decides the precision (docs/configs.md,
-Precision); and `tiny` for a check of the code path in a minute on one core,
-with built-in data.
+A public SiT or REPA network is a teacher after `scm-jax import-sit` (see
+docs/public_model.md); its students have `layers=sit`.
+
+Arguments: `run=` any objective; `size=s|b|l|xl`; `layers=scm|dit|sit`, the
+layers that sCM needs, those of DiT and MeanFlow, or SiT's own network and data
+(`networks.dit`); `on=gpu|tpu`, the hardware, which decides the precision
+(docs/configs.md, Precision); and `tiny` for a check of the code path in a
+minute on one core, with built-in data.
 
 Batch, optimiser and length are those of SiT (arXiv 2401.08740) and MeanFlow
 (arXiv 2505.13447). Lengths of students, and what no paper says of a
@@ -27,9 +30,14 @@ transformer, are our choice. Nothing of it was trained on ImageNet by us.
 
 from configs import common, paper
 from scm_jax.configuration import parse_arg
+from scm_jax.interop import sit
 from scm_jax.networks import presets
 
-LAYERS = {"scm": {}, "dit": presets.DIT_LAYERS}
+LAYERS = {
+  "scm": {"channels_per_head": 64},  # for which devices have fast products
+  "dit": presets.DIT_LAYERS,
+  "sit": presets.DIT_LAYERS | {"form": "sit"},
+}
 
 
 def get_config(arg: str = ""):
@@ -50,6 +58,8 @@ def get_config(arg: str = ""):
   config.data.size = 32
   config.data.num_classes = 1000
   paper.set_latents(config, "imagenet256_latents")
+  if choice.layers == "sit":
+    config.data.update(sit.DATA)
   paper.set_precision(config, choice.on)
   config.network.update(presets.DIT[choice.size] | LAYERS[choice.layers])
   config.mesh.fsdp = 1 if choice.size in ("s", "b") else 8

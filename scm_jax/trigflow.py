@@ -109,6 +109,25 @@ def network_from_edm(F_edm: Callable, sigma_d: float) -> Callable:
   return F
 
 
+def network_from_sit(v: Callable, sigma_d: float) -> Callable:
+  """Wraps a network of SiT's, `v(y, tau, cond)`, as a TrigFlow one.
+
+  SiT learns `y0 - eps` from `y = tau y0 + (1 - tau) eps` (arXiv 2401.08740,
+  linear path), where `y0 = x0 / sigma_d` are its data and `eps` is unit noise.
+  With `r = 1 / (sin t + cos t)` its input is `y = r u`, its time is `tau = r
+  cos t`, and `F(u, t) = -r v(y, tau) + r (cos t - sin t) u`.
+  """
+  del sigma_d  # the network's input has no scale
+
+  def F(params, u, t, cond, **kwargs):
+    sine, cosine = jnp.sin(t), jnp.cos(t)
+    r = 1 / (sine + cosine)
+    output = v(params, expand(r, u) * u, r * cosine, cond, **kwargs)
+    return expand(r * (cosine - sine), u) * u - expand(r, u) * output
+
+  return F
+
+
 def propose_times(
   key: Array, batch: int, P_mean: float, P_std: float, sigma_d: float
 ) -> Array:

@@ -87,6 +87,30 @@ def test_any_schedule_comes_onto_the_circle(circle):
   np.testing.assert_allclose(t[-1], np.pi / 2)
 
 
+def test_a_flow_network_at_its_best_is_trigflows():
+  """Of Gaussian data: the expectation of what each of the two learns."""
+  mean, deviation = 0.3, 0.7
+
+  def expectations(z, of_data, of_noise):
+    """Means of data and noise, given `z = of_data data + of_noise noise`."""
+    variance = of_data**2 * deviation**2 + of_noise**2
+    surprise = (z - of_data * mean) / variance
+    return mean + of_data * deviation**2 * surprise, of_noise * surprise
+
+  def v(params, y, tau, cond):
+    tau = trigflow.expand(tau, y)
+    data, noise = expectations(y, tau, 1 - tau)
+    return data - noise
+
+  with jax.enable_x64(True):
+    t = jnp.linspace(0.01, 1.56, 9)
+    u = jnp.asarray(np.random.default_rng(0).normal(size=(9, 2)))
+    F = trigflow.network_from_sit(v, SIGMA_D)({}, u, t, {})
+    cos, sin = (trigflow.expand(f(t), u) for f in (jnp.cos, jnp.sin))
+    data, noise = expectations(u, cos, sin)
+    np.testing.assert_allclose(F, cos * noise - sin * data, rtol=1e-12)
+
+
 def test_an_edm_network_denoises_as_edm_says(circle):
   x0, z, t = circle
   x_t = trigflow.interpolate(x0, z, t)

@@ -76,8 +76,8 @@ def build(config: NetworkConfig) -> Network:
   """Builds the functions of the network that `config` describes.
 
   `F` and `w` take TrigFlow's time and `F` is TrigFlow's in every form: the
-  published ones, which are trained at EDM's `c_noise` and with EDM's sign, are
-  converted here (see `trigflow.network_from_edm`).
+  published ones, which are trained at another time and for another output, are
+  converted here (see `Forms.convert`).
 
   Equal configs give the same functions, which therefore compile once.
   """
@@ -118,7 +118,7 @@ def build(config: NetworkConfig) -> Network:
       return weighting.apply({"params": params["weighting"]}, t, s)
 
   if config.published:
-    F = trigflow.network_from_edm(F, config.sigma_d)
+    F = family.forms.convert(F, config.sigma_d)
 
   def fold(params, platform, batch):
     assert family.fold is not None

@@ -30,8 +30,8 @@ class NetworkConfig(schema.Checked):
     target: whether the time at which a jump ends is an input (flow maps).
     augment: whether what was done to the data is an input: the numbers of
       `data.augmentation`, zero in sampling.
-    sigma_d: standard deviation of the data, by which the published forms turn
-      TrigFlow's time into EDM's noise level.
+    sigma_d: standard deviation of the data, by which published forms turn
+      TrigFlow's time into theirs.
     form: `trigflow`, or the family's published one.
     weighting: which features the head of `w_phi` sees: `positional` ones of
       `t`, for students; or `fourier` ones of `ln sigma`, for teachers, as EDM2
@@ -68,7 +68,7 @@ class NetworkConfig(schema.Checked):
 
   @property
   def published(self) -> bool:
-    """Whether the network takes EDM's convention of time, `c_noise`."""
+    """Whether it is trained in another convention than TrigFlow's."""
     return self.form != "trigflow"
 
   @property

@@ -3,8 +3,9 @@
 The fields of the config lead from DiT, which SiT (arXiv 2401.08740) and
 MeanFlow (arXiv 2505.13447) train too, to LightningDiT (arXiv 2501.01423); and
 to what sCM needs of a network: normalised queries and keys, and adaptive double
-normalisation (arXiv 2410.11081, Section 4.1). In all of them the network is
-told `t` itself, by features whose highest frequency is 1, as in SiT.
+normalisation (arXiv 2410.11081, Section 4.1). The time is told by sinusoids
+whose highest frequency is 1, so that the derivative by it stays bounded in both
+forms.
 
 Weights are free. Arrays are `[B, H, W, C]` outside and `[B, L, C]` inside, a
 token for each patch. The time path and all statistics are float32; the rest is
@@ -18,12 +19,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from scm_jax import trigflow
 from scm_jax.compilation import stored
 from scm_jax.errors import ConfigError
 from scm_jax.networks import folding, layers, magnitude
 from scm_jax.networks.attention import attend
 from scm_jax.networks.config import Dtype, NetworkConfig
-from scm_jax.networks.family import Family
+from scm_jax.networks.family import Family, Forms
 
 EPS = 1e-6
 TIMES = 256  # sinusoids of the time
@@ -37,7 +39,8 @@ class DiTConfig(NetworkConfig):
   """What a transformer is made of; the defaults are DiT-S/2 as sCM needs it.
 
   Attributes:
-    form: `trigflow` alone.
+    form: `trigflow`, whose time is `t`; or `sit`, the published network of SiT,
+      which gives a rectified flow's velocity.
     channels: width of a token.
     depth: number of blocks.
     patch: side of the squares of pixels that are a token each.
@@ -56,7 +59,7 @@ class DiTConfig(NetworkConfig):
       normalised, as in sCM.
   """
 
-  form: Literal["trigflow"] = "trigflow"
+  form: Literal["trigflow", "sit"] = "trigflow"
   channels: int = 384
   depth: int = 12
   patch: int = 2
@@ -295,7 +298,8 @@ class Block(nn.Module):
 class DiT(nn.Module):
   """`F(x, t, cond)`: `[B, H, W, C]` and `[B]` to `[B, H, W, C]` float32.
 
-  `t` is TrigFlow's time in radians.
+  In the `trigflow` form `t` is TrigFlow's time in radians; in the `sit` form it
+  is SiT's, from 0 (noise) to 1 (data).
   """
 
   config: DiTConfig
@@ -340,4 +344,6 @@ def fold(config: DiTConfig, params: Any, platform: str, batch: int) -> Any:
   return folding.folded(params, ready)
 
 
-FAMILY = Family(DiTConfig, DiT, fold=fold)
+FAMILY = Family(
+  DiTConfig, DiT, forms=Forms(convert=trigflow.network_from_sit), fold=fold
+)

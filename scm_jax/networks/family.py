@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from scm_jax import trigflow
 from scm_jax.networks.config import NetworkConfig
 
 # Of a parameter, such as ("denoiser", "conv_in", "bias").
@@ -35,16 +36,20 @@ FREE = Constraint(_unchanged, _unchanged)  # no constraint at all
 
 
 class Forms(NamedTuple):
-  """How the parameters of a family's two forms, sCM's and EDM's, are related.
+  """How a family's two forms, sCM's and the published one, are related.
 
   Layers are named by the third part of their parameters' paths.
 
   Attributes:
+    convert: makes a published network TrigFlow's: `convert(network, sigma_d)`.
     time_layers: the layers that read features of the time, which differ.
     modulation: the layers that only one of the forms may have.
     sign: the start of the paths of parameters that alone turn the output's
-      sign, by which the forms differ.
+      sign, by which the forms differ; () where a network of one form cannot
+      start from one of the other.
   """
+
+  convert: Callable[..., Any] = trigflow.network_from_edm
 
   time_layers: frozenset[str] = frozenset()
   modulation: frozenset[str] = frozenset()

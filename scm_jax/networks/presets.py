@@ -45,19 +45,24 @@ DDPMPP = {
 }
 
 
-def _dit(channels: int, depth: int) -> dict:
-  """A transformer of patches of 2x2; all sizes share the rest."""
-  sizes = {"channels": channels, "depth": depth, "patch": 2}
-  return {"family": "dit", "channels_per_head": 64} | sizes
+def _dit(channels: int, depth: int, channels_per_head: int = 64) -> dict:
+  """A transformer of patches of 2x2."""
+  return {
+    "family": "dit",
+    "channels": channels,
+    "depth": depth,
+    "channels_per_head": channels_per_head,
+    "patch": 2,
+  }
 
 
-# Widths and depths: DiT (arXiv 2212.09748, Table 1), whose XL has heads of 72
-# channels. Beside them, millions of parameters with its layers.
+# Sizes: DiT (arXiv 2212.09748, Table 1). Beside them, millions of parameters
+# with its layers.
 DIT = {
   "s": _dit(384, 12),  # 32.9
   "b": _dit(768, 12),  # 130.3
   "l": _dit(1024, 24),  # 457.8
-  "xl": _dit(1152, 28),  # 674.8
+  "xl": _dit(1152, 28, 72),  # 674.8
 }
 
 # The layers of DiT, SiT and MeanFlow. Those of LightningDiT are the defaults of

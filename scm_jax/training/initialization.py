@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from flax import traverse_util
 
-from scm_jax import errors, files
+from scm_jax import errors, files, networks
 from scm_jax.defaults import Run
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export_folder, imitation, partial_restore
@@ -257,6 +257,13 @@ def _transfer(
     raise ConfigError(
       f"the teacher {folder} and this network are of different families; give "
       "both the same config.network.family"
+    )
+  forms = networks.FAMILIES[networks.family_name(target)].forms
+  if source.published != target.published and not forms.sign:
+    raise ConfigError(
+      f"the network of {folder} is of the form {source.form!r}, from which one "
+      f"of {target.form!r} cannot start; set --config.network.form="
+      f"{source.form}"
     )
   params, report = partial_restore.restore(model.params, source, target)
   if report.misfits:
