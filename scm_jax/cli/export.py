@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
       "folder, and copy it afterwards"
     )
 
-  from scm_jax import configuration
+  from scm_jax import configuration, networks
   from scm_jax.interop import export, export_pytorch
   from scm_jax.training import workdir
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   formats = args.formats or FORMATS[:3]
   if not (args.formats or export_pytorch.fits(sampler)):
     formats = FORMATS[:2]
-    family = type(sampler.network.config).__name__.removesuffix("Config")
+    family = networks.family_name(sampler.network.config)
     logging.warning(
       f"diffusers is left out: no PyTorch code is there for {family} that is "
       f"sampled as a {sampler.kind} model"

@@ -20,7 +20,7 @@ from typing import Any
 
 import jinja2
 
-from scm_jax import files, image_grid
+from scm_jax import files, image_grid, networks
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
@@ -178,11 +178,11 @@ def _check(sampler: Sampler, request: Request, out: pathlib.Path) -> None:
   """Raises ConfigError for what cannot be written."""
   pytorch = {"diffusers", "onnx"} & set(request.formats)
   if pytorch and not export_pytorch.fits(sampler):
+    family = networks.family_name(sampler.network.config)
     raise ConfigError(
       "--formats: diffusers and onnx are there for the U-Net alone, as a "
-      f"{', '.join(export_pytorch.KINDS)} model, and this network is "
-      f"{type(sampler.network.config).__name__}, a {sampler.kind} model; give "
-      "safetensors,stablehlo"
+      f"{', '.join(export_pytorch.KINDS)} model, and this network is {family}, "
+      f"a {sampler.kind} model; give safetensors,stablehlo"
     )
   if "onnx" in request.formats and not sampler.rules.few_steps:
     raise ConfigError(

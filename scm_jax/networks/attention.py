@@ -48,7 +48,7 @@ def _chunked(q: Array, k: Array, v: Array) -> Array:
 
   def chunks(x):
     """Returns an array in chunks, `[L / size, B, size, heads, d]`."""
-    return jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0)
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
 
   def add(sums, chunk):
     values, total, largest = sums

@@ -315,7 +315,7 @@ class DiT(nn.Module):
     dtypes = c.dtypes()
 
     x = layers.to_patches(x, c.patch)
-    x = x.reshape(len(x), c.side**2, -1)
+    x = x.reshape(x.shape[0], c.side**2, -1)
     x = layers.Dense(c.channels, c.dtype, name="patches")(x)
     x = x + positions(c.side, c.channels).astype(x.dtype)
     for i, dtype in enumerate(dtypes):
@@ -325,7 +325,7 @@ class DiT(nn.Module):
     x = normalized(x, c.norm) * scale.astype(x.dtype) + shift.astype(x.dtype)
     features = c.in_channels * c.patch**2
     x = layers.Dense(features, dtypes[-1], _ZEROS, name="out")(x)
-    x = x.astype(wide).reshape(len(x), c.side, c.side, features)
+    x = x.astype(wide).reshape(x.shape[0], c.side, c.side, features)
     return layers.from_patches(x, c.patch)
 
 

@@ -102,13 +102,16 @@ def test_read_back_wherever_a_workdir_is(exported, run, printed, tmp_path):
   np.testing.assert_array_equal(*(s["samples"] for s in samples))
 
 
-def test_a_network_without_a_pytorch_module(command, tmp_path, caplog):
+@pytest.mark.parametrize("family", ["ddpmpp", "dit"])
+def test_a_network_without_a_pytorch_module(family, command, tmp_path, caplog):
   """Whatever else it has is written unless the user asks for more."""
   fields = ("channels=4", "channel_mult=(1,)", "num_blocks=1")
   fields += ("augment=True",)  # an input of training, which no export has
+  file = DIGITS.with_name("digits_dit.py") if family == "dit" else DIGITS
   argv = [f"--config.network.{field}" for field in fields]
-  config = configs.parse_config([f"--config={DIGITS}:run=sct,tiny", *argv])
-  config.network.family = "ddpmpp"
+  argv = [f"--config={file}:run=sct,tiny", *argv * (family == "ddpmpp")]
+  config = configs.parse_config(argv)
+  config.network.family = family
   average = jax.tree.map(
     lambda leaf: jnp.ones(leaf.shape, leaf.dtype), workdir.param_shapes(config)
   )
@@ -118,7 +121,7 @@ def test_a_network_without_a_pytorch_module(command, tmp_path, caplog):
   code, out, err = command("export", *argv)
   assert code == 0, err
   [message] = caplog.messages
-  assert "diffusers is left out" in message and "DDPMpp" in message
+  assert "diffusers is left out" in message and family in message
   written = {path.name for path in (tmp_path / "x").iterdir()}
   assert written == {
     "README.md",
