@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Plans the paper's ImageNet runs for the hardware that they are meant for.
+# Plans the ImageNet runs for the hardware that they are meant for.
 #
 #     launch/plans.sh [PATTERN]
 #
@@ -16,15 +16,15 @@ readonly OUT=${OUT:-docs/plans} PATTERN=${1:-*}
 export JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1.0
 
 plan() {
-  local run=$1 size=$2 target=$3 on=gpu
+  local run=$1 size=$2 target=$3 config=${4:-imagenet512} on=gpu
   [[ $target != v* ]] || on=tpu
-  local name=imagenet512-$run-$size-${target/:/-}
+  local name=$config-$run-$size-${target/:/-}
   # shellcheck disable=SC2053  # a pattern
   [[ $name == $PATTERN ]] || return 0
   [[ ! -e $OUT/$name.json ]] || return 0
   echo "$name"
   ${SCM_JAX:-scm-jax} plan --target="$target" --json \
-    --config="configs/imagenet512.py:run=$run,size=$size,on=$on" >"$OUT/.$name"
+    --config="configs/$config.py:run=$run,size=$size,on=$on" >"$OUT/.$name"
   mv "$OUT/.$name" "$OUT/$name.json"
 }
 
@@ -37,6 +37,8 @@ for run in teacher sct ect tcm cmt ms_scd ayf meanflow imf alphaflow facm \
   scd_vsd; do
   plan "$run" xxl a100-80gb:8x8
 done
+plan scd xl a100-80gb:1x8 imagenet256
+plan teacher xl a100-80gb:1x8 imagenet256
 for size in xxl s l m xl; do
   slice=16x16
   [[ $size != [sm] ]] || slice=8x16

@@ -11,6 +11,7 @@ import math
 import os
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
@@ -123,6 +124,23 @@ def params_from_tensors(
     "denoiser": traverse_util.unflatten_dict(found),
     "weighting": _zeros(shapes["weighting"]),
   }
+
+
+def expected_of_noise(
+  network: networks.DiTConfig, params: dict[str, Any]
+) -> float:
+  """Returns the RMS of the data that a network expects of noise alone.
+
+  That is the mean of its data, whose RMS is a small part of theirs. Files of
+  DiT (arXiv 2212.09748) have the names and shapes of SiT's, but tell their
+  network another time and expect noise of it.
+  """
+  shape = (4, network.resolution, network.resolution, network.in_channels)
+  noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  cond = networks.null_cond(network, len(noise))
+  t = np.full(len(noise), math.pi / 2, np.float32)
+  F = jax.jit(networks.build(network).F)(params, noise, t, cond)
+  return float(np.sqrt(np.mean(np.square(F))))
 
 
 def _zeros(shapes: Any) -> Any:

@@ -65,6 +65,25 @@ def draw(outputs=8):
   return tensors
 
 
+def expecting_nothing():
+  """Tensors of a SiT that gives about the opposite of its input, at all times.
+
+  Tokens hold their patches, larger than their places, and blocks do nothing.
+  """
+  tensors = {name: np.zeros_like(x) for name, x in draw().items()}
+  tensors["pos_embed"] = places()
+  outputs = tensors["final_layer.linear.weight"].reshape(PATCH**2, 8, WIDTH)
+  for pixel in range(PATCH**2):
+    row, column = divmod(pixel, PATCH)
+    for channel in range(4):
+      feature = 4 * pixel + channel
+      into = tensors["x_embedder.proj.weight"][feature]
+      into[channel, row, column] = 100.0
+      # A token of 16 channels of magnitude 1, among 64, is normalised to 2.
+      outputs[pixel, channel, feature] = -0.5
+  return tensors
+
+
 def of_repa(tensors):
   """The tensors, with the layers of REPA that sampling does not need."""
   return tensors | {"projectors.0.0.weight": np.ones((3, WIDTH), np.float32)}
@@ -202,6 +221,17 @@ def test_import_sample_and_distil(file, printed, refused, tmp_path):
   # It began as its teacher.
   metrics = (student / "metrics.jsonl").read_text().splitlines()
   assert np.isfinite(json.loads(metrics[-1])["loss"])
+
+
+def test_what_a_network_expects_of_noise(torch, command, caplog, tmp_path):
+  """SiT's gives the noise back and little else; a random one does not."""
+  for name, tensors in (("random", draw()), ("right", expecting_nothing())):
+    file = tmp_path / f"{name}.pt"
+    torch.save({n: torch.tensor(x) for n, x in tensors.items()}, file)
+    caplog.clear()
+    assert command("import-sit", file, f"--out={tmp_path}/{name}")[0] == 0
+    warned = any("is it a DiT network" in line for line in caplog.messages)
+    assert warned == (name == "random")
 
 
 def test_mistakes(torch, refused, tmp_path):

@@ -14,23 +14,23 @@ from scm_jax.training import resolve, sharding
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PLANS = sorted((DOCS / "plans").glob("*.json"))
-CONFIGURED = sorted((DOCS / "plans").glob("imagenet512-*.json"))
+CONFIGURED = sorted((DOCS / "plans").glob("imagenet*-*.json"))
 # With more images in one pass, a compiled program needed several times as much
 # memory for each, which the estimate does not predict (docs/planning.md).
 _MOST_IMAGES = 64
 
 
 def chosen(path):
-  """Returns the config's argument for the run that was planned."""
+  """Returns the config's name, and its argument for the planned run."""
   size = re.search(r"\b(xxl|xl|l|m|s)-", path.name)[1]
-  run = re.match(r"imagenet512-(\w+)-|", path.name)[1] or "scd"
-  return f"run={run},size={size}"
+  name, run = re.match(r"(imagenet\d+)-(\w+)-|", path.name).groups()
+  return name or "imagenet512", f"run={run or 'scd'},size={size}"
 
 
 @functools.cache
-def planned(argument, on):
+def planned(name, argument, on):
   """Returns the config of a run, and its step."""
-  file = ROOT / "configs" / "imagenet512.py"
+  file = ROOT / "configs" / f"{name}.py"
   config = configs.parse_config([f"--config={file}:{argument},on={on}"])
   if config.run != "teacher":
     config.teacher = "random"
@@ -45,7 +45,7 @@ def test_the_estimate_at_start_meets_the_compiler(path):
   if images > _MOST_IMAGES:
     pytest.skip("more images in a pass than the estimate was found for")
   on = targets.parse(plan["target"]).card.platform
-  config, step = planned(chosen(path), on)
+  config, step = planned(*chosen(path), on)
   config = config.copy_and_resolve_references()
   config.microbatches = plan["microbatches"]
   config.network.remat = plan["remat"]
@@ -62,7 +62,7 @@ def test_the_estimate_at_start_meets_the_compiler(path):
 def test_the_minimum_meets_what_was_sent(path):
   plan = json.loads(path.read_text())
   target = targets.parse(plan["target"])
-  config, step = planned(chosen(path), target.card.platform)
+  config, step = planned(*chosen(path), target.card.platform)
   config = config.copy_and_resolve_references()
   config.microbatches = plan["microbatches"]
   mesh = sharding.abstract_mesh(plan["mesh"]["data"], plan["mesh"]["fsdp"])
@@ -80,8 +80,9 @@ def test_the_minimum_meets_what_was_sent(path):
 def test_what_was_planned_is_what_is_configured(path):
   """A plan of other defaults than today's must be made again."""
   plan = json.loads(path.read_text())
-  file = ROOT / "configs" / "imagenet512.py"
-  config = configs.parse_config([f"--config={file}:{chosen(path)}"])
+  name, argument = chosen(path)
+  file = ROOT / "configs" / f"{name}.py"
+  config = configs.parse_config([f"--config={file}:{argument}"])
   assert plan["mesh"]["fsdp"] == config.mesh.fsdp
   assert plan["remat"] == config.network.remat
   images = plan["global_batch"] // plan["devices"] // plan["microbatches"]
