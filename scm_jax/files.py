@@ -6,14 +6,16 @@ either. Paths may lie on a local disk or in a bucket (`gs://...`).
 
 While a folder `NAME` is replaced, its neighbours are `.NAME.partial`, which is
 being written, and on a disk `.NAME.previous`, the old content, and
-`.NAME.lock`, by which one process alone does so. On a disk the swap is two
-renames, and `recover_folder` rolls back what a kill interrupted. A bucket
+`.NAME.lock`, by which one process alone does so. On a disk the swap is one
+step where the system has it, else two renames, and `recover_folder` rolls back
+what a kill interrupted. A bucket
 cannot rename a folder: an object `.NAME.complete` first records that
 `.NAME.partial` is whole, its objects are then copied to `NAME`, and
 `recover_folder` completes what a kill interrupted.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import pathlib
@@ -230,12 +232,29 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def _swap_into_place(path: pathlib.Path) -> None:
-  """Renames the partial folder to `path`, by way of setting the old aside."""
-  previous = _neighbour(path, "previous")
+  """Puts the partial folder at `path`, where readers always find a folder.
+
+  Where the system cannot exchange two folders at once, the old one is set aside
+  first, and for a moment there is none.
+  """
+  previous, partial = _neighbour(path, "previous"), _neighbour(path, "partial")
   if path.exists():
+    if _exchanged(partial, path):
+      _remove(partial)
+      return
     path.rename(previous)
-  _neighbour(path, "partial").rename(path)
+  partial.rename(path)
   _remove(previous)
+
+
+def _exchanged(a: pathlib.Path, b: pathlib.Path) -> bool:
+  """Exchanges two folders in one step, and returns whether the system could."""
+  try:
+    exchange = ctypes.CDLL(None).renameat2  # of Linux
+  except (AttributeError, OSError):
+    return False
+  here = -100  # paths are relative to the current folder
+  return exchange(here, os.fsencode(a), here, os.fsencode(b), 2) == 0
 
 
 def _copy_into_place(path: Any) -> None:

@@ -16,6 +16,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from scm_jax import compilation, editing, networks, samplers
+from scm_jax.errors import ConfigError
 from scm_jax.objectives import velocity
 from scm_jax.sampler_kinds import SamplerState
 
@@ -76,9 +77,19 @@ def integrate(
 
   Returns:
     `x0`, float32 `[B, H, W, C]`, not decoded, and the steps that lead there.
+
+  Raises:
+    ConfigError: the kind of sampler gives samples of another shape.
   """
   F, cond = bind(sampler, label, guidance, guided)
-  return sampler.rules.path(sampler, F, noise, cond, steps)
+  x0, path = sampler.rules.path(sampler, F, noise, cond, steps)
+  if x0.shape != noise.shape[1:]:
+    raise ConfigError(
+      f"the kind of sampler {sampler.kind!r} gives samples "
+      f"{list(x0.shape)} for noise {list(noise.shape[1:])}; both must have one "
+      "shape"
+    )
+  return x0, path
 
 
 def decode(sampler: SamplerState, x0: Array) -> Array:

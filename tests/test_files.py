@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -99,6 +100,14 @@ def exists(path):
   return path.exists() and path.is_dir()
 
 
+@pytest.fixture(params=[True, False], ids=["exchanged", "renamed"])
+def exchange(request, monkeypatch):
+  """Whether the system exchanges two folders in one step, as Linux does."""
+  if not request.param:
+    monkeypatch.setattr(files, "_exchanged", lambda a, b: False)
+
+
+@pytest.mark.usefixtures("exchange")
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_folder_killed_at_each_operation(root, killed_at, done):
   """The old or the new one is there, and the next write goes through."""
@@ -127,6 +136,7 @@ def test_the_first_folder_is_whole_or_not_there(root, killed_at, number):
   assert content(path) == "second"
 
 
+@pytest.mark.usefixtures("exchange")
 def test_a_recovery_that_is_killed(root, killed_at):
   """A kill at any operation of what follows a kill at any operation."""
   for first in range(1, 16):
@@ -141,9 +151,28 @@ def test_a_recovery_that_is_killed(root, killed_at):
       assert content(path) in ("old", "new")
 
 
+def test_there_is_a_folder_at_all_times(tmp_path):
+  path, there = tmp_path / "folder", []
+  replace(path, "0")
+  ended = threading.Event()
+
+  def look():
+    while not ended.is_set():
+      there.append(path.exists())
+
+  reader = threading.Thread(target=look)
+  reader.start()
+  for number in range(100):
+    replace(path, str(number))
+  ended.set()
+  reader.join()
+  assert len(there) > 100 and all(there)
+
+
 def test_a_disk_that_fails_keeps_the_folder(tmp_path, monkeypatch):
   path = tmp_path / "folder"
   replace(path, "old")
+  monkeypatch.setattr(files, "_exchanged", lambda a, b: False)
   real = pathlib.Path.rename
 
   def rename(self, target):

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from scm_jax import networks, plugins
+from scm_jax import loading, networks, plugins
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.objectives import OBJECTIVES, spec
+from scm_jax.sampler_kinds import KINDS
 from scm_jax.training import resolve
 
 MODULE = pathlib.Path(__file__).with_name("plugin_l1.py")
@@ -124,6 +125,20 @@ def test_an_output_that_would_be_broadcast_or_rounded(monkeypatch, change):
   network, x = networks.build(config), jnp.zeros((2, 4, 4, 3))
   with pytest.raises(ConfigError, match=r"'mine' gives .* \[2, 4, 4, 3\]"):
     jax.eval_shape(network.F, network.shapes, x, jnp.ones(2), {})
+
+
+def test_samples_of_another_shape(monkeypatch):
+  """One image for a batch would else be all that a file holds."""
+  known = KINDS["consistency"]
+
+  def path(*args):
+    x0, steps = known.path(*args)
+    return x0[:1], steps
+
+  own = dataclasses.replace(known, path=path)
+  monkeypatch.setitem(KINDS, "consistency", own)
+  with pytest.raises(ConfigError, match=r"'consistency' gives samples \[1, "):
+    loading.load("mnist-scd").sample(num=2)
 
 
 @pytest.mark.slow

@@ -98,6 +98,15 @@ class BundledImages(BundledArrays, skip_registration=True):
     )
 
   def encode(self, array: np.ndarray) -> io.BytesIO:
+    wanted = (self.side(), self.side(), self.CHANNELS)
+    if array.dtype != np.uint8 or wanted not in (
+      array.shape,
+      (*array.shape, 1),
+    ):
+      raise UserError(
+        f"the builder of dataset {self.name!r} gives an image of {array.dtype} "
+        f"{list(array.shape)}; it must be uint8 {list(wanted)}"
+      )
     # Given pixels, TFDS would import TensorFlow (seconds) just to encode them.
     file = io.BytesIO()
     grey = array.shape[2:] == (1,)

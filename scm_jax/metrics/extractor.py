@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from scm_jax.errors import UserError
+from scm_jax.errors import ConfigError, UserError
 
 # Extractors that confirm what others say: nothing is chosen by their features.
 JUDGES = frozenset({"judge", "random"})
@@ -35,6 +35,30 @@ class Extractor:
   outputs: tuple[str, ...] = ("features",)  # the names of what `apply` returns
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def checked(self, outputs: Any, count: int) -> dict[str, Array]:
+    """Returns what `apply` returned for `count` images, if it is as stated.
+
+    Raises:
+      ConfigError: it is not; see the class.
+    """
+    known = outputs if isinstance(outputs, dict) else {}
+    features = getattr(known.get("features"), "shape", None)
+    if features != (count, self.dim):
+      raise ConfigError(
+        f"the extractor {self.name!r} gives for {count} images no 'features' "
+        f"of [{count}, {self.dim}], its `dim`, but "
+        f"{list(features) if features else 'none'}"
+      )
+    for name in {*self.outputs, *known}:
+      shape = getattr(known.get(name), "shape", ())
+      if name not in self.outputs or shape[:1] != (count,):
+        raise ConfigError(
+          f"the extractor {self.name!r} states the outputs "
+          f"{', '.join(self.outputs)}, each of one entry for an image, and "
+          f"{name!r} is not so"
+        )
+    return known
 
   def fingerprint(self) -> str:
     """Returns a hex digest of everything that the features depend on."""

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scm_jax.errors import ConfigError, UserError
+
 Arrays = dict[str, np.ndarray]
 Statistics = Mapping[str, Any]  # summaries of one extractor, by statistic name
 ImageSet = Mapping[str, Statistics]  # a set's statistics, by extractor name
@@ -126,6 +128,10 @@ class Metric:
 
     There are no scores if a set lacks the statistic that the metric needs, or
     is too small.
+
+    Raises:
+      ConfigError: `compute` returns other than one score for each key.
+      UserError: a score is not finite.
     """
     name, theirs = self.statistic.name, self.reference_statistic.name
     if name not in generated or (self.compares and theirs not in reference):
@@ -134,4 +140,12 @@ class Metric:
     scores = self.compute(*sets, options)
     if not scores:
       return {}, ""
+    keys = ", ".join(self.keys)
+    if len(scores) != len(self.keys):
+      raise ConfigError(
+        f"the metric of {keys} computes {len(scores)} scores, not "
+        f"{len(self.keys)}"
+      )
+    if not np.isfinite(scores).all():
+      raise UserError(f"the metric of {keys} computes {scores}: not finite")
     return dict(zip(self.keys, scores, strict=True)), self.warn(*sets)

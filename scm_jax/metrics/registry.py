@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from scm_jax.errors import ConfigError
 from scm_jax.metrics import (
   class_shares,
   cmmd,
@@ -32,8 +33,28 @@ METRICS: tuple[Metric, ...] = (
 
 
 def by_key() -> dict[str, Metric]:
-  """Returns the metrics by the keys of their scores in `report.json`."""
-  return {key: metric for metric in METRICS for key in metric.keys}
+  """Returns the metrics by the keys of their scores in `report.json`.
+
+  Raises:
+    ConfigError: two of them have the same key, or one prints a score that it
+      does not compute.
+  """
+  found: dict[str, Metric] = {}
+  for metric in METRICS:
+    for key in metric.keys:
+      if key in found:
+        raise ConfigError(
+          f"two metrics have the score {key!r}; give that of the plug-in "
+          "another key"
+        )
+      found[key] = metric
+    for column in metric.columns:
+      if column.key not in metric.keys:
+        raise ConfigError(
+          f"the metric with the scores {', '.join(metric.keys)} has a column "
+          f"of {column.key!r}, which is none of them"
+        )
+  return found
 
 
 def columns() -> dict[str, Column]:
@@ -42,9 +63,21 @@ def columns() -> dict[str, Column]:
 
 
 def statistics(outputs: Collection[str] | None = None) -> dict[str, Statistic]:
-  """Returns the statistics that metrics need of some outputs, or of all."""
+  """Returns the statistics that metrics need of some outputs, or of all.
+
+  Raises:
+    ConfigError: two of them have the same name.
+  """
+  found: dict[str, Statistic] = {}
+  for metric in METRICS:
+    mine = metric.statistic
+    if found.setdefault(mine.name, mine) is not mine:
+      raise ConfigError(
+        f"two metrics have different statistics of the name {mine.name!r}; "
+        "give that of the plug-in another name"
+      )
   return {
-    metric.statistic.name: metric.statistic
-    for metric in METRICS
-    if outputs is None or metric.statistic.output in outputs
+    name: statistic
+    for name, statistic in found.items()
+    if outputs is None or statistic.output in outputs
   }

@@ -51,7 +51,10 @@ class Extraction:
     self._params = jax.device_put(params, self.replicated)
 
     def apply(params, images):
-      return {e.name: e.apply(params[e.name], images) for e in self.extractors}
+      return {
+        e.name: e.checked(e.apply(params[e.name], images), len(images))
+        for e in self.extractors
+      }
 
     specs = PartitionSpec(), PartitionSpec("data")
     self._program = jax.jit(

@@ -249,3 +249,22 @@ def test_grey_images_may_lack_the_last_axis(tmp_path, monkeypatch, shape):
   )
   source = sources.open_source(config)
   np.testing.assert_array_equal(source[2]["image"], np.full((4, 4, 1), 160))
+
+
+@pytest.mark.parametrize(
+  "images",
+  [
+    np.zeros((3, 5, 5, 3), np.uint8),
+    np.zeros((3, 4, 4), np.uint8),
+    np.zeros((3, 4, 4, 3), np.uint16),  # of which a PNG would keep 8 bits
+  ],
+)
+def test_images_of_another_shape_or_type(tmp_path, monkeypatch, images):
+  monkeypatch.setattr(Flags, "load_arrays", lambda _: (images, [0, 1, 2]))
+  line = sources.BuiltIn(__name__, "Flags", "flags")
+  monkeypatch.setitem(sources.BUILT_IN, "scm_flags", line)
+  config = data_config(
+    tmp_path, name="scm_flags", size=4, channels=3, num_classes=3
+  )
+  with pytest.raises(UserError, match=r"it must be uint8 \[4, 4, 3\]"):
+    sources.open_source(config)

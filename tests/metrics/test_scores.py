@@ -1,5 +1,6 @@
 """Scores of images as a whole, and the reference's floor."""
 
+import dataclasses
 import pathlib
 from statistics import stdev
 
@@ -19,7 +20,13 @@ from scm_jax.metrics.accumulator import Accumulator
 from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.classifier import classifier_extractor
 from scm_jax.metrics.extractor import Extractor
-from scm_jax.metrics.metric import Column, Metric, Options, Statistic
+from scm_jax.metrics.metric import (
+  KEPT_FEATURES,
+  Column,
+  Metric,
+  Options,
+  Statistic,
+)
 from scm_jax.metrics.pixels import pixel_extractor
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -194,6 +201,49 @@ def test_a_new_metric_is_its_module_and_a_line(
   results = [a.result()["classifier"] for a in (accumulator, again)]
   summaries = [result["largest"].tobytes() for result in results]
   assert summaries[0] == summaries[1]
+
+
+def _metric(statistic=_LARGEST, scores=(1.0,), key="mine", column="mine"):
+  compute = lambda generated, reference, options: scores
+  return Metric(statistic, compute, (key,), (Column(column, "mine"),))
+
+
+@pytest.mark.parametrize(
+  ("metric", "said"),
+  [
+    (_metric(key="kid", column="kid"), "two metrics have the score 'kid'"),
+    (_metric(column="mien"), "a column of 'mien', which is none of them"),
+    (
+      _metric(dataclasses.replace(_LARGEST, name="features")),
+      "different statistics of the name 'features'",
+    ),
+    (_metric(KEPT_FEATURES, (1.0, 2.0)), "computes 2 scores, not 1"),
+    (_metric(KEPT_FEATURES, (float("nan"),)), "mine .* not finite"),
+  ],
+)
+def test_a_metric_that_cannot_work(collect, digits, monkeypatch, metric, said):
+  """One of a name that exists would replace the other's scores."""
+  monkeypatch.setattr(registry, "METRICS", (*registry.METRICS, metric))
+  with pytest.raises(errors.UserError, match=said):
+    images = collect(digits[0][:100])
+    scores.score(images, images, Options(allow_few=True))
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda rows: {"features": rows[:, :5]},
+    lambda rows: {"features": rows[:3]},
+    lambda rows: {"features": rows[..., None]},
+    lambda rows: {"features": rows, "logits": rows},
+    lambda rows: rows,
+  ],
+)
+def test_outputs_that_are_not_as_stated(digits, change):
+  apply = lambda params, images: change(_rows(params, images)["features"])
+  extraction = streaming.Extraction([Extractor("mine", 8, (), apply)])
+  with pytest.raises(errors.ConfigError, match="the extractor 'mine'"):
+    streaming.collect_images(digits[0][:16], extraction)
 
 
 def test_metrics_and_extractors_are_documented():
