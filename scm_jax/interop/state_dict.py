@@ -178,6 +178,8 @@ ADMITTED: unpickling.Table = _Admitted(
     ("builtins", "dict"): Dict,
     ("builtins", "set"): Call(set),
     ("__builtin__", "set"): Call(set),  # in older pickles
+    # The flags of a training script, beside its weights.
+    ("argparse", "Namespace"): unpickling.record_type("Namespace"),
     _PERSISTENT: Call(_persistent),
   }
 )

@@ -345,5 +345,12 @@ def fold(config: DiTConfig, params: Any, platform: str, batch: int) -> Any:
 
 
 FAMILY = Family(
-  DiTConfig, DiT, forms=Forms(convert=trigflow.network_from_sit), fold=fold
+  DiTConfig,
+  DiT,
+  forms=Forms(
+    convert=trigflow.network_from_sit,
+    same=("norm", "mlp", "rotary", "qk_norm", "modulation")
+    + ("channels_per_head",),
+  ),
+  fold=fold,
 )

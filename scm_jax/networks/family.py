@@ -47,6 +47,8 @@ class Forms(NamedTuple):
     sign: the start of the paths of parameters that alone turn the output's
       sign, by which the forms differ; () where a network of one form cannot
       start from one of the other.
+    same: fields of the config that change what the same parameters compute, so
+      that a network starts only from one that has them alike.
   """
 
   convert: Callable[..., Any] = trigflow.network_from_edm
@@ -54,6 +56,7 @@ class Forms(NamedTuple):
   time_layers: frozenset[str] = frozenset()
   modulation: frozenset[str] = frozenset()
   sign: Path = ()
+  same: tuple[str, ...] = ()
 
 
 class Family(NamedTuple):

@@ -18,7 +18,7 @@ def check_plugin(target: Target) -> None:
   if not installed[platform]:
     raise UserError(
       f"--target={target.name} needs a compiler that is not installed; pip "
-      f"install 'scm-jax[plan-{platform}]' (you do not need a {target.kind})"
+      f"install 'scm-jax[plan-{platform}]' (the hardware itself is not needed)"
     )
 
 

@@ -265,6 +265,14 @@ def _transfer(
       f"of {target.form!r} cannot start; set --config.network.form="
       f"{source.form}"
     )
+  for field in forms.same:
+    theirs, ours = getattr(source, field), getattr(target, field)
+    if theirs != ours:
+      raise ConfigError(
+        f"the network of {folder} has {field}={theirs}, with which its weights "
+        f"are another function than with {ours}; set --config.network.{field}="
+        f"{theirs}"
+      )
   params, report = partial_restore.restore(model.params, source, target)
   if report.misfits:
     raise ConfigError(

@@ -1,5 +1,6 @@
 """SiT's networks: what they give as ours, and the command `import-sit`."""
 
+import argparse
 import json
 
 import jax
@@ -185,8 +186,13 @@ def file(torch, tmp_path_factory):
   """A training checkpoint with a network's average."""
   path = tmp_path_factory.mktemp("sit") / "SiT.pt"
   average = {name: torch.tensor(x) for name, x in draw().items()}
-  torch.save({"ema": average, "model": {}, "opt": {}}, path)
+  torch.save({"ema": average, "model": {}, "opt": {}, "args": flags()}, path)
   return path
+
+
+def flags(path="Linear"):
+  """The flags that SiT's training script saves beside the weights."""
+  return argparse.Namespace(path_type=path, prediction="velocity")
 
 
 SMALL = (f"--config.network.channels={WIDTH}", "--config.total_steps=2")
@@ -209,14 +215,17 @@ def test_import_sample_and_distil(file, printed, refused, tmp_path):
   assert plain.std() > 5 and np.abs(guided - plain).mean() > 0.1
 
   config = "--config=imagenet256:run=scd,tiny,layers="
-  flags = (*SMALL, f"--config.teacher={run}", f"--workdir={student}")
-  line = refused(2, "train", f"{config}dit", *flags)
+  argv = (*SMALL, f"--config.teacher={run}", f"--workdir={student}")
+  line = refused(2, "train", f"{config}dit", *argv)
   assert "was trained on data scaled as" in line
   data = "--config.data.std=(5.48998,5.48998,5.48998,5.48998)"
   data = (data, "--config.data.mean=(0.0,0.0,0.0,0.0)")
-  line = refused(2, "train", f"{config}dit", *flags, *data)
+  line = refused(2, "train", f"{config}dit", *argv, *data)
   assert "--config.network.form=sit" in line
-  printed("train", f"{config}sit", *flags)
+  other = [flag for flag in argv if "channels_per_head" not in flag]
+  line = refused(2, "train", f"{config}sit", *other)
+  assert "set --config.network.channels_per_head=64" in line
+  printed("train", f"{config}sit", *argv)
   assert scm_jax.load(student).sample([1, 2], steps=2).std() > 1
   # It began as its teacher.
   metrics = (student / "metrics.jsonl").read_text().splitlines()
@@ -249,6 +258,11 @@ def test_mistakes(torch, refused, tmp_path):
   assert "it also has blocks.0.attn.q_norm.weight" in line(more)
   moved = tensors | {"pos_embed": tensors["pos_embed"][:, ::-1].copy()}
   assert "are not the sinusoids of DiT" in line(moved)
+  flat = tensors | {"x_embedder.proj.weight": np.ones((WIDTH, 16), np.float32)}
+  assert "has 2 axes and not 4" in line(flat)
+  torch.save({"ema": {}, "args": flags("GVP")}, tmp_path / "gvp.pt")
+  argv = "import-sit", tmp_path / "gvp.pt", f"--out={tmp_path}/out"
+  assert "trained with path_type=GVP" in refused(1, *argv)
   assert "No such file" in refused(
     1, "import-sit", tmp_path / "none.pt", f"--out={tmp_path}/out"
   )
