@@ -16,11 +16,15 @@ velocity of the imported one again. It prints which weights it copied. sCD then
 starts from the result and distils the imported network itself. `run=sct` starts
 in the same way and needs no teacher, only --config.start=runs/adapted.
 
-Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64|cifar10`, `size=`
-and `on=gpu|tpu` as in the config of that name, `guide` for sCD with the
-guidance scale as an input, which needs a teacher that was imported with
-`--guide`, and `tiny` for a check of the code path in seconds on one core.
-Everything else, the data included, is as in that config.
+A SiT or REPA network (`import-sit`) is adapted likewise, with
+`data=imagenet256,size=xl`: its student has double normalisation in place of
+adaLN, and needs no guidance network.
+
+Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64|cifar10|
+imagenet256`, `size=` and `on=gpu|tpu` as in the config of that name, `guide`
+for sCD with the guidance scale as an input, which needs a teacher that was
+imported with `--guide`, and `tiny` for a check of the code path in seconds on
+one core. Everything else, the data included, is as in that config.
 The paper trains its teachers from scratch; the numbers of the adaptation are
 our choice.
 
@@ -28,7 +32,14 @@ A teacher of the published form may also come from `scm-jax train`, and for
 CIFAR-10 it has to: `configs/cifar10.py:run=teacher --config.network.form=edm`.
 """
 
-from configs import cifar10, common, imagenet64, imagenet512, paper
+from configs import (
+  cifar10,
+  common,
+  imagenet64,
+  imagenet256,
+  imagenet512,
+  paper,
+)
 from scm_jax.configuration import parse_arg
 from scm_jax.errors import ConfigError
 
@@ -36,6 +47,7 @@ DATA = {
   "imagenet512": imagenet512,
   "imagenet64": imagenet64,
   "cifar10": cifar10,
+  "imagenet256": imagenet256,
 }
 
 
@@ -45,19 +57,24 @@ def get_config(arg: str = ""):
     arg,
     run=paper.RUNS,
     data=tuple(DATA),
-    size=("", *imagenet512.SIZES),
+    size=("", *dict.fromkeys((*imagenet512.SIZES, *imagenet256.SIZES))),
     on=("", *paper.HARDWARE),
     guide=False,
     tiny=False,
   )
   config = DATA[choice.data].get_config(_base(choice))
 
-  if config.network.family == "unet":
-    # It keeps EDM2's shapes, and its gains keep the magnitudes of the blocks.
-    config.network.double_norm = "gained"
   config.teacher_ema = 0.0  # a public file holds one set of EMA weights
   if choice.run == "teacher":
     _adapt(config, choice.tiny)
+  if config.network.family == "dit":
+    # A student diverges without (BUILD_NOTES.md). SiT drops labels and is told
+    # its time in a way that suits students, and so keeps its form.
+    config.network.modulation = "double"
+    return config
+  if config.network.family == "unet":
+    # It keeps EDM2's shapes, and its gains keep the magnitudes of the blocks.
+    config.network.double_norm = "gained"
   # EDM2's networks were always given the label: they cannot guide themselves,
   # nor teach a student without a label.
   config.objective.label_dropout = 0.0
@@ -81,6 +98,7 @@ def _base(choice) -> str:
   base += f",size={choice.size}" if choice.size else ""
   base += f",on={choice.on}" if choice.on else ""
   base += ",latents=edm2" if choice.data == "imagenet512" else ""
+  base += ",layers=sit" if choice.data == "imagenet256" else ""
   return base + (",tiny" if choice.tiny else "")
 
 
@@ -95,7 +113,9 @@ def _adapt(config, tiny: bool) -> None:
   if not tiny:
     config.total_steps = 20_000
     # About the last rate of EDM2's schedule; it falls to 0 over the last half.
-    config.optimizer.learning_rate = 2e-3
+    # A transformer keeps SiT's rate.
+    if config.network.family != "dit":
+      config.optimizer.learning_rate = 2e-3
     config.optimizer.decay_steps = 0
     config.optimizer.rampup_images = 1_000_000
     config.optimizer.cooldown = 0.5

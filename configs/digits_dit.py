@@ -5,8 +5,8 @@
     scm-jax train --config=configs/digits_dit.py:run=scd --workdir=runs/scd \
         --config.teacher=runs/teacher
 
-Arguments and all other settings are those of configs/digits.py. Its network of 0.72
-M parameters takes about as long as the U-Net there (BUILD_NOTES.md).
+Arguments and all other settings are those of configs/digits.py. Its network
+of 0.72 M parameters takes about as long as the U-Net there (BUILD_NOTES.md).
 """
 
 from configs import common, digits

@@ -33,6 +33,7 @@ from scm_jax.configuration import parse_arg
 from scm_jax.interop import sit
 from scm_jax.networks import presets
 
+SIZES = presets.DIT
 LAYERS = {
   "scm": {"channels_per_head": 64},  # for which devices have fast products
   "dit": presets.DIT_LAYERS,
@@ -45,7 +46,7 @@ def get_config(arg: str = ""):
   choice = parse_arg(
     arg,
     run=paper.RUNS,
-    size=tuple(presets.DIT),
+    size=tuple(SIZES),
     layers=tuple(LAYERS),
     on=paper.HARDWARE,
     tiny=False,
@@ -61,7 +62,7 @@ def get_config(arg: str = ""):
   if choice.layers == "sit":
     config.data.update(sit.DATA)
   paper.set_precision(config, choice.on)
-  config.network.update(presets.DIT[choice.size] | LAYERS[choice.layers])
+  config.network.update(SIZES[choice.size] | LAYERS[choice.layers])
   config.mesh.fsdp = 1 if choice.size in ("s", "b") else 8
   config.images_per_pass = 64
 

@@ -48,7 +48,7 @@ class Forms(NamedTuple):
       sign, by which the forms differ; () where a network of one form cannot
       start from one of the other.
     same: fields of the config that change what the same parameters compute, so
-      that a network starts only from one that has them alike.
+      that only an adaptation starts from a network that has others.
   """
 
   convert: Callable[..., Any] = trigflow.network_from_edm

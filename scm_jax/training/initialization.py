@@ -265,9 +265,11 @@ def _transfer(
       f"of {target.form!r} cannot start; set --config.network.form="
       f"{source.form}"
     )
+  # An adaptation gives the weights their function again.
+  adapts = config.spec.kind == "diffusion" and config.asks_teacher
   for field in forms.same:
     theirs, ours = getattr(source, field), getattr(target, field)
-    if theirs != ours:
+    if theirs != ours and not adapts:
       raise ConfigError(
         f"the network of {folder} has {field}={theirs}, with which its weights "
         f"are another function than with {ours}; set --config.network.{field}="
