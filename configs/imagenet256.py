@@ -14,8 +14,8 @@ then on:
     scm-jax prepare --config=configs/imagenet256.py --source=ILSVRC2012/train \
         --autoencoder=diffusion_pytorch_model.safetensors --out=datasets
 
-A public SiT or REPA network is a teacher after `scm-jax import-sit` (see
-docs/public_model.md); its students have `layers=sit`.
+A public SiT or REPA network is a teacher after `scm-jax import-sit`, and
+configs/adapt.py distils it (docs/public_model.md).
 
 Arguments: `run=` any objective; `size=s|b|l|xl`; `layers=scm|dit|sit`, the
 layers that sCM needs, those of DiT and MeanFlow, or SiT's own network and data

@@ -10,8 +10,8 @@ from scm_jax.errors import UserError
 EXAMPLE = """\
 scm-jax import-sit SiT-XL-2-256.pt --out=runs/sit
 scm-jax sample --workdir=runs/sit --guidance=1.5
-scm-jax train --config=imagenet256:run=scd,size=xl,layers=sit \\
-    --workdir=runs/scd --config.teacher=runs/sit"""
+scm-jax train --config=adapt:run=teacher,data=imagenet256,size=xl \\
+    --workdir=runs/adapted --config.teacher=runs/sit"""
 
 FLAGS = {
   "file=FILE.pt": "SiT's weights, or those of REPA's SiT; no code in the file "

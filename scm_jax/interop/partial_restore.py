@@ -80,7 +80,7 @@ def restore(
     elif (
       reads_other_inputs
       or modulates
-      or networks.ADDED_LAYERS.intersection(path)
+      or (networks.ADDED_LAYERS | forms.added).intersection(path)
     ):
       kinds["fresh"] += [name] * (here is not None)
       kinds["unused"] += [name] * (there is not None)

@@ -77,6 +77,11 @@ class NetworkConfig(schema.Checked):
     return tuple(n for n in ADDED_INPUTS if getattr(self, n))
 
   @property
+  def scm_needs(self) -> dict[str, Any]:
+    """Fields, with their values, without which sCM was seen to diverge."""
+    return {}
+
+  @property
   def weighting_head(self) -> str:
     """The head that `w_phi` has; EDM2's own in networks of EDM2's form."""
     return "edm2" if self.form == "edm2" else self.weighting

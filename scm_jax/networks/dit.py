@@ -96,6 +96,11 @@ class DiTConfig(NetworkConfig):
         )
 
   @property
+  def scm_needs(self) -> dict[str, Any]:
+    """Both normalise what the time acts by; BUILD_NOTES.md has the runs."""
+    return {"qk_norm": True, "modulation": "double"}
+
+  @property
   def side(self) -> int:
     """Tokens in a row, and in a column."""
     return self.resolution // self.patch
@@ -349,6 +354,7 @@ FAMILY = Family(
   DiT,
   forms=Forms(
     convert=trigflow.network_from_sit,
+    added=frozenset({"q_scale", "k_scale"}),
     same=("norm", "mlp", "rotary", "qk_norm", "modulation")
     + ("channels_per_head",),
   ),

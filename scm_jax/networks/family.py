@@ -47,6 +47,8 @@ class Forms(NamedTuple):
     sign: the start of the paths of parameters that alone turn the output's
       sign, by which the forms differ; () where a network of one form cannot
       start from one of the other.
+    added: names of parameters that a network may lack from which another one
+      starts, which then draws them.
     same: fields of the config that change what the same parameters compute, so
       that only an adaptation starts from a network that has others.
   """
@@ -56,6 +58,7 @@ class Forms(NamedTuple):
   time_layers: frozenset[str] = frozenset()
   modulation: frozenset[str] = frozenset()
   sign: Path = ()
+  added: frozenset[str] = frozenset()
   same: tuple[str, ...] = ()
 
 

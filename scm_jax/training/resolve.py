@@ -158,7 +158,7 @@ def remarks(run: Run) -> tuple[str, ...]:
     for name, end in run.objective.schedules.items()
     if end > run.total_steps > 0
   ]
-  return (*late, *_borrowed(run))
+  return (*late, *_borrowed(run), *_unstable(run))
 
 
 def _borrowed(run: Run) -> list[str]:
@@ -177,6 +177,21 @@ def _borrowed(run: Run) -> list[str]:
     f"config.run is {run.run!r}, but config.objective has none of its own "
     f"defaults: {name} is {given[name]!r}, not {own[name]!r}; make the config "
     f"with get_defaults({run.run!r}), which has them"
+  ]
+
+
+def _unstable(run: Run) -> list[str]:
+  """Returns a sentence if a network lacks what keeps sCM's tangent bounded."""
+  if run.spec.kind != "consistency" or not run.spec.tangent:
+    return []
+  wanted = run.network.scm_needs.items()
+  lacking = [f"{k}={v}" for k, v in wanted if getattr(run.network, k) != v]
+  if not lacking:
+    return []
+  return [
+    f"config.network has not {' and '.join(lacking)}; without, students of "
+    "small transformers diverged (docs/configs.md, What sCM needs of a "
+    "transformer)"
   ]
 
 

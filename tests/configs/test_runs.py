@@ -93,6 +93,20 @@ def test_schedules_that_a_run_is_too_short_for(load, run, steps, option):
   assert not resolve.remarks(enough)
 
 
+def test_transformers_that_scm_diverges_on(load):
+  """Their teachers, and other objectives, say nothing."""
+  remarks = {
+    (run, layers): resolve.remarks(
+      resolve.resolve(load("imagenet256", f"run={run},layers={layers}"))
+    )
+    for run in ("teacher", "scd", "facm", "meanflow")
+    for layers in ("scm", "dit")
+  }
+  [remark] = remarks.pop(("scd", "dit"))
+  assert "qk_norm=True and modulation=double" in remark
+  assert not any(remarks.values())
+
+
 @pytest.mark.parametrize("run", ["ect", "meanflow", "facm", "ms_scd"])
 def test_a_run_with_the_defaults_of_another_is_said(run):
   config = get_defaults(run)
