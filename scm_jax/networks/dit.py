@@ -97,8 +97,8 @@ class DiTConfig(NetworkConfig):
 
   @property
   def scm_needs(self) -> dict[str, Any]:
-    """Both normalise what the time acts by; BUILD_NOTES.md has the runs."""
-    return {"qk_norm": True, "modulation": "double"}
+    """Each of them was needed on digits (docs/configs.md)."""
+    return {"norm": "rms", "qk_norm": True, "modulation": "double"}
 
   @property
   def side(self) -> int:

@@ -103,7 +103,7 @@ def test_transformers_that_scm_diverges_on(load):
     for layers in ("scm", "dit")
   }
   [remark] = remarks.pop(("scd", "dit"))
-  assert "qk_norm=True and modulation=double" in remark
+  assert "norm=rms and qk_norm=True and modulation=double" in remark
   assert not any(remarks.values())
 
 
