@@ -70,7 +70,7 @@ def get_config(arg: str = ""):
   if config.network.family == "dit":
     # A student diverges without (BUILD_NOTES.md). SiT drops labels and is told
     # its time in a way that suits students, and so keeps its form.
-    config.network.update(modulation="double", qk_norm=True)
+    config.network.update(modulation="double", norm="rms", qk_norm=True)
     return config
   if config.network.family == "unet":
     # It keeps EDM2's shapes, and its gains keep the magnitudes of the blocks.

@@ -97,7 +97,7 @@ class DiTConfig(NetworkConfig):
 
   @property
   def scm_needs(self) -> dict[str, Any]:
-    """Each of them was needed on digits (docs/configs.md)."""
+    """Students of digits diverged without one of them (docs/configs.md)."""
     return {"norm": "rms", "qk_norm": True, "modulation": "double"}
 
   @property
