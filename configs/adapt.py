@@ -18,7 +18,7 @@ in the same way and needs no teacher, only --config.start=runs/adapted.
 
 A SiT or REPA network (`import-sit`) is adapted likewise, with
 `data=imagenet256,size=xl`: its student has double normalisation in place of
-adaLN, and needs no guidance network.
+adaLN and normalised queries and keys, and needs no guidance network.
 
 Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64|cifar10|
 imagenet256`, `size=` and `on=gpu|tpu` as in the config of that name, `guide`
