@@ -77,3 +77,15 @@ def killed_at() -> Callable:
       yield begun
 
   return run
+
+
+@pytest.fixture(params=[True, False], ids=["exchanged", "renamed"])
+def exchange(
+  request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> bool:
+  """Whether the system exchanges two folders in one step, as Linux does."""
+  from scm_jax import files
+
+  if not request.param:
+    monkeypatch.setattr(files, "_exchanged", lambda a, b: False)
+  return request.param

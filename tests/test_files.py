@@ -100,13 +100,6 @@ def exists(path):
   return path.exists() and path.is_dir()
 
 
-@pytest.fixture(params=[True, False], ids=["exchanged", "renamed"])
-def exchange(request, monkeypatch):
-  """Whether the system exchanges two folders in one step, as Linux does."""
-  if not request.param:
-    monkeypatch.setattr(files, "_exchanged", lambda a, b: False)
-
-
 @pytest.mark.usefixtures("exchange")
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_folder_killed_at_each_operation(root, killed_at, done):
