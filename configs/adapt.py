@@ -68,8 +68,8 @@ def get_config(arg: str = ""):
   if choice.run == "teacher":
     _adapt(config, choice.tiny)
   if config.network.family == "dit":
-    # A student diverges without (BUILD_NOTES.md). SiT drops labels and is told
-    # its time in a way that suits students, and so keeps its form.
+    # Students of digits diverged without (docs/configs.md). SiT drops labels,
+    # and is told its time in a way that suits students: it keeps its form.
     config.network.update(modulation="double", norm="rms", qk_norm=True)
     return config
   if config.network.family == "unet":

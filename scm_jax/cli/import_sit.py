@@ -22,9 +22,6 @@ FLAGS = {
 }
 add_arguments = flags.adder(FLAGS, ["out"], dtype="float32")
 
-# Data of SiT's network have a magnitude of about 0.8, their mean one of 0.2.
-MOST = 0.6
-
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   """Writes the workdir, whole or not at all."""
@@ -44,11 +41,12 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   except (Misfit, UserError) as error:
     raise UserError(f"{args.file} is not a SiT network: {error}") from error
   expected = sit.expected_of_noise(network, params)
-  if expected > MOST:
+  if expected > sit.MOST_OF_NOISE:
     logging.warning(
       f"of noise alone, the network of {args.file} expects data of the "
-      f"magnitude {expected:.2f}, where SiT's expect about 0.2: is it a DiT "
-      "network, or not trained? Look at its samples before you use it"
+      f"magnitude {expected:.2f}, where one of SiT's should expect about 0.2: "
+      "is it a DiT network, or not trained? Look at its samples before you use "
+      "it"
     )
   origin = {"format": "SiT state dict", "file": os.path.basename(args.file)}
   kept = {averaging.name(config.ema[0]): params}

@@ -30,6 +30,10 @@ DATA = {
   "std": (5.48998,) * 4,
   "image_range": (-1.0, 1.0),
 }
+# The most that a network may expect of noise alone. By the constants of latents
+# in arXiv 2410.11081 (Section G.1), data have a magnitude of 0.9 and their mean
+# one of 0.2; no public file was at hand to measure it.
+MOST_OF_NOISE = 0.6
 _NAMES = {
   "patches": "x_embedder.proj",
   "embedding/emb_noise": "t_embedder.mlp.0",
