@@ -16,15 +16,15 @@ velocity of the imported one again. It prints which weights it copied. sCD then
 starts from the result and distils the imported network itself. `run=sct` starts
 in the same way and needs no teacher, only --config.start=runs/adapted.
 
-A SiT or REPA network (`import-sit`) is adapted likewise, with
-`data=imagenet256,size=xl`: its student has double normalisation in place of
+A SiT, REPA or LightningDiT network (`import-sit`) is adapted likewise, with
+`data=imagenet256,teacher=DIR`: its student has double normalisation in place of
 adaLN and normalised queries and keys, and needs no guidance network.
 
 Arguments: `run=teacher|sct|scd`, `data=imagenet512|imagenet64|cifar10|
-imagenet256`, `size=` and `on=gpu|tpu` as in the config of that name, `guide`
-for sCD with the guidance scale as an input, which needs a teacher that was
-imported with `--guide`, and `tiny` for a check of the code path in seconds on
-one core. Everything else, the data included, is as in that config.
+imagenet256`, `size=`, `teacher=` and `on=gpu|tpu` as in the config of that
+name, `guide` for sCD with the guidance scale as an input, which needs a teacher
+that was imported with `--guide`, and `tiny` for a check of the code path in
+seconds on one core. Everything else, the data included, is as in that config.
 The paper trains its teachers from scratch; the numbers of the adaptation are
 our choice.
 
@@ -58,6 +58,7 @@ def get_config(arg: str = ""):
     run=paper.RUNS,
     data=tuple(DATA),
     size=("", *dict.fromkeys((*imagenet512.SIZES, *imagenet256.SIZES))),
+    teacher="",
     on=("", *paper.HARDWARE),
     guide=False,
     tiny=False,
@@ -94,11 +95,19 @@ def _base(choice) -> str:
     raise ConfigError(
       f"{choice.data} computes alike on all hardware; leave on= out"
     )
+  transformers = choice.data == "imagenet256"
+  if choice.teacher and not transformers:
+    raise ConfigError(
+      "teacher= is an argument for data=imagenet256; give --config.teacher"
+    )
   base = f"run={choice.run}"
   base += f",size={choice.size}" if choice.size else ""
   base += f",on={choice.on}" if choice.on else ""
   base += ",latents=edm2" if choice.data == "imagenet512" else ""
-  base += ",layers=sit" if choice.data == "imagenet256" else ""
+  if choice.teacher:
+    base += f",teacher={choice.teacher}"
+  elif transformers:
+    base += ",layers=sit"
   return base + (",tiny" if choice.tiny else "")
 
 

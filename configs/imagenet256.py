@@ -14,14 +14,15 @@ then on:
     scm-jax prepare --config=configs/imagenet256.py --source=ILSVRC2012/train \
         --autoencoder=diffusion_pytorch_model.safetensors --out=datasets
 
-A public SiT or REPA network is a teacher after `scm-jax import-sit`, and
-configs/adapt.py distils it (docs/public_model.md).
+A public SiT, REPA or LightningDiT network is a teacher after `scm-jax
+import-sit`, and configs/adapt.py distils it (docs/public_model.md).
 
 Arguments: `run=` any objective; `size=s|b|l|xl`; `layers=scm|dit|sit`, the
 layers that sCM needs, those of DiT and MeanFlow, or SiT's own network and data
-(`networks.dit`); `on=gpu|tpu`, the hardware, which decides the precision
-(docs/configs.md, Precision); and `tiny` for a check of the code path in a
-minute on one core, with built-in data.
+(`networks.dit`); or, in place of these two, `teacher=DIR`, a transformer whose
+network and data are the run's, too, and which teaches it; `on=gpu|tpu`, the
+hardware, which decides the precision (docs/configs.md, Precision); and `tiny`
+for a check of the code path in a minute on one core, with built-in data.
 
 Batch, optimiser and length are those of SiT (arXiv 2401.08740) and MeanFlow
 (arXiv 2505.13447). Lengths of students, and what no paper says of a
@@ -30,6 +31,7 @@ transformer, are our choice. Nothing of it was trained on ImageNet by us.
 
 from configs import common, paper
 from scm_jax.configuration import parse_arg
+from scm_jax.errors import ConfigError
 from scm_jax.interop import sit
 from scm_jax.networks import presets
 
@@ -44,17 +46,26 @@ LAYERS = {
   "sit": presets.DIT_LAYERS | {"form": "sit"},
 }
 
+# What a student has of its teacher.
+OF_DATA = ("kind", "size", "channels", "num_classes", "mean", "std")
+OF_DATA = (*OF_DATA, "image_range")
+OF_NETWORK = ("form", *SIZES["s"], *presets.DIT_LAYERS)
+
 
 def get_config(arg: str = ""):
   """Returns the config of one run for the arguments listed above."""
   choice = parse_arg(
     arg,
     run=paper.RUNS,
-    size=tuple(SIZES),
-    layers=tuple(LAYERS),
+    size=("", *SIZES),
+    layers=("", *LAYERS),
+    teacher="",
     on=paper.HARDWARE,
     tiny=False,
   )
+  if choice.teacher and (choice.size or choice.layers):
+    raise ConfigError("teacher= says what size= and layers= would say")
+  size = SIZES[choice.size or "s"]
   config = paper.start(choice.run, "dit")
   config.batch_size = 256  # SiT, MeanFlow
   config.ema = (0.05, 0.10)  # as in imagenet512.py
@@ -66,8 +77,8 @@ def get_config(arg: str = ""):
   if choice.layers == "sit":
     config.data.update(sit.DATA)
   paper.set_precision(config, choice.on)
-  config.network.update(SIZES[choice.size] | LAYERS[choice.layers])
-  config.mesh.fsdp = 1 if choice.size in ("s", "b") else 8
+  config.network.update(size | LAYERS[choice.layers or "scm"])
+  config.mesh.fsdp = _shards(config)
   config.images_per_pass = 64
 
   optimizer = config.optimizer
@@ -81,7 +92,33 @@ def get_config(arg: str = ""):
     config.data.name = "scm_patch_latents"
     config.data.size = 8
     paper.shrink(config)
+  if choice.teacher:
+    _fit_to_teacher(config, choice.teacher)
   return config
+
+
+def _shards(config) -> int:
+  """Returns over how many devices the parameters of L and XL are split."""
+  return 8 if config.network.depth >= SIZES["l"]["depth"] else 1
+
+
+def _fit_to_teacher(config, folder: str) -> None:
+  """Takes the network and the data of a teacher.
+
+  Raises:
+    UserError: there is none in the folder, or it is not a transformer.
+  """
+  from scm_jax.training import workdir
+
+  found = workdir.load_config(folder)
+  if found.network.family != "dit":
+    raise ConfigError(f"the teacher {folder} is not a transformer")
+  config.teacher = folder
+  for field in OF_DATA:
+    with config.data.ignore_type():  # a number for each channel
+      config.data[field] = found.data[field]
+  config.network.update({name: found.network[name] for name in OF_NETWORK})
+  config.mesh.fsdp = _shards(config)
 
 
 def _set_length(config) -> None:

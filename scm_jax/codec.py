@@ -62,7 +62,7 @@ class LatentCodec:
     image_range: values of black and white in the images that the autoencoder
       was trained on.
     autoencoder: the autoencoder that `decode` is given parameters for; None
-      draws the small preview of `preview`.
+      draws small pictures, by `preview` or `false_colours`.
   """
 
   mean: tuple[float, ...]
@@ -92,12 +92,14 @@ class LatentCodec:
       x0: the network's data, `[B, h, w, C]`.
       params: the autoencoder's parameters.
     """
-    latents = restore(self, x0)
-    if self.autoencoder is None:
+    latents, (low, high) = restore(self, x0), self.image_range
+    if self.autoencoder:
+      images = self.autoencoder.decode(params, latents)
+    elif x0.shape[-1] == len(PREVIEW):
       images = preview(latents)
     else:
-      images = self.autoencoder.decode(params, latents)
-    low, high = self.image_range
+      colours = false_colours(x0.astype(jnp.float32) / self.sigma_d)
+      images = low + (colours + 1) / 2 * (high - low)
     levels = (images - low) / (high - low) * 255.0
     return jnp.clip(levels, 0, 255).astype(jnp.uint8)
 
@@ -129,6 +131,21 @@ def preview(latents: Array) -> Array:
     for each latent.
   """
   return latents @ (SCALING_FACTOR * jnp.asarray(PREVIEW, latents.dtype))
+
+
+def false_colours(x: Array) -> Array:
+  """Returns small pictures of latents whose colours are not known.
+
+  They show three deviations of the first three channels, or of the first alone.
+
+  Args:
+    x: latents of mean 0 and deviation 1, `[B, h, w, C]`.
+
+  Returns:
+    Colours `[B, h, w, 3]`, nearly all in [-1, 1].
+  """
+  shown = x[..., :3] if x.shape[-1] > 2 else x[..., :1]
+  return jnp.broadcast_to(shown / 3, (*x.shape[:-1], 3))
 
 
 def _standardize(codec: Codec, data: Array) -> Array:

@@ -11,7 +11,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 from scm_jax import networks, schema
-from scm_jax.codec import PREVIEW, Codec, LatentCodec, PixelCodec
+from scm_jax.codec import Codec, LatentCodec, PixelCodec
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import OBJECTIVES, Options, Spec
 
@@ -94,11 +94,6 @@ class Data(schema.Checked):
 
   def _check_latents(self) -> None:
     """Raises ConfigError for values that latents do not have."""
-    if self.channels != len(PREVIEW):
-      raise ConfigError(
-        f"channels is {self.channels}; the latents of Stable Diffusion's "
-        f"autoencoder have {len(PREVIEW)}"
-      )
     if self.flip:
       raise ConfigError("flip mirrors images, not latents; set it to false")
 

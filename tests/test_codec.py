@@ -103,6 +103,19 @@ def test_preview_shows_colours(image_range):
   np.testing.assert_array_equal(images, pixels)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 32])
+def test_preview_of_other_latents(channels):
+  """The first three channels, or one, within three deviations of the mean."""
+  mean, std = np.arange(channels) + 1.0, np.arange(channels) + 2.0
+  codec = LatentCodec(tuple(mean), tuple(std), 0.5)
+  x0 = np.linspace(-1.5, 1.5, 4 * channels).reshape(1, 2, 2, channels)
+  images = np.asarray(codec.decode(jnp.asarray(x0, jnp.float32)), int)
+  assert images.shape == (1, 2, 2, 3)
+  shown = x0[..., :3] if channels > 2 else x0[..., :1]
+  wanted = np.broadcast_to((shown / 1.5 + 1) / 2 * 255, images.shape)
+  assert np.abs(images - wanted).max() < 1.01  # truncated
+
+
 @pytest.mark.parametrize("image_range", [(-1.0, 1.0), (0.0, 1.0)])
 def test_decoded_latents_are_truncated_and_pixels_rounded(image_range):
   """EDM2 has `clamp(0, 1).mul(255)` for the one, and `+ 128` for the other."""

@@ -1,4 +1,4 @@
-"""`scm-jax import-sit`: makes a teacher's workdir of a public SiT network."""
+"""`scm-jax import-sit`: makes a teacher of a public SiT or LightningDiT."""
 
 import argparse
 import logging
@@ -10,17 +10,21 @@ from scm_jax.errors import UserError
 EXAMPLE = """\
 scm-jax import-sit SiT-XL-2-256.pt --out=runs/sit
 scm-jax sample --workdir=runs/sit --guidance=1.5
-scm-jax train --config=adapt:run=teacher,data=imagenet256,size=xl \\
-    --workdir=runs/adapted --config.teacher=runs/sit"""
+scm-jax train --config=adapt:run=teacher,data=imagenet256,teacher=runs/sit \\
+    --workdir=runs/adapted
+scm-jax import-sit lightningdit-xl-imagenet256-800ep.pt \\
+    --statistics=latents_stats.pt --out=runs/lightning"""
 
 FLAGS = {
-  "file=FILE.pt": "SiT's weights, or those of REPA's SiT; no code in the file "
-  "is executed",
+  "file=FILE.pt": "weights of SiT, REPA's SiT, LightningDiT or FACM's teacher; "
+  "no code in the file is executed",
   "--out=DIR": "workdir that is made",
+  "--statistics=FILE.pt": "mean and deviation of each channel of the latents, "
+  "LightningDiT's latents_stats.pt; the default is SiT's scale, 0.18215",
   "--dtype={float32,bfloat16}": "type of the computation, the weights being "
   "float32; the default is float32",
 }
-add_arguments = flags.adder(FLAGS, ["out"], dtype="float32")
+add_arguments = flags.adder(FLAGS, ["out"], statistics="", dtype="float32")
 
 
 def run(args: argparse.Namespace, config_argv: list[str]) -> None:
@@ -32,19 +36,22 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   from scm_jax.training.ema import averaging
 
   tensors = sit.read(args.file)
+  statistics = args.statistics and sit.read_statistics(args.statistics)
   try:
-    config = sit.config(tensors)
+    config = sit.config(tensors, statistics or None)
     config.network.dtype = args.dtype
     network = resolve.resolve(config).network
     assert isinstance(network, networks.DiTConfig)
     params = sit.params_from_tensors(network, tensors)
   except (Misfit, UserError) as error:
-    raise UserError(f"{args.file} is not a SiT network: {error}") from error
+    raise UserError(
+      f"{args.file} is not a SiT or LightningDiT network: {error}"
+    ) from error
   expected = sit.expected_of_noise(network, params)
   if expected > sit.MOST_OF_NOISE:
     logging.warning(
       f"of noise alone, the network of {args.file} expects data of the "
-      f"magnitude {expected:.2f}, where one of SiT's should expect about 0.2: "
+      f"magnitude {expected:.2f} and not of about 0.2 or less, as these do: "
       "is it a DiT network, or not trained? Look at its samples before you use "
       "it"
     )

@@ -31,7 +31,10 @@ TASKS: dict[str, tuple[str, str]] = {
   "report": ("scm_jax.cli.report", "charts and one page of many runs"),
   "export": ("scm_jax.cli.export", "writes artifacts for other samplers"),
   "import-edm2": ("scm_jax.cli.import_edm2", "makes an EDM2 network a teacher"),
-  "import-sit": ("scm_jax.cli.import_sit", "makes a SiT network a teacher"),
+  "import-sit": (
+    "scm_jax.cli.import_sit",
+    "makes a SiT or LightningDiT network a teacher",
+  ),
   "reconstruct": (
     "scm_jax.cli.reconstruct",
     "makes averages of other widths from snapshots",

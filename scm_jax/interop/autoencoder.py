@@ -1,11 +1,13 @@
-"""The public autoencoder's weights in diffusers' layout, read and written.
+"""A public autoencoder's weights: read, and written in diffusers' layout.
 
 The layout is a safetensors file of `AutoencoderKL` with names such as
 `encoder.down_blocks.0.resnets.1.conv1.weight`, filters OIHW and `[out, in]`.
-Older files call the attention's layers query, key, value and proj_attn. The
-number of groups is stated by a `config.json` beside the file; without one it is
-32, or the greatest number below that the widths allow. All other sizes follow
-from the tensors.
+Older files call the attention's layers query, key, value and proj_attn. Latent
+diffusion's own checkpoints (`.pt`, `.ckpt`), such as that of LightningDiT's
+VA-VAE, have names such as `encoder.down.0.block.1.conv1.weight`, beside the
+networks that only its training needs. The number of groups is stated by a
+`config.json` beside the file; without one it is 32, or the greatest number
+below that the widths allow. All other sizes follow from the tensors.
 """
 
 import dataclasses
@@ -24,7 +26,7 @@ from flax import traverse_util
 from scm_jax import errors
 from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.interop import safetensors, state_dict
+from scm_jax.interop import safetensors, state_dict, torch_archive
 from scm_jax.interop.export_folder import write_json
 from scm_jax.interop.state_dict import Misfit
 from scm_jax.networks import autoencoder
@@ -42,6 +44,24 @@ _OLD_NAMES = {
   "proj_attn": "to_out.0",
 }
 _OLD = re.compile(rf"(attentions\.\d+)\.({'|'.join(_OLD_NAMES)})\.")
+# Parts of the names in latent diffusion's checkpoints, by diffusers' names. The
+# levels of its decoder are numbered from the images on.
+_PARTS = "encoder.", "decoder.", "quant_conv.", "post_quant_conv."
+_LATENT_DIFFUSION = {
+  r"\bdown\.(\d+)\.": r"down_blocks.\1.",
+  r"\bblock\.(\d+)\.": r"resnets.\1.",
+  r"\battn\.(\d+)\.": r"attentions.\1.",
+  r"\bdownsample\.": "downsamplers.0.",
+  r"\bupsample\.": "upsamplers.0.",
+  r"\bmid\.block_1\.": "mid_block.resnets.0.",
+  r"\bmid\.attn_1\.": "mid_block.attentions.0.",
+  r"\bmid\.block_2\.": "mid_block.resnets.1.",
+  r"(attentions\.\d+)\.norm\.": r"\1.group_norm.",
+  r"(attentions\.\d+)\.([qkv])\.": r"\1.to_\2.",
+  r"(attentions\.\d+)\.proj_out\.": r"\1.to_out.0.",
+  r"\bnin_shortcut\.": "conv_shortcut.",
+  r"\bnorm_out\.": "conv_norm_out.",
+}
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
@@ -60,7 +80,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
     raise UserError(f"no autoencoder at {file}; {fetch}")
   try:
     with errors.reading(file):
-      tensors, _ = safetensors.read(file)
+      tensors = _by_diffusers_names(_read(file))
       tensors = dict(_modern(*item) for item in tensors.items())
       network = autoencoder.build(_config(tensors, file.parent / CONFIG))
       params = state_dict.fitted(tensors, network.shapes, to_name)
@@ -146,6 +166,39 @@ def to_name(path: tuple[str, ...]) -> str:
   return ".".join([*parts, leaf])
 
 
+def _read(file: pathlib.Path) -> state_dict.Tensors:
+  """Reads the tensors of a file; those of a checkpoint are its `state_dict`."""
+  if file.suffix == ".safetensors":
+    return safetensors.read(file)[0]
+  with file.open("rb") as stream:
+    content = torch_archive.load(stream, state_dict.ADMITTED)
+  if isinstance(content, dict) and "state_dict" in content:
+    content = content["state_dict"]
+  return state_dict.named_tensors(content)
+
+
+def _by_diffusers_names(tensors: state_dict.Tensors) -> state_dict.Tensors:
+  """Returns tensors by diffusers' names, if they are latent diffusion's."""
+  levels = {
+    m[1] for m in (re.match(r"decoder\.up\.(\d+)\.", n) for n in tensors) if m
+  }
+  if not levels:
+    return tensors
+  found = {}
+  for name, tensor in tensors.items():
+    if not name.startswith(_PARTS):
+      continue  # losses and averages of the training
+    name = re.sub(
+      r"\bup\.(\d+)\.",
+      lambda m: f"up_blocks.{len(levels) - 1 - int(m[1])}.",
+      name,
+    )
+    for pattern, ours in _LATENT_DIFFUSION.items():
+      name = re.sub(pattern, ours, name)
+    found[name] = tensor
+  return found
+
+
 def _modern(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
   """Returns a tensor by its name in today's diffusers."""
   name = _OLD.sub(lambda m: f"{m[1]}.{_OLD_NAMES[m[2]]}.", name)
@@ -178,8 +231,9 @@ def _config(
   if any(width % groups for width in widths):
     raise Misfit(f"{groups} groups do not divide its widths {widths}")
   blocks = count(r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
+  lowest = f"encoder.down_blocks.{len(widths) - 1}.attentions.0.to_q.weight"
   return AutoencoderConfig(
-    widths, blocks, latent_channels, image_channels, groups
+    widths, blocks, latent_channels, image_channels, groups, lowest in tensors
   )
 
 
@@ -199,16 +253,17 @@ def _groups(config: pathlib.Path) -> int | None:
 
 def _describe(config: AutoencoderConfig) -> dict[str, Any]:
   """Returns the content of diffusers' `config.json`."""
-  levels = len(config.channels)
+  higher, at = len(config.channels) - 1, "Attn" if config.attends else ""
   return {
     "_class_name": _CLASS,
     "act_fn": "silu",
     "block_out_channels": config.channels,
-    "down_block_types": ["DownEncoderBlock2D"] * levels,
+    "down_block_types": ["DownEncoderBlock2D"] * higher
+    + [f"{at}DownEncoderBlock2D"],
     "in_channels": config.image_channels,
     "latent_channels": config.latent_channels,
     "layers_per_block": config.blocks,
     "norm_num_groups": config.groups,
     "out_channels": config.image_channels,
-    "up_block_types": ["UpDecoderBlock2D"] * levels,
+    "up_block_types": [f"{at}UpDecoderBlock2D"] + ["UpDecoderBlock2D"] * higher,
   }

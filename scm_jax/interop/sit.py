@@ -1,12 +1,18 @@
-"""Public SiT networks as tensors, and configs of ours for them.
+"""Public SiT and LightningDiT networks, and configs of ours for them.
 
 SiT (arXiv 2401.08740) is a transformer that gives a rectified flow's velocity,
 on latents of ImageNet 256 or 512. Its files hold a state dict, by itself or as
 `ema`. REPA (arXiv 2410.06940) trains the same network with the time and the
 velocity turned around, beside `projectors` that sampling does not need; both
 are turned here, in the weights that read the time and give the velocity.
+
+LightningDiT (arXiv 2501.01423), FACM's teacher (arXiv 2507.03738) among its
+networks, is told and gives what SiT is and does, has other layers, and learns
+latents of 32 channels, each normalised. The weights that its norms have are put
+into the modulation that follows them.
 """
 
+import functools
 import math
 import os
 from typing import Any
@@ -18,7 +24,14 @@ from ml_collections import ConfigDict
 
 from scm_jax import errors, networks
 from scm_jax.defaults import get_defaults
-from scm_jax.interop import state_dict, torch_archive, unpickling
+from scm_jax.errors import UserError
+from scm_jax.interop import (
+  sit_names,
+  state_dict,
+  torch_archive,
+  unpickling,
+)
+from scm_jax.interop.sit_names import FILTER, PLACES, TABLE
 from scm_jax.interop.state_dict import Misfit, Tensors
 from scm_jax.networks import dit, presets
 
@@ -34,23 +47,10 @@ DATA = {
 # in arXiv 2410.11081 (Section G.1), data have a magnitude of 0.9 and their mean
 # one of 0.2; no public file was at hand to measure it.
 MOST_OF_NOISE = 0.6
-_NAMES = {
-  "patches": "x_embedder.proj",
-  "embedding/emb_noise": "t_embedder.mlp.0",
-  "embedding/emb_hidden": "t_embedder.mlp.2",
-  "modulation/emb": "final_layer.adaLN_modulation.1",
-  "out": "final_layer.linear",
-}
-_IN_BLOCK = {
-  "modulation/emb": "adaLN_modulation.1",
-  "attention/qkv": "attn.qkv",
-  "attention/proj": "attn.proj",
-  "mlp/fc1": "mlp.fc1",
-  "mlp/fc2": "mlp.fc2",
-}
-_FILTER, _TABLE = "x_embedder.proj.weight", "y_embedder.embedding_table.weight"
-_PLACES, _PROJECTORS = "pos_embed", "projectors."
-# Flags of SiT's and REPA's training scripts, with the values that are read.
+_PROJECTORS = "projectors."
+# How LightningDiT turns queries and keys, in tables; we compute it.
+_COSINES, _SINES = "feat_rope.freqs_cos", "feat_rope.freqs_sin"
+# Flags of the training scripts, with the values that are read.
 _FLAGS = {"path_type": ("Linear", "linear"), "prediction": ("velocity", "v")}
 
 
@@ -65,14 +65,40 @@ def read(path: str | os.PathLike[str]) -> Tensors:
   with errors.reading(path), open(path, "rb") as file:
     content = torch_archive.load(file, state_dict.ADMITTED)
     if isinstance(content, dict) and isinstance(content.get("ema"), dict):
-      _check_flags(content.get("args"))
+      _check_flags(_flags(content))
       content = content["ema"]
     return state_dict.named_tensors(content)
 
 
-def _check_flags(args: Any) -> None:
-  """Raises Refused for a training script's flags of another network."""
-  flags = args.state if isinstance(args, unpickling.Record) else {}
+def read_statistics(
+  path: str | os.PathLike[str],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Reads the mean and deviation of each channel of LightningDiT's latents.
+
+  Raises:
+    UserError: the file cannot be read, is damaged, or holds something else.
+  """
+  tensors = state_dict.read(path)
+  mean, std = (tensors.get(name, np.zeros(0)) for name in ("mean", "std"))
+  if not mean.size or mean.size != std.size or mean.size != max(mean.shape):
+    raise UserError(
+      f"{path} holds no mean and std of latents, a number for each channel"
+    )
+  flat = lambda x: tuple(float(number) for number in x.reshape(-1))
+  return flat(mean), flat(std)
+
+
+def _flags(content: dict[str, Any]) -> dict[str, Any]:
+  """Returns the flags that a training script saved beside the weights."""
+  args, config = content.get("args"), content.get("config")
+  if isinstance(args, unpickling.Record):  # SiT, REPA
+    return args.state
+  transport = config.get("transport") if isinstance(config, dict) else None
+  return transport if isinstance(transport, dict) else {}  # LightningDiT
+
+
+def _check_flags(flags: dict[str, Any]) -> None:
+  """Raises Refused for the flags of another network."""
   for name, ours in _FLAGS.items():
     value = flags.get(name, ours[0])
     if value not in ours:
@@ -81,44 +107,74 @@ def _check_flags(args: Any) -> None:
       )
 
 
-def config(tensors: Tensors) -> ConfigDict:
+def config(
+  tensors: Tensors,
+  statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> ConfigDict:
   """Returns the config of a workdir that holds a network as a teacher.
 
-  A file does not state how wide attention heads are; those of the published
-  sizes are taken.
+  A file need not state how wide attention heads are; those of the published
+  sizes are taken. The mean and deviation of each channel of latents are the
+  `statistics`; without them the latents are SiT's.
 
   Raises:
-    Misfit: the network is not SiT's.
+    Misfit: the network is neither SiT's nor LightningDiT's, or its data are not
+      those of the statistics.
   """
-  for name, axes in {_FILTER: 4, _TABLE: 2, _PLACES: 3}.items():
+  for name, axes in {FILTER: 4, TABLE: 2, PLACES: 3}.items():
     if name not in tensors:
       raise Misfit(f"it has no {name}")
     if tensors[name].ndim != axes:
       raise Misfit(f"its {name} has {tensors[name].ndim} axes and not {axes}")
-  channels, in_channels, patch, _ = tensors[_FILTER].shape
-  side = math.isqrt(tensors[_PLACES].shape[1])
+  channels, in_channels, patch, _ = tensors[FILTER].shape
+  side = math.isqrt(tensors[PLACES].shape[1])
   blocks = {n.split(".")[1] for n in tensors if n.startswith("blocks.")}
   c = get_defaults("teacher", "dit")
   c.ema = (0.0,)  # of a width that the file does not state
   c.total_steps, c.batch_size = 1, 256
   c.objective.label_dropout = 0.1
-  c.network.update(presets.DIT_LAYERS)
   c.network.update(
+    _layers(tensors),
     form="sit",
     channels=channels,
     depth=len(blocks),
     patch=patch,
-    channels_per_head=presets.DIT["xl"]["channels_per_head"]
-    if channels == presets.DIT["xl"]["channels"]
-    else 64,
+    channels_per_head=_head_width(tensors, channels),
   )
   with c.data.ignore_type():  # a number for each channel
     c.data.update(DATA)
+    if statistics:
+      c.data.mean, c.data.std = statistics
+  c.data.channels = len(c.data.mean)
   c.data.size = side * patch
-  c.data.num_classes = len(tensors[_TABLE]) - 1
+  c.data.num_classes = len(tensors[TABLE]) - 1
   if in_channels != c.data.channels:
-    raise Misfit(f"it is for data of {in_channels} channels, not of 4")
+    raise Misfit(
+      f"it is for data of {in_channels} channels, not of {c.data.channels}"
+      + (
+        "" if statistics else "; give their mean and deviation by --statistics"
+      )
+    )
   return c
+
+
+def _layers(tensors: Tensors) -> dict[str, Any]:
+  """Returns the fields of the config that tell what the layers are."""
+  return {
+    "norm": "rms" if "blocks.0.norm1.weight" in tensors else "layer",
+    "mlp": "swiglu" if "blocks.0.mlp.w12.weight" in tensors else "gelu",
+    "rotary": _COSINES in tensors,
+    "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
+    "modulation": "adaln",
+  }
+
+
+def _head_width(tensors: Tensors, channels: int) -> int:
+  """Returns the width of attention heads."""
+  if _COSINES in tensors:
+    return tensors[_COSINES].shape[-1]
+  of_xl = presets.DIT["xl"]
+  return of_xl["channels_per_head"] if channels == of_xl["channels"] else 64
 
 
 def params_from_tensors(
@@ -134,12 +190,18 @@ def params_from_tensors(
   reversed_time = any(name.startswith(_PROJECTORS) for name in tensors)
   left = {n: x for n, x in tensors.items() if not n.startswith(_PROJECTORS)}
   places = dit.positions(network.side, network.channels)
-  stored = state_dict.take(left, _PLACES, (1, *places.shape))
+  stored = state_dict.take(left, PLACES, (1, *places.shape))
   if np.abs(stored[0] - places).max() > 1e-3:  # float16 rounds them
-    raise Misfit(f"its {_PLACES} are not the sinusoids of DiT")
+    raise Misfit(f"its {PLACES} are not the sinusoids of DiT")
+  if network.rotary:
+    _take_turns(left, network)
+  if network.norm == "rms":
+    _fold_norms(left, network)
   shapes = networks.build(network).shapes
   found = state_dict.fitted(
-    _in_our_order(left, network), shapes["denoiser"], _name
+    _in_our_order(left, network),
+    shapes["denoiser"],
+    functools.partial(sit_names.to_name, network=network),
   )
   if reversed_time:
     _turn(found)
@@ -173,15 +235,43 @@ def _zeros(shapes: Any) -> Any:
   return traverse_util.unflatten_dict(zeros)
 
 
-def _name(path: tuple[str, ...]) -> str:
-  """Returns SiT's name of the parameter at `path` of the denoiser."""
-  if path == ("embedding", "emb_label"):
-    return _TABLE
-  block, *rest = path
-  if block.startswith("block_"):
-    layer = _IN_BLOCK["/".join(rest[:-1])]
-    return f"blocks.{block.removeprefix('block_')}.{layer}.{path[-1]}"
-  return f"{_NAMES['/'.join(path[:-1])]}.{path[-1]}"
+def _take_turns(left: Tensors, network: networks.DiTConfig) -> None:
+  """Removes the tables of rotations, which our layers compute.
+
+  Raises:
+    Misfit: they are of other rotations.
+  """
+  angles = dit.rotations(network.side, network.channels_per_head)
+  angles = np.repeat(angles, 2, axis=-1)  # for both channels of a pair
+  for name, wave in ((_COSINES, np.cos), (_SINES, np.sin)):
+    stored = state_dict.take(left, name, angles.shape)
+    if np.abs(stored - wave(angles)).max() > 1e-2:  # bfloat16 rounds them
+      raise Misfit(f"its {name} are not those of its number of tokens")
+
+
+def _fold_norms(tensors: Tensors, network: networks.DiTConfig) -> None:
+  """Puts the weights of norms into the layers that modulate their results.
+
+  A weight `w` and a scale `s` multiply by `w (1 + s)`, which is one and a scale
+  of `w s + w - 1`.
+  """
+  width = network.channels
+  # Of each norm its layer of modulation, and the place of its scale of so many
+  # vectors there.
+  places = {"final_layer.norm_final": ("final_layer", 1, 2)}
+  for i in range(network.depth):
+    block = f"blocks.{i}"
+    places |= {f"{block}.norm1": (block, 1, 6), f"{block}.norm2": (block, 4, 6)}
+  for norm, (part, place, vectors) in places.items():
+    w = state_dict.take(tensors, f"{norm}.weight", (width,))
+    name = f"{part}.adaLN_modulation.1"
+    shape = vectors * width, width
+    matrix = state_dict.take(tensors, f"{name}.weight", shape).copy()
+    bias = state_dict.take(tensors, f"{name}.bias", shape[:1]).copy()
+    rows = slice(place * width, (place + 1) * width)
+    matrix[rows] *= w[:, None]
+    bias[rows] = w * bias[rows] + w - 1
+    tensors |= {f"{name}.weight": matrix, f"{name}.bias": bias}
 
 
 def _in_our_order(tensors: Tensors, network: networks.DiTConfig) -> Tensors:
@@ -191,9 +281,9 @@ def _in_our_order(tensors: Tensors, network: networks.DiTConfig) -> Tensors:
   variance that SiT learns and does not use, is left out.
   """
   changed = dict(tensors)
-  changed[_FILTER] = tensors[_FILTER].transpose(0, 2, 3, 1)
-  changed[_FILTER] = changed[_FILTER].reshape(network.channels, -1)
-  changed[_TABLE] = tensors[_TABLE].T  # which is transposed with the weights
+  changed[FILTER] = tensors[FILTER].transpose(0, 2, 3, 1)
+  changed[FILTER] = changed[FILTER].reshape(network.channels, -1)
+  changed[TABLE] = tensors[TABLE].T  # which is transposed with the weights
   pixels, channels = network.patch**2, network.in_channels
   for kind in ("weight", "bias"):
     name = f"final_layer.linear.{kind}"

@@ -3,8 +3,10 @@
 It is the convolutional variational autoencoder of the public weights (Rombach
 et al. 2022, arXiv 2112.10752), with residual blocks of group normalisation,
 SiLU and 3x3 convolutions, one attention layer at the lowest resolution, and one
-latent for every 8x8 pixels. Its submodules have the names of those in
-diffusers' `AutoencoderKL`, with underscores for the dots before numbers (see
+latent for every 8x8 pixels. VA-VAE, LightningDiT's (arXiv 2501.01423), differs
+in its sizes, with a latent for 16x16 pixels, and attends after each block of
+the lowest resolution. Submodules have the names of those in diffusers'
+`AutoencoderKL`, with underscores for the dots before numbers (see
 `interop/autoencoder.py`).
 
 It computes in float32 and also multiplies in float32: JAX's default would
@@ -39,6 +41,8 @@ class AutoencoderConfig:
     latent_channels: channels of the latents.
     image_channels: channels of the images.
     groups: groups of the normalisations; a divisor of all of `channels`.
+    attends: whether each block of the lowest resolution is followed by an
+      attention layer, besides the one in the middle.
   """
 
   channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -46,6 +50,7 @@ class AutoencoderConfig:
   latent_channels: int = 4
   image_channels: int = 3
   groups: int = 32
+  attends: bool = False
 
   @property
   def factor(self) -> int:
@@ -167,6 +172,7 @@ class Encoder(nn.Module):
         config.blocks,
         config.groups,
         resampling,
+        config.attends and i == last,
         name=f"down_blocks_{i}",
       )(x)
     x = Middle(config.groups, name="mid_block")(x)
@@ -191,6 +197,7 @@ class Decoder(nn.Module):
         config.blocks + 1,
         config.groups,
         resampling,
+        config.attends and i == 0,
         name=f"up_blocks_{i}",
       )(x)
     x = nn.silu(_norm(config.groups, "conv_norm_out")(x))
@@ -204,11 +211,14 @@ class Level(nn.Module):
   blocks: int
   groups: int
   resampling: str
+  attends: bool
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     for i in range(self.blocks):
       x = Block(self.features, self.groups, name=f"resnets_{i}")(x)
+      if self.attends:
+        x = Attention(self.groups, name=f"attentions_{i}")(x)
     if self.resampling == "down":
       x = Halve(self.features, name="downsamplers_0")(x)
     if self.resampling == "up":

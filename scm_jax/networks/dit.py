@@ -156,17 +156,23 @@ def positions(side: int, channels: int) -> Array:
   return both.reshape(side * side, channels)
 
 
-def rotated(x: Array, side: int) -> Array:
-  """Rotates pairs of channels of `[B, L, heads, d]` by the tokens' places.
+def rotations(side: int, width: int) -> Array:
+  """Computes the angles of each token's pairs of channels, `[L, width / 2]`.
 
-  Products of two rotated vectors depend on the distance of their tokens. The
-  first half of a head turns with the row, the second with the column.
+  The first half of a head turns with the row, the second with the column.
   """
-  width = x.shape[-1]
   angles = jnp.arange(side)[:, None] * _waves(width // 4)
   rows = jnp.broadcast_to(angles[:, None], (side, side, width // 4))
   angles = jnp.concatenate([rows, rows.swapaxes(0, 1)], axis=-1)
-  angles = angles.reshape(side * side, 1, width // 2)
+  return angles.reshape(side * side, width // 2)
+
+
+def rotated(x: Array, side: int) -> Array:
+  """Rotates pairs of channels of `[B, L, heads, d]` by the tokens' places.
+
+  Products of two rotated vectors depend on the distance of their tokens.
+  """
+  angles = rotations(side, x.shape[-1])[:, None]  # for all heads
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   a, b = wide[..., ::2], wide[..., 1::2]
   cos, sin = jnp.cos(angles), jnp.sin(angles)

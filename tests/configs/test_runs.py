@@ -150,7 +150,7 @@ def test_arguments_that_are_none(load, name, arg, said):
 @pytest.mark.parametrize(
   ("change", "said"),
   [
-    ({"data.channels": 8}, "config.data.channels is 8"),
+    ({"data.channels": 8}, "give 8 numbers, one for each of data.channels"),
     ({"data.flip": True}, "mirrors images, not latents"),
     ({"data.mean": (0.0, 1.0)}, "config.data.mean is (0.0, 1.0); give 4"),
     ({"data.kind": "latent"}, "config.data.kind is 'latent'"),

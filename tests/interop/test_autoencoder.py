@@ -51,12 +51,12 @@ def relative(ours, theirs):
   return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
-def test_parity_with_diffusers(folder):
+def test_parity_with_diffusers(folder, config=TINY):
   torch = pytest.importorskip("torch")
   diffusers = pytest.importorskip("diffusers")
   theirs = diffusers.AutoencoderKL.from_pretrained(folder)
   network, params = autoencoder.load(folder)
-  assert network.config == TINY
+  assert network.config == config
   rng = np.random.default_rng(1)
 
   images = rng.uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
@@ -68,11 +68,76 @@ def test_parity_with_diffusers(folder):
   log_variance = moments.latent_dist.logvar
   assert relative(2 * np.log(std), log_variance) < 1e-5
 
-  latents = rng.normal(size=(2, 4, 6, 4)).astype(np.float32)
+  shape = 2, 4, 6, config.latent_channels
+  latents = rng.normal(size=shape).astype(np.float32)
   decoded = jax.jit(network.decode)(params, latents)
   with torch.no_grad():
     wanted = theirs.decode(torch.tensor(latents.transpose(0, 3, 1, 2))).sample
   assert relative(decoded, wanted) < 1e-5
+
+
+def draw(config):
+  """Returns random parameters of an autoencoder, none of them trivial."""
+  rng = np.random.default_rng(0)
+  spread = lambda leaf: (
+    np.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.3
+  )
+  return jax.tree.map(
+    lambda leaf: np.float32(spread(leaf) * rng.normal(size=leaf.shape)),
+    build(config).shapes,
+  )
+
+
+ATTENDS = AutoencoderConfig((8, 8, 16), 1, 6, groups=4, attends=True)
+
+
+def test_parity_of_more_attention(tmp_path):
+  """As VA-VAE has it, after each block of the lowest resolution."""
+  autoencoder.write(tmp_path, build(ATTENDS), draw(ATTENDS))
+  assert autoencoder.load(tmp_path)[0].config == ATTENDS
+  test_parity_with_diffusers(tmp_path, ATTENDS)
+
+
+def by_latent_diffusion(name, levels):
+  """Returns latent diffusion's name of a tensor by diffusers' name."""
+  parts = name.split(".")
+  if "mid_block" in parts:
+    side, _, kind, i, *rest = parts
+    block = f"block_{int(i) + 1}" if kind == "resnets" else "attn_1"
+    parts = [side, "mid", block, *rest]
+  elif parts[1] in ("down_blocks", "up_blocks"):
+    side, way, level, kind, i, *rest = parts
+    if way == "up_blocks":
+      level = str(levels - 1 - int(level))
+    kinds = {"resnets": ["block", i], "attentions": ["attn", i]}
+    kinds |= {"downsamplers": ["downsample"], "upsamplers": ["upsample"]}
+    parts = [side, way.removesuffix("_blocks"), level, *kinds[kind], *rest]
+  name = ".".join(parts).replace("conv_norm_out", "norm_out")
+  name = name.replace("conv_shortcut", "nin_shortcut").replace(
+    ".to_out.0", ".proj_out"
+  )
+  for part in "qkv":
+    name = name.replace(f".to_{part}.", f".{part}.")
+  return name.replace(".group_norm.", ".norm.")
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_latent_diffusions_checkpoint(wrapped, tmp_path):
+  """Its names, its dense layers as convolutions, and what else it holds."""
+  torch = pytest.importorskip("torch")
+  params = draw(ATTENDS)
+  content = {"loss.logvar": torch.zeros(())}
+  for name, tensor in autoencoder.params_to_tensors(params).items():
+    if "attentions" in name and tensor.ndim == 2:
+      tensor = tensor[..., None, None]
+    content[by_latent_diffusion(name, 3)] = torch.tensor(tensor)
+  assert "decoder.up.2.attn.1.q.weight" in content
+  assert "encoder.down.1.downsample.conv.bias" in content
+  path = tmp_path / "vavae.pt"
+  torch.save({"state_dict": content, "epoch": 3} if wrapped else content, path)
+  network, found = autoencoder.load(path)
+  assert network.config.attends and network.config.channels == (8, 8, 16)
+  chex.assert_trees_all_equal(found, params)
 
 
 def test_names_and_shapes_of_the_public_file():

@@ -254,8 +254,8 @@ def test_mistakes(torch, refused, tmp_path):
   assert "it has no x_embedder.proj.weight" in line({"a": np.ones(3)})
   less = {n: x for n, x in tensors.items() if n != "blocks.1.mlp.fc1.bias"}
   assert "it has no blocks.1.mlp.fc1.bias" in line(less)
-  more = tensors | {"blocks.0.attn.q_norm.weight": np.ones(64, np.float32)}
-  assert "it also has blocks.0.attn.q_norm.weight" in line(more)
+  more = tensors | {"r_embedder.mlp.0.bias": np.ones(64, np.float32)}
+  assert "it also has r_embedder.mlp.0.bias" in line(more)
   moved = tensors | {"pos_embed": tensors["pos_embed"][:, ::-1].copy()}
   assert "are not the sinusoids of DiT" in line(moved)
   flat = tensors | {"x_embedder.proj.weight": np.ones((WIDTH, 16), np.float32)}
