@@ -113,9 +113,11 @@ def write(
       autoencoder.write(folder / decoder, network, sampler.decoder)
     if "stablehlo" in formats:
       _write_stablehlo(folder / "stablehlo", stored, request)
-    published = sampler.network.config.form == "edm2"
+    config = sampler.network.config
+    # Whose code is at hand elsewhere, and loads the file.
+    published = config.published and type(config) in export_pytorch.MODULES
     if {"diffusers", "onnx"} & set(formats) or published:
-      export_pytorch.write_unet(folder / "unet", stored)
+      export_pytorch.write_network(folder / "unet", stored)
     if "diffusers" in formats:
       export_pytorch.write_pipeline(folder, stored)
     if "onnx" in formats:
@@ -180,9 +182,10 @@ def _check(sampler: Sampler, request: Request, out: pathlib.Path) -> None:
   if pytorch and not export_pytorch.fits(sampler):
     family = networks.family_name(sampler.network.config)
     raise ConfigError(
-      "--formats: diffusers and onnx are there for the U-Net alone, as a "
-      f"{', '.join(export_pytorch.KINDS)} model, and this network is {family}, "
-      f"a {sampler.kind} model; give safetensors,stablehlo"
+      "--formats: diffusers and onnx are there for U-Nets and transformers "
+      f"(unet, dit) as {', '.join(export_pytorch.KINDS)} models, and this is "
+      f"the network {family} as a {sampler.kind} model; give "
+      "safetensors,stablehlo"
     )
   if "onnx" in request.formats and not sampler.rules.few_steps:
     raise ConfigError(

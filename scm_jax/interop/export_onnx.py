@@ -7,6 +7,7 @@ images in [-1, 1], or latents. It is computed in float32.
 """
 
 import contextlib
+import importlib
 import io
 import logging
 import math
@@ -14,6 +15,7 @@ import pathlib
 import warnings
 
 from scm_jax.errors import UserError
+from scm_jax.interop import export_pytorch
 from scm_jax.sampler import Sampler
 
 FOLDER, FILE = "onnx", "sample_1.onnx"
@@ -26,18 +28,20 @@ def write(folder: pathlib.Path, sampler: Sampler) -> None:
   Raises:
     UserError: PyTorch or its exporter is not installed.
   """
+  module = export_pytorch.MODULES[type(sampler.network.config)]
   try:
     import onnxscript  # noqa: F401  (torch's exporter needs it)
     import torch
 
-    from scm_jax.interop.pytorch.unet_trigflow import UNetTrigFlow
+    code = importlib.import_module(f"scm_jax.interop.pytorch.{module.file}")
   except ModuleNotFoundError as error:
     raise UserError(
       f"--formats=onnx needs the package {error.name!r}; pip install "
       "'scm-jax[export]'"
     ) from error
 
-  unet = UNetTrigFlow.from_pretrained(folder / "unet", torch.float32)
+  network = getattr(code, module.name)
+  unet = network.from_pretrained(folder / "unet", torch.float32)
   t_max = math.atan(sampler.sigma_max / unet.sigma_d)
 
   class OneStep(torch.nn.Module):

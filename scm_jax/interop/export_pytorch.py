@@ -2,28 +2,30 @@
 
     model_index.json  pipeline.py
     unet/       config.json  diffusion_pytorch_model.safetensors
-                unet_trigflow.py
+                unet_trigflow.py, or dit_trigflow.py for a transformer
     scheduler/  scheduler_config.json       (for a consistency model)
     guide/      as unet/                    (for a guidance network)
     vae/        in diffusers' layout        (for a network of latents)
 
 They are written without PyTorch: names, orders of axes and JSON. The U-Net's
-parameters have the names of EDM2's own PyTorch network, in both of its forms.
+parameters have the names of EDM2's own PyTorch network, and a transformer's
+those of SiT's and LightningDiT's, in all forms.
 """
 
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
 
 from scm_jax import codec as codecs
 from scm_jax import networks
-from scm_jax.interop import autoencoder, edm2_names, safetensors
+from scm_jax.interop import autoencoder, edm2_names, safetensors, sit_names
 from scm_jax.interop.export_folder import write_json
+from scm_jax.networks import dit
 from scm_jax.sampler import Sampler
 
 # These files import neither this package nor JAX, and are copied as they are.
@@ -38,21 +40,27 @@ _NOT_SHIPPED = frozenset(
 )
 
 
-def fits(sampler: Sampler) -> bool:
-  """Returns whether PyTorch code ships for its networks and their kind."""
-  both = sampler.network, sampler.guidance_network or sampler.network
-  are_unets = all(isinstance(n.config, networks.UNetConfig) for n in both)
-  return are_unets and sampler.kind in KINDS
+class Module(NamedTuple):
+  """The PyTorch code of a family of networks.
 
-
-def tensors(params: Mapping[str, Any], side: int) -> dict[str, Any]:
-  """Returns the U-Net's parameters by PyTorch's names, axes in its order.
-
-  The weighting head is left out. The `side` of the features at the first level
-  is part of a name.
+  Attributes:
+    file: its file in the folder `pytorch`, without `.py`.
+    name: its class there.
+    tensors: `tensors(params, config)`, a denoiser's parameters by the class's
+      names, axes in PyTorch's order.
   """
-  found = {}
-  for key, value in traverse_util.flatten_dict(params["denoiser"]).items():
+
+  file: str
+  name: str
+  tensors: Callable[[Mapping[str, Any], Any], dict[str, Any]]
+
+
+def unet_tensors(
+  params: Mapping[str, Any], config: networks.UNetConfig
+) -> dict[str, Any]:
+  """Returns a U-Net's parameters by PyTorch's names, axes in its order."""
+  found, side = {}, config.sides[0]
+  for key, value in traverse_util.flatten_dict(params).items():
     path = ("denoiser", *key)
     name = edm2_names.to_name(path, side).removeprefix("unet.")
     array = edm2_names.to_theirs(np.asarray(value), path)
@@ -60,17 +68,44 @@ def tensors(params: Mapping[str, Any], side: int) -> dict[str, Any]:
   return found
 
 
-def write_unet(folder: pathlib.Path, sampler: Sampler) -> None:
-  """Writes a U-Net's folder, its weights in the types that they have."""
+def dit_tensors(
+  params: Mapping[str, Any], config: networks.DiTConfig
+) -> dict[str, Any]:
+  """Returns a transformer's parameters likewise, and its tokens' sinusoids."""
+  places = dit.positions(config.side, config.channels)
+  found = {sit_names.PLACES: np.asarray(places)[None]}
+  for path, value in traverse_util.flatten_dict(params).items():
+    array = sit_names.to_theirs(np.asarray(value), path, config)
+    found[sit_names.to_name(path, config)] = np.ascontiguousarray(array)
+  return found
+
+
+# By the config's own class: one that inherits from it is of another network.
+MODULES: dict[type[networks.NetworkConfig], Module] = {
+  networks.UNetConfig: Module("unet_trigflow", "UNetTrigFlow", unet_tensors),
+  networks.DiTConfig: Module("dit_trigflow", "DiTTrigFlow", dit_tensors),
+}
+
+
+def fits(sampler: Sampler) -> bool:
+  """Returns whether PyTorch code ships for its networks and their kind."""
+  both = sampler.network, sampler.guidance_network or sampler.network
+  known = all(type(network.config) in MODULES for network in both)
+  return known and sampler.kind in KINDS
+
+
+def write_network(folder: pathlib.Path, sampler: Sampler) -> None:
+  """Writes a network's folder, its weights in the types that they have."""
   config, codec = sampler.network.config, sampler.codec
-  assert isinstance(config, networks.UNetConfig)  # it `fits`
+  module = MODULES[type(config)]
   folder.mkdir()
   with open(folder / WEIGHTS, "wb") as stream:
-    unet = tensors(sampler.params, config.sides[0])
-    safetensors.write(stream, unet, {"format": "pt"})
-  shutil.copy(_SOURCES / "unet_trigflow.py", folder)
+    # The weighting head is left out.
+    tensors = module.tensors(sampler.params["denoiser"], config)
+    safetensors.write(stream, tensors, {"format": "pt"})
+  shutil.copy(_SOURCES / f"{module.file}.py", folder)
   fields = dataclasses.asdict(config).items()
-  content = {"_class_name": "UNetTrigFlow"}
+  content = {"_class_name": module.name}
   content |= {name: v for name, v in fields if name not in _NOT_SHIPPED}
   content |= {
     "latents": isinstance(codec, codecs.LatentCodec),
@@ -86,14 +121,14 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
   shutil.copy(_SOURCES / "pipeline.py", folder)
   none, few = [None, None], sampler.rules.few_steps
   scheduled = sampler.kind == "consistency"
-  unet = ["unet_trigflow", "UNetTrigFlow"]
+  second = sampler.guidance_network
   decoded = autoencoder.attached(sampler)  # every export writes its folder
   index: dict[str, Any] = {
     "_class_name": ["pipeline", "SCMPipeline"],
     "_diffusers_version": DIFFUSERS_VERSION,
-    "unet": unet,
+    "unet": _component(sampler.network),
     "scheduler": ["diffusers", "SCMScheduler"] if scheduled else none,
-    "guide": unet if sampler.guidance_network else none,
+    "guide": _component(second) if second else none,
     "vae": ["diffusers", "AutoencoderKL"] if decoded else none,
     "consistency": few,
     "steps": sampler.steps,
@@ -107,11 +142,11 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
   if sampler.kind == "map":
     index |= {"flow_map": True, "gamma": sampler.gamma}
   write_json(folder / "model_index.json", index)
-  if sampler.guidance_network:
-    second = dataclasses.replace(
-      sampler, network=sampler.guidance_network, params=sampler.guidance_params
+  if second:
+    guide = dataclasses.replace(
+      sampler, network=second, params=sampler.guidance_params
     )
-    write_unet(folder / "guide", second)
+    write_network(folder / "guide", guide)
   if scheduled:
     (folder / "scheduler").mkdir()
     scheduler = {
@@ -122,3 +157,9 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
       "sigma_data": sampler.codec.sigma_d,
     }
     write_json(folder / "scheduler/scheduler_config.json", scheduler)
+
+
+def _component(network: networks.Network) -> list[str]:
+  """Returns the file and the class by which diffusers loads a network."""
+  module = MODULES[type(network.config)]
+  return [module.file, module.name]

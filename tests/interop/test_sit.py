@@ -10,7 +10,7 @@ import pytest
 
 import scm_jax
 from scm_jax import networks
-from scm_jax.interop import sit
+from scm_jax.interop import export_pytorch, sit
 from scm_jax.training import resolve
 
 WIDTH, DEPTH, SIDE, CLASSES, PATCH = 64, 2, 8, 10, 2
@@ -179,6 +179,20 @@ def test_parity_with_the_published_network(torch, kind):
   error = np.abs(F - wanted).max() / np.sqrt(np.mean(wanted**2))
   assert error < 1e-5
   assert 0.3 < np.std(to_noise) < 5
+
+
+def test_exports_have_the_published_names_and_shapes():
+  """SiT's code loads them, as they came, into its network without variance."""
+  tensors = draw(outputs=4)
+  config = resolve.resolve(sit.config(tensors)).network
+  params = sit.params_from_tensors(config, tensors)
+  back = export_pytorch.dit_tensors(params["denoiser"], config)
+  assert back.keys() == tensors.keys()
+  np.testing.assert_allclose(
+    back.pop("pos_embed"), tensors.pop("pos_embed"), atol=1e-6
+  )
+  for name, tensor in tensors.items():
+    np.testing.assert_array_equal(back[name], tensor)
 
 
 @pytest.fixture(scope="module")

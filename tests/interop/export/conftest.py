@@ -14,7 +14,7 @@ import pytest
 from scm_jax import networks, sampler_programs
 from scm_jax.codec import LatentCodec, PixelCodec
 from scm_jax.interop import autoencoder, export
-from scm_jax.networks import magnitude
+from scm_jax.networks import magnitude, presets
 from scm_jax.sampler import Sampler
 
 SMALL = {
@@ -30,6 +30,18 @@ SMALL = {
 DEEP = {"resolution": 8, "channel_mult": (1, 2), "attn_resolutions": (4,)}
 WIDE = {"channel_mult": (2,)}  # the first level is wider than its input
 NO_LABELS = {"num_classes": 0, "in_channels": 3}
+# Transformers; they are of the family "dit", which no other model here names.
+TOKENS = {
+  "family": "dit",
+  "resolution": 4,
+  "in_channels": 1,
+  "num_classes": 3,
+  "channels": 32,
+  "depth": 2,
+  "patch": 1,
+  "channels_per_head": 16,
+}
+SIT = TOKENS | presets.DIT_LAYERS | {"form": "sit", "patch": 2, "resolution": 8}
 # The kind of sampler, and the network's fields.
 MODELS = {
   "student": ("consistency", {"guidance": True}),
@@ -48,11 +60,49 @@ MODELS = {
   "teacher-edm2": ("diffusion", {"form": "edm2"}),
   "teacher-dpm": ("diffusion", {}),
   "teacher-limited": ("diffusion", {}),
+  "dit": ("consistency", TOKENS | {"guidance": True}),
+  "dit-sit": ("consistency", SIT),
+  "dit-lightning": (
+    "consistency",
+    TOKENS | NO_LABELS | {"modulation": "adaln"},
+  ),
+  "dit-plain": ("consistency", SIT | NO_LABELS | {"form": "trigflow"}),
+  "dit-rotary": (
+    "consistency",
+    SIT | {"mlp": "swiglu", "rotary": True, "guidance": True},
+  ),
+  "dit-map": (
+    "map",
+    TOKENS | {"norm": "layer", "guidance": True, "target": True},
+  ),
+  "dit-teacher": ("diffusion", SIT),
 }
 
 
 def build(fields: dict[str, Any], seed: int) -> tuple[networks.Network, Any]:
-  """A network and weights on their spheres, none of its gains zero."""
+  """A network and weights, of which none is zero."""
+  fields = dict(fields)
+  if fields.pop("family", "unet") == "dit":
+    return build_transformer(fields, seed)
+  return build_unet(fields, seed)
+
+
+def build_transformer(fields, seed):
+  """Weights that keep the magnitude, and scales around one."""
+  network = networks.build(networks.DiTConfig(**fields))
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    drawn = rng.normal(size=leaf.shape).astype(np.float32)
+    drawn *= len(leaf) ** -0.5 if leaf.ndim > 1 else 0.5
+    scales = path[-1].key in ("q_scale", "k_scale")
+    return jnp.asarray(1 + drawn if scales else drawn)
+
+  return network, jax.tree_util.tree_map_with_path(draw, network.shapes)
+
+
+def build_unet(fields, seed):
+  """Weights on their spheres."""
   network = networks.build(networks.UNetConfig(**SMALL | fields))
   shapes = network.shapes
   rng = np.random.default_rng(seed)
@@ -81,7 +131,7 @@ def model_of(autoencoder_folder) -> Callable[[str], Sampler]:
       smaller, theirs = build({"num_classes": 0, "channels": 4}, seed=1)
       second = {"guidance_network": smaller, "guidance_params": theirs}
     model = Sampler(network, params, codec, kind, solver_steps=4, **second)
-    if name == "map":
+    if kind == "map":
       return dataclasses.replace(model, gamma=0.6, t_mid=0.0)
     if name == "teacher-limited":
       return dataclasses.replace(model, guidance_interval=(0.1, 9.0))

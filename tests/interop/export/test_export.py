@@ -12,6 +12,7 @@ import pytest
 from scm_jax.cli import configs, main
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export, export_folder
+from scm_jax.networks import presets
 from scm_jax.training import initialization, resolve, workdir
 
 DIGITS = pathlib.Path(__file__).parents[3] / "configs/digits.py"
@@ -102,26 +103,34 @@ def test_read_back_wherever_a_workdir_is(exported, run, printed, tmp_path):
   np.testing.assert_array_equal(*(s["samples"] for s in samples))
 
 
-@pytest.mark.parametrize("family", ["ddpmpp", "dit"])
-def test_a_network_without_a_pytorch_module(family, command, tmp_path, caplog):
+@pytest.fixture
+def ones(tmp_path):
+  """`ones(config)`: a workdir of that run, all of whose weights are 1."""
+
+  def make(config):
+    average = jax.tree.map(
+      lambda leaf: jnp.ones(leaf.shape, leaf.dtype),
+      workdir.param_shapes(config),
+    )
+    workdir.write_averages(tmp_path / "run", config, {"0.100": average}, 7, {})
+    return tmp_path / "run"
+
+  return make
+
+
+def test_a_network_without_a_pytorch_module(ones, command, tmp_path, caplog):
   """Whatever else it has is written unless the user asks for more."""
   fields = ("channels=4", "channel_mult=(1,)", "num_blocks=1")
   fields += ("augment=True",)  # an input of training, which no export has
-  file = DIGITS.with_name("digits_dit.py") if family == "dit" else DIGITS
   argv = [f"--config.network.{field}" for field in fields]
-  argv = [f"--config={file}:run=sct,tiny", *argv * (family == "ddpmpp")]
-  config = configs.parse_config(argv)
-  config.network.family = family
-  average = jax.tree.map(
-    lambda leaf: jnp.ones(leaf.shape, leaf.dtype), workdir.param_shapes(config)
-  )
-  run = tmp_path / "run"
-  workdir.write_averages(run, config, {"0.100": average}, 7, {})
+  config = configs.parse_config([f"--config={DIGITS}:run=sct,tiny", *argv])
+  config.network.family = "ddpmpp"
+  run = ones(config)
   argv = [f"--workdir={run}", f"--out={tmp_path}/x", "--num=0", "--steps=1"]
   code, out, err = command("export", *argv)
   assert code == 0, err
   [message] = caplog.messages
-  assert "diffusers is left out" in message and family in message
+  assert "diffusers is left out" in message and "ddpmpp" in message
   written = {path.name for path in (tmp_path / "x").iterdir()}
   assert written == {
     "README.md",
@@ -130,7 +139,29 @@ def test_a_network_without_a_pytorch_module(family, command, tmp_path, caplog):
     "stablehlo",
   }
   code, out, err = command("export", *argv, "--formats=diffusers")
-  assert code == 2 and "the U-Net alone" in err
+  assert code == 2 and "for U-Nets and transformers" in err
+
+
+@pytest.mark.parametrize("layers", ["scm", "sit"])
+def test_a_transformer_is_written_for_diffusers(
+  layers, ones, printed, tmp_path
+):
+  """By default, as a U-Net is."""
+  file = DIGITS.with_name("digits_dit.py")
+  config = configs.parse_config([f"--config={file}:run=sct,tiny"])
+  if layers == "sit":
+    config.network.update(presets.DIT_LAYERS | {"form": "sit"})
+  out = tmp_path / "x"
+  printed("export", f"--workdir={ones(config)}", f"--out={out}", "--num=0")
+  assert {path.name for path in (out / "unet").iterdir()} == {
+    "config.json",
+    "diffusion_pytorch_model.safetensors",
+    "dit_trigflow.py",
+  }
+  index = json.loads((out / "model_index.json").read_text())
+  assert index["unet"] == ["dit_trigflow", "DiTTrigFlow"]
+  card = (out / "README.md").read_text()
+  assert "library_name: diffusers\n" in card and "DiffusionPipeline" in card
 
 
 def test_an_export_of_an_export(exported, printed, tmp_path):
@@ -275,7 +306,7 @@ def test_other_files_are_not_replaced(model_of, tmp_path):
   assert (tmp_path / "mine").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["student", "decoded", "teacher-edm2", "map"])
+@pytest.mark.parametrize("name", ["student", "decoded", "dit-teacher", "map"])
 def test_an_export_may_replace_all_that_it_wrote(export_of, name):
   written = {path.name for path in export_of(name).iterdir()}
   assert written <= export.WRITTEN

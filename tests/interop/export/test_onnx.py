@@ -26,7 +26,9 @@ def runtime():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "name, guidance", [("deep", 1.7), ("unlabelled-edm2", 1.0)]
+  "name, guidance",
+  [("deep", 1.7), ("unlabelled-edm2", 1.0), ("dit", 1.7), ("dit-plain", 1.0)]
+  + [("dit-sit", 1.0)],
 )
 def test_samples_agree_with_the_trainers(
   name, guidance, export_of, model_of, draw, runtime, caplog

@@ -1,5 +1,8 @@
 """The PyTorch module gives the network's `F`."""
 
+import importlib
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,10 +27,21 @@ MODELS = (
   "deep-shared",
   "deep-gained",
   "patches",
+  "dit",
+  "dit-sit",
+  "dit-lightning",
+  "dit-plain",
+  "dit-rotary",
+  "dit-map",
+)
+QUICK = (
+  *("student", "deep-edm2", "deep-gained", "patches"),
+  *("dit", "dit-sit", "dit-rotary", "dit-map"),
 )
 TIMES = np.array([1e-3, 0.3, 1.1, 1.5, 1.5645], np.float32)
 LABELS = np.array([0, 2, 3, 1, 0])  # 3 is "no label"
 SCALES = np.array([1.0, 1.2, 2.0, 1.0, 1.7], np.float32)
+TARGETS = np.array([0.0, 0.1, 0.0, 1.2, 0.7], np.float32)  # radians
 
 
 def relative(a, b):
@@ -37,11 +51,14 @@ def relative(a, b):
 @pytest.fixture(scope="module")
 def load(export_of):
   """`load(name, torch_dtype, **request)`: the module of an export."""
-  from scm_jax.interop.pytorch.unet_trigflow import UNetTrigFlow
 
   def run(name, torch_dtype=None, **request):
     folder = export_of(name, formats=("diffusers",), **request)
-    return UNetTrigFlow.from_pretrained(folder / "unet", torch_dtype)
+    index = json.loads((folder / "model_index.json").read_text())
+    file, network = index["unet"]
+    module = importlib.import_module(f"scm_jax.interop.pytorch.{file}")
+    network = getattr(module, network)
+    return network.from_pretrained(folder / "unet", torch_dtype)
 
   return run
 
@@ -60,6 +77,8 @@ def case(model_of):
       cond["label"] = jnp.asarray(LABELS)
     if c.guidance:
       cond["guidance"] = jnp.asarray(SCALES)
+    if c.target:
+      cond["target"] = jnp.asarray(TARGETS)
     return u, np.asarray(jax.jit(model.network.F)(model.params, u, TIMES, cond))
 
   return run
@@ -67,7 +86,7 @@ def case(model_of):
 
 def ask(unet, u):
   """The module's `F`, NHWC."""
-  condition = torch.from_numpy(LABELS), torch.from_numpy(SCALES)
+  condition = map(torch.from_numpy, (LABELS, SCALES, TARGETS))
   x = torch.from_numpy(u.transpose(0, 3, 1, 2).copy())
   F = unet(x, torch.from_numpy(TIMES), *condition)
   assert F.dtype == torch.float32
@@ -77,9 +96,7 @@ def ask(unet, u):
 @pytest.mark.parametrize(
   "name",
   [
-    name
-    if name in ("student", "deep-edm2", "deep-gained", "patches")
-    else pytest.param(name, marks=pytest.mark.slow)
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
     for name in MODELS
   ],
 )
@@ -89,20 +106,33 @@ def test_the_module_agrees(name, load, case):
   assert np.abs(expected).max() > 0.1
 
 
+@pytest.mark.parametrize("name", ["deep-edm2", "dit", "dit-sit"])
 @pytest.mark.parametrize("dtype, most", [("bfloat16", 0.05), ("float16", 0.01)])
-def test_narrow_types(dtype, most, load, case):
+def test_narrow_types(name, dtype, most, load, case):
   """As stored, or asked for when loading; bounds of docs/export.md."""
-  u, expected = case("deep-edm2")
-  stored = ask(load("deep-edm2", dtype=dtype), u)
-  asked = ask(load("deep-edm2", getattr(torch, dtype)), u)
+  u, expected = case(name)
+  stored = ask(load(name, dtype=dtype), u)
+  asked = ask(load(name, getattr(torch, dtype)), u)
   assert 1e-4 < relative(stored, expected) < most
   np.testing.assert_array_equal(asked, stored)
-  assert load("deep-edm2", dtype=dtype).dtype == getattr(torch, dtype)
+  assert load(name, dtype=dtype).dtype == getattr(torch, dtype)
 
 
-def test_defaults_are_no_label_and_no_guidance(load, case):
-  u, _ = case("student")
-  unet = load("student")
+def test_the_last_blocks_in_float32(load, case):
+  """Where the config says so, less is rounded."""
+  u, expected = case("dit")
+  narrow = load("dit", torch.bfloat16)
+  every = relative(ask(narrow, u), expected)
+  narrow.config["last_float32"] = 1
+  some = relative(ask(narrow, u), expected)
+  narrow.config["last_float32"] = 5  # more than there are
+  assert relative(ask(narrow, u), expected) < some < every
+
+
+@pytest.mark.parametrize("name", ["student", "dit"])
+def test_defaults_are_no_label_and_no_guidance(name, load, case):
+  u, _ = case(name)
+  unet = load(name)
   x = torch.from_numpy(u.transpose(0, 3, 1, 2).copy())
   t = torch.from_numpy(TIMES)
   given = unet(x, t, torch.full((5,), 3), torch.ones(5))
@@ -128,18 +158,43 @@ def test_names_and_order_are_edm2s(load, model_of):
     np.testing.assert_array_equal(tensor.numpy(), wanted[name])
 
 
-def test_edm2s_names_are_written_with_safetensors_alone(export_of):
-  plain = export_of("student", formats=("safetensors",))
-  published = export_of("student-edm2", formats=("safetensors",))
+def test_names_are_lightningdits(load):
+  """Those of SiT, and for the layers that it does not have."""
+  names = load("dit").state_dict()
+  assert {n.split(".")[0] for n in names} == {
+    *("x_embedder", "t_embedder", "y_embedder", "pos_embed", "blocks"),
+    *("final_layer", "guidance_embedder"),
+  }
+  assert {n.rpartition(".")[0] for n in names if "blocks.1" in n} == {
+    f"blocks.1.{layer}"
+    for layer in (
+      *("attn.qkv", "attn.q_norm", "attn.k_norm", "attn.proj"),
+      *("mlp.w12", "mlp.w3", "adaLN_modulation.1"),
+    )
+  }
+
+
+@pytest.mark.parametrize(
+  "plain, published", [("student", "student-edm2"), ("dit", "dit-sit")]
+)
+def test_published_names_are_written_with_safetensors_alone(
+  plain, published, export_of
+):
+  plain = export_of(plain, formats=("safetensors",))
+  published = export_of(published, formats=("safetensors",))
   assert not (plain / "unet").exists()
   assert (published / "unet" / export_pytorch.WEIGHTS).exists()
   assert not (published / "model_index.json").exists()
 
 
-def test_every_parameter_is_written(model_of):
-  """The U-Net's, and nothing of the weighting head."""
-  model = model_of("deep")
-  found = export_pytorch.tensors(model.params, side=8)
+@pytest.mark.parametrize("name", ["deep", "dit-map"])
+def test_every_parameter_is_written(name, model_of):
+  """The denoiser's; a transformer has its tokens' sinusoids besides."""
+  model = model_of(name)
+  config, denoiser = model.network.config, model.params["denoiser"]
+  module = export_pytorch.MODULES[type(config)]
+  found = module.tensors(denoiser, config)
+  found.pop("pos_embed", None)
   ours = export_folder.flatten(model.params["denoiser"])
   assert sorted(t.size for t in found.values()) == sorted(
     leaf.size for leaf in ours.values()
@@ -169,7 +224,7 @@ def test_parity_with_edm2s_own_network(reference, tmp_path):
   params = magnitude.normalize_weights(params, magnitude.EPS)
   codec = PixelCodec(0.0, 0.5, 0.5)
   model = Sampler(networks.build(config), params, codec, "diffusion")
-  export_pytorch.write_unet(tmp_path / "unet", model)
+  export_pytorch.write_network(tmp_path / "unet", model)
   unet = UNetTrigFlow.from_pretrained(tmp_path / "unet")
 
   given = {
