@@ -36,6 +36,7 @@ from scm_jax.sampler import Sampler
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 # The autoencoder of the paper (Section G.1) and of EDM2.
 SOURCE = "https://huggingface.co/stabilityai/sd-vae-ft-mse"
+CHECKPOINTS = (".pt", ".pth", ".ckpt")
 _CLASS = "AutoencoderKL"
 _OLD_NAMES = {
   "query": "to_q",
@@ -67,17 +68,20 @@ _LATENT_DIFFUSION = {
 def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
   """Loads an autoencoder and its parameters, float32 NumPy arrays.
 
-  The path is that of the safetensors file, or of its folder.
+  The path is that of a safetensors file or its folder, or of a checkpoint of
+  latent diffusion.
 
   Raises:
-    UserError: the file does not exist, is damaged, or holds something else. The
-      message says what to fetch.
+    UserError: the file does not exist, is damaged, or holds something else. Of
+      a safetensors file the message says what to fetch.
   """
   file = pathlib.Path(path)
   file = file / WEIGHTS if file.is_dir() else file
-  fetch = f"fetch {SOURCE}/resolve/main/{WEIGHTS} and put it at {file}"
+  fetch = ""
+  if file.suffix not in CHECKPOINTS:
+    fetch = f"; fetch {SOURCE}/resolve/main/{WEIGHTS} and put it at {file}"
   if not file.exists():
-    raise UserError(f"no autoencoder at {file}; {fetch}")
+    raise UserError(f"no autoencoder at {file}{fetch}")
   try:
     with errors.reading(file):
       tensors = _by_diffusers_names(_read(file))
@@ -86,7 +90,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Autoencoder, Any]:
       params = state_dict.fitted(tensors, network.shapes, to_name)
       return network, traverse_util.unflatten_dict(params)
   except UserError as error:
-    raise UserError(f"{error}; {fetch}") from error
+    raise UserError(f"{error}{fetch}") from error
 
 
 def attach(sampler: Sampler, network: Autoencoder, params: Any) -> Sampler:
@@ -168,7 +172,7 @@ def to_name(path: tuple[str, ...]) -> str:
 
 def _read(file: pathlib.Path) -> state_dict.Tensors:
   """Reads the tensors of a file; those of a checkpoint are its `state_dict`."""
-  if file.suffix == ".safetensors":
+  if file.suffix not in CHECKPOINTS:
     return safetensors.read(file)[0]
   with file.open("rb") as stream:
     content = torch_archive.load(stream, state_dict.ADMITTED)

@@ -137,6 +137,13 @@ def test_latent_diffusions_checkpoint(wrapped, tmp_path):
   torch.save({"state_dict": content, "epoch": 3} if wrapped else content, path)
   network, found = autoencoder.load(path)
   assert network.config.attends and network.config.channels == (8, 8, 16)
+  for written in (b"PK", None):
+    path = tmp_path / f"{written}.ckpt"
+    if written:
+      path.write_bytes(written)
+    with pytest.raises(UserError) as error:  # not to be replaced by another's
+      autoencoder.load(path)
+    assert str(path) in str(error.value) and "fetch" not in str(error.value)
   chex.assert_trees_all_equal(found, params)
 
 
