@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from scm_jax.cli import configs, main
+from scm_jax.defaults import get_defaults
+from scm_jax.training import workdir
 
 from .commands import blocks
 
@@ -61,6 +63,9 @@ def commands(page: pathlib.Path) -> Iterator[list[str]]:
 def test_commands_are_understood(page, monkeypatch, capsys):
   """Their flags exist, and their configs have the fields that they set."""
   monkeypatch.chdir(ROOT)
+  # A run of a command before it, which `teacher=` in a config reads.
+  transformer = get_defaults("teacher", "dit")
+  monkeypatch.setattr(workdir, "load_config", lambda folder: transformer)
   for words in commands(page):
     module = importlib.import_module(main.TASKS[words[0]][0])
     monkeypatch.setattr(module, "run", understand)
