@@ -80,12 +80,15 @@ def read_statistics(
   """
   tensors = state_dict.read(path)
   mean, std = (tensors.get(name, np.zeros(0)) for name in ("mean", "std"))
-  if not mean.size or mean.size != std.size or mean.size != max(mean.shape):
+  fits = mean.size and mean.shape == std.shape
+  # [1, C, 1, 1] in the published file.
+  if not fits or mean.size != max(mean.shape, default=0):
     raise UserError(
       f"{path} holds no mean and std of latents, a number for each channel"
     )
-  flat = lambda x: tuple(float(number) for number in x.reshape(-1))
-  return flat(mean), flat(std)
+  if not np.isfinite([mean, std]).all() or std.min() <= 0:
+    raise UserError(f"{path} holds numbers that are no mean and std of latents")
+  return tuple(mean.ravel().tolist()), tuple(std.ravel().tolist())
 
 
 def _flags(content: dict[str, Any]) -> dict[str, Any]:

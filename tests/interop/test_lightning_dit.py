@@ -224,6 +224,16 @@ def test_mistakes(torch, statistics, refused, tmp_path):
   assert "holds no mean and std" in line(
     tensors, f"--statistics={tmp_path}/x.pt"
   )
+  for std, said in (
+    ((1, 0, 1, 1), "no mean and std"),
+    ((1, np.nan, 1, 1), "numbers that are no mean"),
+    ((1, 1), "holds no mean and std"),
+    (1, "holds no mean and std"),
+  ):
+    content = {"mean": np.zeros(np.shape(MEAN)), "std": np.float32(std)}
+    content["mean"] = np.float32(0) if std == 1 else content["mean"]
+    damaged = saved(torch, tmp_path / "damaged.pt", content)
+    assert said in line(tensors, f"--statistics={damaged}")
   without = {n: x for n, x in tensors.items() if n != "blocks.1.norm2.weight"}
   assert "it has no blocks.1.norm2.weight" in line(without, flag)
   short = tensors["blocks.0.adaLN_modulation.1.weight"][: 4 * WIDTH]
