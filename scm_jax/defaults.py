@@ -142,6 +142,8 @@ class Sample(schema.Checked):
     guidance: the scale, for networks that take one.
     guidance_interval: lowest and highest noise level `sigma` at which teachers
       are guided; () is everywhere.
+    guidance_channels: how many of the data's channels are guided, from the
+      first on; 0 is all.
     num: images in the grids that are drawn while training.
     batch_size: images drawn at once.
   """
@@ -153,6 +155,7 @@ class Sample(schema.Checked):
   solver_steps: int = 32
   guidance: float = 1.0
   guidance_interval: tuple[float, ...] = ()
+  guidance_channels: int = 0
   num: int = 40
   batch_size: int = 256
 

@@ -197,6 +197,9 @@ class SamplerState:
       a network that cannot be guided.
     guidance_interval: the lowest and the highest noise level at which a
       diffusion model is guided; () is everywhere.
+    guidance_channels: how many of the data's channels are guided where a
+      diffusion model is, from the first on, as in SiT's published samples; 0 is
+      all.
     unconditional: whether the network was trained without labels for a part of
       the samples, so that "no label" means something to it.
     batch_size: how many images are drawn at once, on all devices together. A
@@ -221,6 +224,7 @@ class SamplerState:
   solver_steps: int = 32
   guidance: float = 1.0
   guidance_interval: tuple[float, ...] = ()
+  guidance_channels: int = 0
   unconditional: bool = True
   batch_size: int = 256
   decoder: Any = None
@@ -247,6 +251,8 @@ class SamplerState:
       object.__setattr__(self, "times", times)
     schema.check_interval(self.guidance_interval, "guidance_interval")
     object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
+    channels = self.network.config.in_channels
+    schema.check_channels(self.guidance_channels, channels, "guidance_channels")
 
   @property
   def rules(self) -> Kind:
@@ -353,6 +359,8 @@ class SamplerState:
     found: dict[str, Any] = {"guidance": joined(guidance)}
     if self.guidance_interval and self.extrapolates(guidance):
       found["guidance_interval"] = joined(self.guidance_interval)
+    if self.guidance_channels and self.extrapolates(guidance):
+      found["guidance_channels"] = self.guidance_channels
     if steps > 1:
       found |= {name: getattr(self, name) for name in self.rules.settings}
       if "t_mid" in found and (self.times or not self.t_mid):

@@ -55,11 +55,15 @@ def bind(
     )
   if sampler.rules.guidance_is_input or not guided:
     return functools.partial(network.F, sampler.params), found
+  scale = guidance
+  if sampler.guidance_channels:
+    chosen = jnp.arange(network.config.in_channels) < sampler.guidance_channels
+    scale = jnp.where(chosen, jnp.reshape(guidance, (-1, 1, 1, 1)), 1)
   F = velocity.guided(
     network,
     sampler.guidance_network,
     sampler.weights,
-    guidance,
+    scale,
     sampler.guidance_interval,
   )
   return F, found

@@ -102,3 +102,11 @@ def check_interval(value: Any, field: str) -> None:
       f"{field} is {value!r}; give the lowest and the highest noise level, as "
       "(0.28, 2.9), or () for all"
     )
+
+
+def check_channels(number: int, channels: int, field: str) -> None:
+  """Raises ConfigError unless the data have so many channels; 0 is all."""
+  if not 0 <= number <= channels:
+    raise ConfigError(
+      f"{field} is {number}, but the data have {channels} channels; 0 is all"
+    )

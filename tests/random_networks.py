@@ -25,7 +25,7 @@ def random_weights() -> Callable:
 
 @pytest.fixture(scope="session")
 def tiny_sampler(random_weights) -> Callable:
-  """`tiny_sampler(kind)`: of grey images of 4x4 in three classes."""
+  """`tiny_sampler(kind)`: of images of 4x4, by default grey, in 3 classes."""
   import jax.numpy as jnp
 
   from scm_jax import networks
@@ -33,10 +33,10 @@ def tiny_sampler(random_weights) -> Callable:
   from scm_jax.networks import magnitude
   from scm_jax.sampler import Sampler
 
-  def build(kind: str) -> Sampler:
+  def build(kind: str, in_channels: int = 1) -> Sampler:
     config = networks.UNetConfig(
       resolution=4,
-      in_channels=1,
+      in_channels=in_channels,
       num_classes=3,
       channels=8,
       channel_mult=(1,),

@@ -141,6 +141,27 @@ def test_guidance_in_an_interval(teacher, solver):
   assert min(np.abs(middle - x).mean() for x in (plain, whole)) > 1
 
 
+@pytest.mark.parametrize("scale", [3.0, np.linspace(1, 3, len(LABELS))])
+def test_guidance_of_some_channels(tiny_sampler, scale):
+  """The first channels are guided, the others are not; 0 is all."""
+  model = tiny_sampler("diffusion", in_channels=3)
+  x = np.random.default_rng(0).normal(size=(len(LABELS), 4, 4, 3))
+  t = jnp.linspace(0.3, 1.5, len(LABELS))
+
+  def F(count, guided=True):
+    limited = dataclasses.replace(model, guidance_channels=count)
+    F, cond = sampler_programs.bind(limited, LABELS, jnp.array(scale), guided)
+    return np.asarray(F(jnp.asarray(x, "f4"), t, cond))
+
+  plain, whole = F(0, guided=False), F(0)
+  assert np.abs(whole - plain).mean(axis=(1, 2, 3)).max() > 0.1
+  for count in (1, 2, 3):
+    wanted = np.concatenate([whole[..., :count], plain[..., count:]], -1)
+    np.testing.assert_allclose(F(count), wanted, atol=1e-5)
+  with pytest.raises(ConfigError, match="guidance_channels is 4"):
+    F(4)
+
+
 def test_evaluations(student, teacher):
   assert student.evaluations(1) == 1
   assert student.evaluations(2, guidance=1.5) == 2  # an input, not a pass

@@ -80,8 +80,8 @@ add_arguments = flags.adder(FLAGS, **dict.fromkeys(_EMPTY, ()))
 # The flags of how a network draws, which images from elsewhere do not have.
 _DRAWING = (
   "then steps teacher_steps guidance ema guide t_mid times gamma select_num "
-  "select_by labels solver sigma_max guidance_interval dtype autoencoder "
-  "save_samples"
+  "select_by labels solver sigma_max guidance_interval guidance_channels "
+  "dtype autoencoder save_samples"
 ).split()
 
 

@@ -54,6 +54,8 @@ SAMPLER = {
   "--sigma-max=SIGMA": "first noise level of sampling; default the config's",
   "--guidance-interval=SIGMAS": "lowest and highest noise level at which a "
   "diffusion model is guided, as 0.28:2.9; default the config's",
+  "--guidance-channels=N": "how many channels of a diffusion model's data are "
+  "guided, from the first on; 0 is all; default the config's",
 }
 DTYPE = {
   f"--dtype={{{','.join(DTYPES)}}}": "type in which the filters are kept and "
@@ -189,7 +191,8 @@ def sampler_changes(args: argparse.Namespace, *more: str) -> dict[str, Any]:
     raise ConfigError(f"--sigma-max is {args.sigma_max:g}; it must be positive")
   if args.guidance_interval is not None:
     schema.check_interval(args.guidance_interval, "--guidance-interval")
-  names = ("solver", "sigma_max", "guidance_interval", *more)
+  check(args, "guidance_channels", least=0)
+  names = "solver", "sigma_max", "guidance_interval", "guidance_channels", *more
   return {key: x for key in names if (x := getattr(args, key)) is not None}
 
 

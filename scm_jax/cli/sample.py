@@ -14,6 +14,8 @@ EXAMPLE = """\
 scm-jax sample --workdir=runs/digits/scd --steps=2 --num=100 --out=samples
 scm-jax sample --workdir=runs/digits/scd --steps=1 --num=10 --labels=3"""
 
+# Flags that limit where guidance acts, for diffusion models alone.
+LIMITS = {"guidance_channels", "guidance_interval"}
 FLAGS = {
   "--workdir=DIR": "workdir of a trained run, its checkpoint, or an export",
   "--steps=N": "steps of the sampler; the default is 2 for a consistency model "
@@ -102,14 +104,14 @@ def _check_used(args: argparse.Namespace, sampler: Any, guidance: Any) -> None:
   if "t_mid" in used:
     used.add("times")
   if not sampler.rules.guidance_is_input:
-    used.add("guidance_interval")
-  for name in ("solver", "t_mid", "times", "gamma", "guidance_interval"):
+    used |= LIMITS
+  for name in ("solver", "t_mid", "times", "gamma", *sorted(LIMITS)):
     if getattr(args, name) is not None and name not in used:
       raise ConfigError(
         f"{flags.word(name)} has no effect on a {sampler.kind} model; leave it "
         "out"
       )
-  for name in ("guide", "guidance_interval"):
+  for name in ("guide", *sorted(LIMITS)):
     if getattr(args, name) and not sampler.extrapolates(guidance):
       raise ConfigError(
         f"{flags.word(name)} has no effect at the guidance scale {guidance}; "

@@ -155,6 +155,7 @@ class DrawnImages:
       *([model.gamma] if "gamma" in model.rules.settings else []),
       *([model.times] if model.times else []),
       *([model.guidance_interval] if model.guidance_interval else []),
+      *([("channels", n)] if (n := model.guidance_channels) else []),
       (type(codec).__name__, codec.mean, codec.std, codec.sigma_d),
       getattr(codec, "image_range", None),
       checksum.of((model.weights, model.decoder)),

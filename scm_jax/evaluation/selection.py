@@ -48,14 +48,14 @@ def check_guidance(
 ) -> None:
   """Raises ConfigError for guidance that none of the networks takes.
 
-  That is a scale of `grid`, a guide, or an interval in which there is guidance.
+  That is a scale of `grid`, a guide, or a limit to where guidance acts.
   """
-  guide, interval = (
-    options.guide,
-    dict(options.changes).get("guidance_interval"),
-  )
+  guide, changes = options.guide, dict(options.changes)
+  limits = [
+    name for name in ("interval", "channels") if changes.get(f"guidance_{name}")
+  ]
   scaled = grid.guidance not in ((), (1.0,))
-  if not (scaled or guide or interval):
+  if not (scaled or guide or limits):
     return
   models = [load(path, grid.ema[0])[0] for path in grid.workdirs]
   if guide and not any(model.guidance_network for model in models):
@@ -68,14 +68,14 @@ def check_guidance(
     raise ConfigError(
       f"--guidance cannot be used for {grid.workdirs[0]}: {refusals[0]}"
     )
-  if interval and not any(
+  if limits and not any(
     model.extrapolates(scale)
     for model in models
     for scale in grid.guidance or (model.guidance_scale(),)
   ):
     raise ConfigError(
-      "--guidance-interval has no effect: no diffusion model is guided; give "
-      "--guidance too, or leave it out"
+      f"--guidance-{limits[0]} has no effect: no diffusion model is guided; "
+      "give --guidance too, or leave it out"
     )
 
 

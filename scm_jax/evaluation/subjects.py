@@ -17,7 +17,7 @@ _BATCH = 256  # images at once, where no config says otherwise
 # Settings of a sampler, which may change between two evaluations of a run.
 _DRAWN = (
   *("t_mid", "times", "gamma", "sigma_max", "solver", "solver_steps"),
-  *("guidance", "guidance_interval"),
+  *("guidance", "guidance_interval", "guidance_channels"),
 )
 _PREVIEWS = (
   "there is no autoencoder, so the samples are small previews of latents and "

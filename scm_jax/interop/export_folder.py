@@ -227,7 +227,8 @@ def _check_installed(
 def _defaults(training: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the `Sampler` fields that the run's config sets, if it has them."""
   sample, objective = (training.get(k, {}) for k in ("sample", "objective"))
-  names = ("solver_steps", "guidance", "guidance_interval", "batch_size")
+  names = ("solver_steps", "batch_size", "guidance")
+  names += ("guidance_interval", "guidance_channels")
   found = {name: sample[name] for name in names if name in sample}
   if "label_dropout" in objective:
     found["unconditional"] = bool(objective["label_dropout"])

@@ -137,6 +137,7 @@ def write_pipeline(folder: pathlib.Path, sampler: Sampler) -> None:
     "solver": sampler.solver,
     "guidance": sampler.guidance_scale(),
     "guidance_interval": sampler.guidance_interval,
+    "guidance_channels": sampler.guidance_channels,
     "unconditional": sampler.unconditional,
   }
   if sampler.kind == "map":

@@ -64,13 +64,16 @@ def guide(
   Args:
     F: the network that is guided, with its parameters bound.
     weak: the network that it is guided away from, likewise bound.
-    scale: `s`, one number or one for each sample `[B]`; 1 is no guidance.
+    scale: `s`, one number, one for each sample `[B]`, or one for each channel,
+      `[B, 1, 1, C]` or `[1, 1, 1, C]`; 1 is no guidance.
     where: gives which of the times `[B]` are guided; None is all.
   """
 
   def guided(x, t, cond):
     strong, other = F(x, t, cond), weak(x, t, cond)
-    s = trigflow.expand(jnp.broadcast_to(scale, t.shape), x)
+    s = jnp.asarray(scale)
+    if s.ndim < 2:
+      s = trigflow.expand(jnp.broadcast_to(s, t.shape), x)
     result = other + s * (strong - other)
     return select(where(t), result, strong) if where else result
 
@@ -91,7 +94,7 @@ def guided(
     weak: the network that guides it; None is the teacher without labels.
     weights: the teacher's parameters, and those of the network that guides it
       under `guide`.
-    scale: one number or one for each sample `[B]`; 1 is no guidance.
+    scale: see `guide`.
     interval: the noise levels that are guided, see `is_guided`.
   """
   F, config = functools.partial(network.F, weights), network.config

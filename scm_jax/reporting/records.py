@@ -20,6 +20,7 @@ Record = dict[str, Any]
 SETTINGS = (
   "guidance",
   "guidance_interval",
+  "guidance_channels",
   "ema",
   "t_mid",
   "times",

@@ -20,6 +20,7 @@ _DISTANCES = {"inception": "FID", "dinov2": "FD-DINOv2"}
 _SETTINGS = {
   "ema": "EMA",
   "guidance_interval": "guided σ",
+  "guidance_channels": "guided channels",
   "sigma_max": "σ_max",
   "dtype": "type",
   "labels": "classes",

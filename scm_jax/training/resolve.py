@@ -126,6 +126,11 @@ def check(config: "ConfigDict") -> Run:
       )
   interval = run.sample.guidance_interval
   schema.check_interval(interval, "config.sample.guidance_interval")
+  schema.check_channels(
+    run.sample.guidance_channels,
+    run.network.in_channels,
+    "config.sample.guidance_channels",
+  )
   for step in run.snapshot_at:
     if step < 1:
       raise ConfigError(
@@ -360,6 +365,7 @@ def sampler(run: Run, params: Any) -> Sampler:
     solver_steps=run.sample.solver_steps,
     guidance=run.sample.guidance,
     guidance_interval=run.sample.guidance_interval,
+    guidance_channels=run.sample.guidance_channels,
     unconditional=bool(run.objective.label_dropout),
     batch_size=run.sample.batch_size,
   )

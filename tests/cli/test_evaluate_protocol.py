@@ -112,6 +112,7 @@ def test_old_scores_can_be_had_by_flags(evaluate):
 
 OWN = {"guidance": 1.5, "solver": "dpm_solver", "solver_steps": 3}
 OWN |= {"t_mid": 0.9, "sigma_max": 40.0, "guidance_interval": (0.3, 3.0)}
+OWN["guidance_channels"] = 1
 
 
 @pytest.mark.slow
@@ -120,7 +121,7 @@ def test_all_settings_are_the_configs(evaluate, configured):
   report, text = evaluate(workdir=configured("teacher", **OWN))
   [many, one] = report["runs"]
   used = {"guidance": 1.5, "sigma_max": 40.0, "dtype": "float32"}
-  used["guidance_interval"] = "0.3:3.0"
+  used |= {"guidance_interval": "0.3:3.0", "guidance_channels": 1}
   assert used.items() <= many.items() and used.items() <= one.items()
   assert (many["steps"], many["nfe"], many["solver"]) == (3, 6, "dpm_solver")
   assert (one["steps"], one["nfe"]) == (1, 2)
@@ -292,6 +293,7 @@ def test_killed_outright_it_ends_with_the_same_bytes(
     (["--guidance=1,2"], 2, "was trained without guidance as an input"),
     (["--guidance=x"], 2, "--guidance: 'x': give numbers"),
     (["--guidance-interval=0.3:3"], 2, "no diffusion model is guided"),
+    (["--guidance-channels=1"], 2, "--guidance-channels has no effect"),
     (["--seeds=1,1"], 2, "--seeds has a number twice"),
     (["--t-mid=2"], 2, "--t-mid=2: a time must lie between"),
     (["--features=judge,random", "--t-mid=0.5,1.5"], 2, "nothing is selected"),

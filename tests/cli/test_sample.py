@@ -78,6 +78,7 @@ def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
   """To the bit; and a flag overrides each. This student takes no scale."""
   own = {"guidance": 1.5, "solver": "dpm_solver", "solver_steps": 3}
   own |= {"t_mid": 0.9, "sigma_max": 40.0, "guidance_interval": (0.3, 3.0)}
+  own["guidance_channels"] = 1
   folder = configured(run, **own)
   drawn = draw(folder, "--num=10")
   loaded = scm_jax.load(folder).sample(num=10)
@@ -89,6 +90,7 @@ def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
       "--steps=3",
       "--sigma-max=40",
       "--guidance-interval=0.3:3.0",
+      "--guidance-channels=1",
     ),
     "scd": ("--t-mid=0.9", "--sigma-max=40", "--guidance=1"),
   }[run]
@@ -98,7 +100,7 @@ def test_defaults_are_the_configs_and_those_of_load(run, draw, configured):
   line = drawn["said"].splitlines()[1]
   used = {
     "teacher": "steps 3, guidance 1.5, guidance_interval 0.3:3.0, "
-    "solver dpm_solver, sigma_max 40.0, ",
+    "guidance_channels 1, solver dpm_solver, sigma_max 40.0, ",
     "scd": "steps 2, guidance 1.0, t_mid 0.9, sigma_max 40.0, ",
   }[run]
   assert line == used + "dtype float32"
@@ -207,6 +209,8 @@ def test_without_out_into_the_workdir(printed, runs):
     (["--guidance-interval=0.3:3"], 2, "--guidance-interval has no effect on"),
     (["--guidance-interval=3:0.3"], 2, "give the lowest and the highest"),
     (["--guidance-interval=3:x"], 2, "'3:x': give two noise levels"),
+    (["--guidance-channels=1"], 2, "--guidance-channels has no effect on"),
+    (["--guidance-channels=-1"], 2, "it must be at least 0"),
     (["--labels=one"], 2, "--labels: 'one': give whole numbers"),
     (["--ema=0.77"], 1, "keeps no EMA of 0.77; it has 0."),
     (["--wrokdir=x"], 2, "no flag --wrokdir"),
@@ -221,7 +225,10 @@ def test_mistakes(argv, code, said, refused, runs, tmp_path):
 
 @pytest.mark.parametrize(
   "flag",
-  ["--t-mid=1", "--times=1", "--guide={}", "--guidance-interval=0.3:3"],
+  [
+    *("--t-mid=1", "--times=1", "--guide={}"),
+    *("--guidance-interval=0.3:3", "--guidance-channels=1"),
+  ],
 )
 def test_what_no_solver_takes(flag, refused, runs, tmp_path):
   argv = f"--workdir={runs}/teacher", f"--out={tmp_path}"

@@ -117,14 +117,16 @@ def test_scores_of_other_settings_are_not_compared(
 
 
 def test_what_a_score_of_an_earlier_version_meant(offer, tmp_path):
-  """It was taken without an interval of guidance, which had no field."""
+  """It was taken without limits of guidance, which had no fields."""
   path = epath.Path(tmp_path)
   assert offer(path, 1, 1.0)
   file = path / "best" / "score.json"
   record = json.loads(file.read_text())
-  del record["how"]["sample.guidance_interval"]
+  for name in ("interval", "channels"):
+    del record["how"][f"sample.guidance_{name}"]
   file.write_text(json.dumps(record))
-  guided = lambda *interval: {"sample.guidance_interval": list(interval)}
+  none = {"sample.guidance_channels": 0}
+  guided = lambda *x: none | {"sample.guidance_interval": list(x)}
   assert best.kept_score(path, "kid", guided()) == 1.0
   assert best.kept_score(path, "kid", guided(0.3, 3.0)) is None
 

@@ -18,6 +18,7 @@ from scm_jax.training import resolve
     *(("objective.guidance_range", (1.5,)), ("sample.sigma_max", 0.0)),
     *(("objective.guidance_interval", (0.3, 3.0)),),
     *(("sample.guidance_interval", (3.0,)),),
+    *(("sample.guidance_channels", 9), ("sample.guidance_channels", -1)),
     *(("sample.guidance_interval", None), ("objective.P_mean", None)),
     *(("sample.t_mid", 1.6), ("sample.gamma", 1.1), ("sample.guidance", -1.0)),
     *(("sample.sigma_max", math.inf), ("optimizer.learning_rate", math.nan)),

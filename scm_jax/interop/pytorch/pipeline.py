@@ -49,6 +49,8 @@ class SCMPipeline(DiffusionPipeline):
     guidance: the default of `guidance_scale`.
     guidance_interval: the lowest and the highest noise level at which a
       diffusion model is guided; empty is everywhere.
+    guidance_channels: how many of the data's channels are guided where a
+      diffusion model is, from the first on; 0 is all.
     unconditional: whether the network was trained without labels for a part of
       the samples, so that it can draw, and be guided, without a label.
   """
@@ -72,6 +74,7 @@ class SCMPipeline(DiffusionPipeline):
     flow_map: bool = False,
     gamma: float = 0.0,
     guidance_interval: tuple[float, ...] = (),
+    guidance_channels: int = 0,
   ):
     super().__init__()
     self.register_modules(unet=unet, scheduler=scheduler, guide=guide, vae=vae)
@@ -86,6 +89,7 @@ class SCMPipeline(DiffusionPipeline):
       flow_map=flow_map,
       gamma=gamma,
       guidance_interval=guidance_interval,
+      guidance_channels=guidance_channels,
     )
 
   @torch.no_grad()
@@ -269,11 +273,15 @@ class SCMPipeline(DiffusionPipeline):
     def guided(u, t):
       if not low <= self.unet.sigma_d * math.tan(t) <= high:
         return F(u, t)
+      strong = F(u, t)
       if self.guide is not None:
         other = evaluate(self.guide, u, t, label)
       else:
         other = evaluate(self.unet, u, t, None)
-      return other + scale * (F(u, t) - other)
+      result = other + scale * (strong - other)
+      if count := self.config.guidance_channels:
+        result = torch.cat([result[:, :count], strong[:, count:]], dim=1)
+      return result
 
     return guided
 

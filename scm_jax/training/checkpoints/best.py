@@ -25,11 +25,15 @@ HOW = (
   *("evaluate.num", "evaluate.reference", "evaluate.features"),
   *("sample.t_mid", "sample.gamma", "sample.sigma_max", "sample.guidance"),
   *("sample.solver", "sample.solver_steps", "sample.guidance_interval"),
+  "sample.guidance_channels",
   "data.autoencoder",
 )
 
 # What was meant before a field was there.
-ADDED: dict[str, Any] = {"sample.guidance_interval": []}
+ADDED: dict[str, Any] = {
+  "sample.guidance_interval": [],
+  "sample.guidance_channels": 0,
+}
 
 # Scores a model whose parameters this process holds whole. The first score
 # decides which model is best; lower is better. All processes call it.

@@ -59,7 +59,7 @@ MODELS = {
   "teacher": ("diffusion", {}),
   "teacher-edm2": ("diffusion", {"form": "edm2"}),
   "teacher-dpm": ("diffusion", {}),
-  "teacher-limited": ("diffusion", {}),
+  "teacher-limited": ("diffusion", {"in_channels": 3}),
   "dit": ("consistency", TOKENS | {"guidance": True}),
   "dit-sit": ("consistency", SIT),
   "dit-lightning": (
@@ -134,7 +134,8 @@ def model_of(autoencoder_folder) -> Callable[[str], Sampler]:
     if kind == "map":
       return dataclasses.replace(model, gamma=0.6, t_mid=0.0)
     if name == "teacher-limited":
-      return dataclasses.replace(model, guidance_interval=(0.1, 9.0))
+      limits = {"guidance_interval": (0.1, 9.0), "guidance_channels": 1}
+      return dataclasses.replace(model, **limits)
     if name == "teacher-dpm":
       return dataclasses.replace(model, solver="dpm_solver")
     if name == "decoded":

@@ -107,7 +107,8 @@ def test_an_export_draws_as_its_run_was_configured(model_of, tmp_path):
 
   # A teacher that was always given labels takes no scale, whatever is said.
   config = {"sample": {"guidance": 1.7, "solver_steps": 3}}
-  config["sample"]["guidance_interval"] = [0.3, 2.9]
+  limits = {"guidance_interval": [0.3, 2.9], "guidance_channels": 1}
+  config["sample"] |= limits
   config |= {"objective": {"label_dropout": 0.0}, "run": "teacher"}
   origin = export.Origin(config, 7, "0.050")
   request = export.Request(formats=(), num=0)
@@ -115,6 +116,7 @@ def test_an_export_draws_as_its_run_was_configured(model_of, tmp_path):
   teacher = scm_jax.load(folder)
   assert (teacher.steps, teacher.guidance_scale()) == (3, 1.0)
   assert teacher.guidance_interval == (0.3, 2.9)
+  assert teacher.guidance_channels == 1
 
 
 def assert_close(a, b):
