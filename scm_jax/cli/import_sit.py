@@ -1,4 +1,4 @@
-"""`scm-jax import-sit`: makes a teacher of a public SiT or LightningDiT."""
+"""`scm-jax import-sit`: makes a workdir of a public SiT or LightningDiT."""
 
 import argparse
 import logging
@@ -21,6 +21,8 @@ FLAGS = {
   "--out=DIR": "workdir that is made",
   "--statistics=FILE.pt": "mean and deviation of each channel of the latents, "
   "LightningDiT's latents_stats.pt; the default is SiT's scale, 0.18215",
+  "--student": "the file is one of FACM's students (stg2), which draw in one "
+  "step or two, and not of a teacher",
   "--dtype={float32,bfloat16}": "type of the computation, the weights being "
   "float32; the default is float32",
 }
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
   tensors = sit.read(args.file)
   statistics = args.statistics and sit.read_statistics(args.statistics)
   try:
-    config = sit.config(tensors, statistics or None)
+    config = sit.config(tensors, statistics or None, args.student)
     config.network.dtype = args.dtype
     network = resolve.resolve(config).network
     assert isinstance(network, networks.DiTConfig)
@@ -48,12 +50,14 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
       f"{args.file} is not a SiT or LightningDiT network: {error}"
     ) from error
   expected = sit.expected_of_noise(network, params)
-  if expected > sit.MOST_OF_NOISE:
+  if (expected > sit.MOST_OF_NOISE) != args.student:
+    usual, others = "0.2 or less", "a DiT network, a student (--student)"
+    if args.student:
+      usual, others = "1", "a teacher (no --student)"
     logging.warning(
       f"of noise alone, the network of {args.file} expects data of the "
-      f"magnitude {expected:.2f} and not of about 0.2 or less, as these do: "
-      "is it a DiT network, or not trained? Look at its samples before you use "
-      "it"
+      f"magnitude {expected:.2f} and not of about {usual}, as these do: is it "
+      f"{others}, or not trained? Look at its samples before you use it"
     )
   origin = {"format": "SiT state dict", "file": os.path.basename(args.file)}
   kept = {averaging.name(config.ema[0]): params}
@@ -63,4 +67,4 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     f"{args.file}: {millions:.1f} M parameters, {data.kind} of "
     f"{data.size}x{data.size}x{data.channels}, {data.num_classes} classes"
   )
-  print(f"teacher: {path}")
+  print(f"{'student' if args.student else 'teacher'}: {path}")

@@ -33,7 +33,7 @@ TASKS: dict[str, tuple[str, str]] = {
   "import-edm2": ("scm_jax.cli.import_edm2", "makes an EDM2 network a teacher"),
   "import-sit": (
     "scm_jax.cli.import_sit",
-    "makes a SiT or LightningDiT network a teacher",
+    "makes a run of a SiT or LightningDiT network",
   ),
   "reconstruct": (
     "scm_jax.cli.reconstruct",

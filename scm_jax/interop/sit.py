@@ -9,7 +9,9 @@ are turned here, in the weights that read the time and give the velocity.
 LightningDiT (arXiv 2501.01423), FACM's teacher (arXiv 2507.03738) among its
 networks, is told and gives what SiT is and does, has other layers, and learns
 latents of 32 channels, each normalised. The weights that its norms have are put
-into the modulation that follows them.
+into the modulation that follows them. FACM's students have the same layers and
+give the average velocity up to the data, which makes them consistency models in
+our coordinates.
 """
 
 import functools
@@ -22,7 +24,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from scm_jax import errors, networks
+from scm_jax import errors, networks, sampler_kinds
 from scm_jax.defaults import get_defaults
 from scm_jax.errors import UserError
 from scm_jax.interop import (
@@ -48,6 +50,8 @@ DATA = {
 # one of 0.2; no public file was at hand to measure it.
 MOST_OF_NOISE = 0.6
 _PROJECTORS = "projectors."
+# The average that FACM draws from, among the two that its trainer keeps.
+_OF_FACM = "ema_models.1.ema_model."
 # How LightningDiT turns queries and keys, in tables; we compute it.
 _COSINES, _SINES = "feat_rope.freqs_cos", "feat_rope.freqs_sin"
 # Flags of the training scripts, with the values that are read.
@@ -64,10 +68,7 @@ def read(path: str | os.PathLike[str]) -> Tensors:
     return state_dict.read(path)
   with errors.reading(path), open(path, "rb") as file:
     content = torch_archive.load(file, state_dict.ADMITTED)
-    if isinstance(content, dict) and isinstance(content.get("ema"), dict):
-      _check_flags(_flags(content))
-      content = content["ema"]
-    return state_dict.named_tensors(content)
+    return state_dict.named_tensors(_averaged(content))
 
 
 def read_statistics(
@@ -89,6 +90,23 @@ def read_statistics(
   if not np.isfinite([mean, std]).all() or std.min() <= 0:
     raise UserError(f"{path} holds numbers that are no mean and std of latents")
   return tuple(mean.ravel().tolist()), tuple(std.ravel().tolist())
+
+
+def _averaged(content: Any) -> Any:
+  """Returns the averaged weights in a training checkpoint, or else `content`.
+
+  Raises:
+    Refused: they are of a network that cannot be read.
+  """
+  if not isinstance(content, dict):
+    return content
+  if isinstance(averages := content.get("emas"), dict):  # FACM's own trainer
+    begins = lambda name: str(name).startswith(_OF_FACM)
+    return {n[len(_OF_FACM) :]: x for n, x in averages.items() if begins(n)}
+  if isinstance(content.get("ema"), dict):
+    _check_flags(_flags(content))
+    return content["ema"]
+  return content
 
 
 def _flags(content: dict[str, Any]) -> dict[str, Any]:
@@ -113,8 +131,11 @@ def _check_flags(flags: dict[str, Any]) -> None:
 def config(
   tensors: Tensors,
   statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+  student: bool = False,
 ) -> ConfigDict:
-  """Returns the config of a workdir that holds a network as a teacher.
+  """Returns the config of a workdir that holds a network.
+
+  It is a teacher, or FACM's `student`.
 
   A file need not state how wide attention heads are; those of the published
   sizes are taken. The mean and deviation of each channel of latents are the
@@ -132,7 +153,9 @@ def config(
   channels, in_channels, patch, _ = tensors[FILTER].shape
   side = math.isqrt(tensors[PLACES].shape[1])
   blocks = {n.split(".")[1] for n in tensors if n.startswith("blocks.")}
-  c = get_defaults("teacher", "dit")
+  c = get_defaults("scd" if student else "teacher", "dit")
+  if student:  # as FACM draws: from noise alone, and by equal steps
+    c.sample.sigma_max, c.sample.t_mid = sampler_kinds.RANGES["sigma_max"][1], 0
   c.ema = (0.0,)  # of a width that the file does not state
   c.total_steps, c.batch_size = 1, 256
   c.objective.label_dropout = 0.1
@@ -194,7 +217,7 @@ def params_from_tensors(
   left = {n: x for n, x in tensors.items() if not n.startswith(_PROJECTORS)}
   places = dit.positions(network.side, network.channels)
   stored = state_dict.take(left, PLACES, (1, *places.shape))
-  if np.abs(stored[0] - places).max() > 1e-3:  # float16 rounds them
+  if np.abs(stored[0] - places).max() > 5e-3:  # bfloat16 rounds them
     raise Misfit(f"its {PLACES} are not the sinusoids of DiT")
   if network.rotary:
     _take_turns(left, network)
@@ -219,7 +242,8 @@ def expected_of_noise(
 ) -> float:
   """Returns the RMS of the data that a network expects of noise alone.
 
-  That is the mean of its data, whose RMS is a small part of theirs. Files of
+  A diffusion model's is the mean of its data, whose RMS is a small part of
+  theirs; a consistency model's are data. Files of
   DiT (arXiv 2212.09748) have the names and shapes of SiT's, but tell their
   network another time and expect noise of it.
   """

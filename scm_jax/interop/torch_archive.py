@@ -12,6 +12,7 @@ import math
 import zipfile
 from typing import Any, BinaryIO
 
+import ml_dtypes
 import numpy as np
 
 from scm_jax.interop import unpickling
@@ -21,10 +22,12 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 # PyTorch's storage classes of the types that weights have, little-endian.
 STORAGES = {
+  "BFloat16Storage": ml_dtypes.bfloat16,
   "FloatStorage": "<f4",
   "HalfStorage": "<f2",
   "DoubleStorage": "<f8",
   "LongStorage": "<i8",  # batch normalisation counts its batches
+  "BoolStorage": "|b1",  # averages know whether they have begun
 }
 
 
@@ -137,7 +140,9 @@ def _tensor(
     raise Refused("a tensor is larger than its storage")
   start, *steps = (storage.itemsize * n for n in (offset, *strides))
   try:
-    return np.ndarray(shape, storage.dtype, storage, start, steps)
+    # Of bytes, because NumPy gives no others of bfloat16 to its views.
+    data = storage.view(np.uint8)
+    return np.ndarray(shape, storage.dtype, data, start, steps)
   except (OverflowError, TypeError, ValueError) as error:
     raise Refused("a tensor reaches beyond its storage") from error
 

@@ -1,5 +1,6 @@
 """LightningDiT's networks: what they give as ours, and how they teach."""
 
+import argparse
 import json
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import scm_jax
-from scm_jax import networks
+from scm_jax import networks, sampler_programs
 from scm_jax.interop import sit
 from scm_jax.training import resolve
 
@@ -164,6 +165,33 @@ def test_parity_with_the_published_network(qk_norm):
   assert 0.3 < np.std(to_data) < 5
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_student_draws_as_published(steps):
+  """From noise alone, by equal parts of a rectified flow's time."""
+  tensors = draw(qk_norm=True)
+  config = sit.config(tensors, ((0.0,) * 4, (1.0,) * 4), student=True)
+  run = resolve.resolve(config)
+  model = resolve.sampler(run, sit.params_from_tensors(run.network, tensors))
+  # FACM's two steps are ours by default; more of them need their times.
+  taus = np.arange(steps) / steps
+  if steps > 2:
+    times = tuple(float(np.arctan((1 - tau) / tau)) for tau in taus[1:])
+    model = model.changed(times=times)
+  label = np.array([0, 7, CLASSES])
+  noise = model.noise(len(label), steps=steps)
+  data = np.zeros(noise.shape[1:])
+  for tau, z in zip(taus, noise, strict=True):
+    y = tau * data + (1 - tau) * z
+    told = np.full(len(label), tau)
+    data = y + (1 - tau) * published(tensors, y, told, label)
+  x0, _ = sampler_programs.integrate(
+    model, jnp.asarray(noise), label, jnp.float32(1), steps
+  )
+  found = x0 / model.codec.sigma_d
+  error = np.abs(found - data).max() / np.sqrt(np.mean(data**2))
+  assert error < 1e-4
+
+
 def saved(torch, path, tensors):
   torch.save(
     {name: torch.tensor(np.asarray(x)) for name, x in tensors.items()}, path
@@ -177,6 +205,38 @@ def statistics(torch, tmp_path):
   shaped = lambda x: np.reshape(np.float32(x), (1, -1, 1, 1))
   content = {"mean": shaped(MEAN), "std": shaped(STD)}
   return saved(torch, tmp_path / "latents_stats.pt", content)
+
+
+def test_a_students_checkpoint(
+  torch, statistics, command, printed, caplog, tmp_path
+):
+  """FACM's trainer keeps two averages and draws from the second."""
+  tensors, averages = draw(qk_norm=True), {}
+  for i, sign in enumerate((-1, 1)):
+    own = f"ema_models.{i}."
+    averages[f"{own}initted"] = torch.tensor(True)
+    averages[f"{own}step"] = torch.tensor(7)
+    for name, x in tensors.items():
+      tensor = torch.tensor(sign * x if "final" in name else x)
+      averages[f"{own}ema_model.{name}"] = tensor.bfloat16()
+  flags = argparse.Namespace(cfgw=1.75, distill=True)
+  content = {"model": {}, "emas": averages, "opt": {}, "args": flags}
+  torch.save(content | {"epoch": 1, "step": 7}, tmp_path / "stg2.pt")
+  out, flag = tmp_path / "facm", f"--statistics={statistics}"
+  argv = "import-sit", tmp_path / "stg2.pt", flag
+  assert f"student: {out}" in printed(*argv, "--student", f"--out={out}")
+  assert not caplog.messages
+  said = printed("sample", f"--workdir={out}", "--num=4", f"--out={tmp_path}/a")
+  assert "2 network evaluations each" in said and "times 0.7854" in said
+  # The second average's, rounded.
+  config = resolve.resolve(sit.config(tensors, (MEAN, STD))).network
+  wanted = sit.params_from_tensors(config, tensors)["denoiser"]["out"]
+  found = scm_jax.load(out).params["denoiser"]["out"]
+  error = np.abs(found["weight"] - wanted["weight"]).max()
+  assert 0 < error < 2**-8 * np.abs(wanted["weight"]).max()
+  # A student by the name of a teacher is noticed.
+  command(*argv, f"--out={tmp_path}/teacher")
+  assert "a student (--student)" in caplog.text
 
 
 @pytest.mark.slow
