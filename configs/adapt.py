@@ -96,6 +96,11 @@ def _base(choice) -> str:
       f"{choice.data} computes alike on all hardware; leave on= out"
     )
   transformers = choice.data == "imagenet256"
+  if choice.guide and transformers:
+    raise ConfigError(
+      "guide is for a teacher that was imported with a guidance network; a "
+      "transformer guides itself, and its students take the scale in any case"
+    )
   if choice.teacher and not transformers:
     raise ConfigError(
       "teacher= is an argument for data=imagenet256; give --config.teacher"

@@ -93,7 +93,7 @@ def get_config(arg: str = ""):
     config.data.size = 8
     paper.shrink(config)
   if choice.teacher:
-    _fit_to_teacher(config, choice.teacher)
+    _fit_to_teacher(config, choice.teacher, choice.tiny)
   return config
 
 
@@ -102,17 +102,25 @@ def _shards(config) -> int:
   return 8 if config.network.depth >= SIZES["l"]["depth"] else 1
 
 
-def _fit_to_teacher(config, folder: str) -> None:
+def _fit_to_teacher(config, folder: str, tiny: bool) -> None:
   """Takes the network and the data of a teacher.
 
   Raises:
-    UserError: there is none in the folder, or it is not a transformer.
+    UserError: there is none in the folder, it is not a transformer, or its data
+      are not those of `tiny`.
   """
   from scm_jax.training import workdir
 
   found = workdir.load_config(folder)
   if found.network.family != "dit":
     raise ConfigError(f"the teacher {folder} is not a transformer")
+  shape = found.data.size, found.data.size, found.data.channels
+  if tiny and shape != (8, 8, 4):
+    raise ConfigError(
+      "tiny has built-in latents of 8x8x4, but those of the teacher "
+      f"{folder} are {'x'.join(map(str, shape))}; leave tiny out, and "
+      "for a trial give --config.total_steps=8 and a small --config.batch_size"
+    )
   config.teacher = folder
   for field in OF_DATA:
     with config.data.ignore_type():  # a number for each channel

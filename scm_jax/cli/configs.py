@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scm_jax.cli import config_files
-from scm_jax.errors import ConfigError
+from scm_jax.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -130,7 +130,7 @@ def _call(path: str, name: str, call: Callable[[Callable], Any]) -> Any:
       if not callable(function):
         raise ConfigError(f"{path} has no function {_FUNCTIONS[name]}")
       return call(function)
-  except ConfigError as error:
+  except UserError as error:
     text = str(error)
     raise ConfigError(text if path in text else f"{path}: {text}") from None
   except Exception as error:

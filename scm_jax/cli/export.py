@@ -57,7 +57,9 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
 
   sampler, about = workdir.load(args.workdir, args.ema, args.autoencoder)
   config = json.loads(configuration.to_json(about["config"]))
-  origin = export.Origin(config, about["step"], about["ema"])
+  origin = export.Origin(
+    config, about["step"], about["ema"], about.get("source", {})
+  )
   formats = args.formats or FORMATS[:3]
   if not (args.formats or export_pytorch.fits(sampler)):
     formats = FORMATS[:2]

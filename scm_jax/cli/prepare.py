@@ -108,6 +108,12 @@ def _options(args: argparse.Namespace, data: Any) -> Any:
     from scm_jax.preparing.latents import Encoder  # imports jax
 
     encoder = Encoder(path, image_range, args.batch_size)
+    if data.kind == "latents" and encoder.channels != 2 * data.channels:
+      raise ConfigError(
+        f"the autoencoder {path} gives latents of {encoder.channels // 2} "
+        f"channels, and this config takes {data.channels}; give the "
+        "autoencoder of these latents, or set config.data.channels"
+      )
   channels, factor, depth = data.channels, 1, data.channels
   if latents:  # without an autoencoder, they are EDM2's
     channels = 3

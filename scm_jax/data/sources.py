@@ -169,7 +169,8 @@ def _missing(data: ml_collections.ConfigDict, root: epath.Path) -> str:
     )
   return (
     f"dataset {data.name!r} is neither built in ({', '.join(BUILT_IN)}) nor in "
-    f"{root}; prepare it with: {command} (see docs/data.md), {other}"
+    f"{root}; prepare it with: {command} (see docs/data.md), {other}; "
+    "TFDS_DATA_DIR or config.data.data_dir names another folder of datasets"
   )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import jinja2
 
 from scm_jax import files, image_grid, networks
+from scm_jax.codec import LatentCodec
 from scm_jax.errors import ConfigError
 from scm_jax.interop import (
   autoencoder,
@@ -113,10 +114,7 @@ def write(
       autoencoder.write(folder / decoder, network, sampler.decoder)
     if "stablehlo" in formats:
       _write_stablehlo(folder / "stablehlo", stored, request)
-    config = sampler.network.config
-    # Whose code is at hand elsewhere, and loads the file.
-    published = config.published and type(config) in export_pytorch.MODULES
-    if {"diffusers", "onnx"} & set(formats) or published:
+    if {"diffusers", "onnx"} & set(formats) or _names_elsewhere(sampler):
       export_pytorch.write_network(folder / "unet", stored)
     if "diffusers" in formats:
       export_pytorch.write_pipeline(folder, stored)
@@ -131,6 +129,12 @@ def write(
     card = _model_card(sampler, origin, request, report)
     (folder / "README.md").write_text(card)
   return out
+
+
+def _names_elsewhere(sampler: Sampler) -> bool:
+  """Returns whether published code loads the network, by that code's names."""
+  config = sampler.network.config
+  return config.published and type(config) in export_pytorch.MODULES
 
 
 def _write_stablehlo(
@@ -167,9 +171,13 @@ def _model_card(
     origin=origin,
     data=origin.config.get("data", {}),
     description=objective.description if objective else "a network",
+    imported=origin.source if "file" in origin.source else {},
+    named_elsewhere=_names_elsewhere(sampler),
     labels=f"{classes} classes" if classes else "no labels",
     call=f"class_labels={some}" if classes else "batch_size=4",
     autoencoder=autoencoder.attached(sampler),
+    encoded=isinstance(sampler.codec, LatentCodec)
+    and not autoencoder.attached(sampler),
     request=request,
     formats=request.written,
     report=report,

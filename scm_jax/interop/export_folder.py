@@ -42,6 +42,7 @@ class Origin(NamedTuple):
   config: dict[str, Any]  # the run's resolved config, in JSON's types
   step: int  # of training
   ema: str  # the name of the EMA weights, which is their width
+  source: dict[str, Any] = {}  # `origin.json` of weights from elsewhere
 
 
 def write(
@@ -76,6 +77,8 @@ def write(
     "ema": origin.ema,
     "training": origin.config,
   }
+  if origin.source:
+    content["source"] = origin.source
   write_json(folder / CONFIG, content)
   metadata = {"format": "scm_jax", "kind": sampler.kind}
   with (folder / WEIGHTS).open("wb") as stream:
@@ -177,6 +180,7 @@ def read(
     raise UserError(f"{path} is not an export: its {CONFIG} does not say so")
   try:
     origin = Origin(content["training"], content["step"], content["ema"])
+    origin = origin._replace(source=content.get("source", {}))
     other_ema = ema and ema != float(origin.ema)
     codec, guide = _hashable(content["codec"]), content["guide"]
     _check_installed(path, content)

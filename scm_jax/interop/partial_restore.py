@@ -94,7 +94,7 @@ def restore(
 def _summary(names: tuple[str, ...]) -> list[str]:
   """Returns names, those of like blocks as one: `enc_*/conv0/weight (3)`."""
   like = (
-    re.sub(r"^(enc|dec)_\w+", r"\1_*", name.removeprefix("denoiser/"))
+    re.sub(r"^(enc|dec|block)_\w+", r"\1_*", name.removeprefix("denoiser/"))
     for name in names
   )
   counts = collections.Counter(like)

@@ -33,6 +33,10 @@ DTYPES: dict[str, Any] = {
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
+class UnknownType(ValueError):
+  """An error: a tensor has a type that is not read."""
+
+
 def write(
   stream: BinaryIO,
   tensors: Mapping[str, Any],
@@ -85,6 +89,8 @@ def read(
         data = np.memmap(stream, np.uint8, "r", offset=start)
       tensors = {name: _tensor(data, entry) for name, entry in header.items()}
       return tensors, metadata
+    except UnknownType:
+      raise
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
         "it is not a whole safetensors file; copy or export it again"
@@ -95,5 +101,7 @@ def _tensor(data: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
   begin, end = entry["data_offsets"]
   if not 0 <= begin <= end <= len(data):
     raise ValueError("the file ends before its tensors")
-  dtype = np.dtype(DTYPES[entry["dtype"]])
+  if (name := str(entry["dtype"])) not in DTYPES:
+    raise UnknownType(f"it has tensors of the type {name[:20]!r}")
+  dtype = np.dtype(DTYPES[name])
   return np.asarray(data[begin:end]).view(dtype).reshape(entry["shape"])

@@ -15,8 +15,10 @@ our coordinates.
 """
 
 import functools
+import json
 import math
 import os
+import pathlib
 from typing import Any
 
 import jax
@@ -65,6 +67,7 @@ def read(path: str | os.PathLike[str]) -> Tensors:
     UserError: the file cannot be read, is damaged, or holds something else.
   """
   if str(path).endswith(".safetensors"):
+    _check_foreign(pathlib.Path(path))
     return state_dict.read(path)
   with errors.reading(path), open(path, "rb") as file:
     content = torch_archive.load(file, state_dict.ADMITTED)
@@ -90,6 +93,23 @@ def read_statistics(
   if not np.isfinite([mean, std]).all() or std.min() <= 0:
     raise UserError(f"{path} holds numbers that are no mean and std of latents")
   return tuple(mean.ravel().tolist()), tuple(std.ravel().tolist())
+
+
+def _check_foreign(path: pathlib.Path) -> None:
+  """Raises UserError for a network of an export of ours.
+
+  It has SiT's names, but its tensors tell neither its form nor its layers.
+  """
+  beside = path.parent / "config.json"
+  if not beside.exists():
+    return
+  with errors.reading(beside):
+    content = json.loads(beside.read_text())
+  if isinstance(content, dict) and content.get("_class_name") == "DiTTrigFlow":
+    raise UserError(
+      f"{path} is the network of an export; nothing has to be imported, for "
+      f"the export's folder, {path.absolute().parent.parent}, is a workdir"
+    )
 
 
 def _averaged(content: Any) -> Any:
@@ -150,9 +170,14 @@ def config(
       raise Misfit(f"it has no {name}")
     if tensors[name].ndim != axes:
       raise Misfit(f"its {name} has {tensors[name].ndim} axes and not {axes}")
+    if not tensors[name].size:
+      raise Misfit(f"its {name} is empty")
   channels, in_channels, patch, _ = tensors[FILTER].shape
   side = math.isqrt(tensors[PLACES].shape[1])
   blocks = {n.split(".")[1] for n in tensors if n.startswith("blocks.")}
+  for i in range(len(blocks)):
+    if (name := f"blocks.{i}.attn.qkv.weight") not in tensors:
+      raise Misfit(f"it has no {name}")
   c = get_defaults("scd" if student else "teacher", "dit")
   if student:  # as FACM draws: from noise alone, and by equal steps
     c.sample.sigma_max, c.sample.t_mid = sampler_kinds.RANGES["sigma_max"][1], 0

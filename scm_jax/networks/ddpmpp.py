@@ -185,7 +185,7 @@ class DDPMpp(nn.Module):
     c = self.config
     wide = jnp.promote_types(x.dtype, jnp.float32)
     emb = Embedding(c, name="embedding")(t.astype(wide), cond)
-    Residual = layers.rematerialized(Block, c.remat)
+    Residual = layers.rematerialized(Block, c)
 
     dtypes = c.dtypes()
 

@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from scm_jax.compilation import stored
 from scm_jax.networks import folding, magnitude, sharded
-from scm_jax.networks.config import Dtype, LevelsConfig
+from scm_jax.networks.config import Dtype, LevelsConfig, NetworkConfig
 
 XAVIER = nn.initializers.xavier_uniform()
 
@@ -238,13 +238,20 @@ def one_hot_label(label: Array, num_classes: int) -> Array:
 # it is kept or computed again.
 _DOTS = jax.checkpoint_policies.dots_saveable
 POLICIES = {"none": None, "full": None, "dots": _DOTS}
+# `chunked` attention never keeps its products, which alone have batch axes.
+_DOTS_OF_WEIGHTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 
 
-def rematerialized(block: type[nn.Module], policy: str) -> type[nn.Module]:
-  """Returns the class of a block under a policy, a name in `POLICIES`.
+def rematerialized(
+  block: type[nn.Module], config: NetworkConfig
+) -> type[nn.Module]:
+  """Returns the class of a block under the config's policy, `remat`.
 
   The block is called with `(x, emb, train)`, the last a Python boolean.
   """
-  if policy == "none":
+  if config.remat == "none":
     return block
-  return nn.remat(block, policy=POLICIES[policy], static_argnums=(3,))
+  policy = POLICIES[config.remat]
+  if config.remat == "dots" and config.attention == "chunked":
+    policy = _DOTS_OF_WEIGHTS
+  return nn.remat(block, policy=policy, static_argnums=(3,))

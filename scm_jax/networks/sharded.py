@@ -92,10 +92,14 @@ def _gather(whole: Array, spec: PartitionSpec) -> Array:
 def gathered_as_computed(path: Any) -> bool:
   """Returns whether a layer gathers a parameter in the type it computes in.
 
-  These are the weights of `layers.Linear`. All other layers gather a parameter
-  in the type in which it is stored. The path is one of JAX's tree functions.
+  These are the weights of `layers.Linear` and `layers.Dense`, but for those of
+  the time path, `emb...`, which computes in float32. All other layers gather a
+  parameter in the type in which it is stored. The path is one of JAX's tree
+  functions.
   """
-  return path[-1].key == magnitude.WEIGHT
+  names = [part.key for part in path if hasattr(part, "key")]
+  timed = any(name.startswith("emb") for name in names)
+  return names[-1] == magnitude.WEIGHT and not timed
 
 
 def on_shards(network: Any, specs: Any, reduce_dtype: str = "") -> Any:

@@ -219,7 +219,7 @@ class UNet(nn.Module):
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
     modulations = self._modulations(emb)
-    Residual = layers.rematerialized(Block, c.remat)
+    Residual = layers.rematerialized(Block, c)
     dtypes = c.dtypes()
 
     def block(name, x, features, **kwargs):

@@ -66,10 +66,11 @@ def load_teacher(
     kept = epath.Path(config.teacher) / storage.FOLDER / str(old["step"])
     went_on = old["step"] != seen["step"] and kept.exists()
     same = f"go on with --config.teacher={kept}, or " if went_on else ""
+    before, now = _described(old), _described(seen)
+    steps = f" (its step was {before}; now {now})" if before != now else ""
     raise ConfigError(
-      f"the teacher {config.teacher} has changed since this run began (its "
-      f"step was {_described(old)}; now {_described(seen)}); {same}choose "
-      "another --workdir"
+      f"the teacher {config.teacher} has changed since this run began{steps}; "
+      f"{same}choose another --workdir"
     )
   return teacher
 
@@ -139,24 +140,27 @@ def load_start(
   """Loads the parameters that a new run begins with; None draws them all.
 
   The student's are those of `config.start`, or else of the teacher. Those of
-  the objective's other networks, under their names, are the teacher's too.
-  Parameters that these lack are drawn. `where` gives the shardings to read
-  into; see `workdir.load_stored`.
+  the objective's other networks, under their names, are the teacher's too, or
+  those of an adapted teacher that the run starts from, whose layers may be
+  others. Parameters that these lack are drawn. `where` gives the shardings to
+  read into; see `workdir.load_stored`.
 
   Raises:
     ConfigError: its network does not fit.
   """
-  start = {}
+  start, first, folder = {}, teacher, config.teacher
   if config.start:
     model = workdir.load_stored(config.start, 0.0, where).model
     check_data(config, model, config.start)
     start = weights(config, model, config.start, where)
+    if teacher and model.kind == teacher.kind:
+      first, folder = model, config.start  # it answers as the teacher does
   elif teacher:
     start = weights(config, teacher, config.teacher, where)
   extra = {
-    name: weights(extra_config(config, name), teacher, config.teacher, where)
+    name: weights(extra_config(config, name), first, folder, where)
     for name, other in config.spec.extra.items()
-    if teacher and other.from_teacher
+    if first and other.from_teacher
   }
   return start | extra or None
 
@@ -272,8 +276,9 @@ def _transfer(
     if theirs != ours and not adapts:
       raise ConfigError(
         f"the network of {folder} has {field}={theirs}, with which its weights "
-        f"are another function than with {ours}; set --config.network.{field}="
-        f"{theirs}"
+        f"are another function than with {ours}; start from a run that adapted "
+        "it (--config=adapt:run=teacher) by --config.start=WORKDIR, or set "
+        f"--config.network.{field}={theirs}"
       )
   params, report = partial_restore.restore(model.params, source, target)
   if report.misfits:

@@ -213,11 +213,14 @@ def remark_on_scale(config: Run, batch: dict[str, np.ndarray]) -> str | None:
   found = {"mean": mean * data.std + data.mean, "std": std * data.std}
   shown = {k: ", ".join(f"{x:.3g}" for x in v) for k, v in found.items()}
   what = "latents" if data.kind == "latents" else "images in [-1, 1]"
+  mend = "set both to those of your data"
+  if config.teacher:  # whose numbers they have to be
+    mend = "the data are not those of the teacher, or it was given wrong ones"
   return (
     f"the first batch of {what} has the mean {shown['mean']} and the deviation "
     f"{shown['std']}, far from config.data.mean={data.mean} and config.data."
     f"std={data.std}: the network will not see data of the scale that it is "
-    "made for; set both to those of your data"
+    f"made for; {mend}"
   )
 
 

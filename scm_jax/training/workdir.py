@@ -314,6 +314,8 @@ def _load_export(path: epath.PathLike, average: float, where: Where) -> Stored:
   model, origin = export_folder.read(path, where, average)
   config = load_config(path)
   about = {"config": config, "step": origin.step, "ema": origin.ema}
+  if origin.source:
+    about["source"] = origin.source
   guide = None
   if model.guidance_network:
     second = dataclasses.replace(
@@ -347,11 +349,15 @@ def _load_average(path, average, where) -> tuple[Any, dict]:
     found = loading.load_snapshot(folder, config, average, like, step)
   else:
     found = loading.load(folder, config, average, like, step)
-  return found.params, {
+  about = {
     "config": config,
     "step": found.step,
     "ema": averaging.name(average),
   }
+  if (record := folder / ORIGIN).exists():
+    with errors.reading(record):
+      about["source"] = json.loads(record.read_text())
+  return found.params, about
 
 
 def param_shapes(config: ConfigDict) -> Any:

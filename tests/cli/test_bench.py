@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from scm_jax.cli import bench, configs
-from scm_jax.networks import weighting
+from scm_jax.networks import attention, weighting
 from scm_jax.objectives import OBJECTIVES
 from scm_jax.planning import estimate, targets
 from scm_jax.training import evaluations, resolve, sharding
@@ -179,6 +179,20 @@ def test_arithmetic_is_counted_with_and_without_what_is_computed_again(flags):
   again, same = counted("full")
   assert same == model
   assert 1.1 * model < again < 2 * model
+
+
+def test_chunks_of_attention_are_all_counted(monkeypatch, flags):
+  """XLA counts the body of a loop once."""
+  monkeypatch.setattr(attention, "CHUNK", 4)
+  argv = [*flags("teacher"), "--config.network.attn_resolutions=(4,)"]
+
+  def counted(name):
+    argument = f"--config.network.attention={name}"
+    run = resolve.resolve(configs.parse_config([*argv, argument]))
+    forward = train_step.forward_arithmetic(run)
+    return forward, *train_step.arithmetic(run)
+
+  assert counted("chunked") == counted("einsum")
 
 
 def test_a_tangent_is_a_layer_of_its_own(flags):

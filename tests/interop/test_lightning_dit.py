@@ -265,6 +265,20 @@ def test_import_adapt_and_distil(torch, statistics, printed, refused, tmp_path):
 
   line = refused(2, "train", f"{config},size=s", f"--workdir={tmp_path}/x")
   assert "teacher= says what size= and layers= would say" in line
+  line = refused(2, "train", f"{config},guide", f"--workdir={tmp_path}/x")
+  assert "a transformer guides itself" in line
+  more = draw(False, channels=6)
+  wide = ((0.0,) * 6, (1.0,) * 6)
+  shaped = lambda x: np.reshape(np.float32(x), (1, -1, 1, 1))
+  content = {"mean": shaped(wide[0]), "std": shaped(wide[1])}
+  flag = f"--statistics={saved(torch, tmp_path / 'wide_stats.pt', content)}"
+  file = saved(torch, tmp_path / "wide.pt", more)
+  printed("import-sit", file, flag, f"--out={tmp_path}/wide")
+  other = config.replace(str(run), f"{tmp_path}/wide")
+  line = refused(2, "train", other, f"--workdir={tmp_path}/x")
+  assert f"{tmp_path}/wide are 8x8x6; leave tiny out" in line
+  line = refused(2, "train", config, f"--workdir={tmp_path}/x")
+  assert "--config.start=WORKDIR" in line  # it was not adapted
   # FACM trains with the teacher's own layers.
   config = f"--config=imagenet256:run=facm,teacher={run},tiny"
   few = "--config.total_steps=2"

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from scm_jax import networks
 from scm_jax.interop import partial_restore
@@ -95,6 +96,16 @@ def test_the_report_names_all_kinds_once():
   )
   assert lines[1] == "negated (1): out_gain"
   assert lines[2].startswith("fresh (3): embedding/emb_noise/weight, weighting")
+
+
+def test_blocks_of_a_transformer_are_one_kind():
+  deep = networks.DiTConfig(channels=64, depth=3, resolution=8, in_channels=1)
+  names = traverse_util.flatten_dict(networks.build(deep).shapes, sep="/")
+  params = traverse_util.unflatten_dict(
+    {n: np.zeros(x.shape) for n, x in names.items()}, sep="/"
+  )
+  _, report = partial_restore.restore(params, deep, deep)
+  assert "block_*/mlp/fc1/weight (3)" in str(report)
 
 
 def test_equal_forms_share_all():

@@ -10,7 +10,7 @@ import pytest
 
 import scm_jax
 from scm_jax import networks
-from scm_jax.interop import export_pytorch, sit
+from scm_jax.interop import export_pytorch, safetensors, sit
 from scm_jax.training import resolve
 
 WIDTH, DEPTH, SIDE, CLASSES, PATCH = 64, 2, 8, 10, 2
@@ -228,6 +228,16 @@ def test_import_sample_and_distil(file, printed, refused, tmp_path):
   )
   assert plain.std() > 5 and np.abs(guided - plain).mean() > 0.1
 
+  out = tmp_path / "export"
+  printed("export", f"--workdir={run}", f"--out={out}", "--num=0")
+  card = (out / "README.md").read_text()
+  assert "imported from `SiT.pt`, in the coordinates of" in card
+  assert "SiT state dict" in card and "training step" not in card
+  again = tmp_path / "again"
+  argv = f"--workdir={out}", f"--out={again}", "--formats=safetensors"
+  printed("export", *argv, "--num=0")
+  assert "imported from `SiT.pt`" in (again / "README.md").read_text()
+
   config = "--config=imagenet256:run=scd,tiny,layers="
   argv = (*SMALL, f"--config.teacher={run}", f"--workdir={student}")
   line = refused(2, "train", f"{config}dit", *argv)
@@ -257,6 +267,26 @@ def test_what_a_network_expects_of_noise(torch, command, caplog, tmp_path):
     assert warned == (name == "random")
 
 
+def test_bfloat16_rounds_the_sinusoids(tmp_path):
+  path = tmp_path / "x.safetensors"
+  with open(path, "wb") as stream:
+    rounded = {n: x.astype(jnp.bfloat16) for n, x in draw().items()}
+    safetensors.write(stream, rounded)
+  tensors = sit.read(path)
+  sit.params_from_tensors(resolve.resolve(sit.config(tensors)).network, tensors)
+
+
+def test_exports_are_not_imported(refused, tmp_path):
+  """Their tensors do not tell the form, the norm or the rotation."""
+  folder = tmp_path / "export" / "unet"
+  folder.mkdir(parents=True)
+  (folder / "config.json").write_text('{"_class_name": "DiTTrigFlow"}')
+  with open(folder / "x.safetensors", "wb") as stream:
+    safetensors.write(stream, draw())
+  argv = "import-sit", folder / "x.safetensors", f"--out={tmp_path}/out"
+  assert f"{tmp_path / 'export'}, is a workdir" in refused(1, *argv)
+
+
 def test_mistakes(torch, refused, tmp_path):
   def line(tensors, name="x.pt"):
     content = {n: torch.tensor(x) for n, x in tensors.items()}
@@ -274,6 +304,11 @@ def test_mistakes(torch, refused, tmp_path):
   assert "are not the sinusoids of DiT" in line(moved)
   flat = tensors | {"x_embedder.proj.weight": np.ones((WIDTH, 16), np.float32)}
   assert "has 2 axes and not 4" in line(flat)
+  for name in ("pos_embed", "y_embedder.embedding_table.weight"):
+    none = tensors[name][..., :0, :]
+    assert f"its {name} is empty" in line(tensors | {name: none})
+  many = {f"blocks.{i}.x": np.ones(1) for i in range(3000)}
+  assert "it has no blocks.2.attn.qkv.weight" in line(tensors | many)
   torch.save({"ema": {}, "args": flags("GVP")}, tmp_path / "gvp.pt")
   argv = "import-sit", tmp_path / "gvp.pt", f"--out={tmp_path}/out"
   assert "trained with path_type=GVP" in refused(1, *argv)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scm_jax import networks
 from scm_jax.networks import attention
 
 NAMES = sorted(attention.IMPLEMENTATIONS)
@@ -125,3 +126,29 @@ def test_chunks_make_no_matrix_of_all_pairs():
 
   pairs = 2 * 3 * 24 * 24
   assert largest("einsum") == pairs and largest("chunked") < pairs
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_chunks_are_never_kept_for_the_backward_pass(monkeypatch, remat):
+  """Whatever a block keeps of its other products."""
+  monkeypatch.setattr(attention, "CHUNK", 8)
+  config = networks.DiTConfig(
+    resolution=8,
+    in_channels=1,
+    channels=32,
+    channels_per_head=16,
+    patch=1,
+    depth=1,
+    attention="chunked",
+    remat=remat,
+  )
+  network = networks.build(config)
+  x, t = jnp.ones((2, 8, 8, 1)), jnp.ones(2)
+
+  def pullback(params):
+    cond = networks.null_cond(config, 2)
+    return jax.vjp(lambda p: network.F(p, x, t, cond, train=True), params)[1]
+
+  kept = jax.tree.leaves(jax.eval_shape(pullback, network.shapes))
+  # Of a head, the weights of all pairs of tokens, in chunks.
+  assert not [leaf for leaf in kept if leaf.size == 2 * 2 * 64 * 64]

@@ -25,18 +25,26 @@ def least(config):
 
 @pytest.fixture
 def split(config):
-  """Returns `split()`: bytes of the split parameters, student and teacher."""
+  """Returns `split()`: bytes of the split parameters, student and teacher.
 
-  def count(tree):
-    leaves = jax.tree.leaves(tree)
-    return sum(4 * leaf.size for leaf in leaves if any(leaf.sharding.spec))
+  With `wide`, only of those of the time path, which is float32 throughout.
+  """
 
-  def both():
+  def count(tree, wide):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    timed = lambda path: "'emb" in jax.tree_util.keystr(path)
+    return sum(
+      4 * leaf.size
+      for path, leaf in leaves
+      if any(leaf.sharding.spec) and (timed(path) or not wide)
+    )
+
+  def both(wide=False):
     mesh = sharding.abstract_mesh(1, 4)
     given = arithmetic.arguments(
       resolve.resolve(config), mesh, arithmetic.trace(resolve.resolve(config))
     )
-    return count(given.state.params), count(given.teacher)
+    return count(given.state.params, wide), count(given.teacher, wide)
 
   return both
 
@@ -44,10 +52,14 @@ def split(config):
 @pytest.mark.parametrize("microbatches", [1, 2])
 def test_layers_gather_in_every_pass(least, split, config, microbatches):
   """Forward, backward, and two evaluations of a guided teacher."""
-  student, teacher = split()
+  # Half as many bytes as in float32, but for the time path.
+  student, teacher = (
+    (both + wide) / 2
+    for both, wide in zip(split(), split(wide=True), strict=True)
+  )
   config.network.dtype = "bfloat16"
   gathered, scattered = least(microbatches=microbatches)
-  passes = microbatches * 3 / 4 / 2  # half as many bytes as in float32
+  passes = microbatches * 3 / 4
   assert gathered == pytest.approx(passes * (2 * student + 2 * teacher))
   assert scattered == pytest.approx(passes * student)
 
@@ -65,12 +77,14 @@ def test_layers_of_ddpmpp_gather_what_is_stored(least, split, config):
 
 def test_a_tangent_of_its_own_takes_a_pass_of_its_own(least, split, config):
   """The teacher, too, computes in its type."""
-  student, teacher = split()
+  (student, teacher), (wide, _) = split(), split(wide=True)
   config.network.dtype = "bfloat16"
   config.objective.tangent_dtype = "float32"
   gathered, scattered = least()
-  assert gathered == pytest.approx(3 / 4 * (student + student + 2 * teacher))
-  assert scattered == pytest.approx(3 / 4 / 2 * student)
+  narrow = (student + wide) / 2
+  wanted = 3 / 4 * (2 * narrow + student + 2 * teacher)
+  assert gathered == pytest.approx(wanted)
+  assert scattered == pytest.approx(3 / 4 * narrow)
 
 
 def test_a_teachers_path_and_its_guide_are_gathered_as_often_as_asked(

@@ -73,7 +73,10 @@ def test_a_config_says_what_to_make(
   assert "has 3 classes, more than config.data.num_classes=2" in err
   _, err = prepare(tree, tmp_path, *flags, code=2)
   assert "has 3 folders of classes, fewer than" in err
-  out, _ = prepare(tree, tmp_path, *flags, "--config.data.num_classes=3")
+  flags = (*flags, "--config.data.num_classes=3")
+  _, err = prepare(tree, tmp_path, *flags, "--config.data.channels=32", code=2)
+  assert "gives latents of 4 channels, and this config takes 32" in err
+  out, _ = prepare(tree, tmp_path, *flags)
   assert "config.data.mean: 5.81, 3.25, 0.12, -2.15" in out
   wanted = dict(kind="latents", name="photo_latents", size=8, channels=4)
   source = opened(tmp_path, **wanted, image_range=(0.0, 1.0))

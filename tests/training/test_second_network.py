@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scm_jax import objectives
+from scm_jax.cli import configs
 from scm_jax.training import workdir
 
 WEIGHT = "train['extra']['critic']['params']['denoiser']['conv_in']['weight']"
@@ -74,3 +75,35 @@ def test_it_begins_as_the_teacher_and_moves_by_its_own_rate(
   assert train(make(critic_learning_rate=0.0), tmp_path)
   still = state_at(tmp_path, 8)[WEIGHT]
   np.testing.assert_allclose(still, start, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_it_begins_as_the_adapted_teacher_that_a_run_starts_from(
+  train, state_at, data_dir, tmp_path
+):
+  """The layers of the teacher itself are another function of its weights."""
+
+  def run(name, objective, *fields):
+    config = configs.parse_config(
+      [
+        f"--config=configs/digits_dit.py:run={objective},tiny",
+        f"--config.data.data_dir={data_dir}",
+        *("--config.total_steps=2", "--config.snapshot_at=()"),
+        *("--config.guide=", "--config.objective.guidance=none"),
+        *fields,
+      ]
+    )
+    assert train(config, tmp_path / name)
+
+  teacher = f"--config.teacher={tmp_path / 'teacher'}"
+  run("teacher", "teacher", "--config.network.norm=layer")
+  run("adapted", "teacher", teacher, "--config.objective.target=teacher")
+  rate = "--config.optimizer.learning_rate=0"
+  start = f"--config.start={tmp_path / 'adapted'}"
+  run("student", "scd_vsd", teacher, start, rate)
+  adapted, _ = workdir.load(tmp_path / "adapted")
+  expected = adapted.params["denoiser"]["patches"]["weight"]
+  weight = state_at(tmp_path / "student", 2)[
+    WEIGHT.replace("conv_in", "patches")
+  ]
+  np.testing.assert_array_equal(weight, expected)

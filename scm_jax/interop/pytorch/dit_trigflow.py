@@ -180,21 +180,27 @@ class Block(nn.Module):
     return x + gate[:, None].to(x.dtype) * y
 
 
-class PatchEmbedder(nn.Module):
+class Patches(nn.Conv2d):
   """Maps squares of pixels to tokens `[B, L, C]`."""
+
+  def forward(self, input: Tensor) -> Tensor:
+    x = functional.pixel_unshuffle(input, self.kernel_size[0])
+    x = x.flatten(2).transpose(1, 2)
+    # A product, because GPUs round a convolution's factors by default.
+    assert self.bias is not None
+    return functional.linear(x, self.weight.flatten(1), self.bias.to(x.dtype))
+
+
+class PatchEmbedder(nn.Module):
+  """Holds the layer of patches under the name that it has in SiT's code."""
 
   def __init__(self, config: dict):
     super().__init__()
-    self.patch = config["patch"]
-    inputs, outputs = config["in_channels"], config["channels"]
-    self.proj = nn.Conv2d(inputs, outputs, self.patch, stride=self.patch)
+    inputs, patch = config["in_channels"], config["patch"]
+    self.proj = Patches(inputs, config["channels"], patch, stride=patch)
 
   def forward(self, x: Tensor) -> Tensor:
-    x = functional.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)
-    # A product, because GPUs round a convolution's factors by default.
-    weight, bias = self.proj.weight.flatten(1), self.proj.bias
-    assert bias is not None
-    return functional.linear(x, weight, bias.to(x.dtype))
+    return self.proj(x)
 
 
 class DiTTrigFlow(nn.Module):
@@ -234,6 +240,7 @@ class DiTTrigFlow(nn.Module):
     cls,
     folder: str | os.PathLike,
     torch_dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = None,
     **unused,
   ) -> "DiTTrigFlow":
     """Loads a network from the folder of `config.json` and the weights.
@@ -242,6 +249,7 @@ class DiTTrigFlow(nn.Module):
       folder: the folder `unet` of an export.
       torch_dtype: the type of the weights and of the computation; None is the
         stored one. Vectors stay in float32, which `.to(dtype)` would round.
+      dtype: the same, by the name that diffusers prefers.
       **unused: further options of diffusers, which have no effect.
     """
     with open(os.path.join(folder, CONFIG)) as stream:
@@ -249,10 +257,8 @@ class DiTTrigFlow(nn.Module):
     with torch.device("meta"):
       dit = cls(config)
     state = load_file(os.path.join(folder, WEIGHTS))
-    if torch_dtype is not None:
-      state = {
-        n: v.to(torch_dtype) if v.ndim > 1 else v for n, v in state.items()
-      }
+    if kept := torch_dtype or dtype:
+      state = {n: v.to(kept) if v.ndim > 1 else v for n, v in state.items()}
     dit.load_state_dict(state, assign=True)
     return dit.requires_grad_(False).eval()
 

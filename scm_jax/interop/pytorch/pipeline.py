@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 SIGMA_MIN, RHO = 0.002, 7.0  # EDM's discretisation
+OUTPUTS = ("pil", "np", "pt", "latent")
 
 
 class SCMPipeline(DiffusionPipeline):
@@ -123,8 +124,10 @@ class SCMPipeline(DiffusionPipeline):
 
     Raises:
       ValueError: labels that the network does not have, guidance for a network
-        that cannot be guided, or noise of another shape.
+        that cannot be guided, noise of another shape, another number of
+        generators than of images, or an output that cannot be had.
     """
+    self._check_output(output_type)
     steps = num_inference_steps
     if steps is None:
       steps = self.config.steps
@@ -134,6 +137,11 @@ class SCMPipeline(DiffusionPipeline):
       guidance_scale = self.config.guidance
     label, count = self._labels(class_labels, batch_size)
     shape = count, *self.unet.shape
+    if isinstance(generator, list) and len(generator) != count:
+      raise ValueError(
+        f"there are {len(generator)} generators for {count} images; give one "
+        "for each, or one alone"
+      )
     if latents is None:
       latents = self._noise(shape, generator)
     elif latents.shape != shape:
@@ -146,6 +154,7 @@ class SCMPipeline(DiffusionPipeline):
       sample = self._flow_map if self.config.flow_map else self._consistency
     data = self._restore(sample(F, z, steps, generator))
     images = self._images(data, output_type)
+    self.maybe_free_model_hooks()  # of `enable_model_cpu_offload`
     return ImagePipelineOutput(images=images) if return_dict else (images,)
 
   def times(self, steps: int) -> list[float]:
@@ -339,16 +348,24 @@ class SCMPipeline(DiffusionPipeline):
     )
     return x0 / self.unet.sigma_d * std + mean
 
+  def _check_output(self, output_type: str) -> None:
+    """Raises ValueError for an output that cannot be had."""
+    if output_type not in OUTPUTS:
+      raise ValueError(
+        f"output_type is {output_type!r}; choose from {', '.join(OUTPUTS)}"
+      )
+    encoded = self.unet.config["latents"] and self.vae is None
+    if encoded and output_type != "latent":
+      raise ValueError(
+        "this export has no autoencoder; give one as vae=, or choose "
+        'output_type="latent"'
+      )
+
   def _images(self, data: Tensor, output_type: str):
     """Converts data to images of the output type."""
     if output_type == "latent":
       return data
     if self.unet.config["latents"]:
-      if self.vae is None:
-        raise ValueError(
-          "this export has no autoencoder; give one as vae=, or choose "
-          'output_type="latent"'
-        )
       data = self.vae.decode(data.to(self.vae.dtype)).sample.float()
       low, high = self.unet.config["image_range"]
       data = (data - low) / (high - low) * 2 - 1

@@ -246,6 +246,7 @@ class UNetTrigFlow(nn.Module):
     cls,
     folder: str | os.PathLike,
     torch_dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = None,
     **unused,
   ) -> "UNetTrigFlow":
     """Loads a network from the folder of `config.json` and the weights.
@@ -255,6 +256,7 @@ class UNetTrigFlow(nn.Module):
       torch_dtype: the type of the weights and of the computation; None is the
         stored one. Scalars and Fourier frequencies stay in float32, which
         `.to(dtype)` would round, too.
+      dtype: the same, by the name that diffusers prefers.
       **unused: further options of diffusers, which have no effect.
     """
     with open(os.path.join(folder, CONFIG)) as stream:
@@ -262,10 +264,8 @@ class UNetTrigFlow(nn.Module):
     with torch.device("meta"):
       unet = cls(config)
     state = load_file(os.path.join(folder, WEIGHTS))
-    if torch_dtype is not None:
-      state = {
-        n: v.to(torch_dtype) if v.ndim > 1 else v for n, v in state.items()
-      }
+    if kept := torch_dtype or dtype:
+      state = {n: v.to(kept) if v.ndim > 1 else v for n, v in state.items()}
     unet.load_state_dict(state, assign=True)
     return unet.requires_grad_(False).eval()
 

@@ -166,7 +166,7 @@ def test_output_types(load):
   assert load("unlabelled")(batch_size=3).images[2].mode == "RGB"
 
 
-def test_an_autoencoder_decodes(load):
+def test_an_autoencoder_decodes(load, export_of):
   class Decoder(torch.nn.Module):
     dtype, device = torch.float32, torch.device("cpu")
 
@@ -177,6 +177,10 @@ def test_an_autoencoder_decodes(load):
       return Output
 
   pipe = load("latents")
+  card = (
+    export_of("latents", formats=("diffusers",)) / "README.md"
+  ).read_text()
+  assert 'output_type="latent"' in card and "as `vae=`" in card
   draw = lambda kind: (
     pipe(generator=torch.Generator().manual_seed(0), output_type=kind).images
   )
@@ -210,6 +214,8 @@ def test_noise_is_an_argument(load):
     ("student-edm2", {"guidance_scale": math.nan}, "guidance scale is nan"),
     ("student-edm2", {"num_inference_steps": 0}, "must be positive"),
     ("map", {"num_inference_steps": 300}, "do not decrease"),
+    ("unlabelled", {"output_type": "tensor"}, "choose from pil, np, pt"),
+    ("unlabelled", {"generator": [torch.Generator()] * 2}, "2 generators for"),
   ],
 )
 def test_mistakes(name, arguments, said, load):
