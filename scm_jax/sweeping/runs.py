@@ -141,7 +141,7 @@ def reconcile(runs: Iterable[Run], write: bool = True) -> None:
     ConfigError: a workdir holds the run of another config, one that is longer
       than the sweep's, or a finished run of another teacher.
   """
-  from scm_jax.training import workdir
+  from scm_jax.training import run_folder, workdir
 
   named = {run.name: run for run in runs}
   found = [
@@ -151,7 +151,7 @@ def reconcile(runs: Iterable[Run], write: bool = True) -> None:
   ]
   for run, known in found:
     advice = "choose another --workdir"
-    workdir.check_same(known, run.config, run.folder, advice)
+    run_folder.check_same(known, run.config, run.folder, advice)
     if run.step > run.config.total_steps:
       raise ConfigError(
         f"{run.folder} is at step {run.step}, and the sweep ends at step "
@@ -170,7 +170,7 @@ def reconcile(runs: Iterable[Run], write: bool = True) -> None:
       logging.info("%s is scored anew: %s", run.name, "; ".join(changes))
       if write:
         (run.folder / SCORES).unlink(missing_ok=True)
-        workdir.write_config(run.folder, new)
+        run_folder.write_config(run.folder, new)
 
 
 def _check_origins(run: Run, known: Any) -> None:

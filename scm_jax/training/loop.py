@@ -21,9 +21,9 @@ from scm_jax.training import (
   initialization,
   program,
   resolve,
+  run_folder,
   session,
   sharding,
-  workdir,
 )
 from scm_jax.training.checkpoints import best
 from scm_jax.training.checkpoints.storage import Checkpoints
@@ -63,7 +63,7 @@ def train(
   run = resolve.check(config)
   for remark in resolve.remarks(run):
     logging.warning(remark)
-  path = workdir.open_for(config, folder)
+  path = run_folder.open_for(config, folder)
   with contextlib.ExitStack() as stack:
     if startup.is_main():
       stack.enter_context(files.locked(path, "another training"))
@@ -109,7 +109,7 @@ def _train(
   start = 0 if state is None else int(state.step)
   if state is not None and snapshots.due(start):
     snapshots.save(start, state.ema)  # unless it is there
-  owed = state is not None and workdir.owes(path, start)
+  owed = state is not None and run_folder.owes(path, start)
   if state is not None and start >= config.total_steps and not owed:
     logging.info("%s is complete, at step %d", path, start)
     return True
@@ -149,7 +149,7 @@ def _prepare(
   main = startup.is_main()
   if main:
     begun = None if state is None else start
-    workdir.write_config(path, store.config, begun)
+    run_folder.write_config(path, store.config, begun)
   writer = writers.create(path, start) if main else writers.MultiWriter([])
   others = (teacher.network, teacher.guidance_network) if teacher else ()
   compiled = program.make(config, mesh, *others)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from scm_jax.defaults import Run
 from scm_jax.errors import UserError
 from scm_jax.objectives import precision
-from scm_jax.training import evaluations, program, sharding, workdir
+from scm_jax.training import evaluations, program, run_folder, sharding
 from scm_jax.training.checkpoints.storage import Checkpoints
 from scm_jax.training.ema.snapshots import Snapshots
 from scm_jax.training.monitoring import preview
@@ -93,7 +93,7 @@ class Session:
         with self._aside():
           self._preview.show(self.step, self._state.ema)
       if startup.is_main():
-        workdir.owe(self._store.path, None)
+        run_folder.owe(self._store.path, None)
       last = self.step >= self._config.total_steps
       leave = False
       while not (last or leave):
@@ -193,7 +193,7 @@ class Session:
     save = leaving or preview.due(self._config.checkpoint_every, self.step)
     if not (save or snapshots.due(self.step)):
       return
-    workdir.check_present(path)
+    run_folder.check_present(path)
     with self._aside():
       # Snapshots of earlier steps are on disk before a checkpoint from which a
       # run would not make them.
@@ -219,5 +219,5 @@ def _saved(store: Store, state: TrainState) -> Generator[None]:
       store.snapshots.wait()
       store.checkpoints.save(state)
       store.checkpoints.wait()
-      workdir.owe(store.path, int(state.step))
+      run_folder.owe(store.path, int(state.step))
     raise

@@ -10,7 +10,7 @@ import scm_jax
 from scm_jax.cli import configs
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import autoencoder
-from scm_jax.training import initialization, resolve, workdir
+from scm_jax.training import initialization, resolve, run_folder, workdir
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs/imagenet512.py"
 SMALL = ("network.channel_mult=(1,)", "network.attn_resolutions=()")
@@ -94,12 +94,12 @@ def test_training_needs_no_teachers_autoencoder(student, moved):
 
 def test_it_may_change_while_a_run_goes_on(student, tmp_path):
   config = make_config("sct")
-  path = workdir.open_for(config, tmp_path / "run")
-  workdir.write_config(path, config)
+  path = run_folder.open_for(config, tmp_path / "run")
+  run_folder.write_config(path, config)
   moved = make_config("sct", "data.autoencoder=elsewhere")
-  assert workdir.open_for(moved, path) == path
+  assert run_folder.open_for(moved, path) == path
   with pytest.raises(ConfigError):
-    workdir.open_for(make_config("sct", "seed=7"), path)
+    run_folder.open_for(make_config("sct", "seed=7"), path)
 
 
 def test_images_need_none(file):

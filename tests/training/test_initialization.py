@@ -9,7 +9,7 @@ import pytest
 from scm_jax import compilation
 from scm_jax.errors import ConfigError
 from scm_jax.networks import magnitude
-from scm_jax.training import loop, workdir
+from scm_jax.training import loop, run_folder, workdir
 from scm_jax.training.ema import averaging
 from scm_jax.training.step import TrainState
 
@@ -48,7 +48,7 @@ def test_a_run_without_weights_may_begin_elsewhere(
     folder = tmp_path / str(i)
     folder.mkdir()
     config.start = str(before)
-    workdir.write_config(folder, config)
+    run_folder.write_config(folder, config)
     config.start = str(now)
     assert train(config, folder)
     assert workdir.load_config(folder).start == str(now)

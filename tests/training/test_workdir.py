@@ -11,7 +11,7 @@ import pytest
 from scm_jax import configuration, networks
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.networks import magnitude
-from scm_jax.training import initialization, resolve, workdir
+from scm_jax.training import initialization, resolve, run_folder, workdir
 from scm_jax.training.checkpoints import checksum
 from scm_jax.training.ema import averaging
 
@@ -24,8 +24,8 @@ def one_line(info) -> str:
 
 def claim(config, folder):
   """What the loop does at the start of a run."""
-  path = workdir.open_for(config, str(folder))
-  workdir.write_config(path, config)
+  path = run_folder.open_for(config, str(folder))
+  run_folder.write_config(path, config)
   return path
 
 
@@ -50,7 +50,7 @@ def test_a_config_of_an_older_version(make_config, tmp_path):
   del old["network"]["weighting"]
   (path / "config.json").write_text(json.dumps(old))
   assert configuration.diff(config, workdir.load_config(path)) == []
-  workdir.open_for(config, str(path))  # it continues
+  run_folder.open_for(config, str(path))  # it continues
 
 
 def test_a_teacher_of_an_older_version(make_config, tmp_path):
@@ -97,7 +97,7 @@ def test_another_config_is_refused_by_name(change, said, make_config, tmp_path):
   path = claim(make_config("teacher"), tmp_path)
   before = (path / "config.json").read_bytes()
   with pytest.raises(ConfigError) as info:
-    workdir.open_for(make_config("teacher", change), str(tmp_path))
+    run_folder.open_for(make_config("teacher", change), str(tmp_path))
   text = one_line(info)
   assert said in text and str(tmp_path) in text and "--workdir" in text
   assert (path / "config.json").read_bytes() == before
@@ -106,7 +106,7 @@ def test_another_config_is_refused_by_name(change, said, make_config, tmp_path):
 def test_another_run_is_refused(make_config, tmp_path):
   claim(make_config("teacher"), tmp_path)
   with pytest.raises(ConfigError, match="run: 'teacher' -> 'sct'"):
-    workdir.open_for(make_config("sct"), str(tmp_path))
+    run_folder.open_for(make_config("sct"), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_cooldown_that_moves_is_said(make_config, tmp_path, caplog):
   for total, step, said in ((20, 4, False), (20, 5, True), (8, 8, False)):
     path = claim(make("--config.total_steps=8"), tmp_path)
     caplog.clear()
-    workdir.write_config(path, make(f"--config.total_steps={total}"), step)
+    run_folder.write_config(path, make(f"--config.total_steps={total}"), step)
     assert (f"was 8 and is {total}" in caplog.text) == said
 
 
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_made(make_config, tmp_path):
   (tmp_path / "file").write_text("mine")
   for folder in (tmp_path / "file", tmp_path / "file" / "run"):
     with pytest.raises(UserError) as info:
-      workdir.open_for(make_config("teacher"), str(folder))
+      run_folder.open_for(make_config("teacher"), str(folder))
     assert str(folder) in one_line(info)
     assert info.value.exit_code == 1
   assert (tmp_path / "file").read_text() == "mine"
@@ -154,7 +154,7 @@ def test_a_config_that_cannot_be_written(make_config, tmp_path):
   """As on a full or read-only disk; tests may run as root, who may write."""
   (tmp_path / "config.json").mkdir()
   with pytest.raises(UserError) as info:
-    workdir.write_config(tmp_path, make_config("teacher"))
+    run_folder.write_config(tmp_path, make_config("teacher"))
   assert "config.json" in one_line(info)
 
 

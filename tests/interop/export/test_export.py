@@ -13,7 +13,7 @@ from scm_jax.cli import configs, main
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export, export_folder
 from scm_jax.networks import presets
-from scm_jax.training import initialization, resolve, workdir
+from scm_jax.training import initialization, resolve, run_folder, workdir
 
 DIGITS = pathlib.Path(__file__).parents[3] / "configs/digits.py"
 SMALL = (
@@ -235,7 +235,7 @@ def test_training_does_not_write_into_an_export(exported):
   out = exported("sct")
   config = workdir.load_config(out)
   with pytest.raises(ConfigError, match="is an export; choose another"):
-    workdir.open_for(config, str(out))
+    run_folder.open_for(config, str(out))
 
 
 def test_a_report_goes_along(model_of, tmp_path):
