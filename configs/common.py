@@ -44,6 +44,11 @@ def warms_up(config) -> bool:
   return bool(getattr(options, "warmup_steps", 0))
 
 
+# What learns from its own derivative, or from a step of it, with nothing that
+# holds it: transformers want a tenth of the rate of other runs.
+CAREFUL = ("sct", "scd", "scd_vsd", "ms_scd", "ayf", "ect", "tcm")
+
+
 def asks_teacher(run: str) -> bool:
   """Returns whether every step of a run evaluates a teacher."""
   spec = OBJECTIVES[run]

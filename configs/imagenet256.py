@@ -36,10 +36,6 @@ from scm_jax.interop import sit
 from scm_jax.networks import presets
 
 SIZES = presets.DIT
-# What learns from its own derivative, beginning from a teacher. sCM was trained
-# on large transformers with 2e-6 (arXiv 2503.09641, and rCM). 1e-4 is SiT's and
-# MeanFlow's rate, and that of FACM's students.
-CAREFUL = ("sct", "scd", "scd_vsd", "ms_scd", "ayf", "ect", "tcm")
 LAYERS = {
   "scm": {"channels_per_head": 64},  # for which devices have fast products
   "dit": presets.DIT_LAYERS,
@@ -82,7 +78,10 @@ def get_config(arg: str = ""):
   config.images_per_pass = 64
 
   optimizer = config.optimizer
-  optimizer.learning_rate = 1e-5 if config.run in CAREFUL else 1e-4
+  # 1e-4 is SiT's and MeanFlow's rate, and that of FACM's students. sCM was
+  # trained on large transformers with 2e-6 (arXiv 2503.09641, and rCM).
+  careful = config.run in common.CAREFUL
+  optimizer.learning_rate = 1e-5 if careful else 1e-4
   optimizer.decay_steps, optimizer.rampup_images = 0, 0
   optimizer.b1, optimizer.b2, optimizer.eps = 0.9, 0.95, 1e-8  # MeanFlow
   _set_length(config)

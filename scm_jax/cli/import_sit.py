@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, config_argv: list[str]) -> None:
     raise UserError(
       f"{args.file} is not a SiT or LightningDiT network: {error}"
     ) from error
-  expected = sit.expected_of_noise(network, params)
+  expected = sit.expected_of_noise(network, params, labelled=args.student)
   if (expected > sit.MOST_OF_NOISE) != args.student:
     usual, others = "0.2 or less", "a DiT network, a student (--student)"
     if args.student:

@@ -172,7 +172,8 @@ def _model_card(
     data=origin.config.get("data", {}),
     description=objective.description if objective else "a network",
     imported=origin.source if "file" in origin.source else {},
-    named_elsewhere=_names_elsewhere(sampler),
+    named_elsewhere=_names_elsewhere(sampler)
+    and not sampler.network.config.added_inputs,
     labels=f"{classes} classes" if classes else "no labels",
     call=f"class_labels={some}" if classes else "batch_size=4",
     autoencoder=autoencoder.attached(sampler),

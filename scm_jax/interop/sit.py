@@ -22,6 +22,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
@@ -179,11 +180,12 @@ def config(
     if (name := f"blocks.{i}.attn.qkv.weight") not in tensors:
       raise Misfit(f"it has no {name}")
   c = get_defaults("scd" if student else "teacher", "dit")
-  if student:  # as FACM draws: from noise alone, and by equal steps
+  if student:  # as FACM draws one and two steps, from noise alone
     c.sample.sigma_max, c.sample.t_mid = sampler_kinds.RANGES["sigma_max"][1], 0
   c.ema = (0.0,)  # of a width that the file does not state
   c.total_steps, c.batch_size = 1, 256
-  c.objective.label_dropout = 0.1
+  # FACM's students, unlike their teachers, always see a label.
+  c.objective.label_dropout = 0.0 if student else 0.1
   c.network.update(
     _layers(tensors),
     form="sit",
@@ -263,9 +265,11 @@ def params_from_tensors(
 
 
 def expected_of_noise(
-  network: networks.DiTConfig, params: dict[str, Any]
+  network: networks.DiTConfig, params: dict[str, Any], labelled: bool = False
 ) -> float:
   """Returns the RMS of the data that a network expects of noise alone.
+
+  It is asked without labels, or with some if it never saw noise without.
 
   A diffusion model's is the mean of its data, whose RMS is a small part of
   theirs; a consistency model's are data. Files of
@@ -275,6 +279,8 @@ def expected_of_noise(
   shape = (4, network.resolution, network.resolution, network.in_channels)
   noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
   cond = networks.null_cond(network, len(noise))
+  if labelled:
+    cond["label"] = jnp.arange(len(noise)) % network.num_classes
   t = np.full(len(noise), math.pi / 2, np.float32)
   F = jax.jit(networks.build(network).F)(params, noise, t, cond)
   return float(np.sqrt(np.mean(np.square(F))))

@@ -33,7 +33,8 @@ class Stored(NamedTuple):
 
   Attributes:
     model: the sampler, on its network's constraint, without an autoencoder.
-    about: `config`, `step` and `ema`.
+    about: `config`, `step` and `ema`; and `source`, the content of
+      `origin.json`, if the weights are from elsewhere.
     average: the EMA weights as stored; an export's are the model's own.
     guide: the network that guides it, if it has one.
   """
@@ -119,7 +120,7 @@ def load(
       previews instead; None is the workdir's own.
 
   Returns:
-    The sampler, and a dict with `config`, `step` and `ema`.
+    The sampler, and the dict `Stored.about`.
 
   Raises:
     UserError: there is no workdir, no checkpoint, no such EMA, or no

@@ -153,7 +153,10 @@ def _made(config: Run, device: jax.Device) -> program.Program:
 
 
 def _with_whole_attention(config: Run) -> Run:
-  """Returns the config without chunks, whose loop XLA counts as one chunk."""
+  """Returns the config without chunks, whose loop XLA counts as one chunk.
+
+  What chunks compute again in the backward pass is not counted so.
+  """
   network = dataclasses.replace(config.network, attention="einsum")
   return dataclasses.replace(config, network=network)
 
