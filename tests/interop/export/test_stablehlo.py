@@ -53,6 +53,7 @@ def random_noise(model, steps, batch):
     ("teacher", 2, 1.0),
     pytest.param("teacher-edm2", 2, 1.7, marks=pytest.mark.slow),
     ("teacher-guided", 1, 1.7),
+    ("teacher-limited", 4, 1.7),
   ],
 )
 def test_samples_agree_with_the_trainers(
