@@ -114,7 +114,7 @@ def write(
       autoencoder.write(folder / decoder, network, sampler.decoder)
     if "stablehlo" in formats:
       _write_stablehlo(folder / "stablehlo", stored, request)
-    if {"diffusers", "onnx"} & set(formats) or _names_elsewhere(sampler):
+    if {"diffusers", "onnx"} & set(formats) or _is_published(sampler):
       export_pytorch.write_network(folder / "unet", stored)
     if "diffusers" in formats:
       export_pytorch.write_pipeline(folder, stored)
@@ -131,8 +131,8 @@ def write(
   return out
 
 
-def _names_elsewhere(sampler: Sampler) -> bool:
-  """Returns whether published code loads the network, by that code's names."""
+def _is_published(sampler: Sampler) -> bool:
+  """Returns whether the network's form is one of which there is other code."""
   config = sampler.network.config
   return config.published and type(config) in export_pytorch.MODULES
 
@@ -172,7 +172,7 @@ def _model_card(
     data=origin.config.get("data", {}),
     description=objective.description if objective else "a network",
     imported=origin.source if "file" in origin.source else {},
-    named_elsewhere=_names_elsewhere(sampler)
+    published=_is_published(sampler)
     and not sampler.network.config.added_inputs,
     labels=f"{classes} classes" if classes else "no labels",
     call=f"class_labels={some}" if classes else "batch_size=4",

@@ -68,7 +68,7 @@ def read(path: str | os.PathLike[str]) -> Tensors:
     UserError: the file cannot be read, is damaged, or holds something else.
   """
   if str(path).endswith(".safetensors"):
-    _check_foreign(pathlib.Path(path))
+    _check_not_an_export(pathlib.Path(path))
     return state_dict.read(path)
   with errors.reading(path), open(path, "rb") as file:
     content = torch_archive.load(file, state_dict.ADMITTED)
@@ -96,7 +96,7 @@ def read_statistics(
   return tuple(mean.ravel().tolist()), tuple(std.ravel().tolist())
 
 
-def _check_foreign(path: pathlib.Path) -> None:
+def _check_not_an_export(path: pathlib.Path) -> None:
   """Raises UserError for a network of an export of ours.
 
   It has SiT's names, but its tensors tell neither its form nor its layers.

@@ -28,9 +28,9 @@ _LEVELS = {"channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
 SMALL = {"unet": _LEVELS, "ddpmpp": _LEVELS, "dit": {"depth": 2}}
 
 
-def make_config(family, fsdp=1, **fields):
-  """A small distillation by a network of the family."""
-  config = get_defaults("scd", family)
+def make_config(family, fsdp=1, run="scd", **fields):
+  """A small run of a network of the family, a distillation by default."""
+  config = get_defaults(run, family)
   config.batch_size = BATCH
   config.data.update(size=8, channels=1, num_classes=3)
   config.network.update(SMALL[family], channels=8, channels_per_head=8)
@@ -95,14 +95,33 @@ def equations(jaxpr):
 
 
 def traffic(family):
-  """Bytes that the plan counts for each kind of communication."""
-  config = make_config(family, fsdp=4)
+  """Bytes that a step gathers and scatters, as planned and as traced.
+
+  A teacher's, which share nothing, in a type that is not that of its weights.
+  """
+  fields = {"run": "teacher", "network.dtype": "bfloat16"}
+  config = make_config(family, fsdp=4, **fields)
   mesh = sharding.abstract_mesh(1, 4)
   arguments = arithmetic.arguments(
     resolve.resolve(config), mesh, arithmetic.trace(resolve.resolve(config))
   )
   found = arithmetic.minimum(resolve.resolve(config), arguments, domain=4)
-  return {traffic.kind: traffic.bytes for traffic in found}
+  planned = {traffic.kind: traffic.bytes for traffic in found}
+  made = make_program(config)
+  traced = {"all-gather": 0.0, "reduce-scatter": 0.0}
+  for equation in equations(made.step.trace(*made.arguments).jaxpr.jaxpr):
+    name = equation.primitive.name
+    if name.startswith("all_gather"):
+      whole, kind = equation.outvars, "all-gather"
+    elif name == "reduce_scatter":
+      whole, kind = equation.invars, "reduce-scatter"
+    else:
+      continue
+    # Three of four parts are sent to each device, or by it.
+    traced[kind] += (
+      3 / 4 * sum(x.aval.size * x.aval.dtype.itemsize for x in whole)
+    )
+  return {kind: [planned[kind], traced[kind]] for kind in traced}
 
 
 def step(made):

@@ -107,6 +107,27 @@ def test_the_module_agrees(name, load, case):
 
 
 @pytest.mark.parametrize("name", ["deep-edm2", "dit", "dit-sit"])
+def test_a_layer_reads_no_other_layers_weights(name, load, case):
+  """Sequential offload to the CPU loads a layer's while it is called."""
+  unet, (u, _) = load(name), case(name)
+  whole = ask(unet, u)
+  for layer in unet.modules():
+    for parameter in layer.parameters(recurse=False):
+      there = parameter.clone()
+
+      def put(_, *args, parameter=parameter, there=there):
+        parameter.copy_(there)
+
+      def remove(_, *args, parameter=parameter):
+        parameter.fill_(torch.nan)
+
+      parameter.fill_(torch.nan)
+      layer.register_forward_pre_hook(put)
+      layer.register_forward_hook(remove)
+  np.testing.assert_array_equal(ask(unet, u), whole)
+
+
+@pytest.mark.parametrize("name", ["deep-edm2", "dit", "dit-sit"])
 @pytest.mark.parametrize("dtype, most", [("bfloat16", 0.05), ("float16", 0.01)])
 def test_narrow_types(name, dtype, most, load, case):
   """As stored, or asked for when loading; bounds of docs/export.md."""
