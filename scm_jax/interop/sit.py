@@ -250,6 +250,8 @@ def params_from_tensors(
     _take_turns(left, network)
   if network.norm == "rms":
     _fold_norms(left, network)
+  if network.mlp == "swiglu":
+    _fill_up(left, network)
   shapes = networks.build(network).shapes
   found = state_dict.fitted(
     _in_our_order(left, network),
@@ -330,6 +332,29 @@ def _fold_norms(tensors: Tensors, network: networks.DiTConfig) -> None:
     matrix[rows] *= w[:, None]
     bias[rows] = w * bias[rows] + w - 1
     tensors |= {f"{name}.weight": matrix, f"{name}.bias": bias}
+
+
+def _fill_up(tensors: Tensors, network: networks.DiTConfig) -> None:
+  """Adds hidden channels of zeros up to our width, which is a multiple of 32.
+
+  They change nothing that the network gives, and training leaves them at zero.
+  Of the published sizes L (2,730) and 1.6 B (4,778) have others.
+  """
+  width = network.channels
+  for i in range(network.depth):
+    first, last = f"blocks.{i}.mlp.w12", f"blocks.{i}.mlp.w3.weight"
+    hidden = tensors[last].shape[-1] if last in tensors else network.hidden
+    more = network.hidden - hidden
+    if not 0 < more < 32:
+      continue
+    tensors[last] = np.pad(
+      state_dict.take(tensors, last, (width, hidden)), ((0, 0), (0, more))
+    )
+    for name, shape in (("weight", (2, hidden, width)), ("bias", (2, hidden))):
+      name, rest = f"{first}.{name}", shape[2:]
+      both = state_dict.take(tensors, name, (2 * hidden, *rest)).reshape(shape)
+      axes = (0, 0), (0, more), *[(0, 0)] * len(rest)
+      tensors[name] = np.pad(both, axes).reshape(2 * network.hidden, *rest)
 
 
 def _in_our_order(tensors: Tensors, network: networks.DiTConfig) -> Tensors:

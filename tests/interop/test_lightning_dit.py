@@ -33,7 +33,7 @@ def turns():
   return np.concatenate(both, -1)
 
 
-def draw(qk_norm, channels=4, patch=1):
+def draw(qk_norm, channels=4, patch=1, hidden=HIDDEN):
   """Random tensors of a LightningDiT by its names, none of them zero."""
   rng = np.random.default_rng(0)
   shapes = {
@@ -49,8 +49,8 @@ def draw(qk_norm, channels=4, patch=1):
     shapes |= {
       f"{block}.attn.qkv": (3 * WIDTH, WIDTH),
       f"{block}.attn.proj": (WIDTH, WIDTH),
-      f"{block}.mlp.w12": (2 * HIDDEN, WIDTH),
-      f"{block}.mlp.w3": (WIDTH, HIDDEN),
+      f"{block}.mlp.w12": (2 * hidden, WIDTH),
+      f"{block}.mlp.w3": (WIDTH, hidden),
       f"{block}.adaLN_modulation.1": (6 * WIDTH, WIDTH),
     }
     norms |= {f"{block}.norm1": WIDTH, f"{block}.norm2": WIDTH}
@@ -138,11 +138,16 @@ def published(tensors, y, tau, label):
   return dense("final_layer.linear", x).reshape(y.shape)
 
 
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_parity_with_the_published_network(qk_norm):
-  """As TrigFlow's, at TrigFlow's times; FACM's teacher normalises q and k."""
+@pytest.mark.parametrize(
+  ("qk_norm", "hidden"), [(False, HIDDEN), (True, HIDDEN), (False, 230)]
+)
+def test_parity_with_the_published_network(qk_norm, hidden):
+  """As TrigFlow's, at TrigFlow's times; FACM's teacher normalises q and k.
+
+  Hidden layers of the sizes L and 1.6 B are some channels narrower than ours.
+  """
   channels = 6
-  tensors = draw(qk_norm, channels)
+  tensors = draw(qk_norm, channels, hidden=hidden)
   statistics = (0.0,) * channels, (1.0,) * channels
   config = resolve.resolve(sit.config(tensors, statistics)).network
   params = sit.params_from_tensors(config, tensors)
@@ -311,6 +316,11 @@ def test_mistakes(torch, statistics, refused, tmp_path):
     assert said in line(tensors, f"--statistics={damaged}")
   without = {n: x for n, x in tensors.items() if n != "blocks.1.norm2.weight"}
   assert "it has no blocks.1.norm2.weight" in line(without, flag)
+  narrow = draw(False, hidden=HIDDEN - 40)
+  assert f"is [{2 * (HIDDEN - 40)}] and not" in line(narrow, flag)
+  halves = draw(False, hidden=230)["blocks.0.mlp.w12.weight"]
+  unequal = draw(False, hidden=232) | {"blocks.0.mlp.w12.weight": halves}
+  assert f"is [460, {WIDTH}] and not [464, {WIDTH}]" in line(unequal, flag)
   short = tensors["blocks.0.adaLN_modulation.1.weight"][: 4 * WIDTH]
   few = tensors | {"blocks.0.adaLN_modulation.1.weight": short}
   assert f"is [{4 * WIDTH}, {WIDTH}] and not" in line(few, flag)
