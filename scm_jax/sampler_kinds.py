@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import jax
@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scm_jax import codec as codecs
 from scm_jax import networks, samplers, schema, trigflow
 from scm_jax.errors import ConfigError
+from scm_jax.objectives import velocity
 
 # One guidance scale, or one for each step of a few-step sampler.
 Guidance = float | tuple[float, ...]
@@ -43,8 +44,8 @@ class Kind:
       unless the caller chooses another.
     fresh_noise: whether each step takes fresh noise; otherwise a sample takes
       one draw of noise in all.
-    evaluations: `evaluations(sampler, steps)`, the network evaluations for one
-      sample without guidance.
+    evaluation_times: `evaluation_times(sampler, steps)`, the times at which the
+      network is evaluated for one sample without guidance, in radians.
     settings: names of the sampler's fields that decide how a sample of more
       than one step is drawn.
     guidance_is_input: whether the network takes the guidance scale as an
@@ -57,7 +58,7 @@ class Kind:
   path: Callable[..., tuple[Array, samplers.Path]]
   default_steps: Callable[["SamplerState"], int]
   fresh_noise: bool
-  evaluations: Callable[["SamplerState", int], int]
+  evaluation_times: Callable[["SamplerState", int], Sequence[float]]
   settings: tuple[str, ...]
   guidance_is_input: bool
   few_steps: bool
@@ -119,17 +120,24 @@ def _diffusion_path(
   cond: networks.Cond,
   steps: int,
 ) -> tuple[Array, samplers.Path]:
-  sigma_d, sigma_max = sampler.codec.sigma_d, sampler.sigma_max
+  sigma_d = sampler.codec.sigma_d
   if steps == 1:
     # One Euler step from noise to data is the consistency formula.
-    times = (trigflow.max_time(sigma_d, sigma_max),)
+    times = (trigflow.max_time(sigma_d, sampler.sigma_max),)
     return samplers.consistency(F, noise, cond, times, sigma_d)
-  grid = samplers.ode_times(steps, sigma_d, sigma_max=sigma_max)
+  grid = _grid(sampler, steps)
   return SOLVERS[sampler.solver](F, noise[0], cond, grid, sigma_d)
 
 
-def _solver_evaluations(sampler: "SamplerState", steps: int) -> int:
-  return 2 * steps - 1 if sampler.solver == "heun" else steps
+def _grid(sampler: "SamplerState", steps: int) -> Array:
+  sigma_d, sigma_max = sampler.codec.sigma_d, sampler.sigma_max
+  return samplers.ode_times(steps, sigma_d, sigma_max=sigma_max)
+
+
+def _solver_times(sampler: "SamplerState", steps: int) -> list[float]:
+  # Heun's steps but the last also look at where they end.
+  times = np.asarray(_grid(sampler, steps))[:-1].tolist()
+  return times + times[1:] if sampler.solver == "heun" else times
 
 
 _CONSISTENCY = Kind(
@@ -138,7 +146,7 @@ _CONSISTENCY = Kind(
   ),
   default_steps=_few_steps,
   fresh_noise=True,
-  evaluations=lambda sampler, steps: steps,
+  evaluation_times=few_times,
   settings=("t_mid",),
   guidance_is_input=True,
   few_steps=True,
@@ -162,7 +170,7 @@ KINDS = {
     path=_diffusion_path,
     default_steps=lambda sampler: sampler.solver_steps,
     fresh_noise=False,
-    evaluations=_solver_evaluations,
+    evaluation_times=_solver_times,
     settings=("solver",),
     guidance_is_input=False,
     few_steps=False,
@@ -346,9 +354,18 @@ class SamplerState:
     return steps if self.rules.fresh_noise else 1
 
   def evaluations(self, steps: int, guidance: Guidance = 1.0) -> int:
-    """Returns the network evaluations for one sample, guidance included."""
-    passes = self.rules.evaluations(self, steps)
-    return 2 * passes if self.extrapolates(guidance) else passes
+    """Returns the network evaluations for one sample, guidance included.
+
+    Raises:
+      ConfigError: the sampler's own times are not for this number of steps.
+    """
+    times = self.rules.evaluation_times(self, steps)
+    if not self.extrapolates(guidance):
+      return len(times)
+    guided = velocity.is_guided(
+      jnp.asarray(times), self.guidance_interval, self.codec.sigma_d
+    )
+    return len(times) + int(guided.sum())
 
   def extrapolates(self, guidance: Guidance) -> bool:
     """Returns whether this scale costs a second evaluation of a network."""

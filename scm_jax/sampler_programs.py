@@ -53,20 +53,27 @@ def bind(
       if by_step
       else with_scale(guidance)
     )
+  plain = functools.partial(network.F, sampler.params)
   if sampler.rules.guidance_is_input or not guided:
-    return functools.partial(network.F, sampler.params), found
+    return plain, found
   scale = guidance
   if sampler.guidance_channels:
     chosen = jnp.arange(network.config.in_channels) < sampler.guidance_channels
     scale = jnp.where(chosen, jnp.reshape(guidance, (-1, 1, 1, 1)), 1)
+  interval = sampler.guidance_interval
   F = velocity.guided(
-    network,
-    sampler.guidance_network,
-    sampler.weights,
-    scale,
-    sampler.guidance_interval,
+    network, sampler.guidance_network, sampler.weights, scale, interval
   )
-  return F, found
+  if not interval:
+    return F, found
+
+  def limited(x, t, cond):
+    # A solver gives all samples one time, outside of whose interval there is
+    # nothing to evaluate twice.
+    inside = velocity.is_guided(t, interval, network.config.sigma_d).any()
+    return jax.lax.cond(inside, F, plain, x, t, cond)
+
+  return limited, found
 
 
 def integrate(

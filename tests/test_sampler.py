@@ -173,6 +173,36 @@ def test_evaluations(student, teacher):
   assert fast.evaluations(32, guidance=1.5) == 64
 
 
+@pytest.mark.parametrize("solver", ["heun", "dpm_solver"])
+def test_networks_are_evaluated_as_often_as_counted(tiny_sampler, solver):
+  """Both networks are, but outside of the interval of guidance only one."""
+  asked = {"own": 0, "weak": 0}
+
+  def counted(name, network):
+    def F(params, x, t, cond):
+      jax.debug.callback(lambda: asked.update({name: asked[name] + 1}))
+      return network.F(params, x, t, cond)
+
+    return network._replace(F=F)
+
+  model = tiny_sampler("diffusion")
+  for interval in ((), (0.2, 2.0), (0.001, 0.01), (1e3, 1e4)):
+    guided = dataclasses.replace(
+      model,
+      solver=solver,
+      network=counted("own", model.network),
+      guidance_network=counted("weak", model.network),
+      guidance_params=model.params,
+      guidance_interval=interval,
+    )
+    for steps in (1, 5):
+      asked |= {"own": 0, "weak": 0}
+      guided.sample(LABELS, steps=steps, guidance=1.5)
+      jax.effects_barrier()
+      assert asked["own"] == guided.evaluations(steps)
+      assert sum(asked.values()) == guided.evaluations(steps, guidance=1.5)
+
+
 def test_a_teacher_and_its_guidance_network(teacher):
   """Guided by a copy of itself it is itself; by another it is moved."""
   second = {"guidance_network": teacher.network}

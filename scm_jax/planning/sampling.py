@@ -115,7 +115,10 @@ def _abstract(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
     jax.eval_shape(folded),
   )
-  return dataclasses.replace(sampler, params=params), where
+  # A program finds out while it runs which steps are guided; all are planned.
+  return dataclasses.replace(
+    sampler, params=params, guidance_interval=()
+  ), where
 
 
 def _figures(found: list[kernels.Kernel]) -> dict[str, Any]:
