@@ -209,7 +209,8 @@ def _check(images: np.ndarray, labels: np.ndarray) -> None:
   if labels.min() < 0 or labels.min() == labels.max():
     raise UserError(
       "a classifier needs labels from 0 and at least two classes, and the "
-      f"labels range from {labels.min()} to {labels.max()}"
+      f"labels range from {labels.min()} to {labels.max()}; choose other "
+      "features, such as --features=pixels,random"
     )
 
 

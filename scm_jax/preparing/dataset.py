@@ -159,9 +159,17 @@ def _check_source(options: Options, made: dict[str, Any]) -> None:
   """Raises UserError if the images are others than those of the dataset.
 
   Names and labels are compared. The images may have been removed since, which
-  is said, or moved. TFDS's own are not fetched again for it.
+  is said, or moved. TFDS's own are not fetched again for it: their dataset and
+  split are compared.
   """
   if options.source.startswith(TFDS):
+    asked, name = options.source.removeprefix(TFDS), made["source"]["name"]
+    full_name, _, split = name.partition(":")
+    # TFDS's full name also has a default config, and the version.
+    same = f"{full_name}/".startswith(f"{asked.partition(':')[0]}/")
+    if not same or split != options.split:
+      now = made["source"] | {"name": f"{asked}:{options.split}"}
+      manifest.check_same(options.folder, made, {"source": now})
     return
   try:
     index = options.read_index()

@@ -205,4 +205,8 @@ def _read_latents(data: bytes, size: int) -> np.ndarray:
     raise UnreadableError(
       f"{array.dtype} {list(array.shape)}, not means and deviations {expected}"
     )
-  return np.ascontiguousarray(array.transpose(1, 2, 0), np.float16)
+  with np.errstate(over="ignore"):  # to infinity, which is refused
+    stored = np.ascontiguousarray(array.transpose(1, 2, 0), np.float16)
+  if not np.isfinite(stored).all() or (stored[..., 4:] < 0).any():
+    raise UnreadableError("not finite in float16, or deviations below 0")
+  return stored

@@ -142,9 +142,21 @@ def check(config: "ConfigDict") -> Run:
         f"config.offload names {part!r}; choose of {', '.join(offload.GROUPS)}"
       )
   if run.data.augment and not run.network.augment:
+    family = config.network.family
+    takes = [
+      name
+      for name, known in networks.FAMILIES.items()
+      if "augment" in schema.options(known.config)
+    ]
+    mend = "set config.network.augment too"
+    if family not in takes:
+      mend = (
+        f"of the networks, {' and '.join(takes)} can be told, {family} cannot; "
+        "set config.data.augment=0, and perhaps config.data.flip"
+      )
     raise ConfigError(
       f"config.data.augment is {run.data.augment}, but the network is not told "
-      "what was done, and would draw it; set config.network.augment too"
+      f"what was done, and would draw it; {mend}"
     )
   _check_scale(run)
   averaging.check(run)

@@ -117,10 +117,14 @@ def test_latents_that_edm2_stored(prepare, photographs, tmp_path, opened):
     files[f"n{i % 2}/{i}.npy"] = file.getvalue()
     arrays[np.float16(array.transpose(1, 2, 0)).tobytes()] = i % 2
   files["n0/bad.npy"] = b"text"
+  for name, wrong in (("nan", np.nan), ("huge", 1e6), ("negative", -1)):
+    file = io.BytesIO()
+    np.save(file, np.full((8, 2, 2), wrong, np.float32))
+    files[f"n0/{name}.npy"] = file.getvalue()
   photographs.write_zip(tmp_path / "sd.zip", photographs.as_edm2(files))
   flags = (*FLAGS, "--latents", "--image-range=0,1")
   out, _ = prepare(tmp_path / "sd.zip", tmp_path / "out", *flags)
-  assert "6 latents of 2 classes" in out and "1 unreadable" in out
+  assert "6 latents of 2 classes" in out and "4 unreadable" in out
   source = opened(
     tmp_path / "out", kind="latents", size=2, channels=4, image_range=(0.0, 1.0)
   )

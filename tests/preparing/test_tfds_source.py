@@ -27,6 +27,17 @@ def test_dataset_of_tfds(prepare, tmp_path, opened, data_dir):
   assert found == wanted and len(found) == 20
 
 
+def test_other_images_of_tfds_are_not_those_of_the_dataset(prepare, tmp_path):
+  first = "--split=train[:20]"
+  prepare("tfds:scm_digits", tmp_path, *FLAGS, first)
+  out, _ = prepare("tfds:scm_digits", tmp_path, *FLAGS, first)
+  assert "complete and verified" in out
+  for source, split in (("scm_digits", "train[20:40]"), ("scm_mnist5k", first)):
+    flags = *FLAGS, f"--split={split.removeprefix('--split=')}"
+    _, error = prepare(f"tfds:{source}", tmp_path, *flags, code=1)
+    assert "made with other options or images (source.name: " in error
+
+
 def test_what_is_not_there(tmp_path):
   def listed(name, split="train"):
     return options.open_source(f"tfds:{name}", split, str(tmp_path)).index()
