@@ -83,12 +83,28 @@ recall() {
   read_flags "${lines[@]}" "$@"
 }
 
-remember() {
-  [[ -z $dry_run ]] || return 0
+remember() { [[ -n $dry_run ]] || kept_flags > "$scratch/flags"; }
+
+kept_flags() {
   printf '%s\n' "--accelerator=$accelerator" "--zone=$zone" "--name=$name" \
     "--workdir=$workdir" "--config=$config" ${project:+"--project=$project"} \
-    ${gke:+"--gke=$gke"} ${spot:+--spot} \
-    ${overrides[@]+"${overrides[@]}"} > "$scratch/flags"
+    ${gke:+"--gke=$gke"} ${spot:+--spot} ${overrides[@]+"${overrides[@]}"}
+}
+
+# Returns whether the flags that match a pattern are not those of the machines
+# that an earlier call made and nobody has deleted.
+differ() {
+  [[ -r $scratch/flags ]] &&
+    [[ $(grep -E -- "$1" "$scratch/flags") != $(kept_flags | grep -E -- "$1") ]]
+}
+
+# Slices and JobSets are asked for in one zone, so that those of another one
+# would go on beside the new ones, in the same workdir, and never be found.
+check_place() {
+  local where='^--(accelerator|zone|project|gke)='
+  ! differ "$where" || die "$name may still have the machines of an earlier" \
+    "call ($(grep -E -- "$where" "$scratch/flags" | paste -s -d ' ' -)):" \
+    "delete them with launch/gcp.sh delete --name=$name, or choose another --name"
 }
 
 # Takes the name from the workdir's last part unless --name is given.
@@ -148,7 +164,6 @@ create() {
 
 begin() {
   confirm
-  remember
   upload || exit 1
   make_machines || return
   [[ -n $dry_run ]] ||
@@ -176,6 +191,10 @@ run() {
     begin || keep_trying
   elif [[ -n $update ]]; then
     update_machines
+  elif [[ -r $scratch/flags ]]; then
+    check_config
+    ! differ '^--(config[.=]|workdir=)' || die "$name trains with another" \
+      "config, overrides or workdir: add --update to send these, or leave them out"
   fi
   if [[ -n $dry_run ]]; then
     echo "# then, every minute, until a host reports complete or failed:"
@@ -246,4 +265,5 @@ if [[ -n $gke ]]; then backend=gke; fi
 command -v gcloud > /dev/null || [[ -n $dry_run ]] ||
   die 'gcloud is not installed; see cloud.google.com/sdk'
 if [[ $backend == gke ]]; then gke_enter || exit 1; fi
+if [[ $verb == create || $verb == run ]]; then check_place; fi
 "$verb"

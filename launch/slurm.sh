@@ -31,7 +31,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 source "$root/launch/lib/common.sh"
 source "$root/launch/lib/flags.sh"
 
-config='' workdir='' nodes=1 gpus=8 name='' save=300 dry_run=''
+config='' workdir='' nodes=1 gpus=8 name='' save=300 time='' dry_run=''
 array='' limit=''
 overrides=() extra=()
 for arg in "$@"; do
@@ -45,6 +45,7 @@ for arg in "$@"; do
     --gpus-per-node=?*) gpus=${arg#*=} ;;
     --partition=?* | --account=?* | --qos=?* | --time=?* | --cpus-per-task=?*)
       extra+=("$arg")
+      if [[ $arg == --time=* ]]; then time=${arg#*=}; fi
       ;;
     --name=?*) name=${arg#*=} ;;
     --save-seconds=?*) save=${arg#*=} ;;
@@ -69,6 +70,19 @@ check() {
   [[ $nodes =~ ^[1-9][0-9]*$ ]] || usage_error "--nodes=$nodes is not a number"
   [[ $gpus =~ ^[0-9]+$ ]] || usage_error "--gpus-per-node=$gpus is not a number"
   [[ $save =~ ^[0-9]+$ ]] || usage_error "--save-seconds=$save is not a number"
+  ! too_short "$time" || usage_error "--time=$time leaves no time to train" \
+    "before it saves, --save-seconds=$save ahead of the end"
+}
+
+# Returns whether the training would save as soon as it begins, and go back into
+# the queue for ever. Slurm's times are M, M:S, H:M:S, D-H, D-H:M and D-H:M:S.
+too_short() {
+  local day=0 rest=$1 a b c
+  [[ $rest =~ ^([0-9]+-)?[0-9]+(:[0-9]+){0,2}$ ]] || return 1 # sbatch's affair
+  if [[ $rest == *-* ]]; then day=${rest%%-*} rest=${rest#*-}:0:0; fi
+  IFS=: read -r a b c _ <<< "$rest"
+  if [[ $1 != *-* && -z $c ]]; then c=${b:-0} b=$a a=0; fi
+  ((10#$day * 86400 + 10#$a * 3600 + 10#$b * 60 + 10#$c < save + 60))
 }
 
 # Makes all paths absolute, because the job runs in another folder.

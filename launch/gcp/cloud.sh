@@ -52,6 +52,9 @@ readonly REFUSALS=(
   login
   'reauthentication|active account|invalid_grant|gcloud auth login'
   'you are not logged in: gcloud auth login'
+  project
+  'attribute \[project\]|core/project'
+  'no project is set: gcloud config set project PROJECT, or --project=PROJECT'
   zone
   "locations/.*may not exist|unknown zone|invalid.*zone|invalid value.*'zone'|\
 not.*available.*in.*zone|unavailable.*location|not exist in zone"

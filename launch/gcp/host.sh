@@ -12,6 +12,8 @@ source ./job.env
 launch=$WORKDIR/launch
 log=$home/train.log
 stopped='' child=''
+export PATH=$home/venv/bin:$home/bin:$PATH
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR-$home/jax_cache}
 
 # The host's name stays the same when another machine takes its place. Google's
 # host names end with the host's number; Kubernetes has a variable for it.
@@ -29,11 +31,10 @@ keep_log() {
   tail -n 2000 "$log" | gcloud storage cp - "$launch/logs/$me.log" || true
 }
 
+# shellcheck disable=SC2317,SC2329 # attempt calls it
 install() {
   local wheel accelerator=cuda12
   if [[ $FAMILY == tpu ]]; then accelerator=tpu; fi
-  export PATH=$home/venv/bin:$home/bin:$PATH
-  export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR-$home/jax_cache}
   rm -rf code && mkdir -p code
   gcloud storage cp "$launch/*.whl" "$launch/configs.tar.gz" code/
   tar -xzf code/configs.tar.gz
@@ -69,12 +70,11 @@ wait_for_hosts() {
   done
 }
 
-# Runs the training once. A signal is passed on; the training saves and ends.
+# Runs a command once. A signal is passed on; a training saves and ends.
 attempt() {
   local code
   : > "$log"
-  scm-jax train "--config=$CONFIG" "--workdir=$WORKDIR" \
-    ${OVERRIDES[@]+"${OVERRIDES[@]}"} > >(tee -a "$log") 2>&1 &
+  "$@" > >(tee -a "$log") 2>&1 &
   child=$!
   while :; do
     code=0
@@ -111,19 +111,24 @@ stop() {
 }
 
 main() {
-  local code failures=() recent now
+  local code installed='' failures=() recent now
   trap stop TERM INT
-  report installing
-  install
   while [[ -z $stopped ]]; do
-    find_each_other
-    [[ -z $stopped ]] || break
-    report training
     code=0
-    attempt || code=$?
-    if ((code == 0)) && complete; then
-      report complete
-      exit 0
+    if [[ -z $installed ]]; then
+      report installing
+      attempt install || code=1 # uv's 2 is often the network's fault
+      if ((code == 0)); then installed=1 && continue; fi
+    else
+      find_each_other
+      [[ -z $stopped ]] || break
+      report training
+      attempt scm-jax train "--config=$CONFIG" "--workdir=$WORKDIR" \
+        ${OVERRIDES[@]+"${OVERRIDES[@]}"} || code=$?
+      if ((code == 0)) && complete; then
+        report complete
+        exit 0
+      fi
     fi
     [[ -z $stopped ]] || break
     if ((code)); then

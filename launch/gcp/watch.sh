@@ -4,6 +4,7 @@
 # Makes the machines. What a failed attempt made is deleted again.
 make_machines() {
   local code=0 why
+  remember
   trap 'clean_up; exit 130' INT TERM
   "${backend}_create" || code=$?
   trap - INT TERM
@@ -14,7 +15,10 @@ make_machines() {
 }
 
 clean_up() {
-  if remove_machines; then warn 'nothing is left running'; fi
+  if remove_machines; then
+    rm -f "$scratch/flags"
+    warn 'nothing is left running'
+  fi
 }
 
 # Deletes the machines; fails and names them if any may be left.

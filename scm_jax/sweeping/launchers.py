@@ -33,7 +33,15 @@ def command(run: Run, launcher: str, flags: Sequence[str]) -> list[str]:
   """
   if launcher == "local":
     return [*PROGRAM, *run.train]
+  name = f"--name={_machines(run)}"
+  return [script("gcp.sh"), "run", name, *run.train[1:], *flags]
+
+
+def made(run: Run) -> bool:
+  """Returns whether launch/gcp.sh made machines and has not deleted them."""
+  return (ROOT / ".cache" / "gcp" / _machines(run) / "flags").exists()
+
+
+def _machines(run: Run) -> str:
   name = re.sub("[^a-z0-9]+", "-", run.name.lower()).strip("-")
-  digest = f"{zlib.crc32(str(run.folder).encode()):08x}"
-  machines = f"--name=scm-{name[:24]}-{digest}"
-  return [script("gcp.sh"), "run", machines, *run.train[1:], *flags]
+  return f"scm-{name[:24]}-{zlib.crc32(str(run.folder).encode()):08x}"

@@ -32,15 +32,17 @@ def _levels(runs: Sequence[Run]) -> list[list[Run]]:
 def _array(
   runs: Sequence[Run],
   home: pathlib.Path,
+  number: int,
   flags: Sequence[str],
   before: Sequence[str],
 ) -> tuple[pathlib.Path, str, list[str]]:
   """Returns the job array of one level: a file, its text, and a command.
 
-  `before` are the job numbers of the lower levels, which must succeed first.
+  `number` counts the sweep's arrays: tasks that wait or are requeued read the
+  file again, so that no later array may have it. `before` are the job numbers
+  of the lower levels, which must succeed first.
   """
-  # A run is in one array at a time, so that no waiting array loses its file.
-  file = home / "slurm" / f"{runs[0].name}.tsv"
+  file = home / "slurm" / f"array_{number}.tsv"
   text = "".join("\t".join(run.train[1:]) + "\n" for run in runs)
   after = []
   if before:
@@ -55,8 +57,8 @@ def commands(
 ) -> list[str]:
   """Returns the commands that `submit` would run, and the files' lines."""
   lines, jobs = [], []
-  for level in _levels(runs):
-    file, text, command = _array(level, home, flags, jobs)
+  for number, level in enumerate(_levels(runs), len(_submitted(home))):
+    file, text, command = _array(level, home, number, flags, jobs)
     jobs.append(f"JOB{len(jobs)}")
     lines += [f"# {file}:", *(f"#   {line}" for line in text.splitlines())]
     lines.append(f"{shlex.join(command)}  # job array {jobs[-1]}")
@@ -74,7 +76,8 @@ def submit(
   jobs: list[str] = []
   submitted = _submitted(home)
   for level in _levels(runs):
-    file, text, command = _array(level, home, flags, jobs)
+    number = len(submitted)
+    file, text, command = _array(level, home, number, flags, jobs)
     files.write_text(file, text)
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     found = re.search(r"==> job (\d+);", result.stdout)
@@ -135,10 +138,19 @@ def record_failures(
     job, index = last[run.name]
     log = launchers.ROOT / f"runs/slurm/{_job_name(home)}-{job}_{index}.log"
     if log.exists():  # otherwise the run never started
-      lines = log.read_text(errors="replace").splitlines()
-      printed = [line for line in lines if line.strip() and line[:3] != "==>"]
-      line = printed[-1] if printed else "no output"
-      run.record_failure(re.sub(r"^\s*\d+: ", "", line))  # the process's number
+      run.record_failure(_last_words(log.read_text(errors="replace")))
+
+
+def _last_words(log: str) -> str:
+  """Returns the last line of a job's processes, or what Slurm says instead.
+
+  Their lines begin with their numbers. After them `srun` says that they ended.
+  """
+  lines = [line for line in log.splitlines() if line.strip()]
+  own = re.compile(r"\s*\d+: (?!slurmstepd)(.*\S)")
+  said = [found[1] for line in lines if (found := own.match(line))]
+  others = [line for line in lines if line[:3] != "==>"]
+  return (said or others or ["no output"])[-1]
 
 
 def _job_name(home: pathlib.Path) -> str:

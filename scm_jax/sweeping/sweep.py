@@ -38,7 +38,7 @@ class Sweep:
     if self.launcher == "slurm":
       lines = slurm.commands(due, self.home, self.launch)
     elif self.launcher == "gcp":
-      words = (launchers.command(run, "gcp", self.launch) for run in due)
+      words = (launchers.command(r, "gcp", self.launch) for r in self._due())
       lines = [shlex.join(each) for each in words]
     else:
       lines = [shlex.join(["scm-jax", *run.train]) for run in due]
@@ -72,7 +72,7 @@ class Sweep:
         run.clear_failure()
     if self.launcher == "slurm":
       return self._submit(queued)
-    jobs = [self._job(run) for run in self.unfinished()]
+    jobs = [self._job(run) for run in self._due()]
     pool.run(jobs, self._settings(lock), self._trained)
     return ""
 
@@ -91,6 +91,17 @@ class Sweep:
       else:
         result.append(run)
     return result
+
+  def _due(self) -> list[Run]:
+    """Returns the runs that need a command: unfinished and unwatched ones.
+
+    On Google Cloud a run may have ended unwatched, after the sweep was stopped;
+    the command deletes its machines.
+    """
+    due = {run.name for run in self.unfinished()}
+    if self.launcher == "gcp":
+      due |= {r.name for r in self.runs if r.finished and launchers.made(r)}
+    return [run for run in self.runs if run.name in due]
 
   def _submit(self, queued: set[str]) -> str:
     due = [run for run in self.unfinished() if run.name not in queued]

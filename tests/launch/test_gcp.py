@@ -100,6 +100,7 @@ REFUSALS = [
   ),
   ("- Quota 'NVIDIA_A100_80GB_GPUS' exceeded.  Limit: 0.0", "iam-admin/quotas"),
   ("- The zone 'z' does not have enough resources available", "another --zone"),
+  ("ERROR: Failed to find attribute [project].", "gcloud config set project"),
   ('There is no more capacity in the zone "us-east5-a"', "another --zone"),
   ("PERMISSION_DENIED: 'tpu.nodes.create' denied on x", "roles/tpu.admin"),
   ("HTTPError 403: no storage.objects.create access to", "storage.objectAdmin"),
@@ -288,6 +289,37 @@ def test_delete_finds_machines_in_every_zone(cloud):
   cloud.now["instances"]["scm-my-run-1"]["zone"] = "another"
   assert cloud("delete", *GPU).returncode == 0
   assert len(cloud.history) == 2 and not cloud.machines
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+@pytest.mark.parametrize(
+  "other", ["--zone=europe-west4-b", "--accelerator=v5p:4x4x8"]
+)
+def test_other_machines_of_the_same_name_are_refused(cloud, verb, other):
+  """Nobody would find those of the first zone again, nor delete them."""
+  cloud("create", *TPU, "--yes")
+  result = cloud(verb, *TPU, other, "--yes")
+  assert (result.returncode, cloud.history) == (1, [])
+  assert f"delete --name={NAME}" in result.stderr
+  assert cloud("delete", f"--name={NAME}").returncode == 0
+  assert cloud("create", *TPU, other, "--yes").returncode == 0
+
+
+def test_another_zone_can_be_tried_where_one_was_full(cloud):
+  cloud("create", *TPU, "--yes", faults=[("queued create", FULL)])
+  assert cloud("create", *TPU, "--zone=b", "--yes").returncode == 0
+  assert cloud("status", f"--name={NAME}").returncode == 0
+
+
+def test_another_config_needs_update(cloud):
+  cloud("create", *TPU, "--yes", "--config.seed=1")
+  result = cloud("run", *TPU, "--config.seed=2", reports=[TRAINING])
+  assert (result.returncode, cloud.history) == (1, [])
+  assert "--update" in result.stderr and cloud.machines
+  flags = ("--config.seed=2", "--update")
+  result = cloud("run", *TPU, *flags, reports=[TRAINING, f"{NAME}-0 complete"])
+  assert result.returncode == 0
+  assert cloud.job()["OVERRIDES"] == "--config.seed=2"
 
 
 def test_delete_of_nothing_is_done(cloud):

@@ -142,6 +142,20 @@ def test_a_hopeless_training_is_not_started_for_ever(host, script, count, said):
   assert "scm-a-3 failed with exit code" in state(host) and said in state(host)
 
 
+@pytest.mark.parametrize(("times", "code"), [(2, 0), (99, 70)])
+def test_an_installation_that_fails_is_tried_again_and_reported(
+  host, program, tmp_path, times, code
+):
+  """Else the machines would idle for ever, and gcp.sh run would watch them."""
+  fail = f"""
+if [[ $1 == pip ]] && (($(grep -c "^uv pip" "$BUCKET/calls") <= {times})); then
+  echo "error: no solution" >&2; exit 2
+fi"""
+  program(tmp_path / "bin" / "uv", UV + fail)
+  assert finish(host(DONE))[0] == code
+  assert ("complete" if code == 0 else "code 1: error: no solu") in state(host)
+
+
 def test_a_host_without_a_log_learns_of_the_end_from_the_others(host):
   other = host.launch / "state" / "scm-a-0"
   other.parent.mkdir()

@@ -132,6 +132,10 @@ def test_dry_run_prints_a_script_that_does_the_same(slurm, repo, program):
     ((*FLAGS, "--nodes=0"), "--nodes=0"),
     ((*FLAGS, "--gpus-per-node=x"), "--gpus-per-node=x"),
     (("--config=no.py", "--workdir=a"), "no.py"),
+    # It would save at once and return to the queue for ever.
+    ((*FLAGS, "--time=5"), "--time=5 leaves no time"),
+    ((*FLAGS, "--time=0-0:05:00"), "--save-seconds=300"),
+    ((*FLAGS, "--time=1:00:00", "--save-seconds=3600"), "--save-seconds=3600"),
   ],
 )
 def test_bad_arguments_exit_2(slurm, flags, message):

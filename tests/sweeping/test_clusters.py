@@ -4,12 +4,14 @@ import os
 import pathlib
 import shutil
 import subprocess
+import zlib
 
 import pytest
 
 from scm_jax import files
 from scm_jax.errors import UserError
 from scm_jax.sweeping import launchers, runs, scoring, slurm
+from scm_jax.sweeping.points import Point
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SBATCH = """
@@ -80,7 +82,7 @@ def test_teachers_are_one_array_and_students_the_next(sweep, cluster, tmp_path):
   assert f"--output={cluster}/runs/slurm/%x-%A_%a.log" in first
   assert "--dependency=afterok:11" in second and "--array=0-3 " in second
   assert "--kill-on-invalid-dep=yes" in second
-  file = tmp_path / "sweep" / "slurm" / "scd_tangent_c=0.1_seed=0.tsv"
+  file = tmp_path / "sweep" / "slurm" / "array_1.tsv"
   assert second.endswith(
     f"launch/slurm/attempt.sh launch/slurm/one_of.sh {file}"
     f" {cluster}/.venv/bin/scm-jax train"
@@ -114,7 +116,12 @@ def test_what_failed_is_submitted_again_on_request(sweep, cluster, tmp_path):
     (folder / "checkpoints" / ("3" if done else "1")).mkdir(parents=True)
   log = cluster / "runs" / "slurm" / "scm-sweep-11_1.log"
   log.parent.mkdir(parents=True, exist_ok=True)
-  log.write_text("==> attempt 1\n1: scm-jax train: disk is full\n==> failed\n")
+  log.write_text(
+    "==> attempt 1\n1: scm-jax train: disk is full\n"
+    "srun: error: node1: task 0: Exited with exit code 1\n"
+    "0: slurmstepd-node1: error: *** STEP 11.0 ON node1 CANCELLED AT x ***\n"
+    "srun: launch/slurm: _step_signal: Terminating StepId=1.0\n==> failed\n"
+  )
   code, out, err, _ = sweep(*SLURM, "--only=teacher*")
   assert code == 1 and len(submitted(cluster)) == 1
   assert "teacher_seed=1 failed: scm-jax train: disk is full" in err
@@ -124,6 +131,22 @@ def test_what_failed_is_submitted_again_on_request(sweep, cluster, tmp_path):
   (tmp_path / "sweep" / "teacher_seed=1" / "checkpoints" / "3").mkdir()
   code, out, _, calls = sweep(*SLURM, "--only=teacher*")
   assert code == 0 and len(calls) == 1 and "table: " in out
+
+
+def test_a_waiting_array_keeps_its_lines(sweep, cluster, tmp_path):
+  """The first of its runs is submitted again while the second waits."""
+  sweep(*SLURM, "--only=teacher*")
+  file = pathlib.Path(submitted(cluster)[0].split()[-3])
+  before = file.read_text()
+  log = cluster / "runs" / "slurm" / "scm-sweep-11_0.log"
+  log.parent.mkdir(parents=True, exist_ok=True)
+  log.write_text("0: scm-jax train: disk is full\n")
+  (cluster / "queue").write_text("11 1\n")
+  code, out, _, _ = sweep(*SLURM, "--only=teacher*", "--retry")
+  assert code == 0 and "submitted 1 runs as 12" in out
+  assert file.read_text() == before and len(before.splitlines()) == 2
+  again = pathlib.Path(submitted(cluster)[1].split()[-3])
+  assert again != file and again.read_text() == before.splitlines(True)[0]
 
 
 def test_dry_run_names_arrays_and_their_lines(sweep, cluster, tmp_path):
@@ -145,6 +168,16 @@ def test_a_refused_array_is_said(sweep, cluster, monkeypatch):
   )
 
 
+def test_a_checkpoint_that_is_being_written_to_a_bucket_does_not_count(bucket):
+  run = runs.Run(Point("a"), None, (), bucket)
+  saved = bucket / "checkpoints" / "40"
+  saved.mkdir(parents=True)
+  (saved / "_METADATA").write_text("{}")
+  assert run.step == 0
+  (saved / "commit_success.txt").write_text("")
+  assert run.step == 40
+
+
 def test_google_cloud_has_machines_for_each_run(
   sweep, cluster, monkeypatch, tmp_path
 ):
@@ -163,6 +196,26 @@ def test_google_cloud_has_machines_for_each_run(
   names = [word for line in lines for word in line.split() if "--name=" in word]
   assert len(set(names)) == 6
   assert all(len(name) <= len("--name=") + 40 for name in names)
+
+
+def test_machines_of_a_run_that_ended_unwatched_are_looked_after(
+  sweep, cluster, monkeypatch, tmp_path
+):
+  """They go on after Ctrl-C, and only gcp.sh run deletes them at the end."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(runs.Run, "step", 3)  # all are finished
+  monkeypatch.setattr(runs.Run, "owes", False)
+  monkeypatch.setattr(runs.Run, "failure", None)
+  monkeypatch.setattr(scoring, "read", lambda run: {})
+  flags = ("--launcher=gcp", "--only=teacher*", "--dry-run")
+  _, out, _, _ = sweep(*flags, workdir="gs://bucket/s")
+  assert "gcp.sh" not in out
+  name = f"scm-teacher-seed-1-{zlib.crc32(b'gs://bucket/s/teacher_seed=1'):08x}"
+  kept = cluster / ".cache" / "gcp" / name / "flags"
+  kept.parent.mkdir(parents=True)
+  kept.touch()
+  _, out, _, _ = sweep(*flags, workdir="gs://bucket/s")
+  assert out.count("gcp.sh run") == 1 and f"--name={name}" in out
 
 
 def test_a_task_of_an_array_goes_back_by_its_own_number(cluster, tmp_path):

@@ -68,7 +68,7 @@ class Process(NamedTuple):
   @property
   def seconds(self) -> float:
     """The time from its first sign of life to its last."""
-    return self.signs[-1] - self.signs[0]
+    return max(self.signs[-1] - self.signs[0], 0.0)  # a clock may be set back
 
   @property
   def starting(self) -> float:
@@ -152,7 +152,7 @@ def goodput(processes: Sequence[Process]) -> dict[str, Any]:
     until = min(until, process.start)
   starting = sum(process.starting for process in processes)
   running = sum(process.seconds for process in processes)
-  seconds = processes[-1].signs[-1] - processes[0].signs[0]
+  seconds = max(processes[-1].signs[-1] - processes[0].signs[0], running)
   times = {
     "steps": kept,
     "repeated": done - kept,
