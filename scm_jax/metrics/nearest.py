@@ -14,6 +14,8 @@ import numpy as np
 from scm_jax.metrics import manifold
 from scm_jax.metrics.metric import KEPT_FEATURES, Column, Metric
 
+_DUPLICATE = 1e-4  # of the deviation: what rounding may leave between equals
+
 
 def nearest_real(generated: np.ndarray, real: np.ndarray) -> tuple[float, ...]:
   """Returns the ratio of median distances, and the authenticity.
@@ -32,7 +34,8 @@ def nearest_real(generated: np.ndarray, real: np.ndarray) -> tuple[float, ...]:
   ]
   distances, nearest = map(np.concatenate, zip(*found, strict=True))
   typical = np.median(np.sqrt(between))
-  if not typical:
+  spread = np.sqrt(np.mean(np.sum(real**2, axis=1)))  # they are centred
+  if typical <= _DUPLICATE * spread:
     return ()
   ratio = np.median(np.sqrt(distances)) / typical
   return float(ratio), float(np.mean(distances > between[nearest]))

@@ -120,9 +120,14 @@ def over_repeats(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """Returns the means of what `score` returned for two or more sets of images.
 
   Under `fd_sd` is the Fréchet distance's sample standard deviation (of n - 1).
+  A score that one of the sets lacks is left out.
   """
   values = {
-    key: {name: [scores[key][name] for scores in repeats] for name in found}
+    key: {
+      name: [scores[key][name] for scores in repeats]
+      for name in found
+      if all(name in scores.get(key, ()) for scores in repeats)
+    }
     for key in registry.by_key()
     if (found := repeats[0].get(key)) is not None
   }

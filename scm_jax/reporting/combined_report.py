@@ -29,7 +29,7 @@ TRAINING = "quality_training.png"
 TABLE, PAGE = "rows.csv", "report.html"
 # Columns of tables that the CSV leaves out.
 _DRAWN = ("name", "series", "label", "color", "marker", "method")
-_HIDDEN = (*_DRAWN, "sources", "params_millions", "fid", "fdd")
+_HIDDEN = (*_DRAWN, "sources", "contradicted", "params_millions", "fid", "fdd")
 # What a row of the summary says before its scores.
 _COST = ("steps", "nfe", "params", "effective_compute", *records.BUDGET)
 _ABOUT = ("run", "dataset", "objective", *_COST)
@@ -161,15 +161,20 @@ def _check_free(file: epath.Path) -> None:
 
 
 def _missing(rows: pd.DataFrame) -> list[str]:
-  """Returns sentences that name the runs which the charts lack."""
+  """Returns sentences that name runs of which something is not as expected."""
   teachers = rows.objective.map(titles.is_teacher).astype(bool)
   ratios = rows.filter(like="ratio_")
   lacking = {
-    "No ratio, because the teacher's score is not among the reports": (
+    "No ratio, because the teacher's score, by as many samples and by classes "
+    "chosen alike, is not among the reports": (
       ~teachers & ratios.isna().all(axis=1)
     ),
     "Not in the charts, because parameters or evaluations are not known": (
       rows.effective_compute.isna()
+    ),
+    "Measured several times with different results, perhaps with another "
+    "autoencoder or other weights of features; the last report counts": (
+      rows.contradicted
     ),
   }
   return [

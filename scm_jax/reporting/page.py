@@ -43,12 +43,23 @@ def render(
     ours=tables.filled(_our_cells(rows, spaces)),
     grey=list(~rows.in_series.astype(bool)),
     published=tables.filled(map(_published_cells, theirs)),
-    main=spaces[0],
+    main=_main_features(entries),
     repeated=(counts > 1).any(axis=None),
     missing=missing,
     labels=sorted({str(n) for r in records if (n := r.get("labels"))}),
     warnings=sorted({str(line) for lines in warnings for line in lines}),
     sources=list(dict.fromkeys(entry.source for entry in entries)),
+  )
+
+
+def _main_features(entries: Sequence[Entry]) -> str:
+  """Returns `classifier features`, or the features of each dataset."""
+  found = score_table.main_spaces(entries)
+  if len(set(found.values())) == 1:
+    return f"{next(iter(found.values()))} features"
+  return ", ".join(
+    f"{space} features for {titles.dataset(name) or 'other data'}"
+    for name, space in found.items()
   )
 
 

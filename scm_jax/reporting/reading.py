@@ -44,7 +44,29 @@ def read(workdirs: Sequence[str], reports: Sequence[str]) -> list[Entry]:
   for entry in entries:  # a record may have been copied to another report
     record = {k: v for k, v in entry.record.items() if k not in _RENAMED}
     unique[json.dumps([record, entry.training], sort_keys=True)] = entry
-  return list(unique.values())
+  return _told_apart([*unique.values()])
+
+
+def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
+  """Returns entries whose datasets say of which of several parts they are.
+
+  Where several parts of a dataset, or files of one name, are known, the name
+  that entries have is followed by the part, or the beginning of a file's digest.
+  """
+
+  def part(entry: Entry) -> str:
+    _, split, digest = entry.against
+    return split or (digest or "")[:8]
+
+  parts: dict[str, set[str]] = {}
+  for entry in entries:
+    parts.setdefault(entry.dataset, set()).add(part(entry))
+  return [
+    entry._replace(dataset=f"{entry.dataset}:{part(entry)}")
+    if part(entry) and len(parts[entry.dataset] - {""}) > 1
+    else entry
+    for entry in entries
+  ]
 
 
 def _files(workdir: str) -> list[epath.Path]:

@@ -112,11 +112,35 @@ def _scores(table: pd.DataFrame) -> list[str]:
   return [name for name in known if not name.endswith(records.ERROR)]
 
 
+def main_spaces(entries: Sequence[Entry]) -> dict[str, str]:
+  """Returns the main features of each dataset's records, by its name.
+
+  All other scores of a dataset are given in them, also where a record's own
+  first features are others: numbers of one column must be of one kind.
+  """
+  names = dict.fromkeys(
+    name for entry in entries for name in entry.record["fd"]
+  )
+  found: dict[str, list[str]] = {}
+  for entry in entries:
+    known = found.setdefault(entry.dataset, [])
+    known += [name for name in names if name in entry.record["fd"]]
+  place = [*names].index
+  return {
+    dataset: records.main_space(sorted(known, key=place))
+    for dataset, known in found.items()
+  }
+
+
 def main_distance(table: pd.DataFrame) -> pd.Series:
-  """Returns each row's distance in its main features, infinite if missing."""
-  names = [f"fd_{space}" for space in spaces(table)]
-  filled = table.assign(none=float("inf"))[[*names, "none"]].bfill(axis=1)
-  return filled.iloc[:, 0]
+  """Returns each row's distance, infinite if missing.
+
+  It is in the first features that any row of the table has.
+  """
+  columns = [table[f"fd_{space}"].astype(float) for space in spaces(table)]
+  known = (column for column in columns if column.notna().any())
+  missing = pd.Series(float("nan"), table.index)
+  return next(known, missing).fillna(float("inf"))
 
 
 def teacher_distances(
@@ -125,22 +149,21 @@ def teacher_distances(
   """Returns the distances that a student is compared with, by seed.
 
   Among the records of teachers they are those of the student's own, scored
-  against the same images, with as many images as the student where there are
-  such records, and with the most evaluations; of several such records (other
-  guidance, other EMA) the best. A student whose teacher is unknown is compared
-  only if there is one teacher.
+  against the same images, by as many samples of classes chosen in the same way
+  (on which distances depend), and with the most evaluations; of several such
+  records (other guidance, other EMA) the best. A student whose teacher is
+  unknown is compared only if there is one teacher.
   """
+  own = _protocol(entry)
   known = [
     (teacher, found)
     for teacher in teachers
-    if _same(teacher.against, entry.against)
+    if _same(_protocol(teacher), own)
     and entry.teacher in (None, teacher.training)
     and (found := _by_seed(teacher.record, "fd", space))
   ]
   if len({teacher.training for teacher, _ in known}) != 1:
     return {}
-  num = entry.record.get("num")
-  known = [k for k in known if k[0].record.get("num") == num] or known
 
   def preference(candidate: tuple[Entry, dict]) -> tuple[float, float]:
     teacher, found = candidate
@@ -150,8 +173,25 @@ def teacher_distances(
   return min(known, key=preference)[1]
 
 
+def contradict(entries: Sequence[Entry]) -> bool:
+  """Returns whether entries measure one distance twice, and differ."""
+  seen: dict[tuple, float] = {}
+  return any(
+    not math.isclose(seen.setdefault(key, value), value, rel_tol=1e-4)
+    for entry in entries
+    for space in entry.record["fd"]
+    for seed, value in _by_seed(entry.record, "fd", space).items()
+    for key in [(entry.training, seed, space)]
+  )
+
+
+def _protocol(entry: Entry) -> tuple[Any, ...]:
+  """Returns what two distances must have in common to be compared."""
+  return (*entry.against, *map(entry.record.get, ("num", "labels")))
+
+
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-  """Returns whether two references are equal, as far as they are known."""
+  """Returns whether two protocols are equal, as far as they are known."""
   pairs = zip(one, other, strict=True)
   return all(a is None or b is None or a == b for a, b in pairs)
 
@@ -175,12 +215,16 @@ def _training(number: int, entry: Entry) -> str:
 def _measurements(
   entries: Sequence[Entry], places: Sequence[int]
 ) -> pd.DataFrame:
-  """Returns every single measurement: group, score, training, seed, value."""
+  """Returns every single measurement: group, score, training, seed, value.
+
+  Where one was made twice, the last counts.
+  """
   teachers = [entry for entry in entries if entry.is_teacher]
+  mains = main_spaces(entries)
   lines = [
     (places[number], score, _training(number, entry), seed, value)
     for number, entry in enumerate(entries)
-    for score, values in _scores_of(entry, teachers)
+    for score, values in _scores_of(entry, teachers, mains[entry.dataset])
     for seed, value in values.items()
   ]
   unique = [*_KEYS, "training", "seed"]
@@ -189,9 +233,12 @@ def _measurements(
 
 
 def _scores_of(
-  entry: Entry, teachers: Sequence[Entry]
+  entry: Entry, teachers: Sequence[Entry], main: str
 ) -> Iterator[tuple[str, dict]]:
-  """Yields the name and the values by seed of every score of an entry."""
+  """Yields the name and the values by seed of every score of an entry.
+
+  Scores other than distances and ratios are those in the `main` features.
+  """
   record = entry.record
   for space in record["fd"]:
     distances = _by_seed(record, "fd", space)
@@ -199,7 +246,6 @@ def _scores_of(
     if not entry.is_teacher:
       base = teacher_distances(entry, teachers, space)
       yield f"ratio_{space}", _ratio(distances, base)
-  main = records.main_space(record["fd"])
   for score in records.score_names(record):
     yield score, _by_seed(record, score, main)
     if errors := _by_seed(record, score + records.ERROR, main):

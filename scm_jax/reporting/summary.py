@@ -12,8 +12,9 @@ def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
   """Returns one row for each group of records that differ only in seeds.
 
   To the columns of `score_table.summarize` it adds `run`, a short name of the
-  trainings; `dataset`; `method`; `sources`, the records' files; and
-  `in_series`, whether a line of the charts passes through the row. Rows are
+  trainings; `dataset`; `method`; `sources`, the records' files; `contradicted`,
+  whether a measurement was made twice with other results; and `in_series`,
+  whether a line of the charts passes through the row. Rows are
   sorted by dataset and main distance; those without a distance come last.
   """
   groups = [_group(number, entry) for number, entry in enumerate(entries)]
@@ -30,6 +31,7 @@ def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
     list(dict.fromkeys(entry.source for entry in same))
     for same in members.values()
   ]
+  table["contradicted"] = [*map(score_table.contradict, members.values())]
   table["in_series"] = _in_series(table)
   datasets = list(table.dataset.unique())
   keys = table.assign(place=table.dataset.map(datasets.index))
@@ -40,8 +42,10 @@ def summarize(entries: Sequence[Entry]) -> pd.DataFrame:
 
 def _group(number: int, entry: Entry) -> tuple:
   """Returns a key that is equal for records that differ only in seeds."""
-  keys = ("objective", "training_step", "steps", "nfe", "params", "num")
-  values = [entry.record.get(key) for key in (*keys, *records.SETTINGS)]
+  keys = ("objective", "training_step", "steps", "nfe", "params")
+  # On the numbers of samples scores depend.
+  keys += ("num", "num_kept", *records.SETTINGS)
+  values = [entry.record.get(key) for key in keys]
   values.append(entry.guide)
   trained = entry.repeats or f"record {number}"
   return (trained, *map(str, (*entry.against, *values)))
@@ -72,10 +76,10 @@ def _in_series(table: pd.DataFrame) -> pd.Series:
   with the lowest main distance.
   """
   result = pd.Series(False, index=table.index)
-  distance = score_table.main_distance(table)
-  known = table.assign(distance=distance, size=table.params.fillna(0))
+  known = table.assign(size=table.params.fillna(0))
   for _, series in known.groupby(["dataset", "series"], sort=False):
     sizes = series.groupby("method", sort=False)["size"].nunique()
     method = series[series.method == sizes.idxmax()]
+    method = method.assign(distance=score_table.main_distance(method))
     result[method.groupby("size").distance.idxmin()] = True
   return result

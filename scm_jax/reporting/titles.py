@@ -13,6 +13,8 @@ from scm_jax.sampler_kinds import KINDS
 _DATASETS = {
   "cifar10": "CIFAR-10",
   "imagenet64": "ImageNet 64×64",
+  "imagenet256": "ImageNet 256×256",
+  "imagenet256_latents": "ImageNet 256×256 latents",
   "imagenet512": "ImageNet 512×512",
   "imagenet512_latents": "ImageNet 512×512 latents",
 }
@@ -69,12 +71,15 @@ def series_title(name: str, steps: int | None, nfe: int | None) -> str:
 
 
 def dataset(name: str) -> str:
-  """Returns a dataset's title; datasets of a user's own keep their names."""
+  """Returns a dataset's title; datasets of a user's own keep their names.
+
+  The part of a dataset, `name:train[:80%]`, is kept.
+  """
   from scm_jax.data import sources  # imports TFDS
 
-  if name in sources.BUILT_IN:
-    return sources.BUILT_IN[name].title
-  return _DATASETS.get(name, name)
+  known = {key: entry.title for key, entry in sources.BUILT_IN.items()}
+  key, colon, part = name.partition(":")
+  return (known | _DATASETS).get(key, key) + colon + part
 
 
 def distance(features: str) -> str:

@@ -16,7 +16,7 @@ from scm_jax.metrics import (
   scores,
   streaming,
 )
-from scm_jax.metrics.accumulator import Accumulator
+from scm_jax.metrics.accumulator import Accumulator, summarize_features
 from scm_jax.metrics.array_file import PassCheckpoint
 from scm_jax.metrics.classifier import classifier_extractor
 from scm_jax.metrics.extractor import Extractor
@@ -115,6 +115,16 @@ def test_floor_is_small_reproducible_and_says_its_sizes(digits, collect):
   )
   assert biased["fd"]["pixels"] > 5 * floor["fd"]["pixels"]
   assert floor != scores.reference_floor(real, repeats=2, seed=1)
+
+
+def test_halves_of_duplicates_may_have_no_nearest_ratio():
+  for seed in range(20):  # in some splits most images are duplicates
+    x = np.random.default_rng(seed).normal(size=(200, 8)).astype(np.float32)
+    real = np.concatenate([x, x[:80], x[:80], x[:80]])
+    images = {"pixels": summarize_features(real)}
+    found = scores.reference_floor(images, seed=seed)
+    ratio = found.get("nearest_ratio", {}).get("pixels")
+    assert ratio is None or 0.1 < ratio < 10.0
 
 
 def test_too_few_images_name_the_features(digits, collect):

@@ -184,7 +184,7 @@ def test_what_is_missing_is_noted(undrawn, tmp_path, make, capsys):
   argv = ["report", f"--workdir={run}", f"--out={tmp_path / 'out'}"]
   assert main.main([*argv, "--features=pixels,dinov2"]) == 0
   out = capsys.readouterr().out
-  assert "No ratio, because the teacher's score is not among" in out
+  assert "No ratio, because the teacher's score, " in out
   assert "parameters or evaluations are not known" in out
   assert all((tmp_path / "out" / name).exists() for name in FILES)
 

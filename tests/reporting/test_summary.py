@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scm_jax.errors import UserError
-from scm_jax.reporting import reading, summary
+from scm_jax.reporting import combined_report, reading, summary
 
 
 def _rows(*folders):
@@ -61,7 +61,7 @@ def test_other_references_and_guides_are_other_rows(scored):
     scored("d", 1.5, "train", guide="weaker"),
   ]
   table = summary.summarize(reading.read([], files))
-  assert table.fd_pixels.tolist() == [1.0, 1.5, 2.0, 3.0]
+  assert table.fd_pixels.tolist() == [1.0, 1.5, 3.0, 2.0]  # by dataset
   assert table.fd_pixels_count.tolist() == [1] * 4
 
 
@@ -155,6 +155,23 @@ def test_best_settings_stand_for_a_size(tmp_path, make):
   assert found == {1.0: False, 1.5: True}
 
 
+def test_other_scores_are_in_one_kind_of_features(tmp_path, make):
+  """A record in other features has no share in them, and is on no line."""
+  both = {"classifier": 4.0, "pixels": 1.0}
+  records = [
+    make.record("scd", 2, fd, 100, guidance=scale, seed=seed) | {"name": name}
+    for name, fd, scale, seed in (
+      ("a", both, 1.0, 0),
+      ("b", {"pixels": 1.2}, 1.0, 1),
+      ("c", {"pixels": 0.5}, 1.5, 0),
+    )
+  ]
+  one, other = _rows(make.run(tmp_path / "scd", records))
+  assert (one["kid"], one["kid_count"]) == (0.04, 1)
+  assert one["fd_pixels"] == pytest.approx(1.1)
+  assert isnan(other["kid"]) and not other["in_series"] and one["in_series"]
+
+
 def test_other_classes_or_types_are_other_rows(tmp_path, make):
   """Beside a report of before, which names classes alone."""
   new = {"sigma_max": 80.0, "dtype": "float32", "labels": "random"}
@@ -203,6 +220,65 @@ def test_teacher_at_its_most_evaluations(tmp_path, make):
   )
   assert _ratio(teacher, other, student) == 1.5
   assert isnan(_ratio(other, student))
+
+
+@pytest.mark.parametrize(
+  ("how", "ratio"),
+  [
+    ({"labels": "random"}, 1.5),
+    ({"labels": "data"}, None),
+    ({"num": 50_000}, None),
+    ({}, 1.5),
+  ],
+)
+def test_ratios_are_of_one_protocol(tmp_path, make, how, ratio):
+  """Exact shares of classes and many samples make a distance smaller."""
+  record = make.record("teacher", 4, {"pixels": 2.0}, 100) | how
+  teacher = make.run(tmp_path / "t", [record])
+  record = make.record("scd", 1, {"pixels": 3.0}, 100, labels="random")
+  student = make.run(tmp_path / "s", [record], str(teacher))
+  found = _ratio(teacher, student)
+  assert found == ratio or (ratio is None and isnan(found))
+
+
+def test_references_of_one_dataset_stay_apart(tmp_path, make):
+  """They have names of their own, also in the report that is read again."""
+  for name, part in (("a", "train"), ("b", "train[:400]")):
+    record = make.record("teacher", 4, {"pixels": 2.0}, 100)
+    run = make.run(tmp_path / name, [record])
+    content = json.loads((run / "report.json").read_text())
+    content["reference"]["split"] = part
+    (run / "report.json").write_text(json.dumps(content))
+  folders = [str(tmp_path / name) for name in "ab"]
+  wanted = {"scm_digits:train", "scm_digits:train[:400]"}
+  assert {row["dataset"] for row in _rows(*folders)} == wanted
+  assert {row["dataset"] for row in _rows(folders[0])} == {"scm_digits"}
+  entries = reading.read(folders, [])
+  merged = combined_report.merge(entries, summary.summarize(entries))
+  (tmp_path / "report.json").write_text(json.dumps(merged))
+  again = reading.read([], [str(tmp_path / "report.json")])
+  assert {entry.dataset for entry in again} == wanted
+
+
+def test_other_numbers_of_samples_are_other_rows(tmp_path, make):
+  records = [
+    make.record("scd", 1, {"pixels": 1.0}, 9, seed=seed, num_kept=[kept, kept])
+    | {"name": f"seed {seed}"}
+    for seed, kept in ((0, 1000), (1, 20))
+  ]
+  assert len(_rows(make.run(tmp_path / "s", records))) == 2
+
+
+@pytest.mark.parametrize(("again", "said"), [(3.0, False), (9.0, True)])
+def test_a_contradiction_is_noted(tmp_path, make, again, said):
+  run = make.run(tmp_path / "s", [make.record("scd", 1, {"pixels": 3.0}, 9)])
+  record = json.loads((run / "report.json").read_text())["runs"][0]
+  other = tmp_path / "report.json"
+  changed = record | {"fd": {"pixels": again}, "kid": {"pixels": 0.5}}
+  report = {"runs": [changed], "reference": {"dataset": "scm_digits"}}
+  other.write_text(json.dumps(report))
+  rows = summary.summarize(reading.read([str(run)], [str(other)]))
+  assert [*rows.contradicted] == [said] and rows.fd_pixels[0] == again
 
 
 def test_students_of_different_teachers_stay_apart(tmp_path, make):
