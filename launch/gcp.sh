@@ -129,10 +129,10 @@ check_flags() {
     case $word in
       *= | *=gs://* | --config.guide=snapshots/*) ;; # snapshots are the teacher's
       --config.teacher=* | --config.start=* | --config.guide=* | \
-        --config.data.data_dir=*)
+        --config.data.data_dir=* | --config.data.autoencoder=*)
         # A network that comes with the package has a name.
         [[ $value != */* && -d $root/scm_jax/pretrained/$value ]] ||
-          usage_error "$word: the hosts can only read folders in gs://"
+          usage_error "$word: the hosts can only read what is in gs://"
         ;;
     esac
   done

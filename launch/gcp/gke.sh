@@ -26,7 +26,9 @@ gke_state() {
 gke_revive() { gke_remove && gke_create; }
 
 gke_remove() {
-  cloud kubectl delete jobset "$name" --ignore-not-found --wait
+  # The JobSet goes after its pods, which may save for minutes.
+  cloud kubectl delete jobset "$name" --ignore-not-found --wait \
+    --cascade=foreground
 }
 
 gke_left() {

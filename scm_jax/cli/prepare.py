@@ -126,6 +126,12 @@ def _options(args: argparse.Namespace, data: Any) -> Any:
       f"images of {size}x{size} pixels have no latents of whole size; make "
       f"--size a multiple of {factor}"
     )
+  if data.size and size != factor * data.size:
+    raise ConfigError(
+      f"--size={size} does not make what the config takes, of which images are "
+      f"{factor * data.size}x{factor * data.size} pixels; leave it out, or set "
+      f"--config.data.size={size // factor}"
+    )
   form = "pixels" if encoder else "latents" if latents else "png"
   source = args.source or (default_source(data.name) if data.name else "")
   if not source:

@@ -44,9 +44,13 @@ def _train(config: Any, workdir: str) -> None:
 
   def batches(step: int) -> Iterator:
     from scm_jax.data import pipeline, sources
+    from scm_jax.training import run_folder
 
+    source = sources.open_source(config.data)
+    origins = [*filter(None, (config.teacher, config.start))]
+    run_folder.keep_classes(workdir, source.classes, step > 0, origins)
     stream = pipeline.Batches(
-      sources.open_source(config.data),
+      source,
       batch_size=config.batch_size,
       seed=config.seed,
       process_index=jax.process_index(),

@@ -36,6 +36,7 @@ class RecordSource:
     records: the records, perhaps with a `label`; without one it is 0.
     read: the function that returns the array of a record.
     where: the folder of the records, for messages.
+    classes: the names of the classes that labels stand for, if there are any.
   """
 
   def __init__(
@@ -44,10 +45,12 @@ class RecordSource:
     read: Callable[[Any], np.ndarray],
     element_bytes: int,
     where: str,
+    classes: Sequence[str] = (),
   ):
     self.records = records
     self.read = read
     self.where = where
+    self.classes = classes
     small = len(records) * element_bytes <= CACHE_BYTES
     self._element = functools.cache(self._decode) if small else self._decode
 
@@ -79,7 +82,10 @@ class RecordSource:
 
 
 def make_source(
-  records: Sequence[Any], data: ml_collections.ConfigDict, where: str
+  records: Sequence[Any],
+  data: ml_collections.ConfigDict,
+  where: str,
+  classes: Sequence[str],
 ) -> RecordSource:
   """Returns the elements of records, as a config's `data` describes them.
 
@@ -89,9 +95,9 @@ def make_source(
   size, positions = data.size, data.size**2 * data.channels
   if data.kind == "latents":
     read = lambda record: np.asarray(record["latent"])
-    return RecordSource(records, read, 2 * positions * 4, where)
+    return RecordSource(records, read, 2 * positions * 4, where, classes)
   read = lambda record: pad(record["image"], size)
-  return RecordSource(records, read, positions, where)
+  return RecordSource(records, read, positions, where, classes)
 
 
 def pad(image: np.ndarray, size: int) -> np.ndarray:

@@ -57,10 +57,13 @@ def open_source(data: ml_collections.ConfigDict) -> elements.RecordSource:
   builder = find(data.name, root)
   if builder is None:
     raise UserError(_missing(data, root))
-  elements.check_features(dict(builder.info.features.items()), data)
+  features = dict(builder.info.features.items())
+  elements.check_features(features, data)
   _check_manifest(builder.data_path / MANIFEST, data)
   stored = records(builder, data.name, data.split)
-  source = elements.make_source(stored, data, str(builder.data_path))
+  classes = features["label"].names if data.num_classes else ()
+  where = str(builder.data_path)
+  source = elements.make_source(stored, data, where, classes)
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)  # TFDS warns that OpenCV is faster
   try:

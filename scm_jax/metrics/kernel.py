@@ -35,8 +35,8 @@ def kernel_distance(
   """Computes the KID between feature sets `x` [n, d] and `y` [m, d].
 
   Subsets of both sets are drawn without replacement. Returns the mean of the
-  squared MMD over them, and its standard deviation. Sets that are both no
-  larger than a subset are used whole, and the deviation is then 0.
+  squared MMD over them, and its standard deviation. Sets of one size, no larger
+  than a subset, are used whole, and the deviation is then 0.
   """
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   size = min(options.subset_size, len(x), len(y))

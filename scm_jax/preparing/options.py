@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import PIL
@@ -125,6 +126,12 @@ class Options:
         "mean other classes; give the folder that holds all of them, or "
         f"--config.data.num_classes={classes}"
       )
+    if index.folders and (wrong := _misnumbered(index.classes)):
+      _log.warning(
+        "%s: the label of the folder %s is %d, because folders are sorted as "
+        "texts; name them 00, 01, ... if their numbers are to be the labels",
+        *(where, *wrong),
+      )
     found = index.name, items, classes, index.ignored
     _log.info("%s: %d items, %d classes, %d other files", *found)
     return index
@@ -165,6 +172,17 @@ class Options:
       content["image_range"] = list(self.image_range)
       content["autoencoder_sha256"] = encoder.checksum if encoder else None
     return content
+
+
+def _misnumbered(classes: Sequence[str]) -> tuple[str, int] | None:
+  """Returns a class that is a number, but not its label, and the label.
+
+  None if there is none, or if not all classes are numbers.
+  """
+  if not all(name.isdecimal() for name in classes):
+    return None
+  pairs = ((name, label) for label, name in enumerate(classes))
+  return next((pair for pair in pairs if int(pair[0]) != pair[1]), None)
 
 
 def open_source(path: str, split: str = "train", tfds_dir: str = "") -> Source:

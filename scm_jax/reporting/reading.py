@@ -50,8 +50,8 @@ def read(workdirs: Sequence[str], reports: Sequence[str]) -> list[Entry]:
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
   """Returns entries whose datasets say of which of several parts they are.
 
-  Where several parts of a dataset, or files of one name, are known, the name
-  that entries have is followed by the part, or the beginning of a file's digest.
+  Where several parts of a dataset, or files of one name, are known, its name is
+  followed by the part, or by the beginning of the file's digest.
   """
 
   def part(entry: Entry) -> str:

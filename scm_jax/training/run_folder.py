@@ -2,17 +2,24 @@
 
 import json
 import logging
+from collections.abc import Sequence
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from scm_jax import configuration, files
+from scm_jax import configuration, errors, files
 from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import export_folder
 from scm_jax.training.checkpoints import storage
-from scm_jax.training.workdir import CONFIG, ORIGIN, load_config
+from scm_jax.training.workdir import (
+  CONFIG,
+  ORIGIN,
+  at_checkpoint,
+  load_config,
+)
 
+CLASSES = "classes.json"  # the names of the data's classes, by label
 OWED = "owed.json"  # the step whose samples or scores failed
 ORIGINS = ("start", "teacher")  # fields that say where weights came from
 
@@ -84,6 +91,61 @@ def _remark_on_length(old: ConfigDict, new: ConfigDict, step: int) -> None:
       "is not the run that it would have been from its start; give another "
       "--workdir to train that"
     )
+
+
+def keep_classes(
+  folder: str,
+  names: Sequence[str],
+  begun: bool,
+  origins: Sequence[str] = (),
+) -> None:
+  """Keeps the names of the classes that the labels of a run's data stand for.
+
+  A run that has `begun` goes on with the same. The `origins`, from which one
+  that begins takes weights, may have other names for the same classes, so that
+  a difference is only said.
+
+  Raises:
+    ConfigError: the run began with other classes.
+    UserError: the names cannot be read or written.
+  """
+  path = epath.Path(files.absolute(folder)) / CLASSES
+  if begun:
+    if difference := _difference(_classes(path), names):
+      raise ConfigError(
+        f"the run in {path.parent} began with other classes: {difference}; go "
+        "on with its dataset, choose another --workdir, or, if only names have "
+        f"changed, delete {path}"
+      )
+    return
+  for origin in origins:
+    other, _ = at_checkpoint(origin)
+    if difference := _difference(_classes(other / CLASSES), names):
+      logging.warning(
+        f"labels may mean other classes to the network of {origin}: "
+        f"{difference} here"
+      )
+  if names and jax.process_index() == 0:
+    files.write_text(path, json.dumps([*names]) + "\n")
+
+
+def _classes(path: epath.Path) -> list[str]:
+  """Returns the names that a run keeps; none if it does not say."""
+  if not path.exists():
+    return []
+  with errors.reading(path):
+    return [str(name) for name in json.loads(path.read_text())]
+
+
+def _difference(old: Sequence[str], new: Sequence[str]) -> str:
+  """Returns how classes differ as a part of a message; "" if they do not."""
+  if not old or not new or [*old] == [*new]:
+    return ""
+  if len(old) != len(new):
+    return f"there were {len(old)}, and there are {len(new)}"
+  pairs = enumerate(zip(old, new, strict=True))
+  label, (was, now) = next(pair for pair in pairs if len({*pair[1]}) > 1)
+  return f"label {label} was {was!r} and is {now!r}"
 
 
 def check_present(path: epath.Path) -> None:

@@ -20,6 +20,7 @@ def test_a_workdir_holds_the_run(runs):
     assert (folder / "teacher.json").exists() == (run != "teacher")
     # Nothing else is left there, such as half-written files.
     known = {"config.json", "metrics.jsonl", "teacher.json", "checkpoints"}
+    known |= {"classes.json"}
     known |= {"samples", ".lock"} | {p.name for p in folder.glob("events.*")}
     known |= {"snapshots"} if run == "teacher" else set()
     assert {p.name for p in folder.iterdir()} <= known
@@ -41,6 +42,26 @@ def test_the_same_command_again_is_done(runs, command, flags, caplog):
   assert (code, out, err) == (0, "", "")
   assert f"{runs}/teacher is complete, at step 8" in caplog.text
   assert (runs / "teacher/metrics.jsonl").read_bytes() == before
+
+
+def test_other_classes_are_not_gone_on_with(
+  runs, refused, command, flags, caplog, tmp_path
+):
+  """Labels are numbers: renamed folders of images may give them a new sense."""
+  folder = shutil.copytree(runs / "teacher", tmp_path / "teacher")
+  names = json.loads((folder / "classes.json").read_text())
+  assert names == [str(digit) for digit in range(10)]
+  (folder / "classes.json").write_text(json.dumps([*"1023456789"]))
+  more = flags("teacher", "--config.total_steps=9")
+  said = refused(2, "train", f"--workdir={folder}", *more)
+  assert "label 0 was '1' and is '0'" in said and "classes.json" in said
+  assert {p.name for p in (folder / "checkpoints").iterdir()} == {"4", "8"}
+  assert json.loads((folder / "config.json").read_text())["total_steps"] == 8
+  own = flags("scd", "--config.total_steps=1", f"--config.teacher={folder}")
+  assert command("train", f"--workdir={tmp_path}/scd", *own)[0] == 0
+  assert f"mean other classes to the network of {folder}" in caplog.text
+  (folder / "classes.json").unlink()
+  assert command("train", f"--workdir={folder}", *more)[0] == 0
 
 
 def test_misspelt_key_names_the_nearest(refused, flags, tmp_path):

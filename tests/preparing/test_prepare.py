@@ -247,11 +247,32 @@ def test_other_settings_are_refused(prepare, photos, tree, tmp_path):
     (["--size=8", "--latents"], "need --autoencoder=FILE; fetch https://"),
     (["--size=8", "--latents", "--image-range=1"], "give -1,1 or 0,1"),
     (["--size=8", "--out=gs://x/y"], "--out=gs://x/y: a dataset is made on a"),
+    # Training would put such images into black frames.
+    (
+      ["--config=images:size=32,classes=3", "--size=16"],
+      "set --config.data.size=16",
+    ),
   ],
 )
 def test_mistakes(prepare, tree, tmp_path, flags, message):
   _, err = prepare(tree, tmp_path, *flags, code=2)
   assert message in err.splitlines()[-1]
+
+
+def test_numbers_of_folders_that_are_not_their_labels_are_said(
+  prepare, photographs, tmp_path, caplog
+):
+  photographs.write(tmp_path / "train", classes=3, each=2, bad=False)
+  numbers = {"n00": "0", "n01": "2", "n02": "10"}
+  for old, new in numbers.items():
+    (tmp_path / "train" / old).rename(tmp_path / "train" / new)
+  prepare(tmp_path / "train", tmp_path / "out", *SMALL)
+  assert "the label of the folder 10 is 1" in caplog.text
+  caplog.clear()
+  for old, new in (("10", "01"), ("2", "02"), ("0", "00")):
+    (tmp_path / "train" / old).rename(tmp_path / "train" / new)
+  prepare(tmp_path / "train", tmp_path / "other", *SMALL)
+  assert "the label of the folder" not in caplog.text
 
 
 def test_a_class_with_a_line_break_in_its_name(prepare, photographs, tmp_path):
