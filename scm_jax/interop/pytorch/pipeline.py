@@ -34,7 +34,7 @@ class SCMPipeline(DiffusionPipeline):
   """Draws images from labels and noise.
 
   Args:
-    unet: a `UNetTrigFlow`.
+    unet: a `UNetTrigFlow`, or a transformer's `DiTTrigFlow`.
     scheduler: a consistency model's scheduler; None for a diffusion model.
     guide: the guidance network, away from which a diffusion model is guided;
       None is the model itself without labels.
