@@ -113,6 +113,8 @@ def imagenet(run: str, size: str, column: Column, on: str):
       config.snapshot_dtype = "float32"
   else:
     config.teacher_ema = column.teacher_ema
+    if OBJECTIVES[run].teacher_kind == "consistency":  # a first stage's
+      config.teacher_ema = config.ema[0]
     # A hundredth (G.2), rounded: 0.007 * 0.01 is 7.000000000000001e-05.
     optimizer.learning_rate = round(column.learning_rate * 0.01, 10)
     # Runs that the paper does not have begin from the settings of sCD, or of

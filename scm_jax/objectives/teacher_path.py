@@ -29,7 +29,8 @@ def follow(
 
   Returns:
     The batch and the velocity to ask for, which is None once it is in the
-    batch. Where the teacher's velocities are not finite, nor are the data.
+    batch. Where the data or the teacher's velocities are not finite, nor are
+    the returned data.
   """
   if velocity is None or not options.state_steps:
     return point, velocity
@@ -37,6 +38,8 @@ def follow(
   v = velocity(x_t, point.t, point.cond)
   t = trigflow.expand(point.t, x_t)
   x0 = jax.lax.stop_gradient(jnp.cos(t) * x_t - jnp.sin(t) * v)
+  # Data that are NaN say that the sample is left out (`accumulation`).
+  x0 = diagnostics.select(diagnostics.finite(point.x0), x0, jnp.nan)
   z = jax.lax.stop_gradient(jnp.sin(t) * x_t + jnp.cos(t) * v)
   z = diagnostics.select(diagnostics.finite(x0), z, point.z)
   return point._replace(x0=x0, z=z), None

@@ -49,6 +49,13 @@ def test_state(load, name, run):
   assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")}
 
 
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_second_stage_takes_an_average_that_its_first_one_keeps(load, name):
+  """Others would be made of snapshots, and are of diffusion teachers."""
+  first, second = (load(name, f"run={run}") for run in ("ect", "tcm"))
+  assert (second.teacher_ema or first.ema[0]) in first.ema
+
+
 EVERY = pytest.mark.parametrize(
   "name",
   ["cifar10", "digits", "digits_dit", "images", "imagenet64", "imagenet256"]

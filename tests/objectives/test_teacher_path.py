@@ -114,7 +114,7 @@ def test_losses_are_those_of_noised_data_that_give_the_states(mlp, run):
 
     return jax.grad(loss)(mlp.params)
 
-  point = mlp.point._replace(drawn=drawn, x0=jnp.full_like(mlp.x0, jnp.nan))
+  point = mlp.point._replace(drawn=drawn, x0=jnp.full_like(mlp.x0, 7.0))
   found = gradient(point, options)
   assert len(times) == STEPS + 1
   followed, _ = teacher_path.follow(point, mlp.velocity, options)
@@ -150,6 +150,17 @@ def test_distribution_matching_draws_from_noise_all_the_same(mlp):
   for key in ("critic_mse", "matching_norm"):
     np.testing.assert_allclose(noised[key], on_path[key], rtol=1e-12)
   assert abs(noised["tangent_norm"] / on_path["tangent_norm"] - 1) > 1e-3
+
+
+def test_a_sample_that_was_left_out_stays_so(mlp):
+  """A gradient is computed again without it by data that are NaN."""
+  spec, options, drawn = asked("scd", sigma_d=mlp.sigma_d, state_steps=STEPS)
+  x0 = mlp.x0.at[1].set(jnp.nan)
+  point = mlp.point._replace(drawn=drawn, x0=x0)
+  _, metrics = spec.loss(
+    mlp.student, mlp.params, point, mlp.velocity, options, 0
+  )
+  assert metrics["valid"].tolist() == [True, False, True, True]
 
 
 def test_a_teacher_that_overflows_spoils_its_samples_alone(mlp):

@@ -1,6 +1,7 @@
 """Gradients that are not finite are reported, isolated, or end the run."""
 
 import logging
+import types
 
 import jax
 import jax.numpy as jnp
@@ -179,3 +180,21 @@ def test_steps_in_a_row_are_counted_across_windows():
   second = window(True, True, False).nonfinite(first.last)
   assert (second.steps, second.longest, second.last) == (2, 4, 0)
   assert window(False).nonfinite(3).longest == 0
+
+
+@pytest.mark.parametrize(
+  ("rms", "bad"), [(101.0, 0), (float("nan"), 0), (1.0, 5)]
+)
+def test_a_last_step_that_diverged_is_not_lost_in_the_mean(rms, bad):
+  """A checkpoint of it would be saved, and a run could not go on from it."""
+  run = types.SimpleNamespace(
+    batch_size=8, divergence_limit=100.0, nonfinite="stop"
+  )
+  kept = types.SimpleNamespace(wait=lambda: None, good=lambda: "all is well")
+  found = window(*[False] * 100)
+  for metrics in found._pending:
+    metrics |= {"loss": 1.0, "output_rms": 1.0, "nonfinite_samples": 0}
+  health.Health(run, kept).close(found)
+  found._pending[-1].update(output_rms=rms, nonfinite_samples=bad)
+  with pytest.raises(UserError, match="diverged by step 100"):
+    health.Health(run, kept).close(found)

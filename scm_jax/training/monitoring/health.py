@@ -32,6 +32,8 @@ class Health:
     if not window.count:
       return None
     self._check_values(window)
+    # Its mean hides steps that have just diverged, whose state would be saved.
+    self._check_values(window.last)
     bad = window.nonfinite(self._in_a_row)
     if bad.longest >= PATIENCE and self._config.nonfinite == "stop":
       self._stop(

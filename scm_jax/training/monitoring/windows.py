@@ -22,6 +22,13 @@ class Window:
     """The number of steps."""
     return len(self._pending)
 
+  @property
+  def last(self) -> "Window":
+    """The newest step, as a window of its own."""
+    found = Window()
+    found.step, found._pending = self.step, self._pending[-1:]
+    return found
+
   def add(self, step: int, metrics: dict[str, Any]) -> None:
     """Adds the metrics of a step without waiting for them."""
     self.step = step
