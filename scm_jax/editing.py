@@ -89,7 +89,14 @@ def grey(weights: tuple[float, ...] = LUMA) -> Known:
     weights: one weight for each channel of `x0`. If the images' channels were
       divided by different deviations (see `PixelCodec.std`), multiply the
       weights by these.
+
+  Raises:
+    UserError: the weights are not finite, or all zero.
   """
+  if not np.isfinite(weights).all() or not np.any(weights):
+    raise UserError(
+      f"the weights {weights} of the channels say nothing of them"
+    )
   return Known(np.arange(len(weights)) == 0, _channels(tuple(weights)))
 
 

@@ -47,7 +47,7 @@ def load(
 
   Raises:
     UserError: the folder is neither an export nor a workdir, is damaged, or
-      does not hold the EMA weights.
+      does not hold the EMA weights; or there is no such dtype.
   """
   plugins.load()
   if compiled:

@@ -149,7 +149,8 @@ def labels(
     num: the number of images; None is one for each label.
 
   Raises:
-    ConfigError: there is nothing to draw, or a label is none of this network's.
+    ConfigError: there is nothing to draw, the number is no whole one, or this
+      network does not have a label.
   """
   classes = sampler.network.config.num_classes
   if given is None:
@@ -157,7 +158,8 @@ def labels(
   elif not classes:
     raise ConfigError("this network takes no labels; give the number alone")
   label = np.atleast_1d(np.asarray(given))
-  if not len(label) or (num is not None and num < 1):
+  count = len(label) if num is None else num
+  if not len(label) or (_is_whole(count) and count < 1):
     raise ConfigError(
       "there is nothing to draw; give at least one label and a positive number"
     )
@@ -165,8 +167,7 @@ def labels(
     raise ConfigError(
       f"labels must be whole numbers [N], not {label.dtype} {list(label.shape)}"
     )
-  if max(num or 0, len(label)) > INT32.max:
-    raise ConfigError(f"at most {INT32.max} images are drawn at once")
+  count = whole("num", count, 1)
   legal = classes + 1 if sampler.unconditional else classes
   wrong = label[(label < 0) | (label >= legal)]
   if classes and len(wrong):
@@ -175,7 +176,6 @@ def labels(
       f"{wrong[0]} is not a label of this network: its classes are 0 to "
       f"{classes - 1}{no_label}"
     )
-  count = len(label) if num is None else num
   return np.resize(label.astype(np.int32), count)
 
 

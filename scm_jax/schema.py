@@ -8,6 +8,8 @@ is written twice.
 
 import dataclasses
 import math
+import numbers
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -61,17 +63,39 @@ class Checked:
   def __post_init__(self) -> None:
     """Raises ConfigError unless every field has a possible value.
 
-    That is one of its values for a `Literal`, and a number for numbers.
+    That is one of its values for a `Literal`, a number for numbers, and a tuple
+    of what its type says.
     """
+    hints = typing.get_type_hints(type(self))
     for name, allowed in choices(type(self)).items():
       pick(dict.fromkeys(allowed), getattr(self, name), name)
     for name, default in options(type(self)).items():
       value = getattr(self, name)
       if value is None and default is not None:
         raise ConfigError(f"{name} is None; give a value, such as {default!r}")
-      numbers = value if isinstance(value, tuple) else (value,)
-      if any(math.isnan(x) for x in numbers if isinstance(x, float)):
+      entries = value if isinstance(value, tuple) else (value,)
+      if any(math.isnan(x) for x in entries if isinstance(x, float)):
         raise ConfigError(f"{name} is {value}; give a number")
+      hint = hints[name]
+      if typing.get_origin(hint) is tuple and not _fits(value, hint):
+        raise ConfigError(f"{name} is {value!r}; its type is {hint}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+  """Returns whether a value has a type, as far as options have such types."""
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if origin is types.UnionType:
+    return any(_fits(value, each) for each in arguments)
+  if origin is not tuple:
+    kinds = {int: numbers.Integral, float: numbers.Real}
+    return not isinstance(hint, type) or isinstance(
+      value, kinds.get(hint, hint)
+    )
+  if not isinstance(value, tuple | list):
+    return False
+  if arguments[-1] is ...:
+    arguments = arguments[:1] * len(value)
+  return len(value) == len(arguments) and all(map(_fits, value, arguments))
 
 
 def pick(table: Mapping[Any, _T], name: object, field: str) -> _T:

@@ -91,6 +91,9 @@ def test_means_of_patches_are_kept(noise, reference):
     edit(noise, reference, known=editing.patch_means(3))
   with pytest.raises(UserError, match="patches of 0"):
     editing.patch_means(0)
+  for weights in ((0.0, 0.0), (float("nan"), 1.0)):
+    with pytest.raises(UserError, match="of the channels say nothing"):
+      editing.grey(weights)
 
 
 def test_grey_levels_are_kept(noise, reference):

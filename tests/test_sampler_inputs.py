@@ -19,6 +19,9 @@ def test_labels(student):
   for labels, num in (([], None), (None, 0), ([0], -1)):
     with pytest.raises(ConfigError, match="nothing to draw"):
       student.labels(labels, num)
+  for num in (2.5, "4"):
+    with pytest.raises(ConfigError, match="num is .*; it must be a whole"):
+      student.labels(None, num)
 
 
 def test_which_labels_are_legal(student):

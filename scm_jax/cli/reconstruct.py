@@ -13,7 +13,8 @@ FLAGS = {
   "--workdir=DIR": "workdir of a run with snapshots (config.snapshot_every)",
   "--ema=SIGMA_REL,...": "relative widths of the EMA weights; tasks use the "
   "first by default",
-  "--step=N": "training step; the default is the newest checkpoint's",
+  "--step=N": "training step of a snapshot; the default is the newest "
+  "checkpoint's",
   "--out=DIR": "new workdir, for sample, evaluate and --config.teacher",
 }
 add_arguments = flags.adder(FLAGS, ["workdir", "ema", "out"])

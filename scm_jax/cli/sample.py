@@ -111,6 +111,8 @@ def _check_used(args: argparse.Namespace, sampler: Any, guidance: Any) -> None:
         f"{flags.word(name)} has no effect on a {sampler.kind} model; leave it "
         "out"
       )
+  if args.times and args.steps == 1:
+    raise ConfigError("--times has no effect on one step; leave it out")
   for name in ("guide", *sorted(LIMITS)):
     if getattr(args, name) and not sampler.extrapolates(guidance):
       raise ConfigError(

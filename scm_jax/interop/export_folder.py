@@ -21,8 +21,9 @@ from flax import traverse_util
 
 from scm_jax import codec as codecs
 from scm_jax import networks
-from scm_jax.errors import UserError
+from scm_jax.errors import ConfigError, UserError
 from scm_jax.interop import safetensors
+from scm_jax.interop.export_request import DTYPES
 from scm_jax.sampler import Sampler
 from scm_jax.sampler_kinds import KINDS, SOLVERS
 
@@ -296,9 +297,15 @@ def cast(params: Any, dtype: Any) -> Any:
 
 
 def in_dtype(sampler: Sampler, dtype: str) -> Sampler:
-  """Returns the sampler with filters and computation in `dtype`, unless ""."""
+  """Returns the sampler with filters and computation in `dtype`, unless "".
+
+  Raises:
+    ConfigError: the type is none of `DTYPES`.
+  """
   if not dtype:
     return sampler
+  if dtype not in DTYPES:
+    raise ConfigError(f"dtype is {dtype!r}; choose from {', '.join(DTYPES)}")
   weights = cast(sampler.weights, jnp.dtype(dtype))
   return _with_networks(sampler, dtype=jnp.dtype(dtype)).with_weights(weights)
 

@@ -282,8 +282,11 @@ def _transfer(
       )
   params, report = partial_restore.restore(model.params, source, target)
   if report.misfits:
+    added = [f"emb_{name}" for name in target.added_inputs]
     raise ConfigError(
       f"the network of {folder} does not fit this one: {report.misfits[0]}; "
       "give both the same config.network and config.data"
+      + f" (layers {' and '.join(added)} alone may be missing there)"
+      * bool(added)
     )
   return params, report

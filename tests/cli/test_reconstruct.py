@@ -93,6 +93,7 @@ def test_evaluate_takes_both(made, teacher, printed, score_cache, tmp_path):
     (["--ema=0.03,0.5"], 2, "0.5 names no EMA: a relative width lies"),
     (["--ema=0.05", "--step=0"], 2, "--step is 0; it must be positive"),
     (["--ema=0.05", "--step=9"], 1, "has no EMAs of step 9: its snapshots"),
+    (["--ema=0.05", "--step=7"], 1, "step that it keeps EMAs of is 6"),
     ([], 2, "required: --ema"),
   ],
 )

@@ -206,6 +206,7 @@ def test_without_out_into_the_workdir(printed, runs):
     (["--times=1.1", "--steps=3"], 2, "3 steps need 2 of them"),
     (["--gamma=0.5"], 2, "--gamma has no effect on a consistency model"),
     (["--solver=heun"], 2, "--solver has no effect"),
+    (["--steps=1", "--times=1.0"], 2, "--times has no effect on one step"),
     (["--guidance-interval=0.3:3"], 2, "--guidance-interval has no effect on"),
     (["--guidance-interval=3:0.3"], 2, "give the lowest and the highest"),
     (["--guidance-interval=3:x"], 2, "'3:x': give two noise levels"),

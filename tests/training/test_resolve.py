@@ -28,6 +28,7 @@ from scm_jax.training import resolve
     *(("network.channels", -8), ("network.channel_mult", ())),
     *(("data.size", 0), ("data.channels", 0), ("data.num_classes", -1)),
     *(("data.mean", 127.0), ("data.std", 64.0)),
+    *(("snapshot_at", (4.5,)), ("sharding.rules", (("bias", 0.5),))),
   ],
 )
 def test_values_that_make_no_run(make_config, field, value):

@@ -108,7 +108,7 @@ def reconstruct(
   of `load`; by default the EMA is of the newest checkpoint's step.
 
   Raises:
-    UserError: nothing is stored up to that step, or it cannot be read.
+    UserError: no EMA of that step is stored, or it cannot be read.
     ConfigError: the number can be no relative width.
   """
   averaging.check_ema(sigma_rel)
@@ -129,12 +129,16 @@ def reconstruct(
     )
   newest, stored = _stored_emas(path, config, like, steps)
   step = newest if step is None else step
-  stored = {key: read for key, read in stored.items() if key[0] <= step}
-  if not stored or step > newest:
+  held = sorted({at for at, _ in stored})
+  if step not in held:
+    # EMAs of other steps miss the newest weights, which count most.
+    nearest = min(held, key=lambda at: abs(at - step))
     raise UserError(
       f"{path} has no EMAs of step {step}: its snapshots begin at step "
-      f"{steps[0]}, and its newest checkpoint is of step {newest}"
+      f"{steps[0]}, its newest checkpoint is of step {newest}, and the nearest "
+      f"step that it keeps EMAs of is {nearest}"
     )
+  stored = {key: read for key, read in stored.items() if key[0] <= step}
   times = [time for time, _ in stored]
   exponents = [averaging.power_exponent(width) for _, width in stored]
   profiles = posthoc.Profile(times, exponents)

@@ -303,6 +303,9 @@ def test_weights_in_bfloat16(export_of, images):
   drawn = sampler.sample([0, 2, 1])
   error = np.abs(np.int32(drawn) - np.int32(images))
   assert 0 < error.max() and error.mean() < 3
+  for unknown in ("bf16", "int8", "float64"):
+    with pytest.raises(UserError, match=f"dtype is '{unknown}'"):
+      scm_jax.load(export_of("student", formats=()), dtype=unknown)
 
 
 @pytest.mark.parametrize(
