@@ -48,7 +48,8 @@ done
 
 python=${PYTHON:-$root/.venv/bin/python}
 if [[ -z ${PYTHON:-} && ! -x $python ]]; then python=python3; fi
-command -v "$python" > /dev/null || die "there is no Python '$python'"
+python=$(command -v "$python") || die "there is no Python '$python'"
+if [[ $python == [!/]* ]]; then python=$PWD/$python; fi
 out=${out:-$root/runs/accelerator$tiny}
 mkdir -p "$out"
 out=$(cd "$out" && pwd -P)

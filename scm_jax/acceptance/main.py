@@ -19,11 +19,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from scm_jax import files
 from scm_jax.acceptance import page, parts, record
-from scm_jax.errors import UserError, is_installed
+from scm_jax.errors import UserError, hint, is_installed
 
 NEEDED = ("jax", "flax", "optax", "orbax")  # by every part
 FIRST = "machine"
+# They end a part, too, which has a group of processes of its own.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,26 +38,39 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--parts", default="", help="names, A,B,...")
   args = parser.parse_args(argv)
   names = list(parts.TINY if args.tiny else parts.PARTS)
-  names = args.parts.split(",") if args.parts else names
+  names = list(dict.fromkeys(args.parts.split(","))) if args.parts else names
   if missing := [n for n in NEEDED if not is_installed(n)]:
     _say(f"not installed: {', '.join(missing)}; nothing can be measured")
     return 1
   if unknown := set(names) - set(parts.PARTS):
-    parser.error(f"--parts: there is no {', '.join(sorted(unknown))}")
+    name = min(unknown)
+    parser.error(f"--parts: there is no {name!r}; {hint(name, parts.PARTS)}")
   args.out.mkdir(parents=True, exist_ok=True)
   try:
     book = record.Record(args.out, args.tiny)
+    return _measure(book, names, args)
   except UserError as error:
     _say(str(error))
     return error.exit_code
+
+
+def _measure(
+  book: record.Record, names: list[str], args: argparse.Namespace
+) -> int:
+  """Runs what is left of these parts; returns 1 if one or a check failed.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
   end = time.monotonic() + 60 * args.minutes
 
   shown = [n for n in parts.PARTS if n in names or n in book.parts]
 
   def save() -> None:
     book.write()
-    (args.out / page.FILE).write_text(page.page(book, shown))
+    files.write_text(args.out / page.FILE, page.page(book, shown))
 
+  save()
   share = 0.1 if args.tiny else 1.0  # of the time that a part usually takes
   left = book.remaining(names)
   for name in sorted(left, key=lambda name: name != FIRST):
@@ -69,6 +85,9 @@ def main(argv: list[str] | None = None) -> int:
   left = [name for name in left if book.state(name) != record.IMPOSSIBLE]
   if left:
     _say(f"not done: {', '.join(left)}; the same command continues")
+  usual = {name: share * parts.PARTS[name].minutes for name in left}
+  if long := [f"{n} ({m:g})" for n, m in usual.items() if m >= args.minutes]:
+    _say(f"not begun unless --minutes is more than: {', '.join(long)}")
   for failure in failures:
     _say(f"failed: {failure}")
   _say(f"the page is {args.out / page.FILE}, its numbers {record.FILE}")
@@ -139,7 +158,8 @@ def run(
     if not late:
       code = f"its process ended with code {process.returncode}"
       entry["why"] = next(filter(None, reversed(lines)), code)[:400]
-  _say(f"{part.title}: {entry['state']} after {entry['seconds']:.0f} s")
+  ended = f"{part.title}: {entry['state']} after {entry['seconds']:.0f} s"
+  _say(": ".join(filter(None, (ended, entry.get("why")))))
 
 
 def _take(line: str, results: dict[str, Any]) -> bool:
@@ -177,13 +197,15 @@ def _say(text: str) -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
   """Ends the call, and with it the part that runs."""
-  for again in (signal.SIGINT, signal.SIGTERM):
+  for again in SIGNALS:
     signal.signal(again, signal.SIG_IGN)
-  _say("stopped; the same command goes on")
+  with contextlib.suppress(OSError):  # the terminal is gone after SIGHUP
+    _say("stopped; the same command goes on")
   sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, _stop)
+  for number in SIGNALS:
+    if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has SIGHUP
+      signal.signal(number, _stop)
   sys.exit(main())

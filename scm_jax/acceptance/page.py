@@ -163,9 +163,9 @@ def _states(book: Record, names: list[str]) -> str:
   rows = []
   for name in names:
     part = book.parts.get(name, {"state": "not begun", "seconds": 0.0})
-    part_row = [parts.PARTS[name].title, part["state"]]
+    part_row = [name, parts.PARTS[name].title, part["state"]]
     rows.append([*part_row, f"{part['seconds']:.0f}", part.get("why", "")])
-  return _table(["part", "state", "seconds", "why"], rows)
+  return _table(["name", "part", "state", "seconds", "why"], rows)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

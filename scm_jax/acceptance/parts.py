@@ -116,6 +116,7 @@ _MAIN_JOB = (
   "ml_collections",
   "pandas",
   "PIL",
+  "promise",  # which TFDS imports late
   "sklearn",
   "tensorboard",
   "tensorflow_datasets",

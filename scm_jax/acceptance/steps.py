@@ -15,6 +15,7 @@ import numpy as np
 from scm_jax.acceptance import runs
 from scm_jax.acceptance.parts import Request
 from scm_jax.defaults import Run
+from scm_jax.errors import UserError
 from scm_jax.planning import arithmetic, estimate, memory, targets
 from scm_jax.planning.targets import Card, Target
 from scm_jax.training import sharding
@@ -48,10 +49,17 @@ def measure(request: Request) -> Iterator[tuple[str, Any]]:
     for count in images:
       done = _timed(run_of(count), 2 if request.tiny else 8)
       if done is not None:
+        if count != images[0]:  # it is that of an attempt that did not fit
+          done["used_bytes"] = None
         yield "step", done
         break
       yield f"{count} images", {"why": "they do not fit into the memory"}
-  if done is None or "expected" in request.have:
+  if done is None:
+    raise UserError(
+      f"not even {images[-1]} images fit into the memory; does another process "
+      "use the device?"
+    )
+  if "expected" in request.have:
     return
   run = run_of(done["images"])
   hardware, model = train_step.arithmetic(run)

@@ -94,6 +94,21 @@ def test_the_time_ends_a_part_and_the_next_call_goes_on(accept):
   assert found["endless"]["results"] == {"before": 1}
 
 
+def test_a_part_that_cannot_begin_is_said(accept, capfd, tmp_path):
+  """Not only that the same command continues, which it would not."""
+  parts.PARTS["good"] = Part("good", "good", minutes=1.0)
+  code, found = accept("good", minutes=1.0)
+  assert code == 0 and not found
+  assert "more than: good (1)" in capfd.readouterr().err
+  assert "| good |" in (tmp_path / page.FILE).read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, capfd):
+  (tmp_path / page.FILE).mkdir()
+  assert main.main([f"--out={tmp_path}", "--parts=machine"]) == 1
+  assert page.FILE in capfd.readouterr().err
+
+
 def test_without_an_accelerator_nothing_is_measured(accept):
   parts.PARTS["machine"] = Part("The machine", "broken", minutes=0.0)
   for _ in range(2):

@@ -3,6 +3,8 @@
 import pytest
 
 from scm_jax.acceptance import runs, steps
+from scm_jax.acceptance.parts import Request
+from scm_jax.errors import UserError
 from scm_jax.planning import memory, targets
 from scm_jax.training.benchmarks import train_step
 
@@ -26,3 +28,12 @@ def test_the_plan_is_that_of_the_card(run):
   # The operations at 40 % of the peak, and the update of the state.
   assert found["ms"] > 1e3 * flops["step"] / (0.4 * card.flops)
   assert steps._predicted(run, None, flops, step)["ms"] is None
+
+
+def test_a_step_without_room_is_no_result(monkeypatch, tmp_path):
+  """It fails, so that the next call tries again."""
+  monkeypatch.setattr(steps, "_timed", lambda run, repeats: None)
+  options = {"run": "scd", "size": "s", "filter_order": "HWIO"}
+  results = steps.measure(Request(options, True, {}, tmp_path))
+  with pytest.raises(UserError, match="another process"):
+    list(results)
