@@ -180,6 +180,7 @@ def test_an_empty_bucket_is_no_failure(cloud):
     ((*TPU, "--config.teacher=runs/t"), "--config.teacher=runs/t"),
     ((*TPU, "--config.teacher=teacher"), "--config.teacher=teacher"),
     ((*TPU, "--config.data.data_dir=/data"), "--config.data.data_dir=/data"),
+    ((*TPU, "--config.data.autoencoder=vae.pt"), "data.autoencoder=vae.pt"),
   ],
 )
 def test_bad_arguments_exit_2(cloud, flags, named):
