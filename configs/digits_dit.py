@@ -30,6 +30,9 @@ def get_config(arg: str = ""):
   optimizer.learning_rate = 1e-4 if choice.run in common.CAREFUL else 1e-3
   if choice.run == "teacher":
     optimizer.learning_rate = 4e-3
+  if choice.run == "scd_vsd":
+    # With the weight of 1 that suits U-Nets the student leaves the data.
+    config.objective.matching_weight = 0.1
   if choice.tiny:
     common.shrink(config)
     config.network.depth = 2
