@@ -35,12 +35,13 @@ keep_log() {
 install() {
   local wheel accelerator=cuda12
   if [[ $FAMILY == tpu ]]; then accelerator=tpu; fi
-  rm -rf code && mkdir -p code
-  gcloud storage cp "$launch/*.whl" "$launch/configs.tar.gz" code/
-  tar -xzf code/configs.tar.gz
+  # A command whose code is asked for goes on after errors, in spite of set -e.
+  rm -rf code && mkdir -p code || return
+  gcloud storage cp "$launch/*.whl" "$launch/configs.tar.gz" code/ || return
+  tar -xzf code/configs.tar.gz || return
   command -v uv > /dev/null || curl -LsSf https://astral.sh/uv/install.sh |
-    env UV_INSTALL_DIR="$home/bin" UV_NO_MODIFY_PATH=1 sh
-  [[ -x venv/bin/python ]] || uv venv --quiet --python 3.12 venv
+    env UV_INSTALL_DIR="$home/bin" UV_NO_MODIFY_PATH=1 sh || return
+  [[ -x venv/bin/python ]] || uv venv --quiet --python 3.12 venv || return
   wheel=$(echo code/*.whl)
   # The code may have changed without a new version.
   VIRTUAL_ENV=$home/venv uv pip install --quiet --reinstall-package scm-jax \

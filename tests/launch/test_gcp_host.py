@@ -156,6 +156,15 @@ fi"""
   assert ("complete" if code == 0 else "code 1: error: no solu") in state(host)
 
 
+def test_an_installation_does_not_go_on_after_an_error(host, program, tmp_path):
+  """It would end well without its configs, and the training would not."""
+  once = '[[ -e $BUCKET/tried ]] || { touch "$BUCKET/tried"; exit 1; }'
+  program(tmp_path / "bin" / "tar", f'{once}\nPATH=${{PATH#*:}} exec tar "$@"')
+  code, out = finish(host(DONE))
+  assert code == 0, out
+  assert list(tmp_path.glob("*/code/configs/x.py"))
+
+
 def test_a_host_without_a_log_learns_of_the_end_from_the_others(host):
   other = host.launch / "state" / "scm-a-0"
   other.parent.mkdir()
