@@ -95,7 +95,8 @@ def grey(weights: tuple[float, ...] = LUMA) -> Known:
   """
   if not np.isfinite(weights).all() or not np.any(weights):
     raise UserError(
-      f"the weights {weights} of the channels say nothing of them"
+      f"the weights of the channels are {weights}; they must be finite, and "
+      "not all 0"
     )
   return Known(np.arange(len(weights)) == 0, _channels(tuple(weights)))
 

@@ -22,9 +22,14 @@ import pathlib
 import shutil
 import uuid
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scm_jax.errors import UserError, one_line
+
+if TYPE_CHECKING:
+  from etils import epath
+
+COMMITTED = "commit_success.txt"  # Orbax's mark of a checkpoint in a bucket
 
 
 @contextlib.contextmanager
@@ -224,6 +229,20 @@ def absolute(path: str | os.PathLike[str]) -> str:
   """Returns the absolute path with links followed, or a bucket's path as is."""
   text = os.fspath(path)
   return text if is_remote(text) else os.path.realpath(text)
+
+
+def saved_steps(folder: "epath.Path") -> list[int]:
+  """Returns the steps of the complete checkpoints in a folder, in any order.
+
+  Those that are being written have longer names; in a bucket, where Orbax
+  writes in place, they lack its mark.
+  """
+  if not folder.exists():
+    return []
+  found = [path for path in folder.iterdir() if path.name.isdigit()]
+  if is_remote(folder):
+    found = [path for path in found if (path / COMMITTED).exists()]
+  return [int(path.name) for path in found]
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

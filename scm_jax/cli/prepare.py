@@ -128,8 +128,8 @@ def _options(args: argparse.Namespace, data: Any) -> Any:
     )
   if data.size and size != factor * data.size:
     raise ConfigError(
-      f"--size={size} does not make what the config takes, of which images are "
-      f"{factor * data.size}x{factor * data.size} pixels; leave it out, or set "
+      f"--size={size} differs from the config, whose images have a side of "
+      f"{factor * data.size} pixels; leave it out, or set "
       f"--config.data.size={size // factor}"
     )
   form = "pixels" if encoder else "latents" if latents else "png"

@@ -161,7 +161,7 @@ def _check_free(file: epath.Path) -> None:
 
 
 def _missing(rows: pd.DataFrame) -> list[str]:
-  """Returns sentences that name runs of which something is not as expected."""
+  """Returns notes on runs that lack a ratio or a chart, or are contradicted."""
   teachers = rows.objective.map(titles.is_teacher).astype(bool)
   ratios = rows.filter(like="ratio_")
   lacking = {

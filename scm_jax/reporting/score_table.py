@@ -118,16 +118,12 @@ def main_spaces(entries: Sequence[Entry]) -> dict[str, str]:
   All other scores of a dataset are given in them, also where a record's own
   first features are others: numbers of one column must be of one kind.
   """
-  names = dict.fromkeys(
-    name for entry in entries for name in entry.record["fd"]
-  )
-  found: dict[str, list[str]] = {}
+  names = dict.fromkeys(n for entry in entries for n in entry.record["fd"])
+  found: dict[str, set[str]] = {}
   for entry in entries:
-    known = found.setdefault(entry.dataset, [])
-    known += [name for name in names if name in entry.record["fd"]]
-  place = [*names].index
+    found.setdefault(entry.dataset, set()).update(entry.record["fd"])
   return {
-    dataset: records.main_space(sorted(known, key=place))
+    dataset: records.main_space(name for name in names if name in known)
     for dataset, known in found.items()
   }
 

@@ -19,7 +19,6 @@ from scm_jax.sweeping.points import Overrides, Point
 
 FAILED, LOG, SCORES = "failed.json", "train.log", "scores.json"
 OWED = "owed.json"  # written by the training itself
-COMMITTED = "commit_success.txt"  # Orbax's mark of a checkpoint in a bucket
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,11 +54,7 @@ class Run:
   @property
   def step(self) -> int:
     """Returns the step of the newest complete checkpoint, 0 without any."""
-    # Checkpoints that are being written have longer names, but in a bucket.
-    found = [p for p in self.folder.glob("checkpoints/*") if p.name.isdigit()]
-    if files.is_remote(self.folder):
-      found = [path for path in found if (path / COMMITTED).exists()]
-    return max((int(path.name) for path in found), default=0)
+    return max(files.saved_steps(self.folder / "checkpoints"), default=0)
 
   @property
   def finished(self) -> bool:

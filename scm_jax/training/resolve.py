@@ -143,17 +143,9 @@ def check(config: "ConfigDict") -> Run:
       )
   if run.data.augment and not run.network.augment:
     family = config.network.family
-    takes = [
-      name
-      for name, known in networks.FAMILIES.items()
-      if "augment" in schema.options(known.config)
-    ]
-    mend = "set config.network.augment too"
-    if family not in takes:
-      mend = (
-        f"of the networks, {' and '.join(takes)} can be told, {family} cannot; "
-        "set config.data.augment=0, and perhaps config.data.flip"
-      )
+    mend = f"{family} cannot be told; set config.data.augment=0"
+    if "augment" in schema.options(networks.FAMILIES[family].config):
+      mend = "set config.network.augment too"
     raise ConfigError(
       f"config.data.augment is {run.data.augment}, but the network is not told "
       f"what was done, and would draw it; {mend}"

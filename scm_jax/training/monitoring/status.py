@@ -23,7 +23,6 @@ from scm_jax.errors import UserError
 # The names of files are written out here, because the modules that write them
 # import JAX, without which this answers in a second.
 RATE = "steps_per_second"
-COMMITTED = "commit_success.txt"  # Orbax's mark of a checkpoint in a bucket
 COUNTS = ("nonfinite_samples", "nonfinite_gradients")
 # A run counts as silent when its last sign of life is older than PATIENCE times
 # the longest interval between two of them, and than LEAST seconds; before its
@@ -106,7 +105,7 @@ def status(folder: str, now: float | None = None) -> dict[str, Any]:
   config, lines = _config(path), _metrics(path)
   processes = _processes(path)
   last: Mapping[str, Any] = next((x for x in lines[::-1] if RATE in x), {})
-  kept = max(_steps(path / "checkpoints"), default=None)
+  kept = max(files.saved_steps(path / "checkpoints"), default=None)
   step = max(last.get("step", 0), kept or 0)
   total, rate = config["total_steps"], last.get(RATE)
   now = time.time() if now is None else now
@@ -130,7 +129,7 @@ def status(folder: str, now: float | None = None) -> dict[str, Any]:
     else None,
     **goodput(processes),
     **{name: sum(x.get(name) or 0 for x in lines) for name in COUNTS},
-    "damaged_checkpoints": len(_steps(path / "checkpoints_damaged")),
+    "damaged_checkpoints": len(files.saved_steps(path / "checkpoints_damaged")),
   }
   return found | {"warnings": list(_warnings(found, bool(last)))}
 
@@ -238,16 +237,6 @@ def _metrics(path: epath.Path) -> list[dict[str, Any]]:
 
 def _is_number(value: Any) -> bool:
   return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _steps(folder: epath.Path) -> list[int]:
-  """Returns the steps of the checkpoints in a folder."""
-  if not folder.exists():
-    return []
-  found = [path for path in folder.iterdir() if path.name.isdigit()]
-  if files.is_remote(folder):  # where Orbax writes in place
-    found = [path for path in found if (path / COMMITTED).exists()]
-  return [int(path.name) for path in found]
 
 
 def _processes(path: epath.Path) -> list[Process]:
