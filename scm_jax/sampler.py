@@ -19,7 +19,8 @@ from scm_jax import sampler_inputs as inputs
 from scm_jax import sampler_programs as programs
 from scm_jax.networks.folding import GPUS
 from scm_jax.sampler_inputs import Labels
-from scm_jax.sampler_kinds import Guidance, SamplerState, few_times
+from scm_jax.sampler_kinds import Guidance, few_times
+from scm_jax.sampler_state import SamplerState
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

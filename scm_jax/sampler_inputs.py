@@ -16,7 +16,8 @@ import numpy as np
 from scm_jax import editing
 from scm_jax.codec import PixelCodec
 from scm_jax.errors import ConfigError, UserError
-from scm_jax.sampler_kinds import Guidance, SamplerState, joined
+from scm_jax.sampler_kinds import Guidance, joined
+from scm_jax.sampler_state import SamplerState
 
 INT32 = np.iinfo(np.int32)  # of seeds, labels and images' numbers
 Labels = int | Sequence[int] | np.ndarray | None

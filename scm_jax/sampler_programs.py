@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from scm_jax import compilation, editing, networks, samplers
 from scm_jax.errors import ConfigError
 from scm_jax.objectives import velocity
-from scm_jax.sampler_kinds import SamplerState
+from scm_jax.sampler_state import SamplerState
 
 
 def bind(
